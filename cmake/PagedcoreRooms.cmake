@@ -1,0 +1,36 @@
+# Flags that every target shares, and pagedcore_room(): one object library for one folder of cpp/.
+
+add_library(pagedcore_flags INTERFACE)
+target_include_directories(pagedcore_flags INTERFACE
+  "${PROJECT_SOURCE_DIR}/cpp/include" "${PROJECT_BINARY_DIR}/include" "${PROJECT_SOURCE_DIR}/cpp")
+target_compile_features(pagedcore_flags INTERFACE cxx_std_20)
+target_link_libraries(pagedcore_flags INTERFACE Threads::Threads)
+# Same request, same bits: the compiler may not fuse or reorder floating-point operations on its own.
+target_compile_options(pagedcore_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+  -ffp-contract=off $<$<BOOL:${PAGEDCORE_WERROR}>:-Werror>)
+if(PAGEDCORE_SANITIZE)
+  target_compile_options(pagedcore_flags INTERFACE -fsanitize=${PAGEDCORE_SANITIZE} -fno-omit-frame-pointer -g
+    $<$<STREQUAL:${PAGEDCORE_SANITIZE},address,undefined>:-fno-sanitize-recover=all>)
+  target_link_options(pagedcore_flags INTERFACE -fsanitize=${PAGEDCORE_SANITIZE})
+endif()
+
+configure_file("${PROJECT_SOURCE_DIR}/cpp/include/pagedcore/version.hpp.in"
+               "${PROJECT_BINARY_DIR}/include/pagedcore/version.hpp" @ONLY)
+
+# pagedcore_room(name SOURCES... ): object library pagedcore_<name>, part of libpagedcore.
+function(pagedcore_room name)
+  add_library(pagedcore_${name} OBJECT ${ARGN})
+  target_link_libraries(pagedcore_${name} PUBLIC pagedcore_flags)
+  set_property(GLOBAL APPEND PROPERTY PAGEDCORE_ROOMS pagedcore_${name})
+endfunction()
+
+# pagedcore_test(name ROOMS... SOURCES...): a doctest program that sees the rooms' internals.
+function(pagedcore_test name)
+  cmake_parse_arguments(ARG "" "" "ROOMS;SOURCES" ${ARGN})
+  add_executable(test_${name} ${ARG_SOURCES} "${PROJECT_SOURCE_DIR}/tests/cpp/main.cpp")
+  target_link_libraries(test_${name} PRIVATE pagedcore_flags doctest::doctest)
+  foreach(room IN LISTS ARG_ROOMS)
+    target_link_libraries(test_${name} PRIVATE pagedcore_${room})
+  endforeach()
+  add_test(NAME ${name} COMMAND test_${name})
+endfunction()

@@ -1,0 +1,12 @@
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore {
+
+// Out of line, so that each interface has one vtable and one type_info across shared objects.
+Buffer::~Buffer() = default;
+Weight::~Weight() = default;
+KvStorage::~KvStorage() = default;
+Batch::~Batch() = default;
+Backend::~Backend() = default;
+
+}  // namespace pagedcore

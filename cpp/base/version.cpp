@@ -1,0 +1,7 @@
+#include "pagedcore/version.hpp"
+
+namespace pagedcore {
+
+const char* version() noexcept { return PAGEDCORE_VERSION; }
+
+}  // namespace pagedcore

@@ -1,0 +1,197 @@
+// Backend: the operations a decoder needs, on device memory. One object per device and engine.
+//
+// Contract, the same for every backend:
+//  - Operations are enqueued in order on one stream; results are visible to later operations, and to the host after
+//    synchronize(). Host memory passed by span is read before the call returns.
+//  - Nothing outside a backend dereferences Tensor::data.
+//  - The result for a row depends on that row's inputs only: not on the other rows of the batch, not on how a sequence
+//    was cut into token ranges, not on the number of threads. Reductions run in one fixed order.
+//  - Not thread-safe: one thread drives a backend. Any call may throw Error; a call that threw has enqueued nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "pagedcore/export.hpp"
+#include "pagedcore/tensor.hpp"
+#include "pagedcore/types.hpp"
+
+namespace pagedcore {
+
+/// Owns device memory; frees it on destruction. Must not outlive its backend.
+class PAGEDCORE_API Buffer {
+ public:
+  virtual ~Buffer();
+  virtual void* data() noexcept = 0;
+  virtual std::size_t bytes() const noexcept = 0;
+};
+
+/// How the matrices given to Backend::pack become one weight.
+enum class PackKind : std::uint8_t {
+  stacked,  // rows one after another: q, k and v as one [q + k + v, k] matrix
+  gated,    // exactly two matrices of equal shape (gate, up), combined by Epilogue::gated
+};
+
+/// A weight matrix [n, k] in the layout of its backend. Immutable once packed.
+class PAGEDCORE_API Weight {
+ public:
+  virtual ~Weight();
+  virtual std::int64_t n() const noexcept = 0;  // output features; of a gated pair, those of one half
+  virtual std::int64_t k() const noexcept = 0;  // input features
+  virtual std::size_t bytes() const noexcept = 0;
+};
+
+/// The paged KV storage of one group of layers: block-major over layers, [block][layer][kv head][K tile | V tile], so
+/// that a block is one contiguous piece of `block_bytes()`. What a tile looks like inside is the backend's business.
+struct KvShape {
+  std::int32_t num_layers = 0;
+  std::int32_t num_kv_heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t block_size = 0;  // tokens per block
+  DType dtype = DType::f32;
+};
+
+class PAGEDCORE_API KvStorage {
+ public:
+  virtual ~KvStorage();
+  virtual const KvShape& shape() const noexcept = 0;
+  virtual std::uint32_t num_blocks() const noexcept = 0;
+  virtual std::size_t block_bytes() const noexcept = 0;
+};
+
+/// Consecutive tokens of one sequence in the flat batch: rows [first_row, first_row + num_rows) hold positions
+/// [first_position, first_position + num_rows). Row r attends to positions [0, its own] through the block table.
+struct TokenRange {
+  std::int32_t first_row = 0;
+  std::int32_t num_rows = 0;
+  std::int32_t first_position = 0;
+  std::int32_t table_offset = 0;  // into BatchView::block_tables; covers every position up to the last row's
+};
+
+/// One step's batch, described in host memory.
+struct BatchView {
+  std::span<const TokenId> tokens;              // [rows]
+  std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
+  std::span<const std::uint32_t> block_tables;  // concatenated tables of physical block ids
+};
+
+/// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
+class PAGEDCORE_API Batch {
+ public:
+  virtual ~Batch();
+  virtual std::int64_t rows() const noexcept = 0;
+};
+
+enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
+enum class NormKind : std::uint8_t { rms, layer };
+
+/// What happens to the rows of a matmul before they are stored.
+struct Epilogue {
+  enum class Kind : std::uint8_t {
+    store,       // out = x W^T + bias
+    accumulate,  // out += x W^T + bias
+    gated,       // out = act(x Wg^T) * (x Wu^T); the weight is a gated pair, out has n() columns
+    activated,   // out = act(x W^T + bias)
+  };
+  Kind kind = Kind::store;
+  Activation activation = Activation::silu;
+  const Tensor* bias = nullptr;  // f32 [1, n], or none; not with gated
+};
+
+struct NormParams {
+  NormKind kind = NormKind::rms;
+  float eps = 1e-5f;
+  float weight_offset = 0.0f;  // added to the weight (1 for Gemma)
+};
+
+/// Rotary embedding over the first 2 * num_frequencies dimensions of a head; dimension i pairs with i +
+/// num_frequencies.
+struct RopeParams {
+  const Tensor* inv_freq = nullptr;  // f32 [1, num_frequencies]; none: no rotation
+  float magnitude = 1.0f;            // multiplies cos and sin (YaRN's attention factor)
+};
+
+struct AttentionShape {
+  std::int32_t num_heads = 0;
+  std::int32_t num_kv_heads = 0;  // divides num_heads
+  std::int32_t head_dim = 0;
+};
+
+struct AttentionParams {
+  AttentionShape shape;
+  float scale = 1.0f;       // multiplies q.k
+  float softcap = 0.0f;     // > 0: scores become softcap * tanh(score / softcap)
+  std::int32_t window = 0;  // > 0: a row at position p sees positions (p - window, p]
+};
+
+class PAGEDCORE_API Backend {
+ public:
+  virtual ~Backend();
+
+  /// For people: device, instruction set, threads.
+  virtual std::string describe() const = 0;
+  /// The element type in which matmul inputs are kept: f32 or bf16. The residual stream and matmul outputs may be f32.
+  virtual DType compute_dtype() const noexcept = 0;
+
+  // Memory. All throw OutOfMemory.
+  virtual std::unique_ptr<Buffer> allocate(std::size_t bytes) = 0;             // 64-byte aligned, zeroed
+  virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
+  virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
+  virtual void synchronize() = 0;
+
+  // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype().
+  virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) = 0;
+  /// Bytes that pack() will hold for an [n, k] matrix, so that memory is planned before it is allocated.
+  virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const = 0;
+
+  // KV storage.
+  virtual std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) = 0;
+  virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
+  /// All copies of a step as one operation. Sources and destinations are disjoint sets.
+  virtual void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) = 0;
+
+  // One step. `prepare` copies the description to the device and works out what all layers share.
+  virtual std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) = 0;
+
+  /// out[r, :] = scale * table[token of row r, :]; out is f32 [rows, k].
+  virtual void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) = 0;
+  /// Row-wise normalisation over all columns; out may be f32 or compute_dtype(), in is f32; out == in is allowed.
+  virtual void norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
+                    const NormParams& p) = 0;
+  /// The same over each consecutive `head_dim` columns (QK norm), in place on f32.
+  virtual void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) = 0;
+  /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
+  virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
+  /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
+  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its block slot of `layer`.
+  virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
+                              const AttentionShape& shape, const RopeParams& rope) = 0;
+  /// out: compute_dtype() [rows, heads * head_dim] = softmax over the row's context, read through the block tables.
+  virtual void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer,
+                         const Batch& batch, const AttentionParams& p) = 0;
+  /// out[i, :] = in[indices[i], :], same dtype.
+  virtual void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) = 0;
+
+  /// Runs body(i) for i in [0, count) on the backend's host threads and waits. Exceptions from the body are rethrown
+  /// (the one of the smallest i). For host work of a step such as sampling.
+  virtual void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) = 0;
+  /// Host address of a device matrix, or null where the host cannot read it without a download.
+  virtual const void* host_view(const Tensor& t) noexcept = 0;
+};
+
+struct CpuOptions {
+  int threads = 0;            // 0: the number of CPUs this process may run on
+  DType dtype = DType::bf16;  // compute type: f32 or bf16
+  std::string isa = "auto";   // auto, or one of cpu_isas(): for tests and comparisons
+};
+
+/// Instruction sets that this CPU can run, best last: among portable, avx2, avx512, avx512_bf16, amx, neon.
+PAGEDCORE_API std::span<const std::string> cpu_isas();
+/// Throws InvalidArgument for an unknown isa or dtype and Unsupported for one that this CPU lacks.
+PAGEDCORE_API std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+}  // namespace pagedcore

@@ -1,0 +1,115 @@
+// The engine: a native thread that plans, runs and commits steps, and a queue of outputs that the caller drains.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pagedcore/backend.hpp"
+#include "pagedcore/export.hpp"
+#include "pagedcore/model.hpp"
+#include "pagedcore/sampling.hpp"
+#include "pagedcore/scheduler.hpp"
+
+namespace pagedcore {
+
+struct EngineConfig {
+  std::uint32_t block_size = 16;
+  std::uint32_t num_blocks = 0;    // 0: from kv_cache_bytes
+  std::size_t kv_cache_bytes = 0;  // used when num_blocks is 0; both 0: as much as max_sequences full contexts would
+                                   // need, at most 1 GiB and at most half of the memory that is available
+  std::uint32_t max_batched_tokens = 512;
+  std::uint32_t max_sequences = 256;
+  std::uint32_t max_context = 0;  // 0: the model's
+  double watermark = 0.01;
+  bool enable_prefix_caching = true;
+  CpuOptions cpu;
+};
+
+/// Every byte the engine will hold, by purpose. Arithmetic: available before anything is allocated.
+struct MemoryPlan {
+  std::size_t weights = 0;
+  std::size_t activations = 0;
+  std::size_t kv_block = 0;  // bytes of one block
+  std::uint32_t num_blocks = 0;
+  std::uint32_t block_size = 0;
+  std::uint32_t max_context = 0;
+  std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
+  std::size_t total() const noexcept { return weights + activations + kv_cache(); }
+  std::uint64_t kv_tokens() const noexcept { return std::uint64_t{num_blocks} * block_size; }
+};
+
+/// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
+PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config);
+
+struct EngineRequest {
+  std::vector<TokenId> prompt;
+  SamplingParams sampling;
+  std::uint64_t salt = 0;
+  bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
+};
+
+/// News of one sample. With stream, `tokens` are those since the last news of this sample, else all of them.
+struct EngineOutput {
+  RequestId request{};
+  std::uint32_t sample = 0;
+  std::vector<TokenId> tokens;
+  std::vector<PositionLogprobs> logprobs;         // one per token, when asked for
+  std::vector<PositionLogprobs> prompt_logprobs;  // one per prompt token but the first; with the first news of sample 0
+  FinishReason finish = FinishReason::none;
+  std::string error;                // why, when finish is error
+  std::uint32_t cached_tokens = 0;  // prompt tokens taken from the prefix cache
+  double time = 0.0;                // seconds on the engine's steady clock
+  bool last = false;                // nothing more will come for this request
+};
+
+/// Runs one step of a plan. The scheduler cannot tell implementations apart.
+class PAGEDCORE_API Executor {
+ public:
+  virtual ~Executor();
+  /// Called on the engine thread. A request that fails is named in StepResult::failed; an exception fails the engine.
+  virtual StepResult run(const StepPlan& plan) = 0;
+};
+
+class PAGEDCORE_API Engine {
+ public:
+  /// Plans the memory, allocates it, loads the model and starts the thread. `weights` is not needed afterwards.
+  Engine(const ModelDescription& model, const WeightSource& weights, const EngineConfig& config);
+  ~Engine();  // close()
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // All of the following are thread-safe, and throw Aborted after close(), after the engine was poisoned (with the
+  // reason), and in a child of fork().
+
+  /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
+  RequestId submit(EngineRequest request);
+  /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
+  void abort(RequestId id);
+  /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out.
+  std::vector<EngineOutput> wait(double timeout);
+  /// True while submitted requests have not delivered their last output.
+  bool busy() const;
+
+  /// A flat mapping; keys are documented in docs/stats.md.
+  std::map<std::string, double> stats() const;
+  const MemoryPlan& memory_plan() const noexcept;
+  const ModelDescription& model() const noexcept;
+  std::string describe() const;
+  void clear_prefix_cache();
+  /// Testing aid: before every `period`-th step preempt the latest running request; 0 turns it off.
+  void force_preemption(std::uint32_t period);
+
+  /// Ends all requests (abort), stops the thread and returns all memory. Idempotent.
+  void close() noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pagedcore

@@ -1,0 +1,91 @@
+// Element types, read-only host tensors (weights on their way in) and views of device memory.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "pagedcore/export.hpp"
+
+namespace pagedcore {
+
+/// Element types. Those from q4_0 on are the block formats of GGUF files: they occur in weights only.
+enum class DType : std::uint8_t {
+  f32,
+  bf16,
+  f16,
+  f64,
+  i8,
+  u8,
+  i16,
+  i32,
+  i64,
+  boolean,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k
+};
+
+/// Static facts of an element type: a block of `block_elements` consecutive elements occupies `block_bytes` bytes.
+struct DTypeInfo {
+  std::string_view name;
+  std::uint32_t block_elements;
+  std::uint32_t block_bytes;
+};
+
+PAGEDCORE_API const DTypeInfo& info(DType dtype) noexcept;
+/// Throws Unsupported for a name that is not in the table, listing those that are.
+PAGEDCORE_API DType dtype_from_name(std::string_view name);
+/// Bytes of `count` consecutive elements. Throws InvalidArgument when `count` is negative, overflows, or is not a whole
+/// number of the type's blocks.
+PAGEDCORE_API std::size_t bytes_of(DType dtype, std::int64_t count);
+
+/// A read-only tensor in host memory, row-major and contiguous. Does not own its memory.
+struct HostTensor {
+  DType dtype = DType::f32;
+  std::array<std::int64_t, 4> shape{};  // [rank] extents, outermost first
+  int rank = 0;
+  std::span<const std::byte> data;
+
+  std::int64_t rows() const noexcept {
+    return rank <= 1 ? 1 : count() / cols();
+  }  // all but the last extent, multiplied
+  std::int64_t cols() const noexcept { return rank == 0 ? 1 : shape[static_cast<std::size_t>(rank - 1)]; }
+  std::int64_t count() const noexcept {
+    std::int64_t n = 1;
+    for (int i = 0; i < rank; ++i) n *= shape[static_cast<std::size_t>(i)];
+    return n;
+  }
+};
+
+/// Writes elements [first, first + out.size()) of `tensor` as f32. `first` and the size must be whole blocks of the
+/// tensor's type and inside it (InvalidArgument otherwise). Deterministic; safe to call from several threads.
+PAGEDCORE_API void to_f32(const HostTensor& tensor, std::int64_t first, std::span<float> out);
+
+/// A view of a matrix in device memory, row-major. The address means something to its backend only.
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t stride = 0;  // elements from one row to the next, >= cols
+
+  /// The first `n` rows.
+  Tensor head(std::int64_t n) const noexcept { return {data, dtype, n, cols, stride}; }
+  /// Rows [first, first + n).
+  PAGEDCORE_API Tensor slice_rows(std::int64_t first, std::int64_t n) const noexcept;
+  /// Columns [first, first + n) of every row.
+  PAGEDCORE_API Tensor slice_cols(std::int64_t first, std::int64_t n) const noexcept;
+};
+
+}  // namespace pagedcore

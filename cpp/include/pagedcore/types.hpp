@@ -1,0 +1,39 @@
+// The vocabulary that every room shares: identifiers of distinct types, and the plain records that cross rooms.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace pagedcore {
+
+/// A position in the vocabulary. Negative values are never valid tokens.
+using TokenId = std::int32_t;
+
+/// A physical KV block: an index in [0, num_blocks) of its pool.
+enum class BlockId : std::uint32_t {};
+inline constexpr BlockId kNoBlock{0xffffffffu};
+
+/// One token sequence inside the scheduler and the KV cache (a request with n samples has n of them).
+enum class SequenceId : std::uint64_t {};
+
+/// One request, as handed out by Engine::submit or chosen by the user of a bare Scheduler.
+enum class RequestId : std::uint64_t {};
+
+/// One engine step. Steps are numbered from 1 in the order in which they are planned; 0 is "before any step".
+enum class StepId : std::uint64_t {};
+
+template <class Id>
+constexpr auto raw(Id id) noexcept {
+  return static_cast<std::underlying_type_t<Id>>(id);
+}
+
+/// Copy the first `num_tokens` token slots, of every layer, from block `src` to block `dst`.
+struct BlockCopy {
+  BlockId src{};
+  BlockId dst{};
+  std::uint32_t num_tokens = 0;
+
+  friend bool operator==(const BlockCopy&, const BlockCopy&) = default;
+};
+
+}  // namespace pagedcore

@@ -1,0 +1,30 @@
+// 16-bit floating point to f32, exact for every value. Without branches, so that loops over them are vectorised.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace pagedcore {
+
+inline float bf16_to_f32(std::uint16_t bits) noexcept {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
+inline float f16_to_f32(std::uint16_t bits) noexcept {
+  // Moves exponent (5 bits, bias 15) and mantissa (10 bits) to their places in f32 (bias 127) and adds the difference
+  // of the biases to the exponent, once more for infinities and NaNs (31 becomes 255).
+  constexpr std::uint32_t one_exponent = 1u << 23;
+  constexpr std::uint32_t rebias = (127 - 15) * one_exponent;
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fff) << 13;
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
+  const std::uint32_t normal = magnitude + rebias;
+  // A subnormal is mantissa * 2^-24: put the mantissa below a leading one of 2^-14 and subtract that one. This stays
+  // exact when the thread flushes f32 subnormals to zero, for there are none.
+  const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(normal + one_exponent) -
+                                                               std::bit_cast<float>(rebias + one_exponent));
+  const std::uint32_t finite = magnitude < one_exponent ? subnormal : normal;
+  const std::uint32_t value = magnitude >= 31 * one_exponent ? normal + rebias : finite;
+  return std::bit_cast<float>(sign | value);
+}
+
+}  // namespace pagedcore
