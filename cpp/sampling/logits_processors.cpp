@@ -1,0 +1,130 @@
+#include "sampling/logits_processors.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::sampling {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::size_t index_of(TokenId token, std::size_t vocab_size) {
+  if (token < 0 || static_cast<std::size_t>(token) >= vocab_size) {
+    throw InvalidArgument(str("token ", token, " is not in the vocabulary [0, ", vocab_size, ")"));
+  }
+  return static_cast<std::size_t>(token);
+}
+
+/// A banned token stays banned; a finite logit stays finite.
+float saturate(float x) {
+  if (x == -kInfinity) return x;
+  return std::clamp(x, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max());
+}
+
+/// How often each token occurs in the output, and whether it occurs at all. The table is as large as the vocabulary and
+/// outlives the call, so only the entries that were touched are cleared.
+class Occurrences {
+ public:
+  Occurrences(const SampleContext& context, std::size_t vocab_size, bool with_prompt) {
+    if (table().size() < vocab_size) table().resize(vocab_size);
+    try {
+      if (with_prompt) {
+        for (const TokenId token : context.prompt) touch(index_of(token, vocab_size));
+      }
+      for (const TokenId token : context.output) ++touch(index_of(token, vocab_size));
+    } catch (...) {
+      clear();
+      throw;
+    }
+  }
+  ~Occurrences() { clear(); }
+  Occurrences(const Occurrences&) = delete;
+  Occurrences& operator=(const Occurrences&) = delete;
+
+  /// f(token index, count in the output) for every token that occurs.
+  template <class F>
+  void for_each(const F& f) const {
+    for (const std::size_t token : touched()) f(token, table()[token] & ~kSeen);
+  }
+
+ private:
+  static constexpr std::uint32_t kSeen = 0x80000000u;
+
+  static std::vector<std::uint32_t>& table() {
+    thread_local std::vector<std::uint32_t> table;
+    return table;
+  }
+  static std::vector<std::size_t>& touched() {
+    thread_local std::vector<std::size_t> touched;
+    return touched;
+  }
+  static std::uint32_t& touch(std::size_t token) {
+    std::uint32_t& entry = table()[token];
+    if (entry == 0) {
+      touched().push_back(token);
+      entry = kSeen;
+    }
+    return entry;
+  }
+  static void clear() noexcept {
+    for (const std::size_t token : touched()) table()[token] = 0;
+    touched().clear();
+  }
+};
+
+void apply_penalties(std::span<float> row, const SampleContext& context) {
+  const SamplingParams& p = *context.params;
+  const bool repetition = p.repetition_penalty != 1.0f;
+  if (!repetition && p.presence_penalty == 0.0f && p.frequency_penalty == 0.0f) return;
+  const Occurrences occurrences(context, row.size(), repetition);
+  occurrences.for_each([&](std::size_t token, std::uint32_t count) {
+    float x = row[token];
+    if (repetition) x = x > 0.0f ? x / p.repetition_penalty : x * p.repetition_penalty;
+    if (count > 0) x -= p.frequency_penalty * static_cast<float>(count) + p.presence_penalty;
+    row[token] = saturate(x);
+  });
+}
+
+void apply_bias(std::span<float> row, const SamplingParams& p) {
+  for (const auto& [token, bias] : p.logit_bias) {
+    float& x = row[index_of(token, row.size())];
+    x = saturate(x + bias);
+  }
+}
+
+void ban(std::span<float> row, const std::vector<TokenId>& tokens) {
+  for (const TokenId token : tokens) row[index_of(token, row.size())] = -kInfinity;
+}
+
+void keep_only(std::span<float> row, const std::vector<TokenId>& tokens) {
+  std::vector<float> kept;
+  kept.reserve(tokens.size());
+  for (const TokenId token : tokens) kept.push_back(row[index_of(token, row.size())]);
+  std::fill(row.begin(), row.end(), -kInfinity);
+  for (std::size_t i = 0; i < tokens.size(); ++i) row[static_cast<std::size_t>(tokens[i])] = kept[i];
+}
+
+}  // namespace
+
+std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context,
+                                      std::vector<float>& copy) {
+  const SamplingParams& p = *context.params;
+  const bool penalised = (p.repetition_penalty != 1.0f && context.prompt.size() + context.output.size() > 0) ||
+                         ((p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) && !context.output.empty());
+  const bool no_stop_yet = context.output.size() < p.min_tokens && !p.stop_token_ids.empty();
+  if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_tokens.empty() && !no_stop_yet) {
+    return logits;
+  }
+  copy.assign(logits.begin(), logits.end());
+  if (penalised) apply_penalties(copy, context);
+  apply_bias(copy, p);
+  if (!p.allowed_tokens.empty()) keep_only(copy, p.allowed_tokens);
+  ban(copy, p.banned_tokens);
+  if (no_stop_yet) ban(copy, p.stop_token_ids);
+  return copy;
+}
+
+}  // namespace pagedcore::sampling

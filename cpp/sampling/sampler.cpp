@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <limits>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/sampling.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/logprobs.hpp"
+#include "sampling/row_kernels.hpp"
+#include "sampling/truncation.hpp"
+
+namespace pagedcore {
+namespace sampling {
+namespace {
+
+/// Kept by each thread from call to call, so that a step allocates nothing.
+struct Scratch {
+  std::vector<float> row;
+  std::vector<double> block_sums;
+  Candidates candidates;
+};
+
+/// The first index at which the running sum of the weights, begun at `sum`, exceeds `target`; should rounding leave
+/// none, the last of positive weight.
+std::size_t invert(std::span<const float> weights, double sum, double target) {
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (!(weights[i] > 0.0f)) continue;
+    last = i;
+    sum += double{weights[i]};
+    if (sum > target) break;
+  }
+  return last;
+}
+
+/// Inverts the cumulative distribution of the whole row: first over blocks of kSumBlock tokens, then within one.
+TokenId draw_from_row(std::span<const float> row, float max, float scale, double u, Scratch& scratch) {
+  scratch.block_sums.resize(sum_blocks(row.size()));
+  exp_block_sums(row, max, scale, scratch.block_sums);
+  double total = 0.0;
+  for (const double s : scratch.block_sums) total += s;
+
+  const double target = u * total;
+  double before = 0.0, sum = 0.0;  // before: the sum ahead of `block`
+  std::size_t block = 0;
+  for (std::size_t b = 0; b < scratch.block_sums.size(); ++b) {
+    if (!(scratch.block_sums[b] > 0.0)) continue;
+    block = b;
+    before = sum;
+    sum += scratch.block_sums[b];
+    if (sum > target) break;
+  }
+  const std::size_t first = block * kSumBlock;
+  const auto part = row.subspan(first, std::min(kSumBlock, row.size() - first));
+  float weights[kSumBlock];
+  exp_row(part, max, scale, weights);
+  return static_cast<TokenId>(first + invert({weights, part.size()}, before, target));
+}
+
+TokenId draw(std::span<const float> row, float max, const SampleContext& context, Scratch& scratch) {
+  const SamplingParams& p = *context.params;
+  // 1 / temperature overflows for denormal temperatures; any finite scale that large is as good as greedy.
+  const float scale = std::min(1.0f / p.temperature, std::numeric_limits<float>::max());
+  const double u = uniform(p.seed, context.sample, context.prompt.size() + context.output.size());
+  if (!truncates(p, row.size())) return draw_from_row(row, max, scale, u, scratch);
+  Candidates& c = scratch.candidates;
+  truncate(row, max, scale, p, c);
+  double total = 0.0;
+  for (const float w : c.weights) total += double{w};
+  return c.tokens[invert(c.weights, 0.0, u * total)];
+}
+
+}  // namespace
+}  // namespace sampling
+
+SampleOutcome sample(std::span<const float> logits, const SampleContext& context) {
+  thread_local sampling::Scratch scratch;
+  if (context.params == nullptr)
+    throw InvalidArgument("a draw needs sampling parameters: SampleContext::params is null");
+  const SamplingParams& p = *context.params;
+  const float model_max = sampling::checked_max(logits);
+  const std::span<const float> row = sampling::process_logits(logits, context, scratch.row);
+  const float max = row.data() == logits.data() ? model_max : sampling::row_max(row);
+  if (max == -std::numeric_limits<float>::infinity()) {
+    throw InvalidArgument(str("no token may be chosen after ", context.output.size(),
+                              " output tokens: banned_tokens, allowed_tokens, logit_bias, and stop tokens before "
+                              "min_tokens leave none of ",
+                              logits.size(), "; allow at least one"));
+  }
+
+  SampleOutcome outcome;
+  outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(sampling::find_first(row, max))
+                                        : sampling::draw(row, max, context, scratch);
+  outcome.stop = std::find(p.stop_token_ids.begin(), p.stop_token_ids.end(), outcome.token) != p.stop_token_ids.end();
+  if (p.logprobs >= 0) outcome.logprobs = sampling::row_logprobs(logits, model_max, outcome.token, p.logprobs);
+  return outcome;
+}
+
+}  // namespace pagedcore

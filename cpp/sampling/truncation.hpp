@@ -1,0 +1,24 @@
+// Which tokens a draw may choose: min-p, then top-k, then top-p.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "pagedcore/sampling.hpp"
+
+namespace pagedcore::sampling {
+
+/// Tokens in ascending order with their unnormalised probabilities exp((logit - max) / temperature).
+struct Candidates {
+  std::vector<TokenId> tokens;
+  std::vector<float> logits;
+  std::vector<float> weights;
+};
+
+bool truncates(const SamplingParams& params, std::size_t vocab_size) noexcept;
+
+/// Replaces `out` by the tokens that min-p, top-k and top-p leave, of a row with the given maximum; `scale` is
+/// 1 / temperature. One token at least. Of equal logits the smaller token id ranks first.
+void truncate(std::span<const float> row, float max, float scale, const SamplingParams& params, Candidates& out);
+
+}  // namespace pagedcore::sampling
