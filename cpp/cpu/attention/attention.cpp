@@ -1,0 +1,227 @@
+// Paged attention: units of the work list over the workers.
+#include "cpu/attention/attention.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/text.hpp"
+#include "cpu/attention/batch.hpp"
+#include "cpu/attention/check.hpp"
+#include "cpu/attention/context.hpp"
+#include "cpu/attention/softmax_state.hpp"
+#include "cpu/attention/storage.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cpu {
+namespace {
+
+using namespace attention_detail;
+
+constexpr float kLog2e = 1.44269504088896341f;
+constexpr std::int64_t kInlineCost = 96 * 1024;  // WorkList::cost x head_dim; below it, waking workers costs more
+
+std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+class Step {
+ public:
+  Step(const Tensor& out, const Tensor& q, const PagedStorage& kv, std::int32_t layer, const PreparedBatch& batch,
+       const AttentionParams& params, WorkList& work)
+      : out_(out), q_(q), kv_(kv), layer_(layer), batch_(batch), work_(work), group_(work.shape.group) {
+    const TileLayout& layout = kv.layout();
+    const AttentionKernels& kernels = kv.kernels();
+    const bool tiles = kernels.bf16_tile && layout.head_dim % kGroup == 0;
+    if (layout.dtype == DType::f32) {
+      kernel_ = kernels.f32;
+    } else if (kernels.bf16_dot && q.dtype == DType::bf16) {
+      kernel_ = tiles ? kernels.bf16_tile : kernels.bf16_dot;
+    } else {
+      kernel_ = kernels.bf16;
+    }
+    if (kernel_ == kernels.f32 || kernel_ == kernels.bf16) {
+      queries_ = q.dtype == DType::f32 ? Queries::in_place : Queries::widened;
+    } else {
+      queries_ = kernel_ == kernels.bf16_tile ? Queries::packed : Queries::in_place;
+    }
+    task_ = {};
+    task_.head_dim = layout.head_dim;
+    task_.value_dim = layout.value_dim;
+    task_.scale = params.scale * kLog2e;
+    if (params.softcap > 0.0f) {
+      task_.softcap = params.softcap * kLog2e;
+      task_.inv_softcap = 2.0f * kLog2e * (params.scale / params.softcap);
+    }
+    window_ = params.window;
+
+    const int padded = (work.state_rows + kTileRows - 1) / kTileRows * kTileRows;
+    const auto rows = static_cast<std::size_t>(padded);
+    state_floats_ = aligned(SoftmaxState::floats(padded, layout.value_dim) * 4) / 4;
+    rows_bytes_ = aligned(rows * (sizeof(char*) + 2 * sizeof(int)));
+    q_bytes_ = queries_ == Queries::in_place ? 0 : aligned(rows * static_cast<std::size_t>(layout.head_dim) * 4);
+    kv.workspace().reserve(work.shape.threads,
+                           rows_bytes_ + q_bytes_ + 2 * state_floats_ * 4 + ContextReader::scratch_bytes(layout),
+                           static_cast<std::size_t>(work.num_states) * state_floats_ * 4);
+  }
+
+  void run(const WorkUnit& unit, int worker) const noexcept {
+    const AttentionKernels& kernels = kv_.kernels();
+    const bool tiles = kernel_ == kernels.bf16_tile;
+    if (tiles) kernels.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * group_);
+    attend(unit, worker);
+    if (tiles) kernels.tile_end();
+  }
+
+ private:
+  void attend(const WorkUnit& unit, int worker) const noexcept {
+    const QueryTile& tile = work_.tiles[static_cast<std::size_t>(unit.tile)];
+    char* memory = kv_.workspace().of(worker);
+    PieceTask task = task_;
+    set_rows(task, tile, unit.kv_head, memory);
+    memory += rows_bytes_ + q_bytes_;
+    float* states = reinterpret_cast<float*>(memory);
+    const ContextReader context(kv_, layer_, unit.kv_head, tile, batch_.tables().data() + tile.table_offset,
+                                memory + 2 * state_floats_ * 4);
+    if (unit.split >= 0) {
+      Split& split = work_.splits[static_cast<std::size_t>(unit.split)];
+      for (std::int32_t s = unit.first_segment; s < unit.last_segment; ++s)
+        segment(task, context, tile, s, state_of(split, s, task.rows));
+      const std::int32_t done = unit.last_segment - unit.first_segment;
+      if (split.remaining.fetch_sub(done, std::memory_order_acq_rel) != done) return;
+      split.remaining.store(split.num_segments, std::memory_order_relaxed);  // for the next layer
+      SoftmaxState first = state_of(split, split.first_segment, task.rows);
+      for (std::int32_t s = 1; s < split.num_segments; ++s)
+        merge(first, state_of(split, split.first_segment + s, task.rows), task.rows, task.value_dim);
+      finish(first, tile, unit.kv_head);
+      return;
+    }
+    SoftmaxState whole = SoftmaxState::at(states, task.rows);
+    segment(task, context, tile, unit.first_segment, whole);
+    for (std::int32_t s = unit.first_segment + 1; s < unit.last_segment; ++s) {
+      const SoftmaxState next = SoftmaxState::at(states + state_floats_, task.rows);
+      segment(task, context, tile, s, next);
+      merge(whole, next, task.rows, task.value_dim);
+    }
+    finish(whole, tile, unit.kv_head);
+  }
+
+  SoftmaxState state_of(const Split& split, std::int32_t segment, int rows) const noexcept {
+    const auto index = static_cast<std::size_t>(split.first_state + segment - split.first_segment);
+    return SoftmaxState::at(reinterpret_cast<float*>(kv_.workspace().shared()) + index * state_floats_, rows);
+  }
+
+  // Row (token, head of the group): its query and the positions it sees.
+  void set_rows(PieceTask& task, const QueryTile& tile, std::int32_t kv_head, char* memory) const noexcept {
+    const auto capacity = static_cast<std::size_t>(work_.state_rows);
+    auto** q = reinterpret_cast<const char**>(memory);
+    int* begin = reinterpret_cast<int*>(q + capacity);
+    int* end = begin + capacity;
+    char* copies = memory + rows_bytes_;
+    const std::size_t element = q_.dtype == DType::f32 ? 4 : 2;
+    int row = 0;
+    for (std::int32_t t = 0; t < tile.num_rows; ++t) {
+      const std::int64_t first = (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * group_ * task.head_dim;
+      const char* in = static_cast<const char*>(q_.data) + first * static_cast<std::int64_t>(element);
+      const int position = tile.first_position + t;
+      for (int h = 0; h < group_; ++h, ++row, in += static_cast<std::size_t>(task.head_dim) * element) {
+        q[row] = in;
+        begin[row] = window_ > 0 ? std::max(0, position - window_ + 1) : 0;
+        end[row] = position + 1;
+        if (queries_ == Queries::in_place) continue;
+        q[row] = copies;
+        copies += queries_ == Queries::packed ? pack(in, copies) : widen(in, copies);
+      }
+    }
+    task.q = q;
+    task.begin = begin;
+    task.end = end;
+    task.rows = row;
+  }
+
+  std::size_t pack(const char* in, char* to) const noexcept {
+    std::memcpy(to, in, static_cast<std::size_t>(task_.head_dim) * 2);
+    return static_cast<std::size_t>(task_.head_dim) * 2;
+  }
+  std::size_t widen(const char* in, char* to) const noexcept {
+    for (int d = 0; d < task_.head_dim; ++d) {
+      std::uint16_t bits;
+      std::memcpy(&bits, in + d * 2, 2);
+      const std::uint32_t u = std::uint32_t{bits} << 16;
+      std::memcpy(to + d * 4, &u, 4);
+    }
+    return static_cast<std::size_t>(task_.head_dim) * 4;
+  }
+
+  void segment(PieceTask& task, const ContextReader& context, const QueryTile& tile, std::int32_t index,
+               SoftmaxState state) const noexcept {
+    state.open(task.rows, task.value_dim);
+    task.m = state.m;
+    task.l = state.l;
+    task.acc = state.acc;
+    const int end = std::min(tile.end, (index + 1) * kSegment);
+    for (int p = std::max(tile.begin, index * kSegment); p < end;) {
+      const int next = std::min(end, p / kPiece * kPiece + kPiece);
+      context.read(task, p, next, next, std::min(tile.end, next + kPiece));
+      kernel_(task);
+      p = next;
+    }
+  }
+
+  void finish(const SoftmaxState& state, const QueryTile& tile, std::int32_t kv_head) const noexcept {
+    const int head_dim = task_.head_dim;
+    for (std::int32_t t = 0, row = 0; t < tile.num_rows; ++t) {
+      const std::int64_t first = (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * group_ * head_dim;
+      for (int h = 0; h < group_; ++h, ++row) {
+        float* acc = state.acc + row * task_.value_dim;
+        const float inverse = 1.0f / state.l[row];
+        // Masked positions may have turned -0 into +0: adding +0 makes both +0.
+        for (int d = 0; d < head_dim; ++d) acc[d] = acc[d] * inverse + 0.0f;
+        const std::int64_t at = first + std::int64_t{h} * head_dim;
+        if (out_.dtype == DType::f32) {
+          std::memcpy(static_cast<float*>(out_.data) + at, acc, static_cast<std::size_t>(head_dim) * 4);
+        } else {
+          kv_.kernels().narrow(acc, static_cast<std::uint16_t*>(out_.data) + at, head_dim);
+        }
+      }
+    }
+  }
+
+  const Tensor& out_;
+  const Tensor& q_;
+  const PagedStorage& kv_;
+  std::int32_t layer_;
+  const PreparedBatch& batch_;
+  WorkList& work_;
+  std::int32_t group_;
+  std::int32_t window_;
+  AttendPiece kernel_;
+  enum class Queries { in_place, packed, widened } queries_;
+  PieceTask task_;
+  // Of a worker's memory: [row descriptions | copies of q | two states | packed tiles].
+  std::size_t rows_bytes_, q_bytes_, state_floats_;
+};
+
+}  // namespace
+
+void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvStorage& storage, std::int32_t layer,
+               const Batch& prepared, const AttentionParams& params) {
+  const auto& kv = static_cast<const PagedStorage&>(storage);
+  const auto& batch = static_cast<const PreparedBatch&>(prepared);
+  const AttentionShape& shape = params.shape;
+  check_call(kv, batch, layer, shape);
+  const std::int64_t cols = std::int64_t{shape.num_heads} * shape.head_dim;
+  check_matrix("out", out, batch.rows(), cols);
+  check_matrix("q", q, batch.rows(), cols);
+  if (params.window < 0) throw InvalidArgument(str("attention window ", params.window, "; 0 means none"));
+
+  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads()};
+  WorkList& work = batch.work(key);
+  const Step step(out, q, kv, layer, batch, params, work);
+  const auto body = [&](std::int64_t i, int worker) { step.run(work.units[static_cast<std::size_t>(i)], worker); };
+  const auto units = static_cast<std::int64_t>(work.units.size());
+  if (pool.threads() == 1 || units == 1 || work.cost * shape.head_dim <= kInlineCost) {
+    for (std::int64_t i = 0; i < units; ++i) body(i, 0);
+  } else {
+    pool.for_each(units, body);
+  }
+}
+
+}  // namespace pagedcore::cpu

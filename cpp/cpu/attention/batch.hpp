@@ -1,0 +1,58 @@
+// PreparedBatch: a step's description on the host, and what its layers share (rotary angles, work lists).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cpu/attention/kernel.hpp"
+#include "cpu/attention/work_list.hpp"
+#include "cpu/thread_pool.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu::attention_detail {
+
+/// cos and sin of every row's angles, [rows][num_frequencies] each, times the magnitude.
+struct RotaryTable {
+  const void* inv_freq = nullptr;  // identifies the table within its step
+  std::int64_t num_frequencies = 0;
+  float magnitude = 0.0f;
+  std::vector<float> cos, sin;
+};
+
+class PreparedBatch final : public Batch {
+ public:
+  PreparedBatch(const BatchView& view, std::int32_t block_size);
+
+  std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
+  const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
+  const std::vector<TokenRange>& ranges() const noexcept { return ranges_; }
+  const std::vector<std::uint32_t>& tables() const noexcept { return tables_; }
+  std::int32_t block_size() const noexcept { return block_size_; }
+  /// [rows]
+  const std::vector<std::int32_t>& positions() const noexcept { return positions_; }
+  /// Rows cut so that no two chunks write the same group of 16 tokens: [first, last) of each chunk, and its range.
+  struct Chunk {
+    std::int32_t first_row, last_row, range;
+  };
+  const std::vector<Chunk>& chunks() const noexcept { return chunks_; }
+
+  /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
+  void check_blocks(std::uint32_t num_blocks) const;
+  /// Made on first use in the step and kept for its other layers. The thread that drives the backend calls these.
+  const RotaryTable& rotary(ThreadPool& pool, const RopeParams& rope) const;
+  WorkList& work(const WorkShape& shape) const;
+
+ private:
+  std::vector<TokenId> tokens_;
+  std::vector<TokenRange> ranges_;
+  std::vector<std::uint32_t> tables_;
+  std::vector<std::int32_t> positions_;
+  std::vector<Chunk> chunks_;
+  std::int32_t block_size_;
+  std::uint32_t largest_block_ = 0;
+  mutable std::vector<std::unique_ptr<RotaryTable>> rotary_;
+  mutable std::vector<std::unique_ptr<WorkList>> work_;
+};
+
+}  // namespace pagedcore::cpu::attention_detail

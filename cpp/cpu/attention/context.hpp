@@ -1,0 +1,49 @@
+// The tiles of a query tile's context, read through its block table.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/attention/kernel.hpp"
+#include "cpu/attention/storage.hpp"
+#include "cpu/attention/work_list.hpp"
+
+namespace pagedcore::cpu::attention_detail {
+
+/// Finds, or packs, the K and V tiles of one KV head for one piece of context after another.
+///
+/// A slot that no row sees may hold anything: stale data of other sequences, NaN included. A score of it stays in its
+/// own lane and is masked there; its V would be multiplied by a probability of zero, so a V tile with such slots is
+/// copied with zeros in their place.
+class ContextReader {
+ public:
+  /// `scratch` holds scratch_bytes(layout), 64-byte aligned.
+  ContextReader(const PagedStorage& kv, std::int32_t layer, std::int32_t kv_head, const QueryTile& tile,
+                const std::uint32_t* table, char* scratch)
+      : kv_(kv), layer_(layer), kv_head_(kv_head), tile_(tile), table_(table), scratch_(scratch) {}
+
+  static std::size_t scratch_bytes(const TileLayout& layout) noexcept {
+    return kPieceGroups * (layout.k_group + layout.v_group);
+  }
+
+  /// Fills position, groups and tiles of `task` for positions [position, end) of a piece; prefetches those of the piece
+  /// [next, next_end), if any.
+  void read(PieceTask& task, int position, int end, int next, int next_end) const noexcept;
+
+ private:
+  struct Tiles {
+    const char* k;
+    const char* v;
+  };
+  Tiles stored(int position) const noexcept;
+  Tiles packed(int position, int group) const noexcept;
+  const char* masked(const char* v, int position, int group) const noexcept;
+
+  const PagedStorage& kv_;
+  std::int32_t layer_;
+  std::int32_t kv_head_;
+  const QueryTile& tile_;
+  const std::uint32_t* table_;
+  char* scratch_;  // [4] K tiles, [4] V tiles
+};
+
+}  // namespace pagedcore::cpu::attention_detail

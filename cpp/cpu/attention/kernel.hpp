@@ -1,0 +1,66 @@
+// What the driver asks of an instruction set. Plain data only: sources compiled for one instruction set include this.
+#pragma once
+
+#include <stdint.h>
+
+namespace pagedcore::cpu::attention_detail {
+
+constexpr int kGroup = 16;  // tokens of a tile: one per lane of a score vector
+constexpr int kPiece = 64;  // tokens between two updates of the online softmax
+constexpr int kPieceGroups = kPiece / kGroup;
+constexpr int kTileRows = 16;  // of a matrix tile
+constexpr int kMaxHeadDim = 256;
+
+/// Query rows against one piece of context, [position, position + kPiece), of which groups [group_begin, group_end) are
+/// given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row], end[row]).
+struct PieceTask {
+  const char* k[kPieceGroups];       // K tile of each group
+  const char* v[kPieceGroups];       // V tile; tokens that no row sees hold finite values
+  const char* next_k[kPieceGroups];  // prefetched while this piece is computed
+  const char* next_v[kPieceGroups];
+  int position;
+  int group_begin;
+  int group_end;
+
+  const char* const* q;  // [rows], head_dim elements each: f32, or bf16 for bf16_dot and bf16_tile
+  const int* begin;
+  const int* end;
+  int rows;
+  int head_dim;
+  int value_dim;  // head_dim rounded up to whole vectors: the width of V tiles and of acc
+
+  float scale;        // scores, then multiplied by log2(e): the softmax works in base 2
+  float softcap;      // times log2(e); 0: none
+  float inv_softcap;  // scale / softcap, times 2 log2(e)
+
+  float* m;    // [rows] running maximum
+  float* l;    // [rows] running sum of exponentials
+  float* acc;  // [rows][value_dim] running sum of exponential * V
+};
+
+using AttendPiece = void (*)(const PieceTask&);
+
+struct AttentionKernels {
+  AttendPiece f32;       // f32 tiles, f32 queries
+  AttendPiece bf16;      // bf16 tiles widened to f32, f32 queries
+  AttendPiece bf16_dot;  // bf16 tiles, queries and probabilities through a bf16 dot-product instruction; may be null
+  /// The same through matrix tiles: head_dim a multiple of 16; query rows packed one after another, they and the state
+  /// readable and writable up to a multiple of kTileRows. Between tile_begin(rows) and tile_end(). May be null.
+  AttendPiece bf16_tile;
+  void (*tile_begin)(int rows);
+  void (*tile_end)();
+
+  /// Rotates `heads` consecutive heads of one row: dimension i of the first `num_frequencies` with i + num_frequencies.
+  void (*rotate)(const float* in, float* out, int heads, int head_dim, int num_frequencies, const float* cos,
+                 const float* sin);
+  /// f32 to bf16, to nearest even; NaN stays NaN.
+  void (*narrow)(const float* in, uint16_t* out, int count);
+};
+
+extern const AttentionKernels kPortableKernels;
+extern const AttentionKernels kAvx2Kernels;
+extern const AttentionKernels kAvx512Kernels;
+extern const AttentionKernels kAvx512Bf16Kernels;
+extern const AttentionKernels kAmxKernels;
+
+}  // namespace pagedcore::cpu::attention_detail

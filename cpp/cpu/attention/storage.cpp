@@ -1,0 +1,141 @@
+#include "cpu/attention/storage.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "base/text.hpp"
+#include "cpu/attention/attention.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cpu {
+namespace attention_detail {
+
+TileLayout::TileLayout(const KvShape& shape) {
+  if (shape.num_layers < 1 || shape.num_kv_heads < 1)
+    throw InvalidArgument(str("KV storage of ", shape.num_layers, " layers x ", shape.num_kv_heads,
+                              " KV heads: both must be at least 1"));
+  if (shape.block_size < 1 || shape.block_size > 256)
+    throw Unsupported(str("block size ", shape.block_size, " is outside 1 to 256 tokens; 16 is the usual choice"));
+  if (shape.head_dim < 8 || shape.head_dim > kMaxHeadDim || shape.head_dim % 8 != 0)
+    throw Unsupported(str("head size ", shape.head_dim, ": the CPU backend serves multiples of 8 up to ", kMaxHeadDim));
+  if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
+    throw Unsupported(str("KV element type ", info(shape.dtype).name, ": the CPU backend stores f32 or bf16"));
+  dtype = shape.dtype;
+  head_dim = shape.head_dim;
+  block_size = shape.block_size;
+  value_dim = (head_dim + kGroup - 1) / kGroup * kGroup;
+  tiled = block_size % kGroup == 0;
+  element = dtype == DType::f32 ? 4 : 2;
+  const auto dim = static_cast<std::size_t>(head_dim), width = static_cast<std::size_t>(value_dim);
+  k_group = kGroup * dim * element;
+  v_group = kGroup * width * element;
+  const auto tokens = static_cast<std::size_t>(block_size);
+  v_offset = tiled ? tokens / kGroup * k_group : tokens * dim * element;
+  head_bytes = v_offset + (tiled ? tokens / kGroup * v_group : tokens * dim * element);
+  layer_bytes = head_bytes * static_cast<std::size_t>(shape.num_kv_heads);
+  const auto layers = static_cast<std::size_t>(shape.num_layers);
+  if (layer_bytes > std::numeric_limits<std::size_t>::max() / 2 / layers)
+    throw InvalidArgument(str("one KV block of ", shape.num_layers, " layers x ", shape.num_kv_heads,
+                              " KV heads is larger than the address space"));
+  block_bytes = layer_bytes * layers;
+}
+
+void Workspace::reserve(int workers, std::size_t bytes, std::size_t shared_bytes) {
+  bytes = (bytes + 127) / 64 * 64 + 64;  // a line between workers
+  if (bytes < worker_bytes_) bytes = worker_bytes_;
+  try {
+    const std::size_t all = bytes * static_cast<std::size_t>(workers) + 64;
+    if (memory_.size() < all) memory_.resize(all);
+    worker_bytes_ = bytes;
+    if (shared_memory_.size() < shared_bytes + 64) shared_memory_.resize(shared_bytes + 64);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory(str("attention workspace of ", workers, " workers x ", bytes, " bytes + ", shared_bytes,
+                          " bytes of split contexts could not be allocated"));
+  }
+}
+
+namespace {
+const AttentionKernels& kernels_of(Isa isa) {
+#if defined(__x86_64__)
+  switch (isa) {
+    case Isa::avx2:
+      return kAvx2Kernels;
+    case Isa::avx512:
+      return kAvx512Kernels;
+    case Isa::avx512_bf16:
+      return kAvx512Bf16Kernels;
+    case Isa::amx:
+      return kAmxKernels;
+    default:
+      break;
+  }
+#endif
+  (void)isa;
+  return kPortableKernels;
+}
+}  // namespace
+
+PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa)
+    : shape_(shape), layout_(shape), num_blocks_(num_blocks), isa_(isa), kernels_(&kernels_of(isa)) {
+  if (num_blocks == 0) throw InvalidArgument("KV storage of 0 blocks: give at least 1");
+  const auto arithmetic = [&] {
+    return str(num_blocks, " KV blocks x ", layout_.block_bytes, " bytes (", shape.num_layers, " layers x ",
+               shape.num_kv_heads, " KV heads x ", layout_.head_bytes, " bytes for ", shape.block_size,
+               " tokens of K and V)");
+  };
+  if (layout_.block_bytes > std::numeric_limits<std::size_t>::max() / 2 / num_blocks)
+    throw OutOfMemory(str(arithmetic(), " is more than the address space; ask for fewer blocks"));
+  bytes_ = layout_.block_bytes * num_blocks;
+  void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED)
+    throw OutOfMemory(
+        str(arithmetic(), " = ", bytes_, " bytes: ", std::strerror(errno), "; ask for fewer blocks or a smaller type"));
+  memory_ = static_cast<char*>(p);
+#if defined(MADV_HUGEPAGE)
+  // A block's tiles of one layer fill few small pages, so that without large ones every block costs page walks.
+  (void)madvise(p, bytes_, MADV_HUGEPAGE);
+#endif
+}
+
+PagedStorage::~PagedStorage() { munmap(memory_, bytes_); }
+
+void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
+  // A lane of a step holds 4 bytes of either type: one f32 or a pair of bf16.
+  const int steps = layout.head_dim * static_cast<int>(layout.element) / 4;
+  for (int i = 0; i < steps; ++i) std::memcpy(tile + (i * kGroup + lane) * 4, row + i * 4, 4);
+}
+
+void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
+  if (layout.dtype == DType::f32) {
+    std::memcpy(tile + lane * layout.value_dim * 4, row, static_cast<std::size_t>(layout.head_dim) * 4);
+    return;
+  }
+  char* pair = tile + lane / 2 * layout.value_dim * 4 + lane % 2 * 2;
+  for (int d = 0; d < layout.head_dim; ++d) std::memcpy(pair + d * 4, row + d * 2, 2);
+}
+
+void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept {
+  if (layout.tiled) {
+    const auto group = static_cast<std::size_t>(slot / kGroup);
+    pack_k(layout, part + group * layout.k_group, slot % kGroup, k);
+    pack_v(layout, part + layout.v_offset + group * layout.v_group, slot % kGroup, v);
+    return;
+  }
+  const std::size_t bytes = static_cast<std::size_t>(layout.head_dim) * layout.element;
+  std::memcpy(part + static_cast<std::size_t>(slot) * bytes, k, bytes);
+  std::memcpy(part + layout.v_offset + static_cast<std::size_t>(slot) * bytes, v, bytes);
+}
+
+}  // namespace attention_detail
+
+std::size_t kv_block_bytes(const KvShape& shape, Isa) { return attention_detail::TileLayout(shape).block_bytes; }
+
+std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, std::uint32_t num_blocks, Isa isa) {
+  return std::make_unique<attention_detail::PagedStorage>(shape, num_blocks, isa);
+}
+
+}  // namespace pagedcore::cpu

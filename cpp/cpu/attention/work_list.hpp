@@ -1,0 +1,64 @@
+// The attention work list: computed once per step, used by every layer of the same shape.
+//
+// A tile is a run of query tokens of one range. Its context is cut into segments at multiples of kSegment positions;
+// the softmax state is closed at each boundary and the states are merged in ascending order. That order is part of the
+// result; which worker computes which segment is not, so units are shaped by cost alone.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu::attention_detail {
+
+inline constexpr int kSegment = 512;
+
+struct WorkShape {
+  std::int32_t num_kv_heads = 0;
+  std::int32_t group = 0;  // query heads of a KV head
+  std::int32_t window = 0;
+  std::int32_t threads = 0;
+  friend bool operator==(const WorkShape&, const WorkShape&) = default;
+};
+
+struct QueryTile {
+  std::int32_t first_row;
+  std::int32_t num_rows;  // tokens; query rows are these times the group
+  std::int32_t first_position;
+  std::int32_t table_offset;
+  std::int32_t begin, end;  // positions that some row of the tile sees
+};
+
+/// A context whose segments are computed by several workers. The last to finish merges.
+struct Split {
+  std::int32_t first_segment;
+  std::int32_t num_segments;
+  std::int32_t first_state;  // its segments' states, in units of WorkList::state_rows query rows
+  std::atomic<std::int32_t> remaining;
+};
+
+struct WorkUnit {
+  std::int32_t tile;
+  std::int32_t kv_head;
+  std::int32_t first_segment, last_segment;  // [first, last)
+  std::int32_t split;                        // -1: the whole context in one unit
+};
+
+struct WorkList {
+  WorkList(const WorkShape& shape, std::span<const TokenRange> ranges, std::span<const std::uint32_t> tables,
+           std::int32_t block_size);
+
+  WorkShape shape;
+  std::vector<QueryTile> tiles;
+  std::vector<WorkUnit> units;  // costliest first
+  std::unique_ptr<Split[]> splits;
+  std::int32_t num_states = 0;  // of all splits
+  std::int32_t state_rows = 0;  // query rows of the largest tile
+  std::int64_t cost = 0;        // query rows x positions, of all units
+};
+
+}  // namespace pagedcore::cpu::attention_detail

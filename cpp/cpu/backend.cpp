@@ -1,0 +1,178 @@
+#include "cpu/backend.hpp"
+
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+
+#include "cpu/attention/attention.hpp"
+#include "cpu/cpu_count.hpp"
+#include "cpu/elementwise/rows.hpp"
+#include "cpu/matmul/matmul.hpp"
+
+namespace pagedcore::cpu {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+constexpr int kMaxThreads = 4096;
+
+class CpuBuffer final : public Buffer {
+ public:
+  explicit CpuBuffer(std::size_t bytes) : bytes_(bytes) {
+    if (bytes <= PTRDIFF_MAX) data_ = ::operator new(bytes, kAlignment, std::nothrow);
+    if (data_ == nullptr)
+      throw OutOfMemory(str("a buffer of ", bytes, " bytes cannot be had; free memory or ask for less"));
+    std::memset(data_, 0, bytes);
+  }
+  ~CpuBuffer() override { ::operator delete(data_, kAlignment); }
+  CpuBuffer(const CpuBuffer&) = delete;
+  CpuBuffer& operator=(const CpuBuffer&) = delete;
+
+  void* data() noexcept override { return data_; }
+  std::size_t bytes() const noexcept override { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_;
+};
+
+/// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
+std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
+  check_shape(what, t, t.rows, t.cols);
+  const std::size_t row = bytes_of(t.dtype, t.cols);
+  if (bytes != row * static_cast<std::size_t>(t.rows))
+    throw InvalidArgument(str(what, " is ", shape_text(t), ", which is ", row * static_cast<std::size_t>(t.rows),
+                              " bytes; the host memory has ", bytes));
+  return row;
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(int threads, DType dtype, Isa isa)
+    : dtype_(dtype), isa_(isa), norms_(norm_kernels(isa)), pool_(threads) {}
+
+std::string CpuBackend::describe() const {
+  return str("cpu, ", name(isa_), ", ", info(dtype_).name, ", ", pool_.threads(), " threads");
+}
+
+// Memory.
+
+std::unique_ptr<Buffer> CpuBackend::allocate(std::size_t bytes) { return std::make_unique<CpuBuffer>(bytes); }
+
+void CpuBackend::upload(const Tensor& dst, std::span<const std::byte> src) {
+  const std::size_t row_bytes = checked_row_bytes("upload: the destination", dst, src.size());
+  for (std::int64_t row = 0; row < dst.rows && row_bytes > 0; ++row)
+    std::memcpy(dst.slice_rows(row, 1).data, src.data() + static_cast<std::size_t>(row) * row_bytes, row_bytes);
+}
+
+void CpuBackend::download(std::span<std::byte> dst, const Tensor& src) {
+  const std::size_t row_bytes = checked_row_bytes("download: the source", src, dst.size());
+  for (std::int64_t row = 0; row < src.rows && row_bytes > 0; ++row)
+    std::memcpy(dst.data() + static_cast<std::size_t>(row) * row_bytes, src.slice_rows(row, 1).data, row_bytes);
+}
+
+// Weights and KV storage.
+
+std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, PackKind kind) {
+  return pack_weight(pool_, parts, kind, isa_, dtype_);
+}
+
+std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const {
+  return packed_weight_bytes(n, k, kind, isa_, dtype_);
+}
+
+std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
+  return make_kv_storage(shape, num_blocks, isa_);
+}
+
+std::size_t CpuBackend::kv_block_bytes(const KvShape& shape) const { return cpu::kv_block_bytes(shape, isa_); }
+
+void CpuBackend::copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) { cpu::copy_blocks(pool_, kv, copies); }
+
+// The operations of a step. Their kernels check shapes; what only the backend knows, its compute type, is checked here.
+
+void CpuBackend::check_compute(const char* what, const Tensor& t) const {
+  if (t.dtype != dtype_)
+    throw InvalidArgument(str(what, " is ", shape_text(t), "; this backend computes in ", info(dtype_).name));
+}
+
+std::unique_ptr<Batch> CpuBackend::prepare(const BatchView& view, std::int32_t block_size) {
+  return make_batch(view, block_size);
+}
+
+void CpuBackend::embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) {
+  cpu::embed(pool_, out, table, batch_tokens(batch), scale);
+}
+
+void CpuBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
+                      const NormParams& p) {
+  if (out.dtype != DType::f32) check_compute("norm: the output", out);
+  cpu::norm(pool_, norms_, out, in, weight, bias, p);
+}
+
+void CpuBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) {
+  cpu::head_norm(pool_, norms_, x, head_dim, weight, p);
+}
+
+void CpuBackend::matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) {
+  check_compute("matmul: the input", in);
+  if (out.dtype != DType::f32) check_compute("matmul: the output", out);
+  cpu::matmul(pool_, out, in, weight, epilogue);
+}
+
+void CpuBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer,
+                                const Batch& batch, const AttentionShape& shape, const RopeParams& rope) {
+  check_compute("rope_and_cache: q", q);
+  cpu::rope_and_cache(pool_, q, qkv, kv, layer, batch, shape, rope);
+}
+
+void CpuBackend::attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer,
+                           const Batch& batch, const AttentionParams& p) {
+  check_compute("attention: the output", out);
+  check_compute("attention: q", q);
+  cpu::attention(pool_, out, q, kv, layer, batch, p);
+}
+
+void CpuBackend::gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
+  cpu::gather_rows(pool_, out, in, indices);
+}
+
+void CpuBackend::scale_softcap(const Tensor& x, float scale, float softcap) {
+  cpu::scale_softcap(pool_, x, scale, softcap);
+}
+
+void CpuBackend::host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  if (count <= 0) return;
+  std::mutex mutex;
+  std::int64_t first_failure = count;
+  std::exception_ptr failure;
+  pool_.for_each(count, [&](std::int64_t i, int) {
+    try {
+      body(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (i < first_failure) {
+        first_failure = i;
+        failure = std::current_exception();
+      }
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace pagedcore::cpu
+
+namespace pagedcore {
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  if (options.threads < 0 || options.threads > cpu::kMaxThreads)
+    throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", cpu::kMaxThreads,
+                              "]; 0 means every CPU that this process may run on"));
+  if (options.dtype != DType::f32 && options.dtype != DType::bf16)
+    throw InvalidArgument(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
+  const cpu::Isa isa = cpu::parse_isa(options.isa);
+  const int threads = options.threads > 0 ? options.threads : cpu::usable_cpus();
+  return std::make_unique<cpu::CpuBackend>(threads, options.dtype, isa);
+}
+
+}  // namespace pagedcore

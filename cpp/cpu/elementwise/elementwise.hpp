@@ -1,0 +1,28 @@
+// Operations on rows that are no matmul and no attention. Each checks its arguments (InvalidArgument names the
+// mismatch) before it writes anything; see Backend for what they compute. Inputs and outputs may not overlap unless it
+// says so.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "cpu/elementwise/norm_kernels.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/thread_pool.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu {
+
+const NormKernels& norm_kernels(Isa isa) noexcept;
+
+/// out: f32 (may be `in`) or bf16.
+void norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& out, const Tensor& in, const Tensor& weight,
+          const Tensor* bias, const NormParams& params);
+void head_norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& x, std::int32_t head_dim,
+               const Tensor& weight, const NormParams& params);
+void scale_softcap(ThreadPool& pool, const Tensor& x, float scale, float softcap);
+
+void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale);
+void gather_rows(ThreadPool& pool, const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices);
+
+}  // namespace pagedcore::cpu

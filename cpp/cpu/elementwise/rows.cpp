@@ -1,0 +1,55 @@
+#include "cpu/elementwise/rows.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "cpu/elementwise/elementwise.hpp"
+#include "cpu/matmul/matmul.hpp"
+
+namespace pagedcore::cpu {
+
+void scale_softcap(ThreadPool& pool, const Tensor& x, float scale, float softcap) {
+  check_f32("scale_softcap: the matrix", x, x.rows, x.cols);
+  constexpr std::int64_t tanh_cost = 16;  // in elements that are only multiplied
+  const std::int64_t work = softcap > 0.0f ? tanh_cost * x.cols : x.cols;
+  for_each_row(pool, x.rows, work, [&](std::int64_t row) {
+    float* values = row_of<float>(x, row);
+    for (std::int64_t i = 0; i < x.cols; ++i) values[i] *= scale;
+    if (softcap > 0.0f)
+      for (std::int64_t i = 0; i < x.cols; ++i) values[i] = softcap * std::tanh(values[i] / softcap);
+  });
+}
+
+void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale) {
+  check_f32("embed: the output", out, static_cast<std::int64_t>(tokens.size()), table.k());
+  for (std::size_t row = 0; row < tokens.size(); ++row)
+    if (tokens[row] < 0 || tokens[row] >= table.n())
+      throw InvalidArgument(
+          str("embed: token ", tokens[row], " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
+
+  for_each_row(pool, out.rows, out.cols, [&](std::int64_t row) {
+    float* values = row_of<float>(out, row);
+    unpack_row(table, tokens[static_cast<std::size_t>(row)], values);
+    if (scale != 1.0f)
+      for (std::int64_t i = 0; i < out.cols; ++i) values[i] *= scale;
+  });
+}
+
+void gather_rows(ThreadPool& pool, const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
+  check_shape("gather_rows: the output", out, static_cast<std::int64_t>(indices.size()), in.cols);
+  check_shape("gather_rows: the input", in, in.rows, in.cols);
+  if (out.dtype != in.dtype)
+    throw InvalidArgument(
+        str("gather_rows: the output is ", info(out.dtype).name, " and the input ", info(in.dtype).name));
+  for (const std::int32_t index : indices)
+    if (index < 0 || index >= in.rows)
+      throw InvalidArgument(str("gather_rows: row ", index, " of an input of ", in.rows, " rows"));
+
+  const std::size_t bytes = bytes_of(in.dtype, in.cols);
+  const auto row_at = [](const Tensor& t, std::int64_t row) { return t.slice_rows(row, 1).data; };
+  for_each_row(pool, out.rows, in.cols, [&](std::int64_t row) {
+    std::memcpy(row_at(out, row), row_at(in, indices[static_cast<std::size_t>(row)]), bytes);
+  });
+}
+
+}  // namespace pagedcore::cpu

@@ -1,0 +1,58 @@
+// What the dispatcher (matmul.cpp) and the kernels, one source per instruction set, say to each other: plain data only,
+// because those sources are compiled with flags of their own and may not share inline code with the rest.
+#pragma once
+
+#include <cstdint>
+
+namespace pagedcore::cpu {
+
+/// Values as in pagedcore::Epilogue::Kind and pagedcore::Activation.
+enum class Finish : std::uint8_t { store, accumulate, gated, activated };
+enum class ActivationFunction : std::uint8_t { silu, gelu, gelu_tanh, relu };
+
+/// out [m, n] = finish(in [m, k] W^T). W lies in panels, see layout.hpp.
+struct MatmulArgs {
+  const void* in = nullptr;    // f32 or bf16, as the kernel; never read beyond column k or row m
+  std::int64_t in_stride = 0;  // elements
+  std::int64_t m = 0;
+  std::int64_t k = 0;
+  std::int64_t k_padded = 0;  // the panels carry zeros from k on
+  const void* weights = nullptr;
+  std::int64_t panel_bytes = 0;
+  void* out = nullptr;
+  std::int64_t out_stride = 0;  // elements
+  std::int64_t n = 0;           // columns of out
+  const float* bias = nullptr;  // [n] or null
+  Finish finish = Finish::store;
+  ActivationFunction activation = ActivationFunction::silu;
+  bool out_is_bf16 = false;
+};
+
+/// A rectangle of the work: rows of `in` times panels of the weight. first_row is a multiple of Kernel::rows, and so is
+/// end_row unless it is m.
+struct MatmulBlock {
+  std::int64_t first_row = 0, end_row = 0;
+  std::int64_t first_panel = 0, end_panel = 0;
+};
+
+/// The matmul of one instruction set and compute type.
+struct MatmulKernel {
+  int lanes = 0;                 // columns of a vector; a panel is two vectors wide
+  int rows = 0;                  // rows that pass together over a panel
+  int k_multiple = 1;            // k_padded is a multiple of this
+  std::int64_t block_bytes = 0;  // weights that a block should hold where many rows pass over them
+  /// Bytes of scratch that run() needs; a multiple of 64.
+  std::int64_t (*scratch_bytes)(const MatmulArgs& args) = nullptr;
+  /// Computes a block. `scratch` (64-byte aligned) belongs to this call.
+  void (*run)(const MatmulArgs& args, const MatmulBlock& block, void* scratch) = nullptr;
+};
+
+extern const MatmulKernel portable_f32_kernel, portable_bf16_kernel;
+#if defined(__x86_64__)
+extern const MatmulKernel avx2_f32_kernel, avx2_bf16_kernel;
+extern const MatmulKernel avx512_f32_kernel, avx512_bf16_kernel;  // the second: bf16 widened to f32
+extern const MatmulKernel avx512bf16_kernel;                      // bf16 dot products
+extern const MatmulKernel amx_kernel;                             // bf16 tiles
+#endif
+
+}  // namespace pagedcore::cpu

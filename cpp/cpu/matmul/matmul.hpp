@@ -1,0 +1,26 @@
+// Packed matrices and the matmuls over them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "cpu/isa.hpp"
+#include "cpu/thread_pool.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu {
+
+/// Packs `parts` for `isa`, computing in `dtype` (f32 or bf16). See Backend::pack.
+std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, PackKind kind, Isa isa,
+                                    DType dtype);
+std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype);
+
+/// See Backend::matmul. `weight` was made by pack_weight.
+void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue);
+
+/// out[0, k) = row `row` of a stacked weight, as f32.
+void unpack_row(const Weight& weight, std::int64_t row, float* out);
+
+}  // namespace pagedcore::cpu

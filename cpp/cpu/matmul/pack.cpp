@@ -1,0 +1,146 @@
+// From host tensors of any type to panels and, for embeddings, back.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <vector>
+
+#include "base/text.hpp"
+#include "cpu/matmul/layout.hpp"
+#include "cpu/matmul/matmul.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cpu {
+namespace {
+
+constexpr std::int64_t kChunk = 256;  // k converted at a time: a whole number of blocks of every weight type
+constexpr std::int64_t kMaxColumns = 32;
+
+std::uint16_t to_bf16(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+float from_bf16(std::uint16_t x) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+struct SourceRow {
+  const HostTensor* tensor = nullptr;  // null: padding
+  std::int64_t row = 0;
+};
+
+/// The row of the parts that column `column` of panel `panel` holds.
+SourceRow source_of(std::span<const HostTensor> parts, PackKind kind, int lanes, std::int64_t panel, int column) {
+  if (kind == PackKind::gated) {
+    const HostTensor& part = parts[column < lanes ? 0 : 1];
+    const std::int64_t row = panel * lanes + column % lanes;
+    return row < part.rows() ? SourceRow{&part, row} : SourceRow{};
+  }
+  std::int64_t row = panel * 2 * lanes + column;
+  for (const HostTensor& part : parts) {
+    if (row < part.rows()) return {&part, row};
+    row -= part.rows();
+  }
+  return {};
+}
+
+void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel) {
+  const int lanes = weight.kernel().lanes, columns = 2 * lanes;
+  const std::int64_t k = weight.k(), k_padded = weight.layout().k_padded;
+  constexpr std::int64_t kStride = kChunk + 16;  // not a power of two: columns would share cache sets
+  alignas(64) float chunk[kMaxColumns * kStride];
+  std::byte* to = weight.panel(panel);
+  for (std::int64_t first = 0; first < k_padded; first += kChunk) {
+    const std::int64_t padded = std::min(kChunk, k_padded - first),
+                       filled = std::clamp<std::int64_t>(k - first, 0, padded);
+    for (int c = 0; c < columns; ++c) {
+      const SourceRow source = source_of(parts, weight.kind(), lanes, panel, c);
+      const std::int64_t count = source.tensor == nullptr ? 0 : filled;
+      float* row = chunk + c * kStride;
+      if (count > 0) to_f32(*source.tensor, source.row * k + first, {row, static_cast<std::size_t>(count)});
+      std::fill(row + count, row + padded, 0.0f);
+    }
+    if (weight.dtype() == DType::f32) {
+      float* out = reinterpret_cast<float*>(to) + first * columns;
+      for (std::int64_t i = 0; i < padded; ++i)
+        for (int c = 0; c < columns; ++c) *out++ = chunk[c * kStride + i];
+    } else {
+      std::uint16_t* out = reinterpret_cast<std::uint16_t*>(to) + first * columns;
+      for (std::int64_t i = 0; i < padded; i += 2)
+        for (int c = 0; c < columns; ++c, out += 2) {
+          out[0] = to_bf16(chunk[c * kStride + i]);
+          out[1] = to_bf16(chunk[c * kStride + i + 1]);
+        }
+    }
+  }
+}
+
+/// Rows of the packed matrix (of a gated pair: of one half), after checking the parts.
+std::int64_t checked_rows(std::span<const HostTensor> parts, PackKind kind) {
+  if (parts.empty()) throw InvalidArgument("pack: no matrices given; pass at least one");
+  if (kind == PackKind::gated &&
+      (parts.size() != 2 || parts[0].rows() != parts[1].rows() || parts[0].cols() != parts[1].cols()))
+    throw InvalidArgument("pack: a gated weight takes exactly two matrices (gate, up) of equal shape");
+  std::int64_t rows = 0;
+  for (const HostTensor& part : parts) {
+    const std::int64_t k = part.cols(), block = info(part.dtype).block_elements;
+    if (k != parts[0].cols())
+      throw InvalidArgument(str("pack: matrices of ", parts[0].cols(), " and ", k, " columns cannot be stacked"));
+    if (k < 1 || part.rows() < 1) throw InvalidArgument(str("pack: a matrix of [", part.rows(), ", ", k, "] is empty"));
+    if (k % block != 0)
+      throw InvalidArgument(str("pack: rows of ", k, " columns are not a whole number of ", info(part.dtype).name,
+                                " blocks of ", block, "; convert the tensor to another type"));
+    if (part.data.size() != bytes_of(part.dtype, part.count()))
+      throw InvalidArgument(str("pack: a ", info(part.dtype).name, " matrix of [", part.rows(), ", ", k, "] takes ",
+                                bytes_of(part.dtype, part.count()), " bytes, but ", part.data.size(), " were given"));
+    rows += part.rows();
+  }
+  return kind == PackKind::gated ? rows / 2 : rows;
+}
+
+}  // namespace
+
+std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, PackKind kind, Isa isa,
+                                    DType dtype) {
+  const std::int64_t n = checked_rows(parts, kind);
+  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), kind, isa, dtype);
+  std::exception_ptr failure;
+  std::atomic<bool> failed{false};
+  pool.for_each(weight->layout().panels, [&](std::int64_t panel, int) {
+    try {
+      if (!failed.load(std::memory_order_relaxed)) pack_panel(parts, *weight, panel);
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  });
+  if (failure != nullptr) std::rethrow_exception(failure);
+  return weight;
+}
+
+std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype) {
+  return PackedLayout(n, k, kind, kernel_of(isa, dtype), dtype).bytes();
+}
+
+void unpack_row(const Weight& weight, std::int64_t row, float* out) {
+  const auto& packed = static_cast<const PackedWeight&>(weight);
+  if (packed.kind() != PackKind::stacked) throw InvalidArgument("unpack_row: rows of a gated pair cannot be read back");
+  if (row < 0 || row >= packed.n())
+    throw InvalidArgument(str("unpack_row: row ", row, " of a weight with ", packed.n(), " rows"));
+  const std::int64_t columns = 2 * packed.kernel().lanes, column = row % columns;
+  const std::byte* panel = packed.panel(row / columns);
+  if (packed.dtype() == DType::f32) {
+    const float* from = reinterpret_cast<const float*>(panel) + column;
+    for (std::int64_t i = 0; i < packed.k(); ++i) out[i] = from[i * columns];
+  } else {
+    const std::uint16_t* from = reinterpret_cast<const std::uint16_t*>(panel) + column * 2;
+    for (std::int64_t i = 0; i < packed.k(); ++i) out[i] = from_bf16(from[i / 2 * columns * 2 + i % 2]);
+  }
+}
+
+}  // namespace pagedcore::cpu

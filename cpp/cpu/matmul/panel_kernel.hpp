@@ -1,0 +1,128 @@
+// The matmul of one instruction set, given its vectors (Simd) and how one step along k is done (Step). Every output is
+// one accumulator that walks k in order, whatever the tile around it: that is why a row's bits do not depend on the
+// batch. Independent outputs, tile_rows x two vectors of columns, hide the latency of the sum.
+// Include after simd_*.hpp and epilogue.hpp, in one source per instruction set.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/matmul/kernel.hpp"
+
+namespace pagedcore::cpu {
+namespace {
+
+/// How far ahead of its use a weight is asked for. Panels lie one after another, so this runs on into the next.
+constexpr std::int64_t kPrefetchBytes = 4096;
+
+constexpr std::int64_t kBlockBytes = 512 << 10;  // weights that stay in L2 while rows pass over them
+
+/// A tile's rows of `element` bytes each.
+inline std::int64_t rows_of_scratch(const MatmulArgs& a, std::int64_t element) {
+  const std::int64_t rows = a.m < Simd::tile_rows ? a.m : Simd::tile_rows;
+  return (rows * a.k_padded * element + 63) / 64 * 64;
+}
+
+/// f32 weights, f32 inputs.
+struct StepF32 {
+  using Input = float;            // what tiles read inputs as
+  static constexpr int k = 1;     // inputs that a step consumes
+  static constexpr int subs = 1;  // multiply-adds of a step
+  static Simd::F weights(const unsigned char* w, int) { return Simd::load(reinterpret_cast<const float*>(w)); }
+  static Simd::F input(const Input* in, int) { return Simd::set1(*in); }
+  static Simd::F mac(Simd::F in, Simd::F w, Simd::F sum) { return Simd::fma(in, w, sum); }
+  static std::int64_t scratch_bytes(const MatmulArgs&) { return 0; }
+  static const Input* rows(const MatmulArgs& a, std::int64_t row, int, void*, std::int64_t& stride) {
+    stride = a.in_stride;
+    return static_cast<const float*>(a.in) + row * stride;
+  }
+};
+
+/// bf16 weights and inputs, multiplied and added in f32: for instruction sets without a bf16 product. Inputs are
+/// widened once per row, weights on each load.
+struct StepWidened {
+  using Input = float;
+  static constexpr int k = 2;
+  static constexpr int subs = 2;
+  static Simd::F weights(const unsigned char* w, int sub) {
+    return sub == 0 ? Simd::widen_low(w) : Simd::widen_high(w);
+  }
+  static Simd::F input(const Input* in, int sub) { return Simd::set1(in[sub]); }
+  static Simd::F mac(Simd::F in, Simd::F w, Simd::F sum) { return Simd::fma(in, w, sum); }
+  static std::int64_t scratch_bytes(const MatmulArgs& a) { return rows_of_scratch(a, sizeof(Input)); }
+  static const Input* rows(const MatmulArgs& a, std::int64_t row, int count, void* scratch, std::int64_t& stride) {
+    stride = a.k_padded;
+    float* to = static_cast<float*>(scratch);
+    for (int r = 0; r < count; ++r, to += stride) {
+      const std::uint16_t* from = static_cast<const std::uint16_t*>(a.in) + (row + r) * a.in_stride;
+      for (std::int64_t i = 0; i < a.k; ++i) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
+        std::memcpy(to + i, &bits, sizeof bits);
+      }
+      for (std::int64_t i = a.k; i < stride; ++i) to[i] = 0.0f;
+    }
+    return static_cast<const float*>(scratch);
+  }
+};
+
+/// One tile: `Rows` rows of inputs times one panel, into sums [Rows][2 * lanes].
+template <class Step, int Rows>
+void tile(const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w, std::int64_t steps,
+          float* sums) {
+  constexpr int kVectorBytes = Simd::lanes * 4;
+  Simd::F sum[Rows][2];
+  for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = Simd::zero();
+  for (std::int64_t s = 0; s < steps; ++s) {
+    __builtin_prefetch(w + kPrefetchBytes, 0, 2);
+    if constexpr (kVectorBytes == 64) __builtin_prefetch(w + kPrefetchBytes + 64, 0, 2);
+    for (int sub = 0; sub < Step::subs; ++sub) {
+      const auto w0 = Step::weights(w, sub), w1 = Step::weights(w + kVectorBytes, sub);
+      for (int r = 0; r < Rows; ++r) {
+        const auto x = Step::input(in + r * in_stride, sub);
+        sum[r][0] = Step::mac(x, w0, sum[r][0]);
+        sum[r][1] = Step::mac(x, w1, sum[r][1]);
+      }
+    }
+    in += Step::k;
+    w += 2 * kVectorBytes;
+  }
+  for (int r = 0; r < Rows; ++r) {
+    Simd::store(sums + r * 2 * Simd::lanes, sum[r][0]);
+    Simd::store(sums + r * 2 * Simd::lanes + Simd::lanes, sum[r][1]);
+  }
+}
+
+template <class Step, int MaxRows>
+void tile_of(int rows, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w,
+             std::int64_t steps, float* sums) {
+  if (rows == MaxRows)
+    tile<Step, MaxRows>(in, in_stride, w, steps, sums);
+  else if constexpr (MaxRows > 1)
+    tile_of<Step, MaxRows - 1>(rows, in, in_stride, w, steps, sums);
+}
+
+/// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2.
+template <class Step>
+void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
+  alignas(64) float sums[Simd::tile_rows * 2 * Simd::lanes];
+  const unsigned char* weights = static_cast<const unsigned char*>(args.weights);
+  for (std::int64_t row = block.first_row; row < block.end_row; row += Simd::tile_rows) {
+    const std::int64_t left = block.end_row - row;
+    const int rows = left < Simd::tile_rows ? static_cast<int>(left) : Simd::tile_rows;
+    std::int64_t stride = 0;
+    const typename Step::Input* in = Step::rows(args, row, rows, scratch, stride);
+    for (std::int64_t panel = block.first_panel; panel < block.end_panel; ++panel) {
+      tile_of<Step, Simd::tile_rows>(rows, in, stride, weights + panel * args.panel_bytes, args.k_padded / Step::k,
+                                     sums);
+      finish_tile(args, row, rows, panel, sums);
+    }
+  }
+}
+
+template <class Step>
+constexpr MatmulKernel panel_kernel() {
+  return {Simd::lanes, Simd::tile_rows, Step::k, kBlockBytes, Step::scratch_bytes, run_block<Step>};
+}
+
+}  // namespace
+}  // namespace pagedcore::cpu

@@ -1,0 +1,227 @@
+#include "cpu/thread_pool.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+// How an operation runs. The caller writes the job, opens the gate and bumps the epoch. A worker that notices enters
+// the gate, takes part and leaves it. Once the caller finds no index unclaimed it shuts the gate and waits for those
+// inside only: a worker that the operating system had put aside is not waited for when there is nothing left for it to
+// do. (on_each keeps the gate open until everyone has been through.) The job may be rewritten once nobody is inside.
+
+namespace pagedcore::cpu {
+namespace {
+
+// Long enough to bridge the serial stretch between two operations of a step, short against a scheduler's time slice.
+constexpr std::chrono::microseconds kSpin{30};
+constexpr int kMaxThreads = 4096;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/// Waits for `ready` by spinning for `limit`; whether it became true.
+template <class Ready>
+bool spin(std::chrono::microseconds limit, const Ready& ready) {
+  if (ready()) return true;
+  if (limit.count() == 0) return false;
+  const auto end = std::chrono::steady_clock::now() + limit;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+/// Spins, then sleeps until `ready`. Whoever changes what `ready` reads (sequentially consistent) calls wake() after.
+class WaitPoint {
+ public:
+  template <class Ready>
+  void wait(std::chrono::microseconds limit, const Ready& ready) {
+    if (spin(limit, ready)) return;
+    std::unique_lock lock(mutex_);
+    sleepers_.fetch_add(1);
+    condition_.wait(lock, ready);
+    sleepers_.fetch_sub(1);
+  }
+  void wake() {
+    if (sleepers_.load() == 0) return;
+    { const std::lock_guard lock(mutex_); }  // a sleeper that counted itself has reached the condition
+    condition_.notify_all();
+  }
+
+ private:
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;
+  std::condition_variable condition_;
+};
+
+/// New threads inherit the mask: a signal meant for the host must not land on a worker.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+struct ThreadPool::Impl {
+  explicit Impl(int threads_in_all)
+      : threads(threads_in_all),
+        spin_limit(static_cast<unsigned>(threads_in_all) <= std::thread::hardware_concurrency()
+                       ? kSpin
+                       : std::chrono::microseconds{0}),  // more threads than CPUs: spinning would hold up the others
+        owner(getpid()) {}
+
+  // Gate: bit 31 open; bits 16..30 workers that have entered since it opened; bits 0..15 workers inside.
+  static constexpr std::uint32_t kOpen = 1u << 31, kEntered = 1u << 16, kInside = kEntered - 1;
+
+  const int threads;
+  const std::chrono::microseconds spin_limit;
+  const pid_t owner;
+  std::vector<std::thread> workers;
+
+  // The job: written by the caller while nobody is inside, read by workers inside.
+  Task task = nullptr;
+  const void* body = nullptr;
+  std::int64_t count = 0;
+  std::uint32_t job_epoch = 0;
+  bool stop = false;
+
+  alignas(64) std::atomic<std::uint32_t> epoch{0};
+  alignas(64) std::atomic<std::uint32_t> gate{0};
+  alignas(64) std::atomic<std::int64_t> next{0};
+  alignas(64) WaitPoint work_available;
+  alignas(64) WaitPoint work_done;
+
+  void open() {
+    next.store(0, std::memory_order_relaxed);
+    job_epoch = epoch.load(std::memory_order_relaxed) + 1;
+    gate.store(kOpen);
+    epoch.store(job_epoch);
+    work_available.wake();
+  }
+
+  bool enter() {
+    std::uint32_t now = gate.load(std::memory_order_relaxed);
+    while ((now & kOpen) != 0)
+      if (gate.compare_exchange_weak(now, now + kEntered + 1)) return true;
+    return false;
+  }
+
+  void leave() {
+    gate.fetch_sub(1);
+    work_done.wake();
+  }
+
+  void claim_indices(int worker) {
+    for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(body, i, worker);
+  }
+
+  /// Waits until `entered` workers have been through the gate and nobody is inside; the gate is shut then.
+  void finish(std::uint32_t entered) {
+    if (entered == 0) gate.fetch_and(~kOpen);
+    work_done.wait(spin_limit, [&] {
+      const std::uint32_t now = gate.load();
+      return (now & kInside) == 0 && (now & ~kOpen) / kEntered >= entered;
+    });
+    gate.store(0);
+  }
+
+  void work(int worker) {
+    for (std::uint32_t seen = 0;;) {
+      work_available.wait(spin_limit, [&] { return epoch.load() != seen; });
+      seen = epoch.load();
+      if (!enter()) continue;
+      seen = job_epoch;  // perhaps a later job than the one that woke us
+      const bool last = stop;
+      if (!last && count < 0) task(body, 0, worker);
+      if (!last && count >= 0) claim_indices(worker);
+      leave();
+      if (last) return;
+    }
+  }
+
+  void stop_and_join() {
+    stop = true;
+    open();
+    for (std::thread& t : workers) t.join();
+    workers.clear();
+  }
+};
+
+ThreadPool::ThreadPool(int threads) {
+  if (threads < 1 || threads > kMaxThreads)
+    throw InvalidArgument(str("a thread pool of ", threads, " threads; ask for 1 to ", kMaxThreads));
+  int started = 1;
+  try {
+    impl_ = std::make_unique<Impl>(threads);
+    impl_->workers.reserve(static_cast<std::size_t>(threads - 1));
+    const AllSignalsBlocked guard;
+    for (; started < threads; ++started)
+      impl_->workers.emplace_back([impl = impl_.get(), worker = started] { impl->work(worker); });
+  } catch (const std::exception& e) {
+    if (impl_ != nullptr) impl_->stop_and_join();
+    throw OutOfMemory(str("only ", started, " of ", threads, " threads could be had (", e.what(),
+                          "); ask for fewer, or raise the limit on threads or memory"));
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  if (getpid() == impl_->owner)
+    impl_->stop_and_join();
+  else
+    static_cast<void>(impl_.release());  // a forked child has the memory but not the threads: nothing to join, so leak
+}
+
+int ThreadPool::threads() const noexcept { return impl_->threads; }
+
+void ThreadPool::run(std::int64_t count, Task task, const void* body) {
+  Impl& p = *impl_;
+  if (getpid() != p.owner)
+    throw Aborted(
+        "a thread pool made before fork() is used in the child, where its threads do not exist; make another");
+  if (p.threads == 1 || count == 0 || count == 1) {
+    if (count < 0) task(body, 0, 0);
+    for (std::int64_t i = 0; i < count; ++i) task(body, i, 0);
+    return;
+  }
+  p.task = task;
+  p.body = body;
+  p.count = count;
+  p.open();
+  if (count < 0)
+    task(body, 0, 0);
+  else
+    p.claim_indices(0);
+  p.finish(count < 0 ? static_cast<std::uint32_t>(p.threads - 1) : 0);
+}
+
+}  // namespace pagedcore::cpu

@@ -1,0 +1,43 @@
+// The backend's own threads. Worker 0 is the calling thread; the others spin for a moment between operations of a step
+// and then sleep, so that an idle engine costs no CPU.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace pagedcore::cpu {
+
+class ThreadPool {
+ public:
+  /// `threads` >= 1, the caller included. Starts threads - 1 threads, with all signals blocked.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const noexcept;
+
+  /// body(worker) once on every worker; waits. The body must not throw. Not reentrant; one caller at a time.
+  template <class Body>
+  void on_each(const Body& body) {
+    run(
+        -1, [](const void* b, std::int64_t, int worker) { (*static_cast<const Body*>(b))(worker); }, &body);
+  }
+
+  /// body(i, worker) for every i in [0, count), claimed in ascending order by whichever worker is free; waits. Which
+  /// worker runs an i varies, so results may not depend on it. The body must not throw.
+  template <class Body>
+  void for_each(std::int64_t count, const Body& body) {
+    run(
+        count, [](const void* b, std::int64_t i, int worker) { (*static_cast<const Body*>(b))(i, worker); }, &body);
+  }
+
+ private:
+  using Task = void (*)(const void* body, std::int64_t index, int worker);
+  void run(std::int64_t count, Task task, const void* body);  // count -1: once per worker
+
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pagedcore::cpu

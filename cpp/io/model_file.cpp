@@ -1,0 +1,53 @@
+#include "base/text.hpp"
+#include "io/mapped_file.hpp"
+#include "io/safetensors.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/model.hpp"
+
+namespace pagedcore {
+
+struct ModelFile::Impl {
+  explicit Impl(const std::string& file_path)
+      : path(file_path), file(file_path), contents(io::read_safetensors(file.bytes(), path)) {}
+
+  std::string path;
+  io::MappedFile file;
+  io::Safetensors contents;
+};
+
+ModelFile::ModelFile(const std::string& path) : impl_(std::make_unique<Impl>(path)) {}
+ModelFile::~ModelFile() = default;
+
+bool ModelFile::has(std::string_view name) const { return impl_->contents.tensors.contains(name); }
+
+HostTensor ModelFile::get(std::string_view name) const {
+  const auto found = impl_->contents.tensors.find(name);
+  if (found == impl_->contents.tensors.end()) throw Corrupt(str(impl_->path, ": has no tensor '", name, "'"));
+  return found->second;
+}
+
+std::vector<std::string> ModelFile::names() const {
+  std::vector<std::string> names;
+  names.reserve(impl_->contents.tensors.size());
+  for (const auto& entry : impl_->contents.tensors) names.push_back(entry.first);
+  return names;
+}
+
+const std::map<std::string, std::string>& ModelFile::metadata() const noexcept { return impl_->contents.metadata; }
+
+ModelDescription ModelFile::description() const {
+  std::map<std::string, std::string> text;
+  for (const auto& [key, value] : metadata()) {
+    if (key.starts_with(io::description_prefix)) text[key.substr(io::description_prefix.size())] = value;
+  }
+  if (text.empty()) {
+    throw Corrupt(str(impl_->path, ": carries no model description: a plain safetensors file, not a model container"));
+  }
+  try {
+    return ModelDescription::from_text(text);
+  } catch (const Error& error) {
+    throw Corrupt(str(impl_->path, ": the model description is invalid: ", error.what()));
+  }
+}
+
+}  // namespace pagedcore

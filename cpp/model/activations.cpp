@@ -1,0 +1,74 @@
+#include "model/activations.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/text.hpp"
+#include "model/weights.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+void check_rows(const char* name, std::uint32_t rows) {
+  constexpr std::uint32_t most = std::numeric_limits<std::int32_t>::max();
+  if (rows < 1 || rows > most) throw InvalidArgument(str(name, " = ", rows, " is outside [1, ", most, "]"));
+}
+
+}  // namespace
+
+ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std::uint32_t max_rows,
+                                   std::uint32_t max_logit_rows)
+    : rows(max_rows), logit_rows(std::min(max_rows, max_logit_rows)) {
+  check_rows("max_batched_tokens", max_rows);
+  check_rows("max_logit_rows", max_logit_rows);
+  const auto size = [](DType dtype, std::int64_t r, std::int64_t c) { return (bytes_of(dtype, r * c) + 63) / 64 * 64; };
+  const std::int64_t normed_cols = std::max<std::int64_t>(d.hidden_size, q_size(d));
+  const std::size_t qkv_bytes = size(DType::f32, rows, qkv_size(d));
+
+  std::size_t end = 0;
+  const auto place = [&end](std::size_t region) { return std::exchange(end, end + region); };
+  residual = place(size(DType::f32, rows, d.hidden_size));
+  normed = place(size(compute, rows, normed_cols));
+  wide = place(std::max(qkv_bytes + size(compute, rows, q_size(d)), size(compute, rows, d.intermediate_size)));
+  q = wide + qkv_bytes;
+  tail_residual = place(size(DType::f32, logit_rows, d.hidden_size));
+  tail_normed = place(size(compute, logit_rows, normed_cols));
+  logits = place(size(DType::f32, logit_rows, d.vocab_size));
+  bytes = end;
+}
+
+Activations::Activations(const ModelDescription& d, Backend& backend, std::uint32_t max_rows,
+                         std::uint32_t max_logit_rows)
+    : d_(d),
+      compute_(backend.compute_dtype()),
+      layout_(d, compute_, max_rows, max_logit_rows),
+      buffer_(backend.allocate(layout_.bytes)) {}
+
+Tensor Activations::view(std::size_t offset, DType dtype, std::int64_t rows, std::int64_t cols) const noexcept {
+  return {static_cast<std::byte*>(buffer_->data()) + offset, dtype, rows, cols, cols};
+}
+
+LayerScratch Activations::layer(std::int64_t rows) const noexcept {
+  return {view(layout_.residual, DType::f32, rows, d_.hidden_size),
+          view(layout_.normed, compute_, rows, d_.hidden_size), view(layout_.normed, compute_, rows, q_size(d_)),
+          view(layout_.wide, compute_, rows, d_.intermediate_size)};
+}
+
+LayerScratch Activations::tail(std::int64_t rows) const noexcept {
+  return {view(layout_.tail_residual, DType::f32, rows, d_.hidden_size),
+          view(layout_.tail_normed, compute_, rows, d_.hidden_size),
+          view(layout_.tail_normed, compute_, rows, q_size(d_)),
+          view(layout_.wide, compute_, rows, d_.intermediate_size)};
+}
+
+Tensor Activations::qkv(std::int64_t rows) const noexcept { return view(layout_.wide, DType::f32, rows, qkv_size(d_)); }
+
+Tensor Activations::q(std::int64_t rows) const noexcept { return view(layout_.q, compute_, rows, q_size(d_)); }
+
+Tensor Activations::logits(std::int64_t rows) const noexcept {
+  return view(layout_.logits, DType::f32, rows, d_.vocab_size);
+}
+
+}  // namespace pagedcore

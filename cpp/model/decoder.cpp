@@ -1,0 +1,164 @@
+// The forward pass of a decoder-only transformer (Touvron et al., "LLaMA", 2023, and its relatives):
+//
+//   x = embedding of the tokens
+//   for each layer:  x = x + W_o attention(rope(W_qkv norm(x)))
+//                    x = x + W_down (act(W_gate norm(x)) * W_up norm(x))
+//   logits = W_head norm(x)
+//
+// x, the residual stream, stays in f32; what goes into a matmul is in the backend's compute type. Keys and values of
+// all rows are needed by later steps, but what follows the last layer's attention only by the rows whose logits are
+// asked for: the rest of them stops there. Rows do not influence each other, so this changes no bit.
+#include <algorithm>
+#include <cmath>
+
+#include "base/text.hpp"
+#include "model/activations.hpp"
+#include "model/weights.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+const Tensor* optional(const std::optional<Tensor>& tensor) noexcept { return tensor ? &*tensor : nullptr; }
+
+Epilogue epilogue(Epilogue::Kind kind, const std::optional<Tensor>& bias) {
+  return {kind, Activation::silu, optional(bias)};
+}
+
+}  // namespace
+
+struct Model::Impl {
+  Impl(const ModelDescription& description, const WeightSource& source, Backend& device, std::uint32_t max_rows,
+       std::uint32_t max_logit_rows)
+      : d(description),
+        backend(device),
+        weights(load_weights(d, source, device)),
+        activations(d, device, max_rows, max_logit_rows) {}
+
+  void check(const ForwardRequest& request, const KvStorage& kv) const;
+  void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
+            const std::optional<Tensor>& bias);
+  void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
+  void finish_layer(const LayerWeights& layer, const LayerScratch& s);
+  Tensor logits_of(std::span<const std::int32_t> rows, const LayerScratch& all);
+
+  const ModelDescription d;
+  Backend& backend;
+  DecoderWeights weights;
+  Activations activations;
+};
+
+void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
+                       const std::optional<Tensor>& bias) {
+  backend.norm(out, in, *weight, optional(bias), {d.norm, d.norm_eps, d.norm_weight_offset});
+}
+
+/// attended = attention over the context of each row, whose keys and values this step's rows join first.
+void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) {
+  const LayerWeights& layer = weights.layers[static_cast<std::size_t>(index)];
+  const LayerScratch s = activations.layer(batch.rows());
+  const Tensor qkv = activations.qkv(batch.rows()), q = activations.q(batch.rows());
+
+  norm(s.normed, s.residual, layer.attn_norm, layer.attn_norm_bias);
+  backend.matmul(qkv, s.normed, *layer.qkv, epilogue(Epilogue::Kind::store, layer.qkv_bias));
+  if (d.qk_norm) {
+    const NormParams params{NormKind::rms, d.norm_eps, d.norm_weight_offset};
+    backend.head_norm(qkv.slice_cols(0, q_size(d)), d.head_dim, *layer.q_norm, params);
+    backend.head_norm(qkv.slice_cols(q_size(d), kv_size(d)), d.head_dim, *layer.k_norm, params);
+  }
+
+  const AttentionShape shape{d.num_heads, d.num_kv_heads, d.head_dim};
+  backend.rope_and_cache(q, qkv, kv, index, batch, shape, {optional(weights.rope_inv_freq), d.rope_magnitude});
+
+  AttentionParams params{shape};
+  params.scale = d.attention_scale > 0.0f ? d.attention_scale : 1.0f / std::sqrt(static_cast<float>(d.head_dim));
+  params.softcap = d.attention_softcap;
+  params.window = d.windows.empty() ? 0 : d.windows[static_cast<std::size_t>(index)];
+  backend.attention(s.attended, q, kv, index, batch, params);
+}
+
+/// residual += W_o attended;  residual += MLP(norm(residual))
+void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
+  backend.matmul(s.residual, s.attended, *layer.o, epilogue(Epilogue::Kind::accumulate, layer.o_bias));
+
+  norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
+  const auto kind = d.gated_mlp ? Epilogue::Kind::gated : Epilogue::Kind::activated;
+  backend.matmul(s.inner, s.normed, *layer.up, {kind, d.activation, optional(layer.up_bias)});
+  backend.matmul(s.residual, s.inner, *layer.down, epilogue(Epilogue::Kind::accumulate, layer.down_bias));
+}
+
+/// The last layer after its attention, and the head, for some rows of the step.
+Tensor Model::Impl::logits_of(std::span<const std::int32_t> rows, const LayerScratch& all) {
+  const auto count = static_cast<std::int64_t>(rows.size());
+  const LayerScratch s = activations.tail(count);
+  backend.gather_rows(s.residual, all.residual, rows);
+  backend.gather_rows(s.attended, all.attended, rows);
+  finish_layer(weights.layers.back(), s);
+
+  norm(s.normed, s.residual, weights.final_norm, weights.final_norm_bias);
+  const Tensor logits = activations.logits(count);
+  backend.matmul(logits, s.normed, weights.head(), epilogue(Epilogue::Kind::store, weights.lm_head_bias));
+  if (d.logit_scale != 1.0f || d.logit_softcap > 0.0f) backend.scale_softcap(logits, d.logit_scale, d.logit_softcap);
+  return logits;
+}
+
+void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) const {
+  if (request.batch == nullptr) throw InvalidArgument("forward: no batch given");
+  const std::int64_t rows = request.batch->rows();
+  if (rows > activations.max_rows())
+    throw InvalidArgument(str("forward: a batch of ", rows, " rows; the model was made for at most ",
+                              activations.max_rows(), " (max_batched_tokens)"));
+  for (const std::int32_t row : request.logit_rows)
+    if (row < 0 || row >= rows)
+      throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
+  const KvShape& shape = kv.shape();
+  if (shape.num_layers != d.num_layers || shape.num_kv_heads != d.num_kv_heads || shape.head_dim != d.head_dim)
+    throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
+                              " heads of size ", shape.head_dim, "; the model has ", d.num_layers, " of ",
+                              d.num_kv_heads, " of size ", d.head_dim));
+}
+
+void Model::forward(const ForwardRequest& request, KvStorage& kv,
+                    const std::function<void(std::int64_t first, const Tensor& logits)>& consume) {
+  Impl& m = *impl_;
+  m.check(request, kv);
+  const Batch& batch = *request.batch;
+  if (batch.rows() == 0) return;
+
+  const LayerScratch s = m.activations.layer(batch.rows());
+  m.backend.embed(s.residual, *m.weights.embed, batch, m.d.embedding_scale);
+  for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
+    m.attend(layer, batch, kv);
+    if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);
+  }
+
+  const auto piece = static_cast<std::size_t>(m.activations.max_logit_rows());
+  for (std::size_t first = 0; first < request.logit_rows.size(); first += piece) {
+    const std::size_t count = std::min(piece, request.logit_rows.size() - first);
+    consume(static_cast<std::int64_t>(first), m.logits_of(request.logit_rows.subspan(first, count), s));
+  }
+}
+
+namespace {
+const ModelDescription& validated(const ModelDescription& description) {
+  description.validate();
+  return description;
+}
+}  // namespace
+
+Model::Model(const ModelDescription& description, const WeightSource& weights, Backend& backend,
+             std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows)
+    : impl_(std::make_unique<Impl>(validated(description), weights, backend, max_batched_tokens, max_logit_rows)) {}
+
+Model::~Model() = default;
+
+const ModelDescription& Model::description() const noexcept { return impl_->d; }
+
+KvShape Model::kv_shape(std::int32_t block_size) const noexcept {
+  return kv_shape_of(impl_->d, impl_->backend.compute_dtype(), block_size);
+}
+
+std::size_t Model::weight_bytes() const noexcept { return impl_->weights.bytes(); }
+std::size_t Model::activation_bytes() const noexcept { return impl_->activations.bytes(); }
+
+}  // namespace pagedcore

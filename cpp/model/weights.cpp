@@ -1,0 +1,232 @@
+#include "model/weights.hpp"
+
+#include <string>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+struct Part {
+  std::string name;
+  std::int64_t rows;  // of a vector: its length
+};
+
+/// A packed matrix of `Owner`, and the tensors [rows, cols] it is made of.
+template <class Owner>
+struct MatrixSpec {
+  std::unique_ptr<Weight> Owner::*slot;
+  std::vector<Part> parts;
+  std::int64_t cols;
+  PackKind kind = PackKind::stacked;
+
+  std::int64_t n() const {
+    std::int64_t rows = 0;
+    for (const Part& part : parts) rows += part.rows;
+    return kind == PackKind::gated ? rows / 2 : rows;
+  }
+};
+
+/// An f32 vector of `Owner`: its parts one after another. An optional one exists when any part does; others are zero.
+template <class Owner>
+struct VectorSpec {
+  std::optional<Tensor> Owner::*slot;
+  std::vector<Part> parts;
+  bool required;
+
+  std::int64_t n() const {
+    std::int64_t length = 0;
+    for (const Part& part : parts) length += part.rows;
+    return length;
+  }
+};
+
+template <class Owner>
+struct Specs {
+  std::vector<MatrixSpec<Owner>> matrices;
+  std::vector<VectorSpec<Owner>> vectors;
+};
+
+Specs<LayerWeights> layer_specs(const ModelDescription& d) {
+  using L = LayerWeights;
+  const std::int64_t hidden = d.hidden_size, inter = d.intermediate_size, q = q_size(d), kv = kv_size(d);
+  Specs<L> s;
+  s.vectors.push_back({&L::attn_norm, {{"attn_norm.weight", hidden}}, true});
+  s.vectors.push_back({&L::attn_norm_bias, {{"attn_norm.bias", hidden}}, false});
+  s.matrices.push_back({&L::qkv, {{"attn.q.weight", q}, {"attn.k.weight", kv}, {"attn.v.weight", kv}}, hidden});
+  s.vectors.push_back({&L::qkv_bias, {{"attn.q.bias", q}, {"attn.k.bias", kv}, {"attn.v.bias", kv}}, false});
+  if (d.qk_norm) {
+    s.vectors.push_back({&L::q_norm, {{"attn.q_norm.weight", d.head_dim}}, true});
+    s.vectors.push_back({&L::k_norm, {{"attn.k_norm.weight", d.head_dim}}, true});
+  }
+  s.matrices.push_back({&L::o, {{"attn.o.weight", hidden}}, q});
+  s.vectors.push_back({&L::o_bias, {{"attn.o.bias", hidden}}, false});
+  s.vectors.push_back({&L::mlp_norm, {{"mlp_norm.weight", hidden}}, true});
+  s.vectors.push_back({&L::mlp_norm_bias, {{"mlp_norm.bias", hidden}}, false});
+  if (d.gated_mlp) {
+    s.matrices.push_back({&L::up, {{"mlp.gate.weight", inter}, {"mlp.up.weight", inter}}, hidden, PackKind::gated});
+  } else {
+    s.matrices.push_back({&L::up, {{"mlp.up.weight", inter}}, hidden});
+    s.vectors.push_back({&L::up_bias, {{"mlp.up.bias", inter}}, false});
+  }
+  s.matrices.push_back({&L::down, {{"mlp.down.weight", hidden}}, inter});
+  s.vectors.push_back({&L::down_bias, {{"mlp.down.bias", hidden}}, false});
+  return s;
+}
+
+Specs<DecoderWeights> decoder_specs(const ModelDescription& d) {
+  using D = DecoderWeights;
+  Specs<D> s;
+  s.matrices.push_back({&D::embed, {{"embed.weight", d.vocab_size}}, d.hidden_size});
+  if (!d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, d.hidden_size});
+  s.vectors.push_back({&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}}, false});
+  s.vectors.push_back({&D::final_norm, {{"final_norm.weight", d.hidden_size}}, true});
+  s.vectors.push_back({&D::final_norm_bias, {{"final_norm.bias", d.hidden_size}}, false});
+  return s;
+}
+
+/// Bytes of one vector, so that each starts at a multiple of 64.
+std::size_t vector_bytes(std::int64_t n) { return (static_cast<std::size_t>(n) * sizeof(float) + 63) / 64 * 64; }
+
+template <class Owner>
+std::size_t vector_bytes(const Specs<Owner>& specs) {
+  std::size_t bytes = 0;
+  for (const auto& vector : specs.vectors) bytes += vector_bytes(vector.n());
+  return bytes;
+}
+
+template <class Owner>
+std::size_t matrix_bytes(const Specs<Owner>& specs, const Backend& backend) {
+  std::size_t bytes = 0;
+  for (const auto& matrix : specs.matrices) bytes += backend.packed_bytes(matrix.n(), matrix.cols, matrix.kind);
+  return bytes;
+}
+
+std::size_t all_vector_bytes(const ModelDescription& d) {
+  return vector_bytes(static_cast<std::int64_t>(d.rope_inv_freq.size())) + vector_bytes(decoder_specs(d)) +
+         static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
+}
+
+std::string extents(std::span<const std::int64_t> shape) {
+  std::string text;
+  for (const std::int64_t extent : shape) text += str(text.empty() ? "" : ", ", extent);
+  return "[" + text + "]";
+}
+
+/// Fills the weights from the source, vectors one after another into one buffer.
+class Loader {
+ public:
+  Loader(const WeightSource& source, Backend& backend, std::size_t bytes_of_vectors)
+      : source_(source), backend_(backend), vectors_(backend.allocate(bytes_of_vectors)) {}
+
+  template <class Owner>
+  void load(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
+    for (const auto& matrix : specs.matrices) owner.*matrix.slot = load_matrix(matrix, prefix);
+    for (const auto& vector : specs.vectors) owner.*vector.slot = load_vector(vector, prefix);
+  }
+
+  Tensor add_vector(std::span<const float> values) {
+    const Tensor vector = next_vector(static_cast<std::int64_t>(values.size()));
+    backend_.upload(vector, std::as_bytes(values));
+    return vector;
+  }
+
+  std::unique_ptr<Buffer> take_vectors() { return std::move(vectors_); }
+
+ private:
+  Tensor next_vector(std::int64_t n) {
+    const Tensor vector{static_cast<std::byte*>(vectors_->data()) + used_, DType::f32, 1, n, n};
+    used_ += vector_bytes(n);
+    return vector;
+  }
+
+  HostTensor checked(const std::string& name, std::span<const std::int64_t> expected) const {
+    if (!source_.has(name))
+      throw Corrupt(str("tensor ", name, " is missing; the model description asks for ", extents(expected)));
+    const HostTensor tensor = source_.get(name);
+    const auto rank = static_cast<std::size_t>(tensor.rank);
+    const std::span<const std::int64_t> found(tensor.shape.data(), std::min(rank, tensor.shape.size()));
+    if (tensor.rank != static_cast<int>(expected.size()) || !std::equal(found.begin(), found.end(), expected.begin()))
+      throw Corrupt(
+          str("tensor ", name, " has shape ", extents(found), "; the model description asks for ", extents(expected)));
+    if (tensor.count() % info(tensor.dtype).block_elements != 0 ||
+        tensor.data.size() != bytes_of(tensor.dtype, tensor.count()))
+      throw Corrupt(str("tensor ", name, " of ", info(tensor.dtype).name, " ", extents(expected), " holds ",
+                        tensor.data.size(), " bytes, which is not its size"));
+    return tensor;
+  }
+
+  template <class Owner>
+  std::unique_ptr<Weight> load_matrix(const MatrixSpec<Owner>& spec, const std::string& prefix) {
+    std::vector<HostTensor> parts;
+    for (const Part& part : spec.parts) {
+      const std::int64_t shape[] = {part.rows, spec.cols};
+      parts.push_back(checked(prefix + part.name, shape));
+    }
+    return backend_.pack(parts, spec.kind);
+  }
+
+  template <class Owner>
+  std::optional<Tensor> load_vector(const VectorSpec<Owner>& spec, const std::string& prefix) {
+    std::vector<float> values(static_cast<std::size_t>(spec.n()));
+    std::span<float> rest = values;
+    bool present = spec.required;
+    for (const Part& part : spec.parts) {
+      const std::string name = prefix + part.name;
+      const auto n = static_cast<std::size_t>(part.rows);
+      if (spec.required || source_.has(name)) {
+        present = true;
+        const std::int64_t shape[] = {part.rows};
+        to_f32(checked(name, shape), 0, rest.first(n));
+      }
+      rest = rest.subspan(n);
+    }
+    if (present) return add_vector(values);
+    next_vector(spec.n());  // its room stays empty: see planned_weight_bytes
+    return std::nullopt;
+  }
+
+  const WeightSource& source_;
+  Backend& backend_;
+  std::unique_ptr<Buffer> vectors_;
+  std::size_t used_ = 0;
+};
+
+void refuse_gated_bias(const ModelDescription& d, const WeightSource& source, const std::string& prefix) {
+  if (!d.gated_mlp) return;
+  for (const char* name : {"mlp.gate.bias", "mlp.up.bias"})
+    if (source.has(prefix + name))
+      throw Unsupported(str("tensor ", prefix, name, ": a gated MLP with biases is not served"));
+}
+
+}  // namespace
+
+std::size_t DecoderWeights::bytes() const noexcept {
+  std::size_t total = vectors->bytes() + embed->bytes() + (lm_head ? lm_head->bytes() : 0);
+  for (const LayerWeights& layer : layers)
+    total += layer.qkv->bytes() + layer.o->bytes() + layer.up->bytes() + layer.down->bytes();
+  return total;
+}
+
+DecoderWeights load_weights(const ModelDescription& d, const WeightSource& source, Backend& backend) {
+  DecoderWeights weights;
+  Loader loader(source, backend, all_vector_bytes(d));
+  if (!d.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(d.rope_inv_freq);
+  loader.load(decoder_specs(d), "", weights);
+  const Specs<LayerWeights> specs = layer_specs(d);
+  for (std::int32_t i = 0; i < d.num_layers; ++i) {
+    const std::string prefix = str("layers.", i, ".");
+    refuse_gated_bias(d, source, prefix);
+    loader.load(specs, prefix, weights.layers.emplace_back());
+  }
+  weights.vectors = loader.take_vectors();
+  return weights;
+}
+
+std::size_t planned_weight_bytes(const ModelDescription& d, const Backend& backend) {
+  return all_vector_bytes(d) + matrix_bytes(decoder_specs(d), backend) +
+         static_cast<std::size_t>(d.num_layers) * matrix_bytes(layer_specs(d), backend);
+}
+
+}  // namespace pagedcore

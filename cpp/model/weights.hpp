@@ -1,0 +1,58 @@
+// The weights of a decoder on its device. What there is, under which name and of which shape, is written down once, as
+// tables; planning, checking and loading all read them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "pagedcore/model.hpp"
+
+namespace pagedcore {
+
+/// One transformer layer. Vectors are f32 [1, n] views into DecoderWeights::vectors.
+struct LayerWeights {
+  std::optional<Tensor> attn_norm, attn_norm_bias;
+  std::unique_ptr<Weight> qkv;  // q, k and v stacked: [q_size + 2 kv_size, hidden]
+  std::optional<Tensor> qkv_bias;
+  std::optional<Tensor> q_norm, k_norm;  // [1, head_dim]
+  std::unique_ptr<Weight> o;             // [hidden, q_size]
+  std::optional<Tensor> o_bias;
+  std::optional<Tensor> mlp_norm, mlp_norm_bias;
+  std::unique_ptr<Weight> up;  // [intermediate, hidden]; with a gated MLP the pair (gate, up)
+  std::optional<Tensor> up_bias;
+  std::unique_ptr<Weight> down;  // [hidden, intermediate]
+  std::optional<Tensor> down_bias;
+};
+
+struct DecoderWeights {
+  std::unique_ptr<Buffer> vectors;
+  std::unique_ptr<Weight> embed;    // [vocab, hidden]
+  std::unique_ptr<Weight> lm_head;  // [vocab, hidden]; null when tied
+  std::optional<Tensor> lm_head_bias;
+  std::optional<Tensor> final_norm, final_norm_bias;
+  std::optional<Tensor> rope_inv_freq;
+  std::vector<LayerWeights> layers;
+
+  const Weight& head() const noexcept { return lm_head ? *lm_head : *embed; }
+  std::size_t bytes() const noexcept;
+};
+
+/// Columns of q, of k or v, and of the stacked qkv.
+inline std::int64_t q_size(const ModelDescription& d) noexcept { return std::int64_t{d.num_heads} * d.head_dim; }
+inline std::int64_t kv_size(const ModelDescription& d) noexcept { return std::int64_t{d.num_kv_heads} * d.head_dim; }
+inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
+
+/// The KV storage that the decoder writes: keys and values in the compute type.
+inline KvShape kv_shape_of(const ModelDescription& d, DType compute, std::int32_t block_size) noexcept {
+  return {d.num_layers, d.num_kv_heads, d.head_dim, block_size, compute};
+}
+
+/// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one
+/// that cannot be served. `description` is valid.
+DecoderWeights load_weights(const ModelDescription& description, const WeightSource& source, Backend& backend);
+/// What load_weights() will hold. Room for every optional bias is counted and held, for the description does not say
+/// which ones a checkpoint has; they are a few vectors a layer.
+std::size_t planned_weight_bytes(const ModelDescription& description, const Backend& backend);
+
+}  // namespace pagedcore

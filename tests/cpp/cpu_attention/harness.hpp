@@ -1,0 +1,192 @@
+// Sequences with known q, k and v over a KV storage whose unwritten slots are NaN, and dense attention in double.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "cpu/attention/attention.hpp"
+#include "cpu/attention/storage.hpp"
+
+namespace pagedcore::cpu::test {
+
+inline std::uint16_t to_bf16(float f) {
+  std::uint32_t u;
+  std::memcpy(&u, &f, 4);
+  return static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+inline float from_bf16(std::uint16_t b) {
+  const std::uint32_t u = std::uint32_t{b} << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+
+inline std::vector<Isa> isas() {
+  std::vector<Isa> all;
+  for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx, Isa::neon})
+    if (supported(isa)) all.push_back(isa);
+  return all;
+}
+
+struct Setup {
+  Isa isa = Isa::portable;
+  DType compute = DType::f32;
+  DType kv = DType::f32;
+  int head_dim = 64, kv_heads = 2, group = 3, block_size = 16, layers = 1;
+  float softcap = 0.0f;
+  int window = 0;
+  unsigned seed = 1;
+  int heads() const { return kv_heads * group; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
+};
+
+/// Token range [first, first + rows) of a sequence.
+struct Part {
+  int sequence, first, rows;
+};
+
+class World {
+ public:
+  World(const Setup& s, std::vector<int> lengths) : setup(s), lengths_(std::move(lengths)), rng_(s.seed) {
+    std::vector<std::uint32_t> ids;
+    std::uint32_t total = 3;  // some blocks stay unused
+    for (int n : lengths_) total += static_cast<std::uint32_t>((n + s.block_size - 1) / s.block_size);
+    ids.resize(total);
+    std::iota(ids.begin(), ids.end(), 0u);
+    std::shuffle(ids.begin(), ids.end(), rng_);
+    std::normal_distribution<float> normal;
+    std::size_t used = 0;
+    for (int n : lengths_) {
+      const auto blocks = static_cast<std::size_t>((n + s.block_size - 1) / s.block_size);
+      tables.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(used),
+                          ids.begin() + static_cast<std::ptrdiff_t>(used + blocks));
+      used += blocks;
+      std::vector<float> x(static_cast<std::size_t>(n) * cols());
+      for (float& f : x)
+        f = s.compute == DType::bf16 || s.kv == DType::bf16 ? from_bf16(to_bf16(normal(rng_))) : normal(rng_);
+      qkv.push_back(std::move(x));
+    }
+    KvShape shape{s.layers, s.kv_heads, s.head_dim, s.block_size, s.kv};
+    storage = make_kv_storage(shape, total, s.isa);
+    poison();
+  }
+
+  std::size_t cols() const { return static_cast<std::size_t>((setup.heads() + 2 * setup.kv_heads) * setup.head_dim); }
+  std::size_t out_cols() const { return static_cast<std::size_t>(setup.heads() * setup.head_dim); }
+  attention_detail::PagedStorage& paged() { return static_cast<attention_detail::PagedStorage&>(*storage); }
+
+  /// All ones is a NaN in f32 and in bf16.
+  void poison() { std::memset(paged().part(0, 0, 0), 0xff, storage->block_bytes() * storage->num_blocks()); }
+
+  struct Prepared {
+    std::unique_ptr<Batch> batch;
+    std::int64_t rows;
+  };
+  Prepared prepare(const std::vector<Part>& parts) const {
+    std::vector<TokenId> tokens;
+    std::vector<TokenRange> ranges;
+    std::vector<std::uint32_t> all;
+    for (const Part& p : parts) {
+      ranges.push_back(
+          {static_cast<std::int32_t>(tokens.size()), p.rows, p.first, static_cast<std::int32_t>(all.size())});
+      tokens.resize(tokens.size() + static_cast<std::size_t>(p.rows), 7);
+      const auto& t = tables[static_cast<std::size_t>(p.sequence)];
+      all.insert(all.end(), t.begin(), t.end());
+    }
+    return {make_batch({tokens, ranges, all}, setup.block_size), static_cast<std::int64_t>(tokens.size())};
+  }
+
+  /// One step: writes the parts' K and V, then attends. Returns the rows as f32.
+  std::vector<float> step(ThreadPool& pool, const std::vector<Part>& parts, int layer = 0) {
+    const Prepared p = prepare(parts);
+    std::vector<float> in;
+    for (const Part& part : parts) {
+      const auto& x = qkv[static_cast<std::size_t>(part.sequence)];
+      const auto first = x.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(part.first) * cols());
+      in.insert(in.end(), first, first + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(part.rows) * cols()));
+    }
+    const auto n = static_cast<std::size_t>(p.rows) * out_cols();
+    std::vector<float> q(n), out(n);  // large enough for either type
+    const auto width = static_cast<std::int64_t>(out_cols()), in_width = static_cast<std::int64_t>(cols());
+    const Tensor q_t{q.data(), setup.compute, p.rows, width, width};
+    const Tensor out_t{out.data(), setup.compute, p.rows, width, width};
+    const Tensor in_t{in.data(), DType::f32, p.rows, in_width, in_width};
+    const AttentionShape shape{setup.heads(), setup.kv_heads, setup.head_dim};
+    rope_and_cache(pool, q_t, in_t, *storage, layer, *p.batch, shape, {});
+    attention(pool, out_t, q_t, *storage, layer, *p.batch, {shape, setup.scale(), setup.softcap, setup.window});
+    if (setup.compute == DType::f32) return out;
+    std::vector<std::uint16_t> half(n);
+    std::memcpy(half.data(), out.data(), n * 2);
+    for (std::size_t i = 0; i < n; ++i) out[i] = from_bf16(half[i]);
+    return out;
+  }
+
+  /// Dense attention of one row, all heads, in double.
+  std::vector<double> reference(int sequence, int position) const {
+    const auto& x = qkv[static_cast<std::size_t>(sequence)];
+    const auto d = static_cast<std::size_t>(setup.head_dim);
+    const int first = setup.window > 0 ? std::max(0, position - setup.window + 1) : 0;
+    std::vector<double> out(out_cols(), 0.0);
+    for (std::size_t h = 0; h < static_cast<std::size_t>(setup.heads()); ++h) {
+      const std::size_t kv_head = h / static_cast<std::size_t>(setup.group);
+      const float* q = &x[static_cast<std::size_t>(position) * cols() + h * d];
+      std::vector<double> s;
+      double top = -1e300, sum = 0;
+      for (int t = first; t <= position; ++t) {
+        const float* k = &x[static_cast<std::size_t>(t) * cols() + out_cols() + kv_head * d];
+        double dot = 0;
+        for (std::size_t i = 0; i < d; ++i) dot += double{q[i]} * double{k[i]};
+        dot *= double{setup.scale()};
+        if (setup.softcap > 0) dot = double{setup.softcap} * std::tanh(dot / double{setup.softcap});
+        s.push_back(dot);
+        top = std::max(top, dot);
+      }
+      for (double& e : s) sum += (e = std::exp(e - top));
+      for (int t = first; t <= position; ++t) {
+        const float* v = &x[static_cast<std::size_t>(t) * cols() + out_cols() +
+                            (static_cast<std::size_t>(setup.kv_heads) + kv_head) * d];
+        for (std::size_t i = 0; i < d; ++i)
+          out[h * d + i] += s[static_cast<std::size_t>(t - first)] / sum * double{v[i]};
+      }
+    }
+    return out;
+  }
+
+  /// Largest relative error, in the norm of a head, of `row` against the reference.
+  double error(const float* row, int sequence, int position) const {
+    const std::vector<double> ref = reference(sequence, position);
+    double worst = 0;
+    const auto d = static_cast<std::size_t>(setup.head_dim);
+    for (std::size_t h = 0; h < static_cast<std::size_t>(setup.heads()); ++h) {
+      double num = 0, den = 0;
+      for (std::size_t i = h * d; i < (h + 1) * d; ++i) {
+        num += (double{row[i]} - ref[i]) * (double{row[i]} - ref[i]);
+        den += ref[i] * ref[i];
+      }
+      const double e = std::sqrt(num / den);
+      worst = e > worst || std::isnan(e) ? e : worst;
+      if (std::isnan(e)) return e;
+    }
+    return worst;
+  }
+
+  // f32: rounding of sums of up to 256 products and 1,100 probabilities. bf16: outputs and, through the dot-product
+  // instruction, probabilities are rounded to 8 bits (2^-9 each).
+  double tolerance() const { return setup.compute == DType::bf16 ? 6e-3 : 1e-5; }
+
+  Setup setup;
+  std::vector<std::vector<std::uint32_t>> tables;
+  std::vector<std::vector<float>> qkv;  // [sequence][position][q | k | v]
+  std::unique_ptr<KvStorage> storage;
+
+ private:
+  std::vector<int> lengths_;
+  std::mt19937 rng_;
+};
+
+}  // namespace pagedcore::cpu::test

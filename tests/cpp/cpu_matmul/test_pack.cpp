@@ -1,0 +1,106 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "common.hpp"
+#include "cpu/matmul/matmul.hpp"
+#include "pagedcore/error.hpp"
+
+using namespace matmul_test;
+using cpu::Isa;
+using cpu::ThreadPool;
+
+TEST_CASE("rows come back as they went in, rounded to the compute type") {
+  std::mt19937 random(31);
+  ThreadPool pool(3);
+  for_every_kernel([&](Isa isa, DType dtype) {
+    for (const std::int64_t k : {1, 7, 64, 255, 256, 257, 600}) {
+      const Matrix a = Matrix::random(33, k, k, DType::f32, random), b = Matrix::random(9, k, k, DType::bf16, random);
+      const HostTensor parts[]{a.host(), b.host()};
+      const auto weight = cpu::pack_weight(pool, parts, PackKind::stacked, isa, dtype);
+      CHECK(weight->n() == 42);
+      std::vector<float> row(static_cast<std::size_t>(k) + 1);
+      for (std::int64_t i = 0; i < 42; ++i) {
+        row.back() = 123.0f;
+        cpu::unpack_row(*weight, i, row.data());
+        bool same = row.back() == 123.0f;
+        for (std::int64_t j = 0; j < k; ++j) {
+          const auto x = static_cast<float>(i < 33 ? a.get(i, j) : b.get(i - 33, j));
+          same = same && row[static_cast<std::size_t>(j)] == (dtype == DType::bf16 ? from_bf16(to_bf16(x)) : x);
+        }
+        CHECK(same);
+      }
+      CHECK_THROWS_AS(cpu::unpack_row(*weight, 42, row.data()), InvalidArgument);
+      CHECK_THROWS_AS(cpu::unpack_row(*weight, -1, row.data()), InvalidArgument);
+    }
+  });
+}
+
+TEST_CASE("rounding to bf16: to nearest, ties to even; infinities and NaN survive") {
+  const auto bits = [](std::uint32_t b) {
+    float f;
+    std::memcpy(&f, &b, 4);
+    return f;
+  };
+  const std::vector<float> values{bits(0x3f808000), bits(0x3f818000), bits(0x3f808001), bits(0x7f800000),
+                                  bits(0xff800000), bits(0x7f800001), bits(0x7fffffff), bits(0x7f7fffff)};
+  const std::vector<std::uint32_t> expected{0x3f80, 0x3f82, 0x3f81, 0x7f80, 0xff80, 0, 0, 0x7f80};
+  HostTensor host;
+  host.rank = 1;
+  host.shape = {8, 0, 0, 0};
+  host.data = std::as_bytes(std::span(values));
+  ThreadPool pool(1);
+  const auto weight = cpu::pack_weight(pool, {&host, 1}, PackKind::stacked, Isa::portable, DType::bf16);
+  float row[8];
+  cpu::unpack_row(*weight, 0, row);
+  for (std::size_t i = 0; i < 8; ++i) {
+    if (std::isnan(values[i]))
+      CHECK(std::isnan(row[i]));
+    else
+      CHECK(row[i] == bits(expected[i] << 16));
+  }
+}
+
+TEST_CASE("one copy: bytes are those of the matrix up to padding") {
+  for_every_kernel([&](Isa isa, DType dtype) {
+    const std::size_t element = dtype == DType::bf16 ? 2 : 4;
+    CHECK(cpu::packed_weight_bytes(960, 576, PackKind::stacked, isa, dtype) == 960 * 576 * element);
+    CHECK(cpu::packed_weight_bytes(1536, 576, PackKind::gated, isa, dtype) == 2 * 1536 * 576 * element);
+    CHECK(cpu::packed_weight_bytes(1, 1, PackKind::stacked, isa, dtype) <= 32 * 32 * element);
+  });
+}
+
+TEST_CASE("what cannot be packed is refused") {
+  ThreadPool pool(2);
+  std::mt19937 random(32);
+  const Matrix a = Matrix::random(4, 8, 8, DType::f32, random), b = Matrix::random(4, 9, 9, DType::f32, random);
+  const HostTensor x = a.host(), y = b.host();
+  const auto pack = [&](std::vector<HostTensor> parts, PackKind kind, DType dtype = DType::f32) {
+    return cpu::pack_weight(pool, parts, kind, Isa::portable, dtype);
+  };
+  CHECK_THROWS_AS(pack({}, PackKind::stacked), InvalidArgument);
+  CHECK_THROWS_AS(pack({x, y}, PackKind::stacked), InvalidArgument);
+  CHECK_THROWS_AS(pack({x}, PackKind::gated), InvalidArgument);
+  CHECK_THROWS_AS(pack({x, y}, PackKind::gated), InvalidArgument);
+  CHECK_THROWS_AS(pack({x, x, x}, PackKind::gated), InvalidArgument);
+  CHECK_THROWS_AS(pack({x}, PackKind::stacked, DType::f16), InvalidArgument);
+  HostTensor bad = x;
+  bad.data = bad.data.first(bad.data.size() - 1);
+  CHECK_THROWS_AS(pack({bad}, PackKind::stacked), InvalidArgument);
+  bad = x;
+  bad.shape = {0, 8, 0, 0};
+  bad.data = {};
+  CHECK_THROWS_AS(pack({bad}, PackKind::stacked), InvalidArgument);
+  bad = x;
+  bad.dtype = DType::q4_0;  // blocks of 32, rows of 8
+  CHECK_THROWS_AS(pack({bad}, PackKind::stacked), InvalidArgument);
+  CHECK_THROWS_AS(cpu::packed_weight_bytes(0, 8, PackKind::stacked, Isa::portable, DType::f32), InvalidArgument);
+  CHECK_THROWS_AS(cpu::packed_weight_bytes(std::int64_t{1} << 40, std::int64_t{1} << 40, PackKind::stacked,
+                                           Isa::portable, DType::f32),
+                  InvalidArgument);
+}
+
+TEST_CASE("memory that cannot be had is OutOfMemory") {
+  CHECK(cpu::packed_weight_bytes(std::int64_t{1} << 28, std::int64_t{1} << 28, PackKind::stacked, Isa::portable,
+                                 DType::bf16) == std::size_t{1} << 57);
+}

@@ -1,0 +1,192 @@
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <vector>
+
+#include "pagedcore/error.hpp"
+#include "pagedcore/model.hpp"
+#include "safetensors_bytes.hpp"
+
+using namespace pagedcore;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Folder {
+  fs::path path;
+  Folder() {
+    std::string pattern = (fs::temp_directory_path() / "pagedcore_io_XXXXXX").string();
+    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+    path = pattern;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  std::string operator/(const char* name) const { return (path / name).string(); }
+  std::size_t files() const {
+    return static_cast<std::size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator()));
+  }
+};
+
+void write_file(const std::string& path, std::span<const std::byte> bytes) {
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
+}
+
+ModelDescription small_description() {
+  ModelDescription d;
+  d.architecture = "LlamaForCausalLM";
+  d.vocab_size = 32;
+  d.hidden_size = 32;
+  d.intermediate_size = 64;
+  d.num_layers = 1;
+  d.num_heads = 2;
+  d.num_kv_heads = 1;
+  d.head_dim = 16;
+  d.max_context = 128;
+  d.tied_embeddings = true;
+  d.norm_eps = 1e-6f;
+  d.rope_inv_freq = {1.0f, 0.1f, 0.3333333f, 1e-3f, 1e-4f, 1e-5f, 1e-6f, 1e-7f};
+  d.windows = {0};
+  return d;
+}
+
+struct SmallWeights {
+  std::vector<float> numbers = std::vector<float>(32 * 32);
+  std::vector<std::uint8_t> blocks = std::vector<std::uint8_t>(64 * 20);
+  WeightMap map;
+  SmallWeights() {
+    std::iota(numbers.begin(), numbers.end(), 0.5f);
+    std::iota(blocks.begin(), blocks.end(), std::uint8_t{3});
+    map.add("embed.weight", {DType::f32, {32, 32}, 2, std::as_bytes(std::span(numbers))});
+    map.add("layers.0.mlp.gate.weight", {DType::q4_1, {64, 32}, 2, std::as_bytes(std::span(blocks))});
+  }
+};
+
+bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("what is saved is read back: tensors, description, metadata") {
+  const Folder folder;
+  const std::string path = folder / "model.safetensors";
+  const SmallWeights weights;
+  const ModelDescription description = small_description();
+  save_model(path, description, weights.map, {{"name", "small \"model\"\n"}});
+  CHECK(folder.files() == 1);
+
+  const ModelFile file(path);
+  CHECK(file.names() == std::vector<std::string>{"embed.weight", "layers.0.mlp.gate.weight"});
+  CHECK(file.has("embed.weight"));
+  CHECK_FALSE(file.has("lm_head.weight"));
+  CHECK(file.metadata().at("name") == "small \"model\"\n");
+  for (const auto& entry : weights.map.tensors()) {
+    const HostTensor& saved = entry.second;
+    const HostTensor read = file.get(entry.first);
+    CHECK(read.dtype == saved.dtype);
+    CHECK(read.rank == saved.rank);
+    CHECK(read.shape == saved.shape);
+    CHECK(same_bytes(read.data, saved.data));
+  }
+  CHECK(file.description().to_text() == description.to_text());
+  CHECK(file.description().rope_inv_freq == description.rope_inv_freq);
+  CHECK_THROWS_WITH_AS(file.get("nothing"), doctest::Contains((path + ": has no tensor 'nothing'").c_str()), Corrupt);
+}
+
+TEST_CASE("the operating system's refusals are Io") {
+  const Folder folder;
+  CHECK_THROWS_WITH_AS(ModelFile(folder / "missing"), doctest::Contains("missing: cannot be opened: No such file"), Io);
+  CHECK_THROWS_AS(ModelFile(folder.path.string()), Io);
+  write_file(folder / "empty", {});
+  CHECK_THROWS_WITH_AS(ModelFile(folder / "empty"), doctest::Contains("is empty"), Io);
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK_THROWS_WITH_AS(ModelFile(folder / "pipe"), doctest::Contains("not a regular file"), Io);
+  if (::geteuid() != 0) {  // root may read everything
+    write_file(folder / "secret", test::safetensors_bytes("{}", ""));
+    REQUIRE(::chmod((folder / "secret").c_str(), 0) == 0);
+    CHECK_THROWS_AS(ModelFile(folder / "secret"), Io);
+  }
+
+  const SmallWeights weights;
+  CHECK_THROWS_AS(save_model(folder / "no/such/folder", small_description(), weights.map, {}), Io);
+  fs::create_directory(folder / "directory");
+  CHECK_THROWS_AS(save_model(folder / "directory", small_description(), weights.map, {}), Io);
+  CHECK_FALSE(fs::exists(folder / "no"));
+  const auto before = folder.files();
+  CHECK_THROWS_AS(save_model(folder / "directory", small_description(), weights.map, {}), Io);
+  CHECK(folder.files() == before);  // the temporary file is gone
+}
+
+TEST_CASE("a save that fails leaves the old file as it was") {
+  const Folder folder;
+  const std::string path = folder / "model.safetensors";
+  const SmallWeights weights;
+  save_model(path, small_description(), weights.map, {});
+  const auto size = fs::file_size(path);
+  CHECK_THROWS_AS(save_model(path, small_description(), weights.map, {{"format", "x"}}), InvalidArgument);
+  CHECK_THROWS_AS(save_model(path, small_description(), weights.map, {{"dtype:a", "q4_0"}}), InvalidArgument);
+  CHECK_THROWS_AS(save_model(path, small_description(), weights.map, {{"a", "\xff"}}), InvalidArgument);
+  {
+    // A disk that fills up: files of this process may not grow past 4 KiB, and the signal is ignored.
+    struct rlimit old {};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
+    auto* handler = std::signal(SIGXFSZ, SIG_IGN);
+    const struct rlimit small { 4096, old.rlim_max };
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK_THROWS_WITH_AS(save_model(path, small_description(), weights.map, {{"more", std::string(5000, 'x')}}),
+                         doctest::Contains("cannot be written"), Io);
+    ::setrlimit(RLIMIT_FSIZE, &old);
+    std::signal(SIGXFSZ, handler);
+  }
+  CHECK(fs::file_size(path) == size);
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("a file can be replaced while it is open") {
+  const Folder folder;
+  const std::string path = folder / "model.safetensors";
+  const SmallWeights weights;
+  save_model(path, small_description(), weights.map, {});
+  const ModelFile before(path);
+  save_model(path, small_description(), WeightMap(), {});
+  CHECK(same_bytes(before.get("embed.weight").data, std::as_bytes(std::span(weights.numbers))));
+  CHECK(ModelFile(path).names().empty());
+}
+
+TEST_CASE("a plain safetensors file has tensors but no description") {
+  const Folder folder;
+  write_file(folder / "plain",
+             test::safetensors_bytes("{\"t\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "ab"));
+  const ModelFile file(folder / "plain");
+  CHECK(file.get("t").data[1] == std::byte{'b'});
+  CHECK_THROWS_WITH_AS(file.description(), doctest::Contains("plain safetensors file"), Corrupt);
+}
+
+TEST_CASE("an invalid description is Corrupt and names the file") {
+  const Folder folder;
+  write_file(folder / "c",
+             test::safetensors_bytes(R"({"__metadata__":{"format":"pagedcore","description:num_layers":"many"}})", ""));
+  CHECK_THROWS_WITH_AS(ModelFile(folder / "c").description(), doctest::Contains("description is invalid"), Corrupt);
+}
+
+TEST_CASE("a truncated file is Corrupt at every length") {
+  const Folder folder;
+  const SmallWeights weights;
+  save_model(folder / "whole", small_description(), weights.map, {});
+  std::vector<char> bytes(fs::file_size(folder / "whole"));
+  std::ifstream(folder / "whole", std::ios::binary).read(bytes.data(), std::ssize(bytes));
+  for (std::size_t size = 1; size < bytes.size(); size += 97) {
+    write_file(folder / "cut", std::as_bytes(std::span(bytes).first(size)));
+    INFO(size);
+    CHECK_THROWS_AS(ModelFile(folder / "cut"), Corrupt);
+  }
+}

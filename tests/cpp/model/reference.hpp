@@ -1,0 +1,159 @@
+// An independent decoder in float64: dense, one sequence, every position's attention over the full context. It shares
+// nothing with the library but the description and the names of the weights.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "tiny_models.hpp"
+
+namespace tiny {
+
+using Rows = std::vector<std::vector<double>>;
+
+class Reference {
+ public:
+  explicit Reference(const TinyModel& model) : m_(model), d_(model.d) {}
+
+  /// Logits of every position.
+  Rows logits(const std::vector<TokenId>& tokens) const {
+    const auto hidden = static_cast<std::size_t>(d_.hidden_size);
+    const std::vector<float>& table = m_.values("embed.weight");
+    Rows x;
+    for (const TokenId token : tokens) {
+      std::vector<double>& row = x.emplace_back();
+      for (std::size_t i = 0; i < hidden; ++i)
+        row.push_back(double(d_.embedding_scale) * table[static_cast<std::size_t>(token) * hidden + i]);
+    }
+    for (int layer = 0; layer < d_.num_layers; ++layer) {
+      const std::string l = "layers." + std::to_string(layer) + ".";
+      add(x, linear(attention(normed(x, l + "attn_norm"), layer, l + "attn."), l + "attn.o", d_.hidden_size));
+      add(x, mlp(normed(x, l + "mlp_norm"), l + "mlp."));
+    }
+    Rows out = linear(normed(x, "final_norm"), d_.tied_embeddings ? "embed" : "lm_head", d_.vocab_size);
+    for (auto& row : out) {
+      for (double& v : row) {
+        v *= d_.logit_scale;
+        if (d_.logit_softcap > 0) v = d_.logit_softcap * std::tanh(v / d_.logit_softcap);
+      }
+    }
+    return out;
+  }
+
+ private:
+  static void add(Rows& x, const Rows& y) {
+    for (std::size_t r = 0; r < x.size(); ++r)
+      for (std::size_t i = 0; i < x[r].size(); ++i) x[r][i] += y[r][i];
+  }
+
+  Rows linear(const Rows& x, const std::string& name, int n) const {
+    const std::vector<float>&w = m_.values(name + ".weight"), &bias = m_.values(name + ".bias");
+    Rows out;
+    for (const auto& row : x) {
+      std::vector<double>& y = out.emplace_back();
+      for (std::size_t j = 0; j < static_cast<std::size_t>(n); ++j) {
+        double sum = bias.empty() ? 0.0 : bias[j];
+        for (std::size_t i = 0; i < row.size(); ++i) sum += row[i] * w[j * row.size() + i];
+        y.push_back(sum);
+      }
+    }
+    return out;
+  }
+
+  void normalise(double* x, std::size_t n, const std::vector<float>& weight, NormKind kind) const {
+    double mean = 0, square = 0;
+    if (kind == NormKind::layer) {
+      for (std::size_t i = 0; i < n; ++i) mean += x[i] / double(n);
+    }
+    for (std::size_t i = 0; i < n; ++i) square += (x[i] - mean) * (x[i] - mean) / double(n);
+    for (std::size_t i = 0; i < n; ++i)
+      x[i] = (x[i] - mean) / std::sqrt(square + d_.norm_eps) * (double(weight[i]) + d_.norm_weight_offset);
+  }
+
+  Rows normed(Rows x, const std::string& name) const {
+    const std::vector<float>& bias = m_.values(name + ".bias");
+    for (auto& row : x) {
+      normalise(row.data(), row.size(), m_.values(name + ".weight"), d_.norm);
+      for (std::size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
+    }
+    return x;
+  }
+
+  /// Normalises and rotates the heads of one row at `position`.
+  void position_heads(std::vector<double>& row, std::size_t position, const std::string& norm_name) const {
+    const auto dim = static_cast<std::size_t>(d_.head_dim), half = d_.rope_inv_freq.size();
+    for (std::size_t h = 0; h < row.size(); h += dim) {
+      if (d_.qk_norm) normalise(&row[h], dim, m_.values(norm_name), NormKind::rms);
+      for (std::size_t i = 0; i < half; ++i) {
+        const double angle = double(position) * d_.rope_inv_freq[i];
+        const double c = std::cos(angle) * d_.rope_magnitude, s = std::sin(angle) * d_.rope_magnitude;
+        const double a = row[h + i], b = row[h + i + half];
+        row[h + i] = a * c - b * s;
+        row[h + i + half] = b * c + a * s;
+      }
+    }
+  }
+
+  Rows attention(const Rows& x, int layer, const std::string& l) const {
+    const int heads = d_.num_heads, kv_heads = d_.num_kv_heads, dim = d_.head_dim;
+    Rows q = linear(x, l + "q", heads * dim), k = linear(x, l + "k", kv_heads * dim);
+    const Rows v = linear(x, l + "v", kv_heads * dim);
+    for (std::size_t p = 0; p < x.size(); ++p) {
+      position_heads(q[p], p, l + "q_norm.weight");
+      position_heads(k[p], p, l + "k_norm.weight");
+    }
+    const double scale = d_.attention_scale > 0 ? double(d_.attention_scale) : 1.0 / std::sqrt(double(dim));
+    const auto window = static_cast<std::size_t>(d_.windows.empty() ? 0 : d_.windows[static_cast<std::size_t>(layer)]);
+    Rows out(x.size(), std::vector<double>(static_cast<std::size_t>(heads * dim)));
+    for (std::size_t p = 0; p < x.size(); ++p) {
+      const std::size_t first = window > 0 && p + 1 > window ? p + 1 - window : 0;
+      for (int h = 0; h < heads; ++h) {
+        const auto qo = static_cast<std::size_t>(h * dim), ko = static_cast<std::size_t>(h / (heads / kv_heads) * dim);
+        std::vector<double> weight;
+        double sum = 0;
+        for (std::size_t t = first; t <= p; ++t) {
+          double score = 0;
+          for (std::size_t i = 0; i < static_cast<std::size_t>(dim); ++i) score += q[p][qo + i] * k[t][ko + i];
+          score *= scale;
+          if (d_.attention_softcap > 0) score = d_.attention_softcap * std::tanh(score / d_.attention_softcap);
+          sum += weight.emplace_back(std::exp(score));
+        }
+        for (std::size_t t = first; t <= p; ++t)
+          for (std::size_t i = 0; i < static_cast<std::size_t>(dim); ++i)
+            out[p][qo + i] += weight[t - first] / sum * v[t][ko + i];
+      }
+    }
+    return out;
+  }
+
+  double activate(double x) const {
+    switch (d_.activation) {
+      case Activation::silu:
+        return x / (1.0 + std::exp(-x));
+      case Activation::gelu:
+        return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+      case Activation::gelu_tanh:
+        return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+      case Activation::relu:
+        return std::max(x, 0.0);
+    }
+    return 0;
+  }
+
+  Rows mlp(const Rows& x, const std::string& l) const {
+    Rows inner = linear(x, l + (d_.gated_mlp ? "gate" : "up"), d_.intermediate_size);
+    for (auto& row : inner)
+      for (double& v : row) v = activate(v);
+    if (d_.gated_mlp) {
+      const Rows up = linear(x, l + "up", d_.intermediate_size);
+      for (std::size_t r = 0; r < up.size(); ++r)
+        for (std::size_t i = 0; i < up[r].size(); ++i) inner[r][i] *= up[r][i];
+    }
+    return linear(inner, l + "down", d_.hidden_size);
+  }
+
+  const TinyModel& m_;
+  const ModelDescription& d_;
+};
+
+}  // namespace tiny

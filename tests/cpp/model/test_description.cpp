@@ -1,0 +1,120 @@
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <limits>
+
+#include "pagedcore/error.hpp"
+#include "tiny_models.hpp"
+
+using namespace tiny;
+
+namespace {
+
+using Text = std::map<std::string, std::string>;
+
+Text text_with(const std::string& key, const std::string& value) {
+  Text text = gemma().d.to_text();
+  text[key] = value;
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("a description survives text and back") {
+  ModelDescription d = gemma().d;
+  d.architecture = "a name, with = signs";
+  d.norm_eps = 1.1754944e-38f;
+  d.rope_inv_freq = {0.1f, 1.0f / 3.0f, 1e-30f};
+  d.qk_norm = true;
+  const Text text = d.to_text();
+  const ModelDescription back = ModelDescription::from_text(text);
+  CHECK(back.to_text() == text);
+  CHECK(back.architecture == d.architecture);
+  CHECK(back.norm_eps == d.norm_eps);
+  CHECK(back.rope_inv_freq == d.rope_inv_freq);
+  CHECK(back.windows == d.windows);
+  CHECK(back.activation == d.activation);
+  CHECK(back.tied_embeddings);
+  CHECK(back.qk_norm);
+  CHECK(text.at("norm") == "rms");
+  CHECK(text.at("windows") == "5,0,17");
+
+  ModelDescription plain = gpt().d;
+  CHECK(plain.to_text().at("rope_inv_freq").empty());
+  CHECK(ModelDescription::from_text(plain.to_text()).rope_inv_freq.empty());
+}
+
+TEST_CASE("absent fields keep their defaults") {
+  Text text = llama().d.to_text();
+  text.erase("logit_softcap");
+  text.erase("activation");
+  const ModelDescription d = ModelDescription::from_text(text);
+  CHECK(d.logit_softcap == 0.0f);
+  CHECK(d.activation == Activation::silu);
+}
+
+TEST_CASE("text that means nothing is refused by name") {
+  const std::pair<const char*, const char*> cases[] = {{"vocab_size", ""},
+                                                       {"vocab_size", "12x"},
+                                                       {"vocab_size", " 12"},
+                                                       {"vocab_size", "1e3"},
+                                                       {"vocab_size", "2147483648"},
+                                                       {"vocab_size", "-3"},
+                                                       {"vocab_size", "0"},
+                                                       {"hidden_size", "2147483647"},
+                                                       {"num_layers", "100000"},
+                                                       {"num_heads", "3"},
+                                                       {"num_heads", "16777216"},
+                                                       {"norm_eps", "nan"},
+                                                       {"norm_eps", "inf"},
+                                                       {"norm_eps", "1e99"},
+                                                       {"norm_eps", "-1"},
+                                                       {"norm_eps", "0x1p3"},
+                                                       {"norm_eps", "1,5"},
+                                                       {"norm", "batch"},
+                                                       {"activation", "SILU"},
+                                                       {"gated_mlp", "1"},
+                                                       {"tied_embeddings", "yes"},
+                                                       {"windows", "1,2"},
+                                                       {"windows", "1,,2"},
+                                                       {"windows", "1,2,3,"},
+                                                       {"windows", "1,2,-3"},
+                                                       {"windows", ","},
+                                                       {"rope_inv_freq", "1,2,3,4,5,6,7,8,9"},
+                                                       {"rope_inv_freq", "1,nan"},
+                                                       {"rope_inv_freq", "1;2"},
+                                                       {"attention_scale", "-0.5"},
+                                                       {"max_context", "1073741825"}};
+  for (const auto& [key, value] : cases) {
+    CAPTURE(key);
+    CAPTURE(value);
+    try {
+      ModelDescription::from_text(text_with(key, value));
+      FAIL_CHECK("was accepted");
+    } catch (const InvalidArgument& error) {
+      CHECK(std::string(error.what()).find(key) != std::string::npos);
+    }
+  }
+  CHECK_THROWS_WITH_AS(ModelDescription::from_text(text_with("num_experts", "8")),
+                       doctest::Contains("unknown key 'num_experts'"), InvalidArgument);
+  CHECK_THROWS_AS(ModelDescription::from_text({}), InvalidArgument);
+}
+
+TEST_CASE("validate names the field that contradicts the rest") {
+  const std::pair<const char*, std::function<void(ModelDescription&)>> cases[] = {
+      {"intermediate_size", [](auto& d) { d.intermediate_size = 0; }},
+      {"head_dim", [](auto& d) { d.head_dim = 1 << 24; }},
+      {"num_kv_heads", [](auto& d) { d.num_kv_heads = 3; }},
+      {"activation", [](auto& d) { d.activation = static_cast<Activation>(9); }},
+      {"norm", [](auto& d) { d.norm = static_cast<NormKind>(2); }},
+      {"logit_scale", [](auto& d) { d.logit_scale = std::numeric_limits<float>::infinity(); }},
+      {"rope_inv_freq", [](auto& d) { d.rope_inv_freq.resize(9); }},
+      {"windows", [](auto& d) { d.windows = {1}; }},
+      {"architecture", [](auto& d) { d.architecture = "two\nlines"; }}};
+  for (const auto& [field, damage] : cases) {
+    ModelDescription d = llama().d;
+    d.validate();
+    damage(d);
+    CHECK_THROWS_WITH_AS(d.validate(), doctest::Contains(field), InvalidArgument);
+  }
+}

@@ -1,0 +1,129 @@
+// What loading checks, and that the memory plan is what loading then takes.
+#include <doctest/doctest.h>
+
+#include "pagedcore/error.hpp"
+#include "tiny_models.hpp"
+
+using namespace tiny;
+
+namespace {
+
+/// The tensors of a model with some hidden, replaced or added.
+class Altered final : public WeightSource {
+ public:
+  explicit Altered(const WeightMap& map) : tensors(map.tensors()) {}
+  bool has(std::string_view name) const override { return tensors.contains(name); }
+  HostTensor get(std::string_view name) const override {
+    if (!has(name)) throw Corrupt("absent");
+    return tensors.find(name)->second;
+  }
+  std::map<std::string, HostTensor, std::less<>> tensors;
+};
+
+Model load(const TinyModel& tiny, const WeightSource& source, Backend& backend) {
+  return {tiny.d, source, backend, 32, 4};
+}
+
+}  // namespace
+
+TEST_CASE("the plan is exactly what a model then holds") {
+  for (const auto make : {llama, qwen2, qwen3, gpt, gemma}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const std::string& isa : cpu_isas()) {
+        const TinyModel tiny = make();
+        const auto backend = make_cpu_backend({1, dtype, isa});
+        for (const auto& [rows, logit_rows] : {std::pair{1u, 1u}, {33u, 7u}, {8u, 64u}}) {
+          const ModelMemory plan = plan_model_memory(tiny.d, *backend, 16, rows, logit_rows);
+          const Model model(tiny.d, tiny.weights, *backend, rows, logit_rows);
+          CHECK(plan.weights == model.weight_bytes());
+          CHECK(plan.activations == model.activation_bytes());
+          const auto kv = backend->allocate_kv(model.kv_shape(16), 3);
+          CHECK(plan.kv_block == kv->block_bytes());
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("tied embeddings are held once") {
+  const auto backend = make_cpu_backend({1, DType::bf16, "auto"});
+  ModelDescription d = llama().d;
+  const std::size_t untied = plan_model_memory(d, *backend, 16, 8, 8).weights;
+  d.tied_embeddings = true;
+  CHECK(untied - plan_model_memory(d, *backend, 16, 8, 8).weights ==
+        backend->packed_bytes(d.vocab_size, d.hidden_size, PackKind::stacked));
+}
+
+TEST_CASE("a tensor that is missing or misshapen is named, with both shapes") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const TinyModel tiny = qwen3();
+  SUBCASE("missing") {
+    for (const auto& [name, tensor] : tiny.weights.tensors()) {
+      Altered source(tiny.weights);
+      source.tensors.erase(name);
+      CHECK_THROWS_WITH_AS(load(tiny, source, *backend), doctest::Contains(("tensor " + name + " is missing").c_str()),
+                           Corrupt);
+    }
+  }
+  SUBCASE("another shape") {
+    for (const auto& [name, tensor] : tiny.weights.tensors()) {
+      Altered source(tiny.weights);
+      ++source.tensors[name].shape[0];
+      CHECK_THROWS_WITH_AS(load(tiny, source, *backend), doctest::Contains(("tensor " + name + " has shape").c_str()),
+                           Corrupt);
+    }
+    Altered source(tiny.weights);
+    source.tensors["layers.1.attn.k.weight"].shape[0] = 33;
+    CHECK_THROWS_WITH_AS(load(tiny, source, *backend),
+                         "tensor layers.1.attn.k.weight has shape [33, 40]; the model description asks for [32, 40]",
+                         Corrupt);
+  }
+  SUBCASE("another rank") {
+    Altered source(tiny.weights);
+    source.tensors["final_norm.weight"].rank = 2;
+    source.tensors["final_norm.weight"].shape[1] = 1;
+    CHECK_THROWS_AS(load(tiny, source, *backend), Corrupt);
+  }
+  SUBCASE("fewer bytes than its shape") {
+    Altered source(tiny.weights);
+    HostTensor& tensor = source.tensors["layers.0.mlp.down.weight"];
+    tensor.data = tensor.data.first(tensor.data.size() - 4);
+    CHECK_THROWS_WITH_AS(load(tiny, source, *backend), doctest::Contains("layers.0.mlp.down.weight"), Corrupt);
+  }
+  SUBCASE("an element type whose blocks do not fit") {
+    Altered source(tiny.weights);
+    source.tensors["layers.0.mlp.down.weight"].dtype = DType::q4_k;
+    CHECK_THROWS_AS(load(tiny, source, *backend), Error);
+  }
+}
+
+TEST_CASE("extra tensors are fine, biases of a gated MLP are not") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const TinyModel tiny = llama();
+  Altered source(tiny.weights);
+  source.tensors["rotary.cache"] = source.tensors["final_norm.weight"];
+  load(tiny, source, *backend);
+  source.tensors["layers.2.mlp.up.bias"] = source.tensors["final_norm.weight"];
+  CHECK_THROWS_WITH_AS(load(tiny, source, *backend), doctest::Contains("layers.2.mlp.up.bias"), Unsupported);
+}
+
+TEST_CASE("a model refuses impossible sizes") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const TinyModel tiny = llama();
+  CHECK_THROWS_AS(Model(tiny.d, tiny.weights, *backend, 0, 1), InvalidArgument);
+  CHECK_THROWS_AS(Model(tiny.d, tiny.weights, *backend, 1, 0), InvalidArgument);
+  CHECK_THROWS_AS(Model(tiny.d, tiny.weights, *backend, 0x80000000u, 1), InvalidArgument);
+  ModelDescription d = tiny.d;
+  d.num_layers = 0;
+  CHECK_THROWS_AS(Model(d, tiny.weights, *backend, 1, 1), InvalidArgument);
+}
+
+TEST_CASE("the weight map keeps each name once") {
+  const TinyModel tiny = llama();
+  WeightMap map;
+  map.add("a", tiny.weights.get("embed.weight"));
+  CHECK_THROWS_AS(map.add("a", tiny.weights.get("embed.weight")), InvalidArgument);
+  CHECK(map.size() == 1);
+  CHECK(map.has("a"));
+  CHECK_THROWS_WITH_AS(map.get("b"), "tensor b is missing", Corrupt);
+}
