@@ -1,0 +1,25 @@
+// The block table of one sequence (PagedAttention, section 4.2): logical block i lives in physical block blocks[i].
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kv/prefix_index.hpp"
+#include "pagedcore/types.hpp"
+
+namespace pagedcore::kv {
+
+struct BlockTable {
+  SequenceId sequence{};
+  std::vector<BlockId> blocks;  // always ceil(length / block_size): waste is under one block
+  std::uint32_t length = 0;     // token slots reserved; slots behind it in the last block are unused
+  std::uint64_t salt = 0;
+  // The first `published` blocks hold prefixes that the index knew when `tail`, the last of them there, was alive.
+  // tail.block need not be our own: of two sequences that computed the same block only the first one's is indexed.
+  std::uint32_t published = 0;
+  PrefixLink tail;
+  bool publishes = true;  // false once the cache was cleared under the sequence
+  bool live = false;
+};
+
+}  // namespace pagedcore::kv

@@ -1,0 +1,237 @@
+#include <doctest/doctest.h>
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "pagedcore/error.hpp"
+#include "pagedcore/kv_cache.hpp"
+
+using namespace pagedcore;
+
+namespace {
+
+using Tokens = std::vector<TokenId>;
+using Blocks = std::vector<BlockId>;
+
+Tokens range(TokenId first, std::size_t count) {
+  Tokens tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+Blocks table(const KvCacheManager& kv, SequenceId seq) {
+  const auto blocks = kv.block_table(seq);
+  return {blocks.begin(), blocks.end()};
+}
+
+constexpr SequenceId A{1}, B{2}, C{3};
+constexpr StepId kNow{0};
+
+KvCacheManager make(std::uint32_t blocks, std::uint32_t block_size = 4, bool caching = true) {
+  return KvCacheManager({.num_blocks = blocks, .block_size = block_size, .enable_prefix_caching = caching});
+}
+
+}  // namespace
+
+TEST_CASE("sizes outside the documented ranges are refused with their limits") {
+  CHECK_THROWS_AS(make(0), InvalidArgument);
+  CHECK_THROWS_AS(make(0xffffffffu), InvalidArgument);
+  CHECK_THROWS_AS(make(1, 0), InvalidArgument);
+  CHECK_THROWS_WITH_AS(make(1, 65537), "block_size is 65537; it must be in [1, 65536] tokens", InvalidArgument);
+  const KvCacheManager kv = make(3, 4);
+  CHECK(kv.blocks_for(0) == 0);
+  CHECK(kv.blocks_for(4) == 1);
+  CHECK(kv.blocks_for(5) == 2);
+  CHECK(kv.blocks_for(~0ull) == 0xffffffffu);
+}
+
+TEST_CASE("append takes a block only when all earlier ones are full") {
+  KvCacheManager kv = make(4);
+  std::vector<BlockCopy> copies;
+  kv.create(A, 0, {});
+  for (std::uint32_t length = 1; length <= 16; ++length) {
+    kv.append(A, length, copies);
+    CHECK(kv.block_table(A).size() == (length + 3) / 4);
+    CHECK(kv.length(A) == length);
+  }
+  CHECK(copies.empty());
+  kv.check();
+}
+
+TEST_CASE("calls that throw change nothing") {
+  KvCacheManager kv = make(3);
+  std::vector<BlockCopy> copies;
+  kv.create(A, 0, {});
+  kv.append(A, 6, copies);
+  kv.fork(A, B, 6);
+  const auto unchanged = [&] {
+    kv.check();
+    CHECK(kv.counts().used == 2);
+    CHECK(kv.length(A) == 6);
+    CHECK(kv.block_table(A).size() == 2);
+    CHECK(copies.empty());
+    CHECK_FALSE(kv.contains(C));
+  };
+  CHECK_THROWS_AS(kv.append(B, 9, copies), OutOfMemory);  // a copy and a new block, and one is left
+  unchanged();
+  CHECK_THROWS_AS(kv.append(A, 5, copies), InvalidArgument);
+  CHECK_THROWS_AS(kv.append(C, 1, copies), InvalidArgument);
+  CHECK_THROWS_AS(kv.create(A, 0, {}), InvalidArgument);
+  CHECK_THROWS_AS(kv.create(C, 0, {.blocks = {BlockId{0}}, .num_tokens = 4}), InvalidArgument);
+  CHECK_THROWS_AS(kv.create(C, 0, {.blocks = {}, .num_tokens = 4}), InvalidArgument);
+  CHECK_THROWS_AS(kv.fork(A, C, 7), InvalidArgument);
+  CHECK_THROWS_AS(kv.fork(A, B, 1), InvalidArgument);
+  CHECK_THROWS_AS(kv.publish(A, range(0, 8), 8), InvalidArgument);
+  CHECK_THROWS_AS(kv.free(C, kNow), InvalidArgument);
+  CHECK_THROWS_AS(kv.references(BlockId{3}), InvalidArgument);
+  unchanged();
+  kv.append(B, 8, copies);
+  CHECK(copies.size() == 1);
+}
+
+TEST_CASE("n samples need n - 1 copies when the prompt ends inside a block, and none when it does not") {
+  for (const std::uint32_t prompt : {6u, 8u}) {
+    KvCacheManager kv = make(32);
+    std::vector<BlockCopy> copies;
+    kv.create(A, 0, {});
+    kv.append(A, prompt, copies);
+    for (std::uint64_t i = 0; i < 4; ++i) kv.fork(A, SequenceId{10 + i}, prompt);
+    for (const std::uint64_t seq : {1u, 10u, 11u, 12u, 13u}) kv.append(SequenceId{seq}, prompt + 1, copies);
+    CHECK(copies.size() == (prompt % 4 == 0 ? 0 : 4));
+    for (const BlockCopy& copy : copies) CHECK(copy.num_tokens == prompt % 4);
+    CHECK(kv.counts().used == prompt / 4 + 5);
+    CHECK(kv.counts().shared == prompt / 4);
+    kv.check();
+  }
+}
+
+TEST_CASE("a fork at a shorter length copies only what it shares") {
+  KvCacheManager kv = make(8);
+  std::vector<BlockCopy> copies;
+  kv.create(A, 0, {});
+  kv.append(A, 8, copies);
+  kv.fork(A, B, 5);
+  kv.append(B, 6, copies);
+  CHECK(copies == std::vector<BlockCopy>{{BlockId{1}, BlockId{2}, 1}});
+  CHECK(table(kv, A) == Blocks{BlockId{0}, BlockId{1}});
+  kv.check();
+}
+
+TEST_CASE("the last holder of a published block withdraws it before writing") {
+  KvCacheManager kv = make(8);
+  std::vector<BlockCopy> copies;
+  const Tokens tokens = range(0, 8);
+  kv.create(A, 0, {});
+  kv.append(A, 8, copies);
+  kv.publish(A, tokens, 8);
+  kv.fork(A, B, 6);
+  kv.free(A, kNow);
+  kv.append(B, 7, copies);
+  CHECK(copies.empty());
+  CHECK(kv.match_prefix(tokens, 0, 8).num_tokens == 4);
+  kv.check();
+}
+
+TEST_CASE("published prefixes are found in whole blocks, per salt, and up to the limit") {
+  KvCacheManager kv = make(8);
+  std::vector<BlockCopy> copies;
+  const Tokens tokens = range(0, 11);
+  kv.create(A, 7, {});
+  kv.append(A, 11, copies);
+  kv.publish(A, tokens, 5);
+  CHECK(kv.match_prefix(tokens, 7, 100).num_tokens == 4);
+  kv.publish(A, tokens, 11);
+  CHECK(kv.match_prefix(tokens, 7, 100).num_tokens == 8);
+  CHECK(kv.match_prefix(tokens, 7, 7).num_tokens == 4);
+  CHECK(kv.match_prefix(tokens, 0, 100).num_tokens == 0);
+  CHECK(kv.match_prefix(range(1, 11), 7, 100).num_tokens == 0);
+  kv.free(A, kNow);
+  CHECK(kv.counts().cached == 2);
+  CHECK(kv.counts().free == 6);
+
+  const PrefixMatch match = kv.match_prefix(tokens, 7, 100);
+  CHECK_THROWS_AS(kv.create(B, 8, match), InvalidArgument);  // another tenant's
+  kv.create(B, 7, match);
+  CHECK(kv.length(B) == 8);
+  CHECK(kv.counts().cached == 0);
+  kv.clear_prefix_cache();
+  CHECK_THROWS_AS(kv.create(C, 7, match), InvalidArgument);  // stale
+  kv.append(B, 12, copies);
+  kv.publish(B, range(0, 12), 12);
+  CHECK(kv.match_prefix(tokens, 7, 100).num_tokens == 0);  // computed before the clear
+  kv.check();
+}
+
+TEST_CASE("the tail of a cached prefix is evicted before its head") {
+  KvCacheManager kv = make(4);
+  std::vector<BlockCopy> copies;
+  const Tokens tokens = range(0, 16);
+  kv.create(A, 0, {});
+  kv.append(A, 16, copies);
+  kv.publish(A, tokens, 16);
+  kv.free(A, kNow);
+  kv.create(B, 0, {});
+  for (std::uint32_t taken = 1; taken <= 4; ++taken) {
+    kv.append(B, 4 * taken, copies);
+    CHECK(kv.match_prefix(tokens, 0, 16).num_tokens == 16 - 4 * taken);
+    kv.check();
+  }
+}
+
+TEST_CASE("a duplicate keeps its own block, and takes over when the first is evicted") {
+  KvCacheManager kv = make(6);
+  std::vector<BlockCopy> copies;
+  const Tokens tokens = range(0, 12);
+  for (const SequenceId seq : {A, B}) {
+    kv.create(seq, 0, {});
+    kv.append(seq, 8, copies);
+  }
+  kv.publish(A, tokens, 8);
+  kv.publish(B, tokens, 8);
+  CHECK(kv.match_prefix(tokens, 0, 8).blocks == table(kv, A));
+  kv.free(A, kNow);
+  kv.create(C, 0, {});
+  kv.append(C, 16, copies);  // evicts A's blocks
+  CHECK(kv.match_prefix(tokens, 0, 8).num_tokens == 0);
+  kv.free(C, kNow);
+  kv.append(B, 12, copies);
+  kv.publish(B, tokens, 12);
+  CHECK(kv.match_prefix(tokens, 0, 12).blocks == table(kv, B));
+  kv.check();
+}
+
+TEST_CASE("blocks freed behind a step in flight are neither available nor lost") {
+  KvCacheManager kv = make(4);
+  std::vector<BlockCopy> copies;
+  const Tokens tokens = range(0, 8);
+  kv.create(A, 0, {});
+  kv.append(A, 8, copies);
+  kv.publish(A, tokens, 4);
+  kv.free(A, StepId{3});
+  CHECK(kv.counts().in_flight == 2);
+  CHECK(kv.available() == 2);
+  kv.create(B, 0, {});
+  CHECK_THROWS_AS(kv.append(B, 12, copies), OutOfMemory);
+  kv.create(C, 0, kv.match_prefix(tokens, 0, 8));  // a published block may be read again at once
+  CHECK(kv.counts().in_flight == 1);
+  kv.complete(StepId{3});
+  kv.append(B, 12, copies);
+  CHECK(kv.available() == 0);
+  kv.check();
+}
+
+TEST_CASE("without prefix caching nothing is ever cached") {
+  KvCacheManager kv = make(4, 4, false);
+  std::vector<BlockCopy> copies;
+  kv.create(A, 0, {});
+  kv.append(A, 8, copies);
+  kv.publish(A, range(0, 8), 8);
+  kv.fork(A, B, 8);
+  kv.clear_prefix_cache();
+  kv.free(A, kNow);
+  kv.free(B, kNow);
+  CHECK(kv.match_prefix(range(0, 8), 0, 8).num_tokens == 0);
+  CHECK(kv.counts().free == 4);
+  kv.check();
+}

@@ -1,0 +1,385 @@
+// Random operations on the manager against a model that is obviously right: every sequence is a plain list of tokens, a
+// physical memory is written through the block tables and copied as append() says, and whatever a table or a prefix hit
+// points to must read back as that sequence's own history.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "../property_ops.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/kv_cache.hpp"
+
+using namespace pagedcore;
+
+namespace {
+
+/// A KV value stands for everything it depends on: the tenant, and all tokens up to its own.
+using Value = std::uint64_t;
+
+std::vector<Value> kv_values(const std::vector<TokenId>& tokens, std::uint64_t salt) {
+  std::vector<Value> values;
+  Value value = salt * 1000003 + 17;
+  for (const TokenId token : tokens) {
+    value = (value ^ static_cast<Value>(token + 1)) * 0x100000001b3u;
+    value ^= value >> 29;
+    values.push_back(value);
+  }
+  return values;
+}
+
+std::uint64_t constant_hash(std::uint64_t, const TokenId*, std::size_t) noexcept { return 7; }
+std::uint64_t poor_hash(std::uint64_t seed, const TokenId* tokens, std::size_t) noexcept {
+  return (seed ^ static_cast<std::uint64_t>(tokens[0])) << 61;
+}
+
+struct ModelSequence {
+  std::uint64_t salt = 0;
+  std::vector<TokenId> tokens;
+};
+
+/// A read that a step in flight may still make.
+struct PendingRead {
+  std::uint32_t block, slot;
+  Value expected;
+};
+
+class Machine {
+ public:
+  Machine(std::uint64_t seed, KvCacheConfig config)
+      : random_(seed), kv_(config), memory_(config.num_blocks, std::vector<Value>(config.block_size)) {}
+
+  long hits = 0, copies_made = 0, refusals = 0;
+
+  void step() {
+    switch (pick(12)) {
+      case 0:
+        create();
+        break;
+      case 1:
+      case 2:
+      case 3:
+      case 4:
+        append();
+        break;
+      case 5:
+        fork();
+        break;
+      case 6:
+        publish();
+        break;
+      case 7:
+        free(any(), StepId{completed_ + pick(4)});
+        break;
+      case 8:
+        complete();
+        break;
+      case 9:
+        batch();
+        break;
+      case 10:
+        misuse();
+        break;
+      default:
+        if (pick(40) == 0) kv_.clear_prefix_cache();
+    }
+    verify();
+  }
+
+ private:
+  std::uint64_t pick(std::uint64_t count) { return random_() % count; }
+
+  SequenceId any() {
+    if (model_.empty()) return SequenceId{0};
+    return std::next(model_.begin(), static_cast<std::ptrdiff_t>(pick(model_.size())))->first;
+  }
+
+  // Two tokens and few salts: equal prefixes, and equal blocks behind different prefixes, are common.
+  std::vector<TokenId> random_tokens(std::size_t count) {
+    std::vector<TokenId> tokens(count);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(pick(8) == 0);
+    return tokens;
+  }
+
+  std::map<std::uint32_t, std::uint32_t> references() const {
+    std::map<std::uint32_t, std::uint32_t> count;
+    for (const auto& [seq, unused] : model_) {
+      for (const BlockId block : kv_.block_table(seq)) ++count[raw(block)];
+    }
+    return count;
+  }
+
+  PrefixMatch match(const std::vector<TokenId>& tokens, std::uint64_t salt) {
+    PrefixMatch match = kv_.match_prefix(tokens, salt, static_cast<std::uint32_t>(tokens.size()));
+    const std::vector<Value> values = kv_values(tokens, salt);
+    REQUIRE(match.num_tokens <= tokens.size());
+    for (std::uint32_t i = 0; i < match.num_tokens; ++i) {
+      REQUIRE(memory_[raw(match.blocks[i / block_size()])][i % block_size()] == values[i]);
+    }
+    hits += match.num_tokens > 0;
+    return match;
+  }
+
+  void create() {
+    const std::uint64_t salt = pick(4) == 0;
+    std::vector<TokenId> tokens = random_tokens(pick(6 * block_size()));
+    const PrefixMatch prefix = match(tokens, salt);
+    const SequenceId seq{++last_sequence_};
+    kv_.create(seq, salt, prefix);
+    tokens.resize(prefix.num_tokens);
+    model_[seq] = {salt, tokens};
+  }
+
+  /// Blocks that an append has to take, from the tables alone.
+  std::uint32_t needed(SequenceId seq, std::size_t length) const {
+    const std::size_t now = model_.at(seq).tokens.size();
+    const auto blocks = kv_.block_table(seq);
+    const auto count = static_cast<std::uint32_t>((length + block_size() - 1) / block_size() - blocks.size());
+    if (length == now || now % block_size() == 0) return count;
+    return count + (references().at(raw(blocks.back())) > 1);
+  }
+
+  bool append(SequenceId seq, std::size_t grow) {
+    ModelSequence& model = model_.at(seq);
+    const auto length = static_cast<std::uint32_t>(model.tokens.size() + grow);
+    const std::uint32_t take = needed(seq, length);
+    const KvCacheCounts before = kv_.counts();
+    KvScratch scratch = kv_.scratch();
+    const bool fits = scratch.append(seq, length);
+    REQUIRE(fits == (take <= before.free + before.cached));
+    std::vector<BlockCopy> copies;
+    if (!fits) {
+      ++refusals;
+      CHECK_THROWS_AS(kv_.append(seq, length, copies), OutOfMemory);
+      REQUIRE(kv_.length(seq) == model.tokens.size());
+      REQUIRE(copies.empty());
+      return false;
+    }
+    kv_.append(seq, length, copies);
+    REQUIRE(kv_.available() == before.free + before.cached - take);
+    REQUIRE(kv_.available() == scratch.available());
+    execute(copies);
+    write(seq, grow, copies.empty());
+    return true;
+  }
+
+  void execute(const std::vector<BlockCopy>& copies) {
+    for (const BlockCopy& copy : copies) {
+      REQUIRE(copy.num_tokens % block_size() != 0);
+      for (std::uint32_t i = 0; i < copy.num_tokens; ++i) memory_[raw(copy.dst)][i] = memory_[raw(copy.src)][i];
+      ++copies_made;
+    }
+  }
+
+  void write(SequenceId seq, std::size_t grow, bool in_place) {
+    ModelSequence& model = model_.at(seq);
+    const std::size_t from = model.tokens.size();
+    for (const TokenId token : random_tokens(grow)) model.tokens.push_back(token);
+    const std::vector<Value> values = kv_values(model.tokens, model.salt);
+    const auto blocks = kv_.block_table(seq);
+    const auto count = references();
+    for (std::size_t i = from; i < values.size(); ++i) {
+      const std::uint32_t block = raw(blocks[i / block_size()]);
+      REQUIRE(count.at(block) == 1);  // what is written is not shared
+      // A sequence may overwrite what it shared with one that is gone: its steps come after that one's. Only blocks
+      // that come from the pool have to wait for fences.
+      const bool is_last_block = from % block_size() != 0 && i / block_size() == from / block_size();
+      if (in_place && is_last_block) forget_reads(block, static_cast<std::uint32_t>(i % block_size()));
+      memory_[block][i % block_size()] = values[i];
+    }
+  }
+
+  void forget_reads(std::uint32_t block, std::uint32_t slot) {
+    for (auto& [step, reads] : pending_) {
+      std::erase_if(reads, [&](const PendingRead& read) { return read.block == block && read.slot == slot; });
+    }
+  }
+
+  void append() {
+    if (model_.empty()) return create();
+    append(any(), pick(3) == 0 ? pick(3 * block_size()) : 1);
+  }
+
+  void fork() {
+    if (model_.empty()) return;
+    const SequenceId parent = any(), child{++last_sequence_};
+    ModelSequence copy = model_.at(parent);
+    if (pick(2) == 0) copy.tokens.resize(pick(copy.tokens.size() + 1));
+    const std::size_t grow = pick(block_size() + 1);
+    const auto length = static_cast<std::uint32_t>(copy.tokens.size());
+    KvScratch scratch = kv_.scratch();
+    const bool fits = scratch.fork(parent, length, length + static_cast<std::uint32_t>(grow));
+    kv_.fork(parent, child, length);
+    model_[child] = std::move(copy);
+    REQUIRE(append(child, grow) == fits);
+    if (fits) REQUIRE(kv_.available() == scratch.available());
+  }
+
+  void publish() {
+    if (model_.empty()) return;
+    const SequenceId seq = any();
+    const ModelSequence& model = model_.at(seq);
+    const std::size_t computed = pick(4) == 0 ? pick(model.tokens.size() + 1) : model.tokens.size();
+    kv_.publish(seq, model.tokens, static_cast<std::uint32_t>(computed));
+  }
+
+  void free(SequenceId seq, StepId last_reader) {
+    if (!model_.contains(seq)) return;
+    const ModelSequence& model = model_.at(seq);
+    if (raw(last_reader) > completed_) {
+      const std::vector<Value> values = kv_values(model.tokens, model.salt);
+      const auto blocks = kv_.block_table(seq);
+      auto& reads = pending_[raw(last_reader)];
+      for (std::uint32_t i = 0; i < values.size(); ++i) {
+        reads.push_back({raw(blocks[i / block_size()]), i % block_size(), values[i]});
+      }
+    }
+    kv_.free(seq, last_reader);
+    model_.erase(seq);
+  }
+
+  void complete() {
+    completed_ += pick(3);
+    for (; !pending_.empty() && pending_.begin()->first <= completed_; pending_.erase(pending_.begin())) {
+      for (const PendingRead& read : pending_.begin()->second) {
+        REQUIRE(memory_[read.block][read.slot] == read.expected);
+      }
+    }
+    kv_.complete(StepId{completed_});
+  }
+
+  /// A whole plan: decided on scratch, then applied.
+  void batch() {
+    KvScratch scratch = kv_.scratch();
+    std::vector<std::pair<SequenceId, StepId>> frees;
+    std::vector<std::pair<SequenceId, std::size_t>> appends;
+    std::set<SequenceId> touched;
+    for (std::uint64_t i = pick(3); i-- > 0 && !model_.empty();) {
+      const SequenceId seq = any();
+      if (!touched.insert(seq).second) continue;
+      frees.emplace_back(seq, StepId{completed_ + pick(2)});
+      scratch.free(seq, frees.back().second);
+    }
+    for (std::uint64_t i = pick(6); i-- > 0 && !model_.empty();) {
+      const SequenceId seq = any();
+      if (!touched.insert(seq).second) continue;
+      const std::size_t grow = pick(2 * block_size());
+      if (!scratch.append(seq, static_cast<std::uint32_t>(model_.at(seq).tokens.size() + grow))) continue;
+      // Scheduled, then preempted in the same plan, together with all that share a block with it.
+      if (pick(4) == 0 && is_alone(seq)) {
+        scratch.free(seq, StepId{completed_});
+        frees.emplace_back(seq, StepId{0});
+      } else {
+        appends.emplace_back(seq, grow);
+      }
+    }
+    struct Admission {
+      SequenceId seq;
+      std::vector<TokenId> tokens;
+      PrefixMatch match;
+      std::size_t grow;
+    };
+    std::vector<Admission> admissions;
+    for (std::uint64_t i = pick(3); i-- > 0;) {
+      Admission admission{SequenceId{++last_sequence_}, random_tokens(pick(5 * block_size())), {}, pick(8)};
+      admission.match = match(admission.tokens, 0);
+      const auto length = static_cast<std::uint32_t>(admission.match.num_tokens + admission.grow);
+      if (scratch.create(admission.match, length)) admissions.push_back(std::move(admission));
+    }
+
+    for (const Admission& admission : admissions) {
+      kv_.create(admission.seq, 0, admission.match);
+      model_[admission.seq] = {0, {admission.tokens.begin(), admission.tokens.begin() + admission.match.num_tokens}};
+      appends.emplace_back(admission.seq, admission.grow);
+    }
+    for (const auto& [seq, reader] : frees) free(seq, reader);
+    for (const auto& [seq, grow] : appends) {
+      std::vector<BlockCopy> copies;
+      kv_.reserve(seq, static_cast<std::uint32_t>(model_.at(seq).tokens.size() + grow));
+      kv_.append(seq, static_cast<std::uint32_t>(model_.at(seq).tokens.size() + grow), copies);
+      execute(copies);
+      write(seq, grow, copies.empty());
+    }
+    REQUIRE(kv_.available() == scratch.available());
+  }
+
+  bool is_alone(SequenceId seq) const {
+    const auto blocks = kv_.block_table(seq);
+    return std::ranges::all_of(blocks, [&](BlockId block) { return kv_.references(block) == 1; });
+  }
+
+  void misuse() {
+    CHECK_THROWS_AS(kv_.free(SequenceId{last_sequence_ + 1}, StepId{0}), InvalidArgument);
+    if (model_.empty()) return;
+    CHECK_THROWS_AS(kv_.create(any(), 0, {}), InvalidArgument);
+    const auto blocks = kv_.block_table(any());
+    CHECK_THROWS_AS(kv_.create(SequenceId{last_sequence_ + 1}, 9, {{blocks.begin(), blocks.end()}, 1}),
+                    InvalidArgument);
+    const SequenceId seq = any();
+    CHECK_THROWS_AS(kv_.fork(seq, SequenceId{last_sequence_ + 1}, kv_.length(seq) + 1), InvalidArgument);
+  }
+
+  void verify() {
+    kv_.check();
+    const KvCacheCounts counts = kv_.counts();
+    REQUIRE(counts.free + counts.cached + counts.in_flight + counts.used == counts.total);
+    const auto count = references();
+    REQUIRE(counts.used == count.size());
+    std::uint32_t shared = 0;
+    for (const auto& [block, refs] : count) {
+      REQUIRE(kv_.references(BlockId{block}) == refs);
+      shared += refs > 1;
+    }
+    REQUIRE(counts.shared == shared);
+    for (const auto& [seq, model] : model_) {
+      const auto blocks = kv_.block_table(seq);
+      REQUIRE(kv_.length(seq) == model.tokens.size());
+      const std::size_t slots = blocks.size() * block_size();
+      REQUIRE(slots >= model.tokens.size());
+      REQUIRE(slots - model.tokens.size() < block_size());
+      const std::vector<Value> values = kv_values(model.tokens, model.salt);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        REQUIRE(memory_[raw(blocks[i / block_size()])][i % block_size()] == values[i]);
+      }
+    }
+  }
+
+  std::uint32_t block_size() const { return kv_.config().block_size; }
+
+  std::mt19937_64 random_;
+  KvCacheManager kv_;
+  std::vector<std::vector<Value>> memory_;
+  std::map<SequenceId, ModelSequence> model_;
+  std::map<std::uint64_t, std::vector<PendingRead>> pending_;
+  std::uint64_t last_sequence_ = 0, completed_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("random operations keep every invariant and every sequence's contents") {
+  constexpr long kOpsPerMachine = 500;
+  const long machines = std::max(1L, property_ops(40000) / kOpsPerMachine);
+  long hits = 0, copies = 0, refusals = 0;
+  for (long seed = 0; seed < machines; ++seed) {
+    CAPTURE(seed);
+    constexpr PrefixHash kHashes[] = {nullptr, constant_hash, poor_hash};
+    Machine machine(static_cast<std::uint64_t>(seed), {.num_blocks = static_cast<std::uint32_t>(4 + seed % 37),
+                                                       .block_size = static_cast<std::uint32_t>(1 + seed % 5),
+                                                       .enable_prefix_caching = seed % 7 != 6,
+                                                       .prefix_hash = kHashes[seed % 3]});
+    for (long op = 0; op < kOpsPerMachine; ++op) {
+      CAPTURE(op);
+      machine.step();
+    }
+    hits += machine.hits;
+    copies += machine.copies_made;
+    refusals += machine.refusals;
+  }
+  // The run was about something.
+  CHECK(hits > machines);
+  CHECK(copies > machines);
+  CHECK(refusals > machines);
+}
