@@ -111,7 +111,7 @@ std::size_t all_vector_bytes(const ModelDescription& d) {
 std::string extents(std::span<const std::int64_t> shape) {
   std::string text;
   for (const std::int64_t extent : shape) text += str(text.empty() ? "" : ", ", extent);
-  return "[" + text + "]";
+  return str("[", text, "]");
 }
 
 /// Fills the weights from the source, vectors one after another into one buffer.

@@ -58,7 +58,7 @@ class Step {
     rows_bytes_ = aligned(rows * (sizeof(char*) + 2 * sizeof(int)));
     q_bytes_ = queries_ == Queries::in_place ? 0 : aligned(rows * static_cast<std::size_t>(layout.head_dim) * 4);
     kv.workspace().reserve(work.shape.threads,
-                           rows_bytes_ + q_bytes_ + 2 * state_floats_ * 4 + ContextReader::scratch_bytes(layout),
+                           rows_bytes_ + q_bytes_ + 3 * state_floats_ * 4 + ContextReader::scratch_bytes(layout),
                            static_cast<std::size_t>(work.num_states) * state_floats_ * 4);
   }
 
@@ -79,7 +79,7 @@ class Step {
     memory += rows_bytes_ + q_bytes_;
     float* states = reinterpret_cast<float*>(memory);
     const ContextReader context(kv_, layer_, unit.kv_head, tile, batch_.tables().data() + tile.table_offset,
-                                memory + 2 * state_floats_ * 4);
+                                memory + 3 * state_floats_ * 4);
     if (unit.split >= 0) {
       Split& split = work_.splits[static_cast<std::size_t>(unit.split)];
       for (std::int32_t s = unit.first_segment; s < unit.last_segment; ++s)
@@ -159,10 +159,56 @@ class Step {
     const int end = std::min(tile.end, (index + 1) * kSegment);
     for (int p = std::max(tile.begin, index * kSegment); p < end;) {
       const int next = std::min(end, p / kPiece * kPiece + kPiece);
-      context.read(task, p, next, next, std::min(tile.end, next + kPiece));
-      kernel_(task);
+      if (tile.num_rows > 1 && context.leaks(p, next)) {
+        token_by_token(task, context, tile, p, next);
+      } else {
+        context.read(task, p, next, next, std::min(tile.end, next + kPiece));
+        kernel_(task);
+      }
       p = next;
     }
+  }
+
+  // A piece in which only some rows may see a V that is not finite: each token of the tile reads it with its own mask.
+  // The rows pass through a state of their own, since a matrix tile may write rows beyond those of one token.
+  void token_by_token(const PieceTask& all, const ContextReader& context, const QueryTile& tile, int p,
+                      int next) const noexcept {
+    const AttentionKernels& kernels = kv_.kernels();
+    const bool tiles = kernel_ == kernels.bf16_tile;
+    const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(group_);
+    const auto rows = static_cast<std::size_t>(group_);
+    const SoftmaxState own = SoftmaxState::at(spare_state(context), group_);
+    if (tiles) kernels.tile_begin(group_);
+    for (std::int32_t t = 0; t < tile.num_rows; ++t) {
+      const int row = t * group_;
+      QueryTile token = tile;
+      token.num_rows = 1;
+      token.begin = all.begin[row];
+      token.end = all.end[row];
+      const int first = std::max(p, token.begin), last = std::min(next, token.end);
+      if (first >= last) continue;
+      PieceTask task = all;
+      task.q += row;
+      task.begin += row;
+      task.end += row;
+      task.rows = group_;
+      task.m = own.m;
+      task.l = own.l;
+      task.acc = own.acc;
+      std::copy_n(all.m + row, rows, own.m);
+      std::copy_n(all.l + row, rows, own.l);
+      std::copy_n(all.acc + row * all.value_dim, width, own.acc);
+      context.seen_by(token).read(task, first, last, last, last);
+      kernel_(task);
+      std::copy_n(own.m, rows, all.m + row);
+      std::copy_n(own.l, rows, all.l + row);
+      std::copy_n(own.acc, width, all.acc + row * all.value_dim);
+    }
+    if (tiles) kernels.tile_begin(all.rows);
+  }
+  // The third state of a worker's memory lies before the reader's scratch.
+  float* spare_state(const ContextReader& context) const noexcept {
+    return reinterpret_cast<float*>(context.scratch()) - state_floats_;
   }
 
   void finish(const SoftmaxState& state, const QueryTile& tile, std::int32_t kv_head) const noexcept {
@@ -195,7 +241,7 @@ class Step {
   AttendPiece kernel_;
   enum class Queries { in_place, packed, widened } queries_;
   PieceTask task_;
-  // Of a worker's memory: [row descriptions | copies of q | two states | packed tiles].
+  // Of a worker's memory: [row descriptions | copies of q | three states | packed tiles].
   std::size_t rows_bytes_, q_bytes_, state_floats_;
 };
 

@@ -52,6 +52,20 @@ const char* ContextReader::masked(const char* v, int position, int group) const 
   return copy;
 }
 
+bool ContextReader::leaks(int position, int end) const noexcept {
+  const TileLayout& layout = kv_.layout();
+  const int all_begin = tile_.last_begin, all_end = tile_.first_position + 1;  // seen by every row
+  for (int p = position; p < end; ++p) {
+    if (p >= all_begin && p < all_end) {
+      p = std::min(all_end, end) - 1;
+      continue;
+    }
+    const int slot = p % layout.block_size;
+    if (!finite_v(layout, kv_.part(table_[p / layout.block_size], layer_, kv_head_), slot)) return true;
+  }
+  return false;
+}
+
 void ContextReader::read(PieceTask& task, int position, int end, int next, int next_end) const noexcept {
   const int start = position / kPiece * kPiece;
   task.position = start;

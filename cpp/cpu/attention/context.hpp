@@ -13,7 +13,9 @@ namespace pagedcore::cpu::attention_detail {
 ///
 /// A slot that no row sees may hold anything: stale data of other sequences, NaN included. A score of it stays in its
 /// own lane and is masked there; its V would be multiplied by a probability of zero, so a V tile with such slots is
-/// copied with zeros in their place.
+/// copied with zeros in their place. Slots that only some rows of a tile see are the tile's own tokens and, with a
+/// window, the oldest: where one of them is not finite, leaks() tells, and the tile is computed token by token, so that
+/// a sequence that overflows cannot reach earlier rows, whose blocks other sequences may share.
 class ContextReader {
  public:
   /// `scratch` holds scratch_bytes(layout), 64-byte aligned.
@@ -24,6 +26,14 @@ class ContextReader {
   static std::size_t scratch_bytes(const TileLayout& layout) noexcept {
     return kPieceGroups * (layout.k_group + layout.v_group);
   }
+
+  /// Whether, among positions [position, end), some row of the tile sees a V that is not finite and another does not.
+  bool leaks(int position, int end) const noexcept;
+  /// The same context for a tile of fewer rows.
+  ContextReader seen_by(const QueryTile& tile) const noexcept {
+    return {kv_, layer_, kv_head_, tile, table_, scratch_};
+  }
+  char* scratch() const noexcept { return scratch_; }
 
   /// Fills position, groups and tiles of `task` for positions [position, end) of a piece; prefetches those of the piece
   /// [next, next_end), if any.

@@ -130,6 +130,33 @@ void write_slot(const TileLayout& layout, char* part, int slot, const char* k, c
   std::memcpy(part + layout.v_offset + static_cast<std::size_t>(slot) * bytes, v, bytes);
 }
 
+namespace {
+template <class Word>
+bool all_finite(const char* p, int count, Word exponent) noexcept {
+  unsigned bad = 0;
+  for (int i = 0; i < count; ++i) {
+    Word word;
+    std::memcpy(&word, p + static_cast<std::size_t>(i) * sizeof word, sizeof word);
+    bad |= static_cast<unsigned>((word & exponent) == exponent);
+  }
+  return bad == 0;
+}
+}  // namespace
+
+bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept {
+  const char* v = part + layout.v_offset;
+  const bool wide = layout.dtype == DType::f32;
+  if (!layout.tiled) {
+    v += static_cast<std::size_t>(slot * layout.head_dim) * layout.element;
+    return wide ? all_finite<std::uint32_t>(v, layout.head_dim, 0x7f800000u)
+                : all_finite<std::uint16_t>(v, layout.head_dim, 0x7f80u);
+  }
+  // A row of 32-bit lanes: one f32, or this token's bf16 beside another's.
+  const int lane = slot % kGroup, row = wide ? lane : lane / 2;
+  v += static_cast<std::size_t>(slot / kGroup) * layout.v_group + static_cast<std::size_t>(row * layout.value_dim) * 4;
+  return all_finite<std::uint32_t>(v, layout.head_dim, wide ? 0x7f800000u : 0x7f80u << (lane % 2 * 16));
+}
+
 }  // namespace attention_detail
 
 std::size_t kv_block_bytes(const KvShape& shape, Isa) { return attention_detail::TileLayout(shape).block_bytes; }

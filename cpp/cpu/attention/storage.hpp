@@ -91,4 +91,7 @@ void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noe
 /// Writes a token's K and V to `slot` of one head's part of a block.
 void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept;
 
+/// False when an element of V in `slot` is infinite or NaN.
+bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept;
+
 }  // namespace pagedcore::cpu::attention_detail

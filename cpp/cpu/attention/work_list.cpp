@@ -36,6 +36,7 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
       tile.table_offset = range.table_offset;
       tile.begin = s.window > 0 ? std::max(0, tile.first_position - s.window + 1) : 0;
       tile.end = tile.first_position + tile.num_rows;
+      tile.last_begin = s.window > 0 ? std::max(0, tile.end - s.window) : 0;
       check_given(tile, tables, block_size);
       state_rows = std::max(state_rows, tile.num_rows * s.group);
       costs.push_back(std::int64_t{tile.num_rows * s.group + kReadCost} * (tile.end - tile.begin));
@@ -56,7 +57,7 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
   for (std::size_t t = 0; t < tiles.size(); ++t) {
     const QueryTile& tile = tiles[t];
     const std::int32_t first = tile.begin / kSegment, last = (tile.end - 1) / kSegment + 1;
-    const bool split = false;
+    const bool split = costs[t] > limit && last - first > 1;
     for (std::int32_t head = 0; head < s.num_kv_heads; ++head) {
       const WorkUnit whole{static_cast<std::int32_t>(t), head, first, last, split ? num_splits : -1};
       if (!split) {

@@ -31,6 +31,7 @@ struct QueryTile {
   std::int32_t first_position;
   std::int32_t table_offset;
   std::int32_t begin, end;  // positions that some row of the tile sees
+  std::int32_t last_begin;  // where the context of its last row begins
 };
 
 /// A context whose segments are computed by several workers. The last to finish merges.

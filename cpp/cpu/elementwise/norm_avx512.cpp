@@ -1,5 +1,15 @@
 // Normalisation with AVX-512.
+
+// GCC 12's intrinsics leave the unused operand of a masked builtin undefined and warn about it (GCC PR 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #include "cpu/elementwise/norm_kernels.hpp"
 

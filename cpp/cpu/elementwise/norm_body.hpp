@@ -20,7 +20,7 @@ float sum_lanes(Vec v) {
   return lane[0];
 }
 
-/// sum over i of term(x[i]); term(0) of lanes beyond the row is removed by `term` working on a masked tail.
+/// Sum of a term over the row: term(v, s) adds whole vectors to s, tail_term(p, n, s) the last n < kWidth elements.
 template <class Term, class TailTerm>
 float sum_of(const float* x, int64_t n, const Term& term, const TailTerm& tail_term) {
   constexpr int64_t w = Vec::kWidth;

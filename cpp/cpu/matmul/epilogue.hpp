@@ -27,8 +27,7 @@ inline Simd::F exp(Simd::F x) {
   r = S::fma(n, S::set1(2.12194440e-4f), r);
   constexpr float kTaylor[]{1.0f / 5040.0f, 1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
   const S::F p = polynomial(r, kTaylor);
-  const S::F half = S::round(S::mul(n, S::set1(0.5f)));  // 2^n in two factors: n reaches past the exponents of f32
-  return S::mul(S::mul(p, S::pow2(half)), S::pow2(S::sub(n, half)));
+  return S::scale(p, n);
 }
 
 inline Simd::F negate(Simd::F x) { return Simd::sub(Simd::zero(), x); }

@@ -31,7 +31,7 @@ constexpr int64_t kLine = 64;
 constexpr int64_t kRowBytes = kPanelColumns * 4;  // of a panel (two k of every column) and of a block of sums
 constexpr int64_t kStepBytes = kStep / 2 * kRowBytes;
 constexpr int64_t kChunkSteps = 18;  // 32 rows x 18 steps x 64 bytes = 36 KiB of the 48 KiB of L1
-constexpr int64_t kUnitBytes = 256 << 10;
+constexpr int64_t kUnitBytes = 512 << 10;
 constexpr int64_t kSuperRows = 512;
 constexpr int64_t kSumsBytes = kBlockRows * kRowBytes;
 constexpr int64_t kAheadSteps = 4;  // where weights come from memory while they are used

@@ -30,9 +30,10 @@ struct Simd {
   static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
   static F where_negative(F x, F yes, F no) { return _mm256_blendv_ps(no, yes, x); }
   static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  /// 2^x for integral x in [-126, 127].
-  static F pow2(F x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127)), 23));
+  /// x 2^n for integral n in [-252, 254]; in two factors, since n may reach past the exponents of f32.
+  static F scale(F x, F n) {
+    const F half = round(mul(n, set1(0.5f)));
+    return mul(mul(x, pow2(half)), pow2(sub(n, half)));
   }
 
   /// Two consecutive k of every column lie side by side: the first in the low halves.
@@ -59,6 +60,10 @@ struct Simd {
   }
 
  private:
+  /// 2^x for integral x in [-126, 127].
+  static F pow2(F x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127)), 23));
+  }
   static __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

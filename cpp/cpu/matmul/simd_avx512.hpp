@@ -39,10 +39,8 @@ struct Simd {
     return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), no, yes);
   }
   static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  /// 2^x for integral x in [-126, 127].
-  static F pow2(F x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127)), 23));
-  }
+  /// x 2^n for integral n.
+  static F scale(F x, F n) { return _mm512_scalef_ps(x, n); }
 
   /// Two consecutive k of every column lie side by side: the first in the low halves.
   static F widen_low(const void* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }

@@ -51,8 +51,11 @@ struct Simd {
   static F where_negative(F x, F yes, F no) { return (F)select((I)x < 0, (U)yes, (U)no); }
   /// To the nearest integer, for |x| < 2^22.
   static F round(F a) { return (a + 12582912.0f) - 12582912.0f; }
-  /// 2^x for integral x in [-126, 127].
-  static F pow2(F x) { return (F)((__builtin_convertvector(x, I) + 127) << 23); }
+  /// x 2^n for integral n in [-252, 254]; in two factors, since n may reach past the exponents of f32.
+  static F scale(F x, F n) {
+    const F half = round(mul(n, set1(0.5f)));
+    return mul(mul(x, pow2(half)), pow2(sub(n, half)));
+  }
 
   /// Two consecutive k of every column lie side by side: the first in the low halves.
   static F widen_low(const void* p) { return (F)(load_bits(p) << 16); }
@@ -67,6 +70,8 @@ struct Simd {
   }
 
  private:
+  /// 2^x for integral x in [-126, 127].
+  static F pow2(F x) { return (F)((__builtin_convertvector(x, I) + 127) << 23); }
   static U select(I mask, U yes, U no) { return ((U)mask & yes) | (~(U)mask & no); }
   static U load_bits(const void* p) {
     U v;

@@ -175,6 +175,8 @@ class PAGEDCORE_API Backend {
                          const Batch& batch, const AttentionParams& p) = 0;
   /// out[i, :] = in[indices[i], :], same dtype.
   virtual void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) = 0;
+  /// In place on f32: x = scale * x, then with softcap > 0, x = softcap * tanh(x / softcap).
+  virtual void scale_softcap(const Tensor& x, float scale, float softcap) = 0;
 
   /// Runs body(i) for i in [0, count) on the backend's host threads and waits. Exceptions from the body are rethrown
   /// (the one of the smallest i). For host work of a step such as sampling.

@@ -58,7 +58,8 @@ class PAGEDCORE_API KvScratch {
   /// As KvCacheManager::append(seq, length): takes what it would take, or returns false and changes nothing.
   bool append(SequenceId seq, std::uint32_t length);
   /// As KvCacheManager::create() with this match followed by append(length): holds the matched blocks and takes the
-  /// rest.
+  /// rest. False also when an append() tried here is going to overwrite a matched block. Apply all creations before the
+  /// appends, so that no append evicts what a match found.
   bool create(const PrefixMatch& match, std::uint32_t length);
   /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length).
   bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length);
@@ -109,13 +110,15 @@ class PAGEDCORE_API KvCacheManager {
   /// prefix cache. `tokens` must extend what was published for this sequence before.
   void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed);
 
-  /// Drops the sequence. Blocks without further references become free or cached once `last_reader` has completed.
+  /// Drops the sequence. Blocks without further references become free or cached once `last_reader` has completed: the
+  /// last step that may read, or copy from, any of its blocks.
   void free(SequenceId seq, StepId last_reader);
 
   /// Every step up to and including `step` has completed: blocks fenced by it become reusable.
   void complete(StepId step) noexcept;
 
-  /// Forgets all cached prefixes (used blocks stay with their sequences).
+  /// Forgets all cached prefixes. Used blocks stay with their sequences, which publish nothing more: what was computed
+  /// before the call never comes back.
   void clear_prefix_cache() noexcept;
 
   bool contains(SequenceId seq) const noexcept;

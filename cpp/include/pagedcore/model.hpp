@@ -46,7 +46,9 @@ struct ModelDescription {
 
   /// Throws InvalidArgument naming the first field that contradicts the rest.
   PAGEDCORE_API void validate() const;
-  /// As text (one "key=value" a line, sorted) and back: the form in which a container keeps it.
+  /// As text (field name to value) and back: the form in which a container keeps it. from_text leaves absent fields at
+  /// their defaults and throws InvalidArgument for an unknown key, a malformed or out-of-range value (both are named),
+  /// or when the whole does not validate().
   PAGEDCORE_API std::map<std::string, std::string> to_text() const;
   PAGEDCORE_API static ModelDescription from_text(const std::map<std::string, std::string>& text);
 };

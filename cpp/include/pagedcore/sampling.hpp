@@ -67,8 +67,8 @@ struct SampleOutcome {
   PositionLogprobs logprobs;  // filled when params->logprobs >= 0
 };
 
-/// Draws one token. `logits` is [vocab] and is not changed. Throws Corrupt when a logit is NaN or +inf or all are -inf, and
-/// InvalidArgument when bans leave nothing to choose. Thread-safe: each thread keeps its own scratch.
+/// Draws one token. `logits` is [vocab] and is not changed. Throws Corrupt when a logit is NaN or +inf or all are -inf,
+/// and InvalidArgument when bans leave nothing to choose. Thread-safe: each thread keeps its own scratch.
 PAGEDCORE_API SampleOutcome sample(std::span<const float> logits, const SampleContext& context);
 
 /// Log-probabilities of `token` and of the `top` most likely tokens. Throws Corrupt on NaN, +inf, or

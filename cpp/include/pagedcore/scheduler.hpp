@@ -4,7 +4,7 @@
 // [computed, number of tokens) computed, and a step computes as much of that as budgets and blocks allow. The row of
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
-// Not thread-safe. plan() and submit() leave everything as it was when they throw.
+// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw.
 #pragma once
 
 #include <cstdint>
@@ -42,18 +42,19 @@ struct ScheduledSequence {
   SequenceId sequence{};
   std::uint32_t first_sample = 0;  // index of the sequence's sample within its request
   std::uint32_t num_samples = 0;   // > 0: the last row is sampled for samples [first_sample, first_sample +
-                                  // num_samples); > 1 only for the first sampling of a request with several samples
-  std::uint32_t first_row = 0;  // in StepPlan::tokens
+                                   // num_samples); > 1 only for the first sampling of a request with several samples
+  std::uint32_t first_row = 0;     // in StepPlan::tokens
   std::uint32_t num_rows = 0;
   std::uint32_t first_position = 0;  // tokens [first_position, first_position + num_rows) are computed
-  std::uint32_t num_scored = 0;  // prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens
+  std::uint32_t num_scored = 0;  // prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens;
+                                 // scored again if the prompt is recomputed, so keep them by position
   std::uint32_t table_offset = 0;  // in StepPlan::block_tables
   std::uint32_t table_size = 0;
 };
 
 /// Plain data: all that an executor needs, nothing that points into the scheduler.
 struct StepPlan {
-  StepId step{};
+  StepId step{};                  // 0 for an empty plan, which is not committed
   std::vector<BlockCopy> copies;  // to be done first, as one operation
   std::vector<ScheduledSequence> sequences;
   std::vector<TokenId> tokens;        // [rows]
@@ -74,7 +75,7 @@ struct SampledToken {
 struct StepResult {
   StepId step{};
   std::vector<SampledToken> tokens;  // exactly those that the plan asked for, less those of failed requests
-  std::vector<RequestId> failed;     // requests that cannot go on (their error is the executor's to report)
+  std::vector<RequestId> failed;     // planned requests that cannot go on (their error is the executor's to report)
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
@@ -125,7 +126,8 @@ class PAGEDCORE_API Scheduler {
   /// request that arrived first always progresses. At most one plan is outstanding: commit() it before planning again.
   StepPlan plan(double now);
 
-  /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored.
+  /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws
+  /// InvalidArgument for a result that does not answer the plan; nothing has changed then.
   std::vector<SampleUpdate> commit(const StepResult& result);
 
   bool has_work() const noexcept;

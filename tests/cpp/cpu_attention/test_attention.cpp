@@ -134,13 +134,30 @@ TEST_CASE("large scores neither overflow nor vanish") {
 TEST_CASE("a NaN in the context reaches the rows that see it and no others") {
   ThreadPool pool(1);
   for (Isa isa : isas())
-    for (Types t : kTypes) {
-      Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 1, .group = 1};
-      World world(s, {100, 20});
-      world.qkv[1][5 * world.cols() + 16] = std::nanf("");  // a K element of position 5
-      const std::vector<float> out = world.step(pool, {{1, 0, 20}, {0, 0, 100}});
-      for (std::size_t r = 0; r < 120; ++r) CHECK(std::isnan(out[r * 16]) == (r >= 5 && r < 20));
-    }
+    for (Types t : kTypes)
+      for (int group : {1, 3, 17})
+        for (int block_size : {8, 16})
+          for (int element : {0, 1})  // of K, of V
+            for (int window : {0, 9}) {
+              CAPTURE(name(isa));
+              CAPTURE(element);
+              Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 1, .group = group};
+              s.block_size = block_size;
+              s.window = window;
+              World world(s, {100, 30});
+              (void)world.step(pool, {{1, 0, 30}});
+              const std::vector<float> clean = world.step(pool, {{1, 0, 30}});
+              world.qkv[1][5 * world.cols() + world.out_cols() + static_cast<std::size_t>(element) * 16] =
+                  element == 0 ? std::nanf("") : HUGE_VALF;
+              const std::vector<float> out = world.step(pool, {{1, 0, 30}, {0, 0, 100}});
+              for (std::size_t r = 0; r < 130; ++r) {
+                const bool sees = r >= 5 && r < (window > 0 ? 14 : 30);
+                const float* row = &out[r * world.out_cols()];
+                const bool finite = std::isfinite(row[0]);
+                CHECK(finite == !sees);
+                if (r < 30 && !sees) CHECK(std::memcmp(row, &clean[r * world.out_cols()], world.out_cols() * 4) == 0);
+              }
+            }
 }
 
 TEST_CASE("mismatched calls are refused") {

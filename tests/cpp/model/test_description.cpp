@@ -85,7 +85,8 @@ TEST_CASE("text that means nothing is refused by name") {
                                                        {"rope_inv_freq", "1;2"},
                                                        {"attention_scale", "-0.5"},
                                                        {"max_context", "1073741825"}};
-  for (const auto& [key, value] : cases) {
+  for (const auto& entry : cases) {
+    const std::string key = entry.first, value = entry.second;
     CAPTURE(key);
     CAPTURE(value);
     try {

@@ -1,6 +1,7 @@
 // What loading checks, and that the memory plan is what loading then takes.
 #include <doctest/doctest.h>
 
+#include "model/activations.hpp"
 #include "pagedcore/error.hpp"
 #include "tiny_models.hpp"
 
@@ -39,6 +40,35 @@ TEST_CASE("the plan is exactly what a model then holds") {
           CHECK(plan.activations == model.activation_bytes());
           const auto kv = backend->allocate_kv(model.kv_shape(16), 3);
           CHECK(plan.kv_block == kv->block_bytes());
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("matrices that are needed at the same time share no byte, and all lie inside the buffer") {
+  using Bytes = std::pair<const std::byte*, const std::byte*>;
+  const auto bytes = [](const Tensor& t) {
+    const auto* begin = static_cast<const std::byte*>(t.data);
+    return Bytes{begin, begin + bytes_of(t.dtype, t.rows * t.cols)};
+  };
+  for (const auto make : {llama, qwen3, gpt}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const TinyModel tiny = make();
+      const auto backend = make_cpu_backend({1, dtype, "auto"});
+      const Activations a(tiny.d, *backend, 13, 5);
+      const LayerScratch layer = a.layer(13), tail = a.tail(5);
+      const std::vector<std::vector<Tensor>> together{
+          {layer.residual, layer.normed, a.qkv(13), a.q(13)},
+          {layer.residual, layer.attended, a.qkv(13), a.q(13)},
+          {layer.residual, layer.normed, layer.inner},
+          {layer.residual, layer.attended, tail.residual, tail.attended, tail.inner, a.logits(5)},
+          {layer.residual, layer.attended, tail.residual, tail.normed, tail.inner, a.logits(5)}};
+      for (const auto& set : together) {
+        for (std::size_t i = 0; i < set.size(); ++i) {
+          CHECK(bytes(set[i]).second <= bytes(layer.residual).first + a.bytes());
+          for (std::size_t j = 0; j < i; ++j)
+            CHECK((bytes(set[i]).second <= bytes(set[j]).first || bytes(set[j]).second <= bytes(set[i]).first));
         }
       }
     }

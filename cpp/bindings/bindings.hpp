@@ -1,0 +1,28 @@
+// What the files of this folder share. Each file binds one area of the public API and contains no logic of its own.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/gil.hpp"
+#include "bindings/ids.hpp"
+
+namespace pagedcore::bindings {
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+void bind_errors(nb::module_& m);
+void bind_tensors(nb::module_& m);
+void bind_models(nb::module_& m);
+void bind_sampling(nb::module_& m);
+void bind_kv_cache(nb::module_& m);
+void bind_scheduler(nb::module_& m);
+void bind_engine(nb::module_& m);
+
+}  // namespace pagedcore::bindings

@@ -1,0 +1,44 @@
+// Releasing the GIL around native work, safely up to the end of the process.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace pagedcore::bindings {
+
+/// Set by the atexit callback to the thread that finalizes the interpreter.
+inline std::atomic<std::thread::id> finalizing_thread{};
+
+/// Other Python threads run while it exists. A daemon thread that comes back while the interpreter goes away would be
+/// unwound by CPython up to 3.13, through C++ frames that cannot be unwound (std::terminate): it sleeps instead, as
+/// CPython does from 3.14 on.
+class ReleasedGil {
+ public:
+  ReleasedGil() noexcept : state_(PyEval_SaveThread()) {}
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+  ~ReleasedGil() {
+    const std::thread::id finalizing = finalizing_thread;
+    if (finalizing != std::thread::id{} && finalizing != std::this_thread::get_id()) sleep_forever();
+    PyEval_RestoreThread(state_);
+  }
+
+ private:
+  [[noreturn]] static void sleep_forever() {
+    std::mutex mutex;
+    std::condition_variable never;
+    std::unique_lock lock(mutex);
+    for (;;) never.wait(lock);
+  }
+
+  PyThreadState* state_;
+};
+
+/// For calls that take long and touch no Python object.
+using release_gil = nanobind::call_guard<ReleasedGil>;
+
+}  // namespace pagedcore::bindings

@@ -1,0 +1,111 @@
+#include <deque>
+#include <string>
+#include <utility>
+
+#include "bindings/host_tensors.hpp"
+#include "bindings/records.hpp"
+#include "bindings/weights.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/model.hpp"
+
+namespace pagedcore::bindings {
+namespace {
+
+constexpr EnumNames<NormKind, 2> kNorms{{"rms", "layer"}};
+constexpr EnumNames<Activation, 4> kActivations{{"silu", "gelu", "gelu_tanh", "relu"}};
+
+void bind_description(nb::module_& m) {
+  using D = ModelDescription;
+  Record<D> record(m, "ModelDescription", "A decoder-only transformer, complete: the forward pass asks nothing else.");
+  record.field("architecture", &D::architecture)
+      .field("vocab_size", &D::vocab_size)
+      .field("hidden_size", &D::hidden_size)
+      .field("intermediate_size", &D::intermediate_size)
+      .field("num_layers", &D::num_layers)
+      .field("num_heads", &D::num_heads)
+      .field("num_kv_heads", &D::num_kv_heads)
+      .field("head_dim", &D::head_dim)
+      .field("max_context", &D::max_context, "Positions the model was made for.")
+      .field("norm", &D::norm, kNorms, "'rms' or 'layer'.")
+      .field("norm_eps", &D::norm_eps)
+      .field("norm_weight_offset", &D::norm_weight_offset)
+      .field("activation", &D::activation, kActivations, "'silu', 'gelu', 'gelu_tanh' or 'relu'.")
+      .field("gated_mlp", &D::gated_mlp)
+      .field("tied_embeddings", &D::tied_embeddings)
+      .field("qk_norm", &D::qk_norm)
+      .field("embedding_scale", &D::embedding_scale)
+      .field("attention_scale", &D::attention_scale, "0: 1 / sqrt(head_dim).")
+      .field("attention_softcap", &D::attention_softcap)
+      .field("logit_scale", &D::logit_scale)
+      .field("logit_softcap", &D::logit_softcap)
+      .field("rope_inv_freq", &D::rope_inv_freq, "Scaling already applied; empty: no rotation.")
+      .field("rope_magnitude", &D::rope_magnitude)
+      .field("windows", &D::windows, "Per layer, 0: full attention; empty: full everywhere.");
+  record.python()
+      .def("validate", &D::validate, "Raises InvalidArgument naming the first field that contradicts the rest.")
+      .def("to_text", &D::to_text)
+      .def_static("from_text", &D::from_text, "text"_a);
+}
+
+void bind_weight_map(nb::module_& m) {
+  nb::class_<KeptWeights>(m, "WeightMap", "Weights in host memory, by canonical name; keeps their buffers alive.")
+      .def(nb::init<>())
+      .def(
+          "add",
+          [](KeptWeights& self, std::string name, std::string_view dtype, const std::vector<std::int64_t>& shape,
+             HostBuffer buffer) {
+            const HostTensor tensor = host_tensor(dtype, shape, buffer);
+            self.buffers.push_back(std::move(buffer));
+            self.map.add(std::move(name), tensor);
+          },
+          "name"_a, "dtype"_a, "shape"_a, "buffer"_a.noconvert())
+      .def("names",
+           [](const KeptWeights& self) {
+             std::vector<std::string> names;
+             for (const auto& [name, tensor] : self.map.tensors()) names.push_back(name);
+             return names;
+           })
+      .def(
+          "tensor",
+          [](nb::handle_t<KeptWeights> self, std::string_view name) {
+            return to_python(nb::cast<const KeptWeights&>(self).map.get(name), self);
+          },
+          "name"_a, "(dtype, shape, memoryview).")
+      .def("__contains__", [](const KeptWeights& self, std::string_view name) { return self.map.has(name); })
+      .def("__len__", [](const KeptWeights& self) { return self.map.size(); });
+}
+
+void bind_model_file(nb::module_& m) {
+  nb::class_<ModelFile>(m, "ModelFile", "A model container or a plain safetensors file, opened by mmap.")
+      .def(nb::init<const std::string&>(), "path"_a, release_gil())
+      .def("names", &ModelFile::names)
+      .def_prop_ro("metadata", [](const ModelFile& self) { return self.metadata(); })
+      .def("description", &ModelFile::description, "Raises Corrupt for a plain safetensors file.")
+      .def(
+          "tensor",
+          [](nb::handle_t<ModelFile> self, std::string_view name) {
+            return to_python(nb::cast<const ModelFile&>(self).get(name), self);
+          },
+          "name"_a, "(dtype, shape, memoryview); the view keeps the file open.")
+      .def("__contains__", [](const ModelFile& self, std::string_view name) { return self.has(name); })
+      .def("__len__", [](const ModelFile& self) { return self.names().size(); });
+  m.def(
+      "save_model",
+      [](const std::string& path, const ModelDescription& description, const KeptWeights& weights,
+         const std::map<std::string, std::string>& metadata) {
+        const WeightMap snapshot = weights.map;  // another thread may add to the original meanwhile
+        ReleasedGil released;
+        save_model(path, description, snapshot, metadata);
+      },
+      "path"_a, "description"_a, "weights"_a, "metadata"_a = nb::dict(), "Writes a container, atomically.");
+}
+
+}  // namespace
+
+void bind_models(nb::module_& m) {
+  bind_description(m);
+  bind_weight_map(m);
+  bind_model_file(m);
+}
+
+}  // namespace pagedcore::bindings

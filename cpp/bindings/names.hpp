@@ -1,0 +1,14 @@
+// The strings that enums are in Python.
+#pragma once
+
+#include "bindings/records.hpp"
+#include "pagedcore/scheduler.hpp"
+#include "pagedcore/tensor.hpp"
+
+namespace pagedcore::bindings {
+
+inline constexpr EnumNames<FinishReason, 5> kFinishReasons{{"none", "stop", "length", "abort", "error"}};
+/// The first of DType.
+inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};
+
+}  // namespace pagedcore::bindings

@@ -1,0 +1,124 @@
+// Plain structs as Python classes: every field is an attribute and a keyword of the constructor.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::bindings {
+
+/// Names of the values of an enum, in order: enums are strings in Python.
+template <class Enum, std::size_t N>
+struct EnumNames {
+  std::string_view names[N];
+
+  std::string_view operator()(Enum value) const { return names[static_cast<std::size_t>(value)]; }
+  Enum parse(const char* what, std::string_view name) const {
+    std::string choices;
+    for (std::size_t i = 0; i < N; ++i) {
+      if (names[i] == name) return static_cast<Enum>(i);
+      choices.append(i ? ", " : "").append(names[i]);
+    }
+    throw InvalidArgument(std::string(what).append(" = '").append(name).append("' is not one of ").append(choices));
+  }
+};
+
+/// Binds struct T field by field. A list or dict read from a field is a copy: assign to change it.
+template <class T>
+class Record {
+ public:
+  Record(nb::module_& m, const char* name, const char* doc) : cls_(m, name, doc) {
+    cls_.def("__init__", &Record::construct<nb::kwargs>, nb::arg("fields"));
+    cls_.def("__repr__", &Record::repr);
+    cls_.def("to_dict", &Record::to_dict, "All fields by name.");
+    cls_.def_static(
+        "from_dict", [](const nb::dict& fields) { return nb::type<T>()(**fields); }, "fields"_a);
+    cls_.def("__eq__", &Record::equal);
+    cls_.attr("__hash__") = nb::none();  // mutable
+    cls_.def("__copy__", [](const T& self) { return self; });
+    cls_.def(
+        "__deepcopy__", [](const T& self, nb::handle) { return self; }, "memo"_a);
+    cls_.def("__getstate__", &Record::to_dict);
+    cls_.def("__setstate__", &Record::construct<nb::dict>);
+  }
+
+  template <class D>
+  Record& field(const char* name, D T::*member, const char* doc = "") {
+    names().push_back(name);
+    if constexpr (nb::detail::is_base_caster_v<nb::detail::make_caster<D>>) {
+      cls_.def_rw(name, member, doc);  // a nested record: changed in place
+    } else {
+      cls_.def_prop_rw(
+          name, [member](const T& self) -> D { return self.*member; },
+          [member](T& self, D value) { self.*member = std::move(value); }, doc);
+    }
+    return *this;
+  }
+
+  template <class Enum, std::size_t N>
+  Record& field(const char* name, Enum T::*member, const EnumNames<Enum, N>& table, const char* doc = "") {
+    names().push_back(name);
+    cls_.def_prop_rw(
+        name, [member, &table](const T& self) { return table(self.*member); },
+        [name, member, &table](T& self, std::string_view value) { self.*member = table.parse(name, value); }, doc);
+    return *this;
+  }
+
+  nb::class_<T>& python() { return cls_; }
+
+ private:
+  static std::vector<const char*>& names() {
+    static std::vector<const char*> list;
+    return list;
+  }
+
+  static void assign(nb::handle self, const nb::dict& fields) {
+    for (const auto& [key, value] : fields) {
+      const auto name = nb::cast<std::string>(key);
+      if (std::find(names().begin(), names().end(), name) == names().end()) {
+        PyErr_Format(PyExc_TypeError, "%U has no field '%s'; its fields: %U", self.type().attr("__name__").ptr(),
+                     name.c_str(), nb::str(", ").attr("join")(names()).ptr());
+        throw nb::python_error();
+      }
+      try {
+        nb::setattr(self, key, value);
+      } catch (nb::python_error& e) {
+        if (!e.matches(PyExc_TypeError)) throw;
+        nb::raise_from(e, PyExc_TypeError, "%U.%s cannot hold %R", self.type().attr("__name__").ptr(), name.c_str(),
+                       value.ptr());
+        throw nb::python_error();
+      }
+    }
+  }
+
+  template <class Fields>
+  static void construct(nb::pointer_and_handle<T> self, const Fields& fields) {
+    new (self.p) T{};
+    nb::inst_mark_ready(self.h);  // from here on a failure destroys it
+    assign(self.h, fields);
+  }
+
+  static nb::dict to_dict(nb::handle_t<T> self) {
+    nb::dict fields;
+    for (const char* name : names()) fields[name] = self.attr(name);
+    return fields;
+  }
+  static bool equal(nb::handle_t<T> self, nb::handle other) {
+    return nb::isinstance<T>(other) && to_dict(self).equal(other.attr("to_dict")());
+  }
+  static nb::str repr(nb::handle_t<T> self) {
+    nb::list parts;
+    for (const char* name : names()) parts.append(nb::str("{}={!r}").format(name, self.attr(name)));
+    return nb::str("{}({})").format(self.type().attr("__name__"), nb::str(", ").attr("join")(parts));
+  }
+
+  nb::class_<T> cls_;
+};
+
+}  // namespace pagedcore::bindings

@@ -1,0 +1,81 @@
+#include "pagedcore/sampling.hpp"
+
+#include <nanobind/ndarray.h>
+
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "bindings/records.hpp"
+
+namespace pagedcore::bindings {
+namespace {
+
+using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::span<const float> view(const Logits& logits) { return {logits.data(), logits.size()}; }
+
+void bind_params(nb::module_& m) {
+  using P = SamplingParams;
+  Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.")
+      .field("n", &P::n, "Independent samples.")
+      .field("max_tokens", &P::max_tokens, "Per sample; 0 only scores the prompt.")
+      .field("min_tokens", &P::min_tokens, "Stop tokens are impossible before this many tokens.")
+      .field("temperature", &P::temperature, ">= 0; 0 is greedy.")
+      .field("top_k", &P::top_k, "0 or -1: off.")
+      .field("top_p", &P::top_p, "In (0, 1].")
+      .field("min_p", &P::min_p, "In [0, 1].")
+      .field("repetition_penalty", &P::repetition_penalty, "> 0; over prompt and output.")
+      .field("presence_penalty", &P::presence_penalty, "In [-2, 2]; over output.")
+      .field("frequency_penalty", &P::frequency_penalty, "In [-2, 2]; over output.")
+      .field("logit_bias", &P::logit_bias, "Pairs (token, bias).")
+      .field("banned_tokens", &P::banned_tokens)
+      .field("allowed_tokens", &P::allowed_tokens, "Empty: all.")
+      .field("stop_token_ids", &P::stop_token_ids)
+      .field("logprobs", &P::logprobs, ">= 0: the chosen token's and this many most likely tokens'.")
+      .field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every prompt token but the first.")
+      .field("seed", &P::seed);
+  m.def("validate", &validate, "params"_a, "vocab_size"_a, "Raises InvalidArgument naming the first bad value.");
+}
+
+void bind_logprobs(nb::module_& m) {
+  using T = TokenLogprob;
+  Record<T>(m, "TokenLogprob", "A token's log-probability and rank (1 is the most likely).")
+      .field("token", &T::token)
+      .field("logprob", &T::logprob)
+      .field("rank", &T::rank);
+  using L = PositionLogprobs;
+  Record<L>(m, "PositionLogprobs", "Log-probabilities at one position, before penalties and temperature.")
+      .field("chosen", &L::chosen)
+      .field("top", &L::top, "Most likely first; ties by token id.");
+  m.def(
+      "logprobs_of",
+      [](const Logits& logits, TokenId token, std::int32_t top) { return logprobs_of(view(logits), token, top); },
+      "logits"_a, "token"_a, "top"_a);
+}
+
+void bind_sample(nb::module_& m) {
+  m.def("uniform", &uniform, "seed"_a, "sample"_a, "position"_a,
+        "A counter-based random number in [0, 1): Philox4x32-10.");
+  using O = SampleOutcome;
+  Record<O>(m, "SampleOutcome", "The token drawn from one row of logits.")
+      .field("token", &O::token)
+      .field("stop", &O::stop, "The token is one of stop_token_ids.")
+      .field("logprobs", &O::logprobs, "Filled when the parameters ask for them.");
+  m.def(
+      "sample",
+      [](const Logits& logits, const SamplingParams& params, const std::vector<TokenId>& prompt,
+         const std::vector<TokenId>& output, std::uint32_t sample_index) {
+        return sample(view(logits), {&params, prompt, output, sample_index});
+      },
+      "logits"_a, "params"_a, "prompt"_a, "output"_a = nb::list(), "sample"_a = 0, "Draws one token.");
+}
+
+}  // namespace
+
+void bind_sampling(nb::module_& m) {
+  bind_params(m);
+  bind_logprobs(m);
+  bind_sample(m);
+}
+
+}  // namespace pagedcore::bindings

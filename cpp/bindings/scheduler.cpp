@@ -1,0 +1,119 @@
+#include "pagedcore/scheduler.hpp"
+
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "bindings/names.hpp"
+#include "bindings/records.hpp"
+
+namespace pagedcore::bindings {
+namespace {
+
+void bind_requests(nb::module_& m) {
+  using Config = SchedulerConfig;
+  Record<Config>(m, "SchedulerConfig", "Budgets of one step.")
+      .field("max_batched_tokens", &Config::max_batched_tokens, "Rows of one step.")
+      .field("max_sequences", &Config::max_sequences, "Sequences of one step.")
+      .field("max_context", &Config::max_context, "Tokens of one sequence; 0: no limit but memory.")
+      .field("watermark", &Config::watermark, "Share of the blocks that an admission must leave free.");
+  using Request = SchedulerRequest;
+  Record<Request>(m, "SchedulerRequest", "A request to a bare scheduler.")
+      .field("id", &Request::id)
+      .field("arrival", &Request::arrival, "Seconds on the caller's clock.")
+      .field("prompt", &Request::prompt)
+      .field("num_samples", &Request::num_samples)
+      .field("max_tokens", &Request::max_tokens, "Per sample; 0: only compute the prompt.")
+      .field("salt", &Request::salt, "Different salts never share cached prefixes.")
+      .field("prompt_logprobs", &Request::prompt_logprobs, "Every prompt row is scored.");
+}
+
+void bind_plan(nb::module_& m) {
+  using S = ScheduledSequence;
+  Record<S>(m, "ScheduledSequence", "Rows that one sequence contributes to a step.")
+      .field("request", &S::request)
+      .field("sequence", &S::sequence)
+      .field("first_sample", &S::first_sample)
+      .field("num_samples", &S::num_samples, "> 0: the last row is sampled for this many samples.")
+      .field("first_row", &S::first_row, "In StepPlan.tokens.")
+      .field("num_rows", &S::num_rows)
+      .field("first_position", &S::first_position)
+      .field("num_scored", &S::num_scored, "Rows that predict prompt tokens.")
+      .field("table_offset", &S::table_offset, "In StepPlan.block_tables.")
+      .field("table_size", &S::table_size);
+  using P = StepPlan;
+  Record<P>(m, "StepPlan", "All that an executor needs for one step.")
+      .field("step", &P::step)
+      .field("copies", &P::copies, "To be done first, as one operation.")
+      .field("sequences", &P::sequences)
+      .field("tokens", &P::tokens, "One per row.")
+      .field("block_tables", &P::block_tables, "Concatenated.")
+      .field("preempted", &P::preempted, "Requests preempted while planning.")
+      .python()
+      .def("__bool__", [](const P& self) { return !self.empty(); });
+}
+
+void bind_result(nb::module_& m) {
+  using T = SampledToken;
+  Record<T>(m, "SampledToken", "One token sampled by an executor.")
+      .field("sequence", &T::sequence)
+      .field("sample", &T::sample)
+      .field("token", &T::token)
+      .field("stop", &T::stop, "The token ended the sample.");
+  using R = StepResult;
+  Record<R>(m, "StepResult", "What an executor made of a plan.")
+      .field("step", &R::step)
+      .field("tokens", &R::tokens, "Exactly those the plan asked for, less those of failed requests.")
+      .field("failed", &R::failed, "Requests that cannot go on.");
+  using U = SampleUpdate;
+  Record<U>(m, "SampleUpdate", "What became of one sample in a step.")
+      .field("request", &U::request)
+      .field("sample", &U::sample)
+      .field("token", &U::token, "-1: no token.")
+      .field("finish", &U::finish, kFinishReasons, "'none', 'stop', 'length', 'abort' or 'error'.");
+  using Stats = SchedulerStats;
+  Record<Stats>(m, "SchedulerStats", "Counters since construction, and the queues now.")
+      .field("steps", &Stats::steps)
+      .field("tokens_computed", &Stats::tokens_computed)
+      .field("tokens_sampled", &Stats::tokens_sampled)
+      .field("tokens_recomputed", &Stats::tokens_recomputed)
+      .field("prefix_hit_tokens", &Stats::prefix_hit_tokens)
+      .field("preemptions_recompute", &Stats::preemptions_recompute)
+      .field("forks", &Stats::forks)
+      .field("block_copies", &Stats::block_copies)
+      .field("waiting", &Stats::waiting)
+      .field("running", &Stats::running);
+}
+
+void bind_scheduler_class(nb::module_& m) {
+  nb::class_<Scheduler>(m, "Scheduler", "plan() decides the next step, commit() takes its results in.")
+      .def(nb::init<const SchedulerConfig&, const KvCacheConfig&>(), "config"_a, "cache"_a)
+      .def_prop_ro("config", [](const Scheduler& self) -> SchedulerConfig { return self.config(); })
+      .def_prop_ro("cache", [](Scheduler& self) -> KvCacheManager& { return self.cache(); })
+      .def("submit", &Scheduler::submit, "request"_a)
+      .def("validate", &Scheduler::validate, "request"_a, "The checks of submit() alone.")
+      .def("abort", &Scheduler::abort, "id"_a, "False if the id is unknown.")
+      .def("plan", &Scheduler::plan, "now"_a = 0.0)
+      .def("commit", &Scheduler::commit, "result"_a)
+      .def_prop_ro("has_work", &Scheduler::has_work)
+      .def_prop_ro("stats", &Scheduler::stats)
+      .def(
+          "tokens",
+          [](const Scheduler& self, RequestId id, std::uint32_t sample) {
+            const auto tokens = self.tokens(id, sample);
+            return std::vector<TokenId>(tokens.begin(), tokens.end());
+          },
+          "id"_a, "sample"_a = 0, "Prompt, then output; empty when unknown.")
+      .def("check", &Scheduler::check, "Verifies every invariant; raises Corrupt.")
+      .def("force_preempt", &Scheduler::force_preempt, "id"_a);
+}
+
+}  // namespace
+
+void bind_scheduler(nb::module_& m) {
+  bind_requests(m);
+  bind_plan(m);
+  bind_result(m);
+  bind_scheduler_class(m);
+}
+
+}  // namespace pagedcore::bindings

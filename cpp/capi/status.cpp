@@ -1,0 +1,83 @@
+#include "capi/status.hpp"
+
+#include <exception>
+#include <new>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/version.hpp"
+
+namespace pagedcore::capi {
+namespace {
+
+std::string& last_error() noexcept {
+  thread_local std::string message;
+  return message;
+}
+
+pc_status remember(pc_status status, const char* message) noexcept {
+  try {
+    last_error() = message;
+  } catch (...) {
+    last_error().clear();
+  }
+  return status;
+}
+
+}  // namespace
+
+pc_status status_of_current_exception() noexcept {
+  try {
+    throw;
+  } catch (const InvalidArgument& e) {
+    return remember(PC_INVALID_ARGUMENT, e.what());
+  } catch (const OutOfMemory& e) {
+    return remember(PC_OUT_OF_MEMORY, e.what());
+  } catch (const Unsupported& e) {
+    return remember(PC_UNSUPPORTED, e.what());
+  } catch (const Corrupt& e) {
+    return remember(PC_CORRUPT, e.what());
+  } catch (const Aborted& e) {
+    return remember(PC_ABORTED, e.what());
+  } catch (const Io& e) {
+    return remember(PC_IO, e.what());
+  } catch (const std::bad_alloc&) {
+    return remember(PC_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception& e) {
+    return remember(PC_INTERNAL, e.what());
+  } catch (...) {
+    return remember(PC_INTERNAL, "an exception of unknown type");
+  }
+}
+
+void require(const void* pointer, const char* name) {
+  if (pointer == nullptr) throw InvalidArgument(str("argument '", name, "' is null"));
+}
+
+}  // namespace pagedcore::capi
+
+const char* pc_status_name(pc_status status) noexcept {
+  switch (status) {
+    case PC_OK:
+      return "PC_OK";
+    case PC_INVALID_ARGUMENT:
+      return "PC_INVALID_ARGUMENT";
+    case PC_OUT_OF_MEMORY:
+      return "PC_OUT_OF_MEMORY";
+    case PC_UNSUPPORTED:
+      return "PC_UNSUPPORTED";
+    case PC_CORRUPT:
+      return "PC_CORRUPT";
+    case PC_ABORTED:
+      return "PC_ABORTED";
+    case PC_IO:
+      return "PC_IO";
+    case PC_INTERNAL:
+      return "PC_INTERNAL";
+  }
+  return "unknown pc_status";
+}
+
+const char* pc_last_error(void) noexcept { return pagedcore::capi::last_error().c_str(); }
+
+const char* pc_version(void) noexcept { return pagedcore::version(); }

@@ -1,0 +1,78 @@
+#include "pagedcore/engine.hpp"
+
+#include <mutex>
+#include <utility>
+
+#include "base/text.hpp"
+#include "engine/engine_loop.hpp"
+#include "engine/engine_stats.hpp"
+#include "engine/host_memory.hpp"
+#include "engine/local_executor.hpp"
+#include "engine/memory_plan.hpp"
+
+namespace pagedcore {
+
+Executor::~Executor() = default;
+
+struct Engine::Impl {
+  Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& config)
+      : model_description(description), backend(make_cpu_backend(config.cpu)) {
+    plan = plan_memory(description, config, *backend, available_host_memory());
+    model = std::make_unique<Model>(description, weights, *backend, config.max_batched_tokens, max_logit_rows(config));
+    kv = backend->allocate_kv(model->kv_shape(static_cast<std::int32_t>(config.block_size)), plan.num_blocks);
+    text = str(backend->describe(), "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ",
+               plan.max_context);
+    auto requests = std::make_unique<RequestTable>();
+    auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests);
+    Scheduler scheduler({config.max_batched_tokens, config.max_sequences, plan.max_context, config.watermark},
+                        {plan.num_blocks, config.block_size, config.enable_prefix_caching});
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context}, std::move(scheduler),
+                                        std::move(requests), std::move(executor));
+  }
+
+  void close() noexcept {
+    loop->close();  // only after the thread has ended may its memory go
+    const std::lock_guard lock(closing);
+    kv.reset();
+    model.reset();
+    backend.reset();
+  }
+
+  ModelDescription model_description;
+  MemoryPlan plan;
+  std::string text;
+  std::mutex closing;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<KvStorage> kv;
+  std::unique_ptr<EngineLoop> loop;
+};
+
+Engine::Engine(const ModelDescription& model, const WeightSource& weights, const EngineConfig& config)
+    : impl_(std::make_unique<Impl>(model, weights, config)) {}
+
+Engine::~Engine() {
+  // In a child of fork() there is no thread to join, and locks may be held by threads that do not exist: leak it.
+  if (impl_->loop->fork_guard().in_child()) {
+    static_cast<void>(impl_.release());
+  } else {
+    impl_->close();
+  }
+}
+
+RequestId Engine::submit(EngineRequest request) { return impl_->loop->submit(std::move(request)); }
+void Engine::abort(RequestId id) { impl_->loop->abort(id); }
+std::vector<EngineOutput> Engine::wait(double timeout) { return impl_->loop->wait(timeout); }
+bool Engine::busy() const { return impl_->loop->busy(); }
+std::map<std::string, double> Engine::stats() const { return to_map(impl_->loop->stats()); }
+const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
+const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
+std::string Engine::describe() const { return impl_->text; }
+void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
+void Engine::force_preemption(std::uint32_t period) { impl_->loop->force_preemption(period); }
+
+void Engine::close() noexcept {
+  if (!impl_->loop->fork_guard().in_child()) impl_->close();
+}
+
+}  // namespace pagedcore

@@ -1,0 +1,308 @@
+#include "engine/engine_loop.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <system_error>
+#include <utility>
+#include <variant>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+/// Signals belong to the host program's threads.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() noexcept {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+void check_tokens(const std::vector<TokenId>& prompt, std::int32_t vocab_size) {
+  const auto bad = std::find_if(prompt.begin(), prompt.end(), [&](TokenId t) { return t < 0 || t >= vocab_size; });
+  if (bad != prompt.end()) {
+    throw InvalidArgument(
+        str("prompt token ", bad - prompt.begin(), " is ", *bad, ", but the vocabulary is [0, ", vocab_size, ")"));
+  }
+}
+
+/// How many tokens each sample may have: what was asked for, cut where the context ends.
+std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::uint32_t max_context) {
+  const bool fits = max_tokens == 0 ? prompt <= max_context : prompt < max_context;
+  if (!fits) {
+    throw InvalidArgument(str("a prompt of ", prompt, " tokens leaves no room to generate: a context holds at most ",
+                              max_context, " tokens, prompt and output together; shorten the prompt to ",
+                              max_context - 1, " tokens or fewer, or raise max_context and the KV cache"));
+  }
+  return static_cast<std::uint32_t>(std::min<std::size_t>(max_tokens, max_context - prompt));
+}
+
+}  // namespace
+
+// ---- Any thread.
+
+EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
+                       std::unique_ptr<Executor> executor)
+    : limits_(limits),
+      scheduler_(std::move(scheduler)),
+      requests_(std::move(requests)),
+      executor_(std::move(executor)) {
+  publish();
+  const SignalsBlocked blocked;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& error) {
+    throw OutOfMemory(str("the engine's thread could not be started: ", error.what(),
+                          "; check the limits on threads and memory of this process"));
+  }
+}
+
+EngineLoop::~EngineLoop() { close(); }
+
+RequestId EngineLoop::submit(EngineRequest request) {
+  fork_guard_.check();
+  validate(request.sampling, limits_.vocab_size);
+  check_tokens(request.prompt, limits_.vocab_size);
+  SubmitCommand command;
+  SchedulerRequest& s = command.scheduling;
+  s.max_tokens = output_limit(request.prompt.size(), request.sampling.max_tokens, limits_.max_context);
+  s.num_samples = request.sampling.n;
+  s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
+  s.salt = request.salt;
+  s.prompt = request.prompt;
+  scheduler_.validate(s);
+  command.request = std::move(request);
+  return mailbox_.submit(std::move(command));
+}
+
+void EngineLoop::abort(RequestId id) {
+  fork_guard_.check();
+  mailbox_.post(AbortCommand{id});
+}
+
+std::vector<EngineOutput> EngineLoop::wait(double timeout) {
+  fork_guard_.check();
+  return mailbox_.wait(timeout);
+}
+
+bool EngineLoop::busy() const {
+  fork_guard_.check();
+  return mailbox_.busy();
+}
+
+EngineStats EngineLoop::stats() const {
+  fork_guard_.check();
+  return mailbox_.stats();
+}
+
+void EngineLoop::clear_prefix_cache() {
+  fork_guard_.check();
+  mailbox_.post(ClearPrefixCacheCommand{});
+}
+
+void EngineLoop::force_preemption(std::uint32_t period) {
+  fork_guard_.check();
+  mailbox_.post(ForcePreemptionCommand{period});
+}
+
+void EngineLoop::close() noexcept {
+  if (fork_guard_.in_child()) return;
+  mailbox_.close();
+  const std::lock_guard lock(closing_);  // whoever closes second waits until it is done
+  if (!thread_.joinable()) return;
+  thread_.join();
+  executor_.reset();
+  requests_.reset();
+}
+
+// ---- The engine thread.
+
+void EngineLoop::run() noexcept {
+  try {
+    while (true) {
+      if (!mailbox_.take(commands_, patience())) return;
+      run_commands();
+      if (scheduler_.has_work()) step();
+      publish();
+    }
+  } catch (const std::bad_alloc&) {
+    fail("out of memory");
+  } catch (const std::exception& error) {
+    fail(error.what());
+  } catch (...) {
+    fail("an exception of unknown type");
+  }
+}
+
+/// Nothing to do: sleep until called. Work that could not be planned: look again, ever more rarely, up to 64 ms.
+std::optional<std::chrono::milliseconds> EngineLoop::patience() const noexcept {
+  if (!scheduler_.has_work()) return std::nullopt;
+  return std::chrono::milliseconds(empty_plans_ == 0 ? 0 : 1 << std::min(empty_plans_, 6u));
+}
+
+void EngineLoop::run_commands() {
+  for (; !commands_.empty(); commands_.pop_front()) {
+    std::visit([this](auto& command) { run_command(command); }, commands_.front());
+  }
+}
+
+void EngineLoop::run_command(SubmitCommand& command) {
+  const RequestId id = command.scheduling.id;
+  const std::size_t prompt_tokens = command.scheduling.prompt.size();
+  RequestState& state = requests_->add(id, std::move(command.request));
+  try {
+    scheduler_.submit(std::move(command.scheduling));
+    stats_.prefix_query_tokens += prompt_tokens;
+  } catch (const std::exception& error) {  // it has changed nothing: only this request ends
+    state.error = error.what();
+    end_request(id, FinishReason::error);
+  }
+}
+
+void EngineLoop::run_command(AbortCommand& command) {
+  scheduler_.abort(command.id);
+  end_request(command.id, FinishReason::abort);
+}
+
+void EngineLoop::run_command(ClearPrefixCacheCommand&) { scheduler_.cache().clear_prefix_cache(); }
+
+void EngineLoop::run_command(ForcePreemptionCommand& command) { preemption_period_ = command.period; }
+
+void EngineLoop::step() {
+  const double start = mailbox_.now();
+  if (preemption_period_ > 0 && (steps_ + 1) % preemption_period_ == 0) preempt_latest();
+  const StepPlan plan = scheduler_.plan(start);
+  stats_.plan_seconds += mailbox_.now() - start;
+  if (plan.empty()) {  // not a step: there is nothing to commit
+    ++empty_plans_;
+    return;
+  }
+  empty_plans_ = 0;
+  ++steps_;
+
+  note_scheduled(plan);
+  const StepResult result = executor_->run(plan);
+  take_in(scheduler_.commit(result));
+  for (const RequestId id : result.failed) end_request(id, FinishReason::error);
+  stats_.step_seconds += mailbox_.now() - start;
+}
+
+void EngineLoop::note_scheduled(const StepPlan& plan) {
+  for (const ScheduledSequence& s : plan.sequences) {
+    RequestState* request = requests_->find(s.request);
+    if (request == nullptr || request->scheduled) continue;
+    request->scheduled = true;
+    request->cached_tokens = s.first_position;  // the first rows of a request follow its cached prefix
+  }
+}
+
+/// Of those that gained a token since they were last chosen: otherwise a long prompt would be begun for ever.
+void EngineLoop::preempt_latest() {
+  std::vector<RequestId> ids = requests_->ids();
+  for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
+    RequestState& request = *requests_->find(*id);
+    if (!request.advanced || !scheduler_.force_preempt(*id)) continue;
+    request.advanced = false;
+    return;
+  }
+}
+
+void EngineLoop::take_in(const std::vector<SampleUpdate>& updates) {
+  for (const SampleUpdate& update : updates) {
+    RequestState* request = requests_->find(update.request);
+    if (request == nullptr) continue;
+    SampleState& sample = request->samples.at(update.sample);
+    if (sample.finished) continue;
+    if (update.token >= 0) {
+      sample.output.push_back(update.token);
+      request->advanced = true;
+    }
+    if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
+    if (request->unfinished == 0) requests_->erase(update.request);
+  }
+}
+
+/// Puts the news of one sample among the outputs.
+void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason finish) {
+  SampleState& sample = request.samples[index];
+  EngineOutput& output = outputs_.emplace_back();
+  output.request = request.id;
+  output.sample = index;
+  output.tokens.assign(sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered), sample.output.end());
+  for (std::size_t i = sample.delivered; i < std::min(sample.output.size(), sample.logprobs.size()); ++i) {
+    output.logprobs.push_back(std::move(sample.logprobs[i]));
+  }
+  sample.delivered = sample.output.size();
+  // Kept until the prompt is complete: the first token, or the end.
+  if (index == 0) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
+  output.cached_tokens = request.cached_tokens;
+  output.time = mailbox_.now();
+  if (finish == FinishReason::none) return;
+
+  sample.finished = true;
+  output.finish = finish;
+  if (finish == FinishReason::error) output.error = request.error;
+  if (finish == FinishReason::error || finish == FinishReason::abort) output.prompt_logprobs.clear();  // incomplete
+  output.last = --request.unfinished == 0;
+  if (output.last) count_finish(finish);
+}
+
+/// Ends every sample that has not ended. Unknown ids are ignored.
+void EngineLoop::end_request(RequestId id, FinishReason finish) {
+  RequestState* request = requests_->find(id);
+  if (request == nullptr) return;
+  for (std::uint32_t i = 0; i < request->samples.size(); ++i) {
+    if (!request->samples[i].finished) report(*request, i, finish);
+  }
+  requests_->erase(id);
+}
+
+void EngineLoop::count_finish(FinishReason finish) noexcept {
+  if (finish == FinishReason::abort) {
+    ++stats_.requests_aborted;
+  } else if (finish == FinishReason::error) {
+    ++stats_.requests_failed;
+  } else {
+    ++stats_.requests_finished;
+  }
+}
+
+void EngineLoop::publish() {
+  stats_.scheduler = scheduler_.stats();
+  stats_.blocks = scheduler_.cache().counts();
+  mailbox_.publish(outputs_, stats_);
+}
+
+void EngineLoop::fail(const char* reason) noexcept {
+  try {
+    for (const Command& command : commands_) {
+      const auto* submit = std::get_if<SubmitCommand>(&command);
+      if (submit != nullptr && requests_->find(submit->scheduling.id) == nullptr) {
+        requests_->add(submit->scheduling.id, submit->request);
+      }
+    }
+    for (const RequestId id : requests_->ids()) {
+      requests_->find(id)->error = str("the engine has failed: ", reason);
+      end_request(id, FinishReason::error);
+    }
+    mailbox_.poison(reason, std::move(outputs_));
+  } catch (...) {
+    mailbox_.poison({}, {});  // not even memory for the reason; every later call says that the engine has failed
+  }
+}
+
+}  // namespace pagedcore

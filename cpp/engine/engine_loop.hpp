@@ -1,0 +1,90 @@
+// The engine without a model: a thread that plans, runs and commits steps, between a mailbox and an executor.
+//
+// Engine puts a LocalExecutor into it; tests put in what they like.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/fork_guard.hpp"
+#include "engine/mailbox.hpp"
+#include "engine/request_table.hpp"
+#include "pagedcore/engine.hpp"
+
+namespace pagedcore {
+
+/// What a request is checked against before it is accepted.
+struct RequestLimits {
+  std::int32_t vocab_size = 0;
+  std::uint32_t max_context = 0;
+};
+
+class EngineLoop {
+ public:
+  /// Starts the thread, with all signals blocked. Throws OutOfMemory when there is none to be had. `requests` is the
+  /// table that the executor reads.
+  EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
+             std::unique_ptr<Executor> executor);
+  /// close(). Not to be called in a child of fork(): leak the object there.
+  ~EngineLoop();
+  EngineLoop(const EngineLoop&) = delete;
+  EngineLoop& operator=(const EngineLoop&) = delete;
+
+  // As in Engine.
+  RequestId submit(EngineRequest request);
+  void abort(RequestId id);
+  std::vector<EngineOutput> wait(double timeout);
+  bool busy() const;
+  EngineStats stats() const;
+  void clear_prefix_cache();
+  void force_preemption(std::uint32_t period);
+  /// When it returns the thread has ended, and the executor and the table have been destroyed.
+  void close() noexcept;
+  const ForkGuard& fork_guard() const noexcept { return fork_guard_; }
+
+ private:
+  // Everything below runs on the engine thread.
+  void run() noexcept;
+  std::optional<std::chrono::milliseconds> patience() const noexcept;
+  void run_commands();
+  void run_command(SubmitCommand& command);
+  void run_command(AbortCommand& command);
+  void run_command(ClearPrefixCacheCommand& command);
+  void run_command(ForcePreemptionCommand& command);
+  void step();
+  void note_scheduled(const StepPlan& plan);
+  void preempt_latest();
+  void take_in(const std::vector<SampleUpdate>& updates);
+  void report(RequestState& request, std::uint32_t sample, FinishReason finish);
+  void end_request(RequestId id, FinishReason finish);
+  void count_finish(FinishReason finish) noexcept;
+  void publish();
+  void fail(const char* reason) noexcept;
+
+  const RequestLimits limits_;
+  const ForkGuard fork_guard_;
+  Mailbox mailbox_;
+
+  // Touched by the engine thread only while it runs; but submit() calls Scheduler::validate, which reads constants.
+  Scheduler scheduler_;
+  std::unique_ptr<RequestTable> requests_;
+  std::unique_ptr<Executor> executor_;
+  std::deque<Command> commands_;       // taken from the mailbox, not yet run
+  std::vector<EngineOutput> outputs_;  // not yet published
+  EngineStats stats_;
+  std::uint32_t preemption_period_ = 0;
+  std::uint64_t steps_ = 0;
+  std::uint32_t empty_plans_ = 0;  // in a row
+
+  std::mutex closing_;
+  std::thread thread_;
+};
+
+}  // namespace pagedcore

@@ -1,0 +1,13 @@
+// How much memory this process may still take: what the machine has available, within the limits of its control groups.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace pagedcore {
+
+/// Bytes. The largest value of the type when nothing can be learnt. `root` is put before every path that is read
+/// (/proc/meminfo, /proc/self/cgroup, /sys/fs/cgroup/...), for tests.
+std::size_t available_host_memory(const std::string& root = {});
+
+}  // namespace pagedcore

@@ -1,0 +1,95 @@
+#include "engine/memory_plan.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/text.hpp"
+#include "engine/host_memory.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
+constexpr std::uint32_t kMaxBlocks = 0xfffffffeu;  // the largest id is kNoBlock
+
+void check(const EngineConfig& c) {
+  const auto require = [](bool ok, const char* name, auto value, const char* limits) {
+    if (!ok) throw InvalidArgument(str("engine configuration ", name, " = ", value, " is out of range: ", limits));
+  };
+  require(c.block_size >= 1 && c.block_size <= 65536, "block_size", c.block_size, "it must lie in [1, 65536] tokens");
+  require(c.max_batched_tokens >= 1 && c.max_batched_tokens <= 1u << 20, "max_batched_tokens", c.max_batched_tokens,
+          "it must lie in [1, 1048576]");
+  require(c.max_sequences >= 1 && c.max_sequences <= 1u << 20, "max_sequences", c.max_sequences,
+          "it must lie in [1, 1048576]");
+  require(c.num_blocks <= kMaxBlocks, "num_blocks", c.num_blocks, "it must be below 2^32 - 1");
+  require(c.watermark >= 0.0 && c.watermark < 1.0, "watermark", c.watermark,
+          "it is the share of blocks kept free and must lie in [0, 1)");
+}
+
+/// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available.
+std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, std::size_t block_bytes,
+                                std::size_t available) {
+  const std::uint64_t blocks = std::uint64_t{c.max_sequences} * ((context + c.block_size - 1) / c.block_size);
+  const std::size_t limit = std::min(kDefaultCacheLimit, available / 2);
+  return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
+}
+
+}  // namespace
+
+std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
+  return std::min<std::uint32_t>(64, config.max_batched_tokens);  // enough to stream the head's weights efficiently
+}
+
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,
+                       std::size_t available) {
+  model.validate();
+  check(config);
+  const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
+  if (model_context > 0 && config.max_context > model_context) {
+    throw InvalidArgument(str("engine configuration max_context = ", config.max_context, " exceeds the ", model_context,
+                              " positions that the model was made for; use at most ", model_context));
+  }
+  const ModelMemory memory = plan_model_memory(model, backend, static_cast<std::int32_t>(config.block_size),
+                                               config.max_batched_tokens, max_logit_rows(config));
+  MemoryPlan plan;
+  plan.weights = memory.weights;
+  plan.activations = memory.activations;
+  plan.kv_block = memory.kv_block;
+  plan.block_size = config.block_size;
+
+  const std::uint64_t context = config.max_context > 0 ? config.max_context
+                                : model_context > 0    ? model_context
+                                                       : std::numeric_limits<std::uint32_t>::max();
+  plan.num_blocks = config.num_blocks;
+  if (config.num_blocks == 0) {
+    const std::size_t budget = config.kv_cache_bytes > 0
+                                   ? config.kv_cache_bytes
+                                   : default_cache_bytes(config, context, memory.kv_block, available);
+    plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
+    if (plan.num_blocks == 0) {
+      throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.block_size,
+                                " tokens takes ", memory.kv_block, " bytes; set kv_cache_bytes to at least ",
+                                memory.kv_block, " or use a smaller block_size"));
+    }
+  }
+  // No sequence can be longer than all blocks together.
+  plan.max_context = static_cast<std::uint32_t>(std::min(context, plan.kv_tokens()));
+  if (plan.max_context < 2) {
+    throw InvalidArgument(str("a context of ", plan.max_context,
+                              " token(s) cannot hold one prompt token and one "
+                              "generated token: max_context is ",
+                              context, " and the KV cache holds ", plan.num_blocks, " x ", plan.block_size,
+                              " tokens; raise whichever is below 2"));
+  }
+  return plan;
+}
+
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config) {
+  CpuOptions options = config.cpu;
+  options.threads = 1;  // the plan depends on the instruction set and the compute type only
+  const auto backend = make_cpu_backend(options);
+  return plan_memory(model, config, *backend, available_host_memory());
+}
+
+}  // namespace pagedcore

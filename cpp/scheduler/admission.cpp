@@ -1,0 +1,110 @@
+// Who may come in: the check of a submission, and the admission of waiting requests.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "scheduler/state.hpp"
+
+namespace pagedcore {
+
+using sched::Request;
+using sched::Sample;
+
+namespace {
+constexpr std::uint32_t kMaxSamples = 65536;
+}
+
+/// A request that passes can always finish when it is alone: full prompt blocks are shared by its samples, everything
+/// behind them is each sample's own. That holds with copy-on-write too: a shared, partly filled block is counted once
+/// for every sample that may come to own a copy of it.
+void Scheduler::Impl::validate(const SchedulerRequest& request) const {
+  const auto name = [&] { return str("request ", raw(request.id), ": "); };
+  if (request.prompt.empty()) throw InvalidArgument(name() + "the prompt is empty; it needs one token at least");
+  if (const auto bad = std::ranges::find_if(request.prompt, [](TokenId token) { return token < 0; });
+      bad != request.prompt.end()) {
+    throw InvalidArgument(name() + str("token ", *bad, " at position ", bad - request.prompt.begin(),
+                                       " of the prompt is negative; tokens are in [0, vocabulary)"));
+  }
+  if (request.num_samples == 0 || request.num_samples > kMaxSamples) {
+    throw InvalidArgument(name() +
+                          str("num_samples is ", request.num_samples, "; it must be in [1, ", kMaxSamples, "]"));
+  }
+  if (std::isnan(request.arrival)) throw InvalidArgument(name() + "arrival is not a number; use seconds on one clock");
+
+  const std::uint64_t prompt = request.prompt.size();
+  const std::uint64_t context = prompt + request.max_tokens;
+  const std::uint64_t limit = config.max_context != 0 ? config.max_context : std::numeric_limits<std::uint32_t>::max();
+  if (context > limit) {
+    throw InvalidArgument(name() +
+                          str("a prompt of ", prompt, " tokens and max_tokens = ", request.max_tokens, " make ",
+                              context, ", but a sequence has at most ", limit, " (max_context); ",
+                              prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
+                              "shorten the prompt"));
+  }
+  const std::uint64_t block_size = cache_config.block_size;
+  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
+  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
+  const std::uint64_t shared = one_row ? blocks_for(prompt) : prompt / block_size;
+  const std::uint64_t own = one_row ? 0 : blocks_for(context - 1) - shared;
+  const std::uint64_t needed = shared + own * request.num_samples;
+  if (needed > cache_config.num_blocks) {
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", request.num_samples, " x ",
+                                       request.max_tokens, " generated ones need ", shared, " shared + ",
+                                       request.num_samples, " x ", own, " = ", needed, " KV blocks of ", block_size,
+                                       " tokens, but the cache has ", cache_config.num_blocks,
+                                       "; lower max_tokens or num_samples, shorten the prompt, or enlarge the cache"));
+  }
+}
+
+/// Blocks that a started sample with `has` blocks still needs for the tokens it knows and the next one.
+std::uint64_t Scheduler::Impl::blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const {
+  const std::uint64_t wanted = std::min(std::uint64_t{request.size(sample)} + 1, std::uint64_t{request.max_length()});
+  const std::uint32_t blocks = cache.blocks_for(wanted);
+  return blocks > has ? blocks - has : 0;
+}
+
+/// Blocks that a request still needs once its leader has `has`: the leader's rest, and for every other sample all that
+/// is not shared. A group that fitted with sharing fits again.
+std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::uint32_t leader,
+                                                  std::uint32_t has) const {
+  std::uint64_t blocks = blocks_promised(request, request.samples[leader], has);
+  if (request.max_tokens <= 1) return blocks;
+  const std::uint32_t shared = request.prompt_size / cache_config.block_size;
+  for (const Sample& sample : request.samples) {
+    if (!sample.is_finished() && &sample != &request.samples[leader]) {
+      blocks += blocks_promised(request, sample, shared);
+    }
+  }
+  return blocks;
+}
+
+/// First come, first served, and nobody is skipped. The whole prompt must fit, not only its first chunk, above what
+/// running requests were promised and above the watermark; else prompts that were let in together would preempt each
+/// other for ever. With nothing running the head of the queue always comes in: it fits alone.
+void Scheduler::Impl::admit() {
+  bool alone = running.empty();
+  for (Request* request = waiting.front(); request != nullptr && !draft.is_full(); request = request->next) {
+    if (!alone && draft.running_samples + request->unfinished > config.max_sequences) return;
+    const std::uint32_t leader = request->leader();
+    const Sample& sample = request->samples[leader];
+    const std::uint32_t size = request->size(sample);
+    PrefixMatch match;
+    // The last token's row is needed for sampling, and all prompt rows for their logprobs.
+    if (!request->scores) match = cache.match_prefix(sample.tokens, request->salt, size - 1);
+    const std::uint32_t first = match.num_tokens;
+    const std::uint32_t rows = std::min(size - first, draft.rows_left);
+    if (!draft.scratch->create(match, first + rows)) return;
+    const std::uint64_t later = blocks_after_start(*request, leader, cache.blocks_for(first + rows));
+    if (!alone && draft.scratch->available() < draft.promised + later + watermark_blocks) return;
+    const SequenceId sequence{next_sequence + draft.admissions.size()};
+    draft.admissions.push_back({request, draft.work.size(), std::move(match)});
+    add_work(*request, leader, sequence, first, rows);
+    draft.promised += later;
+    draft.running_samples += request->unfinished;
+    alone = false;
+  }
+}
+
+}  // namespace pagedcore

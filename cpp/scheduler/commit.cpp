@@ -1,0 +1,198 @@
+// Scheduler::commit(): check the result, gather all memory and fork, then take everything in. Only the first two can
+// fail, and neither changes anything.
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "scheduler/state.hpp"
+
+namespace pagedcore {
+
+using sched::Request;
+using sched::Sample;
+using sched::Work;
+
+std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
+  if (raw(outstanding) == 0 || result.step != outstanding) {
+    throw InvalidArgument(str("the result of step ", raw(result.step), " is committed, but ",
+                              raw(outstanding) == 0 ? str("no step is outstanding; plan() one first")
+                                                    : str("step ", raw(outstanding), " is outstanding")));
+  }
+  collect(result);
+  std::vector<SampleUpdate> updates;
+  forks.clear();
+  try {
+    prepare_samples(updates);
+    for (std::size_t i = 0; i < in_flight.size(); ++i) {
+      if (in_flight[i].request != nullptr && !failed[i]) prepare_forks(in_flight[i]);
+    }
+  } catch (...) {
+    for (const Fork& fork : forks) cache.free(fork.sequence, StepId{0});  // the parent still holds every block
+    throw;
+  }
+
+  cache.complete(outstanding);
+  ++stats.steps;
+  for (const Fork& fork : forks) {
+    Sample& sample = fork.request->samples[fork.sample];
+    sample.sequence = fork.sequence;
+    sample.computed = fork.request->prompt_size;
+    sample.computed_before = std::max(sample.computed_before, sample.computed);
+    sample.started = true;
+    --fork.request->unstarted;
+  }
+  next_sequence += forks.size();
+  stats.forks += forks.size();
+  for (std::size_t i = 0; i < in_flight.size(); ++i) {
+    stats.tokens_computed += in_flight[i].rows;
+    Request* request = in_flight[i].request;
+    if (request == nullptr) continue;
+    if (failed[i]) {
+      for (std::uint32_t k = 0; k < request->samples.size(); ++k) {
+        if (request->samples[k].is_finished()) continue;
+        updates.push_back({.request = request->id, .sample = k, .finish = FinishReason::error});
+      }
+      remove(*request);
+    } else {
+      take_in(in_flight[i], updates);
+    }
+  }
+  in_flight.clear();
+  outstanding = StepId{0};
+  for (Request *request = running.front(), *next = nullptr; request != nullptr; request = next) {
+    next = request->next;
+    if (!request->preempt_after_commit) continue;
+    forced.push_back(request->id);  // force_preempt() made room
+    preempt(*request);
+  }
+  return updates;
+}
+
+/// Sorts the result's tokens and failures to the work they belong to.
+void Scheduler::Impl::collect(const StepResult& result) {
+  const std::size_t count = in_flight.empty() ? 0 : in_flight.back().first_draw + in_flight.back().num_samples;
+  draws.assign(count, {});
+  drawn.assign(count, 0);
+  failed.assign(in_flight.size(), 0);
+  for (const RequestId id : result.failed) {
+    for (std::size_t i = 0; i < in_flight.size(); ++i) {
+      if (in_flight[i].request != nullptr && in_flight[i].request->id == id) failed[i] = 1;
+    }
+  }
+  const auto bad = [&](const SampledToken& token, const char* why) {
+    return InvalidArgument(str("step ", raw(outstanding), ", sequence ", raw(token.sequence), ", sample ", token.sample,
+                               ", token ", token.token, ": ", why));
+  };
+  std::size_t at = 0;  // results mostly come in the order of the plan
+  for (const SampledToken& token : result.tokens) {
+    for (std::size_t tried = 0; in_flight[at].sequence != token.sequence; ++tried) {
+      if (tried == in_flight.size()) throw bad(token, "the sequence is not in the plan");
+      at = at + 1 < in_flight.size() ? at + 1 : 0;
+    }
+    const Work& work = in_flight[at];
+    if (work.request == nullptr || failed[at]) continue;
+    const std::uint32_t offset = token.sample - work.sample;
+    if (token.sample < work.sample || offset >= work.num_samples) throw bad(token, "the plan does not sample this one");
+    if (token.token < 0) throw bad(token, "a token is never negative");
+    const std::size_t slot = work.first_draw + offset;
+    if (drawn[slot]) throw bad(token, "the sample comes twice");
+    drawn[slot] = 1;
+    draws[slot] = {token.token, token.stop};
+  }
+  for (std::size_t i = 0; i < in_flight.size(); ++i) {
+    const Work& work = in_flight[i];
+    if (work.request == nullptr || failed[i]) continue;
+    for (std::uint32_t k = 0; k < work.num_samples; ++k) {
+      if (!drawn[work.first_draw + k]) throw bad({work.sequence, work.sample + k, -1}, "the token is missing");
+    }
+  }
+}
+
+/// Room for every token and update to come.
+void Scheduler::Impl::prepare_samples(std::vector<SampleUpdate>& updates) {
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < in_flight.size(); ++i) {
+    const Work& work = in_flight[i];
+    if (work.request == nullptr) continue;
+    Request& request = *work.request;
+    count += failed[i] || request.max_tokens == 0 ? request.samples.size() : work.num_samples;
+    for (std::uint32_t k = work.sample; k < work.sample + work.num_samples; ++k) {
+      std::vector<TokenId>& tokens = request.samples[k].tokens;
+      const std::size_t size = std::max<std::size_t>(tokens.size(), request.prompt_size);
+      if (tokens.capacity() < size + 1) tokens.reserve(size + std::max<std::size_t>(size / 2, 16));
+      if (tokens.empty()) {
+        const auto prompt = request.samples[0].tokens.begin();
+        tokens.assign(prompt, prompt + request.prompt_size);
+      }
+    }
+  }
+  updates.reserve(count);
+}
+
+/// Once the leader has the whole prompt, every other sample starts from it, sharing all prompt blocks: after the first
+/// sampling, and likewise after a preemption, when each then recomputes what it had generated.
+void Scheduler::Impl::prepare_forks(const Work& work) {
+  Request& request = *work.request;
+  if (request.unstarted == 0 || work.end() < request.prompt_size || request.max_tokens <= 1) return;
+  for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
+    const Sample& sample = request.samples[k];
+    if (sample.started || sample.is_finished()) continue;
+    if (!request.sampled && draws[work.first_draw + k].stop) continue;  // ends with its first token
+    const SequenceId child{next_sequence + forks.size()};
+    forks.push_back({&request, k, child});
+    try {
+      cache.fork(work.sequence, child, request.prompt_size);
+    } catch (...) {
+      forks.pop_back();
+      throw;
+    }
+  }
+}
+
+void Scheduler::Impl::finish_sample(Request& request, std::uint32_t index, FinishReason reason) noexcept {
+  Sample& sample = request.samples[index];
+  sample.finish = reason;
+  --request.unfinished;
+  if (sample.started) {
+    cache.free(sample.sequence, request.last_step);
+    sample.started = false;
+  } else {
+    --request.unstarted;
+  }
+}
+
+/// The work's rows are computed, its samples drawn.
+void Scheduler::Impl::take_in(const Work& work, std::vector<SampleUpdate>& updates) {
+  Request& request = *work.request;
+  Sample& sequence = request.samples[work.sample];
+  sequence.computed = work.end();
+  if (sequence.computed_before > work.first) {
+    stats.tokens_recomputed += std::min(sequence.computed_before, work.end()) - work.first;
+  }
+  sequence.computed_before = std::max(sequence.computed_before, work.end());
+  cache.publish(work.sequence, sequence.tokens, sequence.computed);
+  if (work.end() >= request.prompt_size) request.scores = false;
+
+  if (request.max_tokens == 0 && work.end() == request.prompt_size) {
+    for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
+      finish_sample(request, k, FinishReason::length);
+      updates.push_back({.request = request.id, .sample = k, .finish = FinishReason::length});
+    }
+  }
+  for (std::uint32_t k = 0; k < work.num_samples; ++k) {
+    const Draw& draw = draws[work.first_draw + k];
+    Sample& sample = request.samples[work.sample + k];
+    sample.tokens.push_back(draw.token);
+    const bool is_last = sample.tokens.size() == std::size_t{request.prompt_size} + request.max_tokens;
+    const FinishReason finish = draw.stop ? FinishReason::stop  //
+                                : is_last ? FinishReason::length
+                                          : FinishReason::none;
+    updates.push_back({request.id, work.sample + k, draw.token, finish});
+    if (finish != FinishReason::none) finish_sample(request, work.sample + k, finish);
+  }
+  stats.tokens_sampled += work.num_samples;
+  request.sampled = request.sampled || work.num_samples > 0;
+  if (request.unfinished == 0) remove(request);
+}
+
+}  // namespace pagedcore

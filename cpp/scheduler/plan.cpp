@@ -1,0 +1,175 @@
+// Scheduler::plan(): decide on scratch, gather all memory that will be needed, then apply. Only the first two can fail,
+// and neither changes anything.
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "scheduler/state.hpp"
+
+namespace pagedcore {
+
+using sched::Admission;
+using sched::Request;
+using sched::Sample;
+using sched::Work;
+
+StepPlan Scheduler::Impl::plan() {
+  if (raw(outstanding) != 0) {
+    throw InvalidArgument(str("step ", raw(outstanding), " is outstanding; commit() its result before planning again"));
+  }
+  try {
+    decide();
+    StepPlan plan = draw_up();
+    in_flight.reserve(draft.work.size());
+    prepare_cache();
+    apply(plan);
+    draft.clear();
+    return plan;
+  } catch (...) {
+    draft.clear();
+    throw;
+  }
+}
+
+void Scheduler::Impl::decide() {
+  draft.scratch.emplace(cache.scratch());
+  draft.rows_left = config.max_batched_tokens;
+  draft.sequences_left = config.max_sequences;
+  draft.promised = 0;
+  draft.running_samples = 0;
+  for (Request* request = running.front(); request != nullptr && !request->evicted; request = request->next) {
+    continue_running(*request);
+    if (draft.is_full()) return;
+  }
+  if (draft.victims.empty()) admit();
+}
+
+/// Every started sample computes what budgets allow of the tokens it lacks. When blocks are short, later requests go;
+/// when there are none, this one goes.
+void Scheduler::Impl::continue_running(Request& request) {
+  const std::size_t before = draft.work.size();
+  const std::uint32_t shared = request.prompt_size / cache_config.block_size;
+  for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
+    const Sample& sample = request.samples[i];
+    if (sample.is_finished()) continue;
+    if (!sample.started) {
+      if (request.max_tokens > 1) draft.promised += blocks_promised(request, sample, shared);
+      continue;
+    }
+    if (draft.is_full()) return;
+    const std::uint32_t rows = std::min(request.size(sample) - sample.computed, draft.rows_left);
+    while (!draft.scratch->append(sample.sequence, sample.computed + rows)) {
+      if (make_room(request)) continue;
+      draft.work.resize(before);
+      return;
+    }
+    add_work(request, i, sample.sequence, sample.computed, rows);
+    draft.promised += blocks_promised(request, sample, cache.blocks_for(sample.computed + rows));
+  }
+  draft.running_samples += request.unfinished;
+}
+
+/// Only the first unsampled position is ever sampled, and the first of all once for every sample.
+void Scheduler::Impl::add_work(Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
+                               std::uint32_t rows) {
+  const bool samples = request.max_tokens > 0 && first + rows == request.size(request.samples[sample]);
+  const std::uint32_t count = request.sampled ? 1 : static_cast<std::uint32_t>(request.samples.size());
+  draft.work.push_back({.request = &request,
+                        .sample = sample,
+                        .sequence = sequence,
+                        .first = first,
+                        .rows = rows,
+                        .num_samples = samples ? count : 0});
+  draft.rows_left -= rows;
+  --draft.sequences_left;
+}
+
+/// The plan as the executor will see it, less the block tables, but with room for them.
+StepPlan Scheduler::Impl::draw_up() const {
+  StepPlan plan;
+  std::size_t rows = 0, blocks = 0;
+  for (const Work& work : draft.work) {
+    rows += work.rows;
+    blocks += cache.blocks_for(work.end());
+  }
+  plan.copies.reserve(draft.work.size());
+  plan.sequences.reserve(draft.work.size());
+  plan.tokens.reserve(rows);
+  plan.block_tables.reserve(blocks);
+  plan.preempted.reserve(forced.size() + draft.victims.size());
+  plan.preempted = forced;
+  for (const Request* victim : draft.victims) plan.preempted.push_back(victim->id);
+  for (const Work& work : draft.work) {
+    const Request& request = *work.request;
+    const std::uint32_t scorable = request.scores && request.prompt_size - 1 > work.first  //
+                                       ? request.prompt_size - 1 - work.first
+                                       : 0;
+    plan.sequences.push_back({.request = request.id,
+                              .sequence = work.sequence,
+                              .first_sample = work.sample,
+                              .num_samples = work.num_samples,
+                              .first_row = static_cast<std::uint32_t>(plan.tokens.size()),
+                              .num_rows = work.rows,
+                              .first_position = work.first,
+                              .num_scored = std::min(scorable, work.rows)});
+    const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
+    plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
+  }
+  return plan;
+}
+
+/// Sequences for the admitted, which hold what their prefix matches found, and host memory for all tables. A failure
+/// undoes the former.
+void Scheduler::Impl::prepare_cache() {
+  std::size_t created = 0;
+  try {
+    for (const Admission& admission : draft.admissions) {
+      cache.create(draft.work[admission.work].sequence, admission.request->salt, admission.match);
+      ++created;
+    }
+    for (const Work& work : draft.work) cache.reserve(work.sequence, work.end());
+  } catch (...) {
+    for (std::size_t i = 0; i < created; ++i) cache.free(draft.work[draft.admissions[i].work].sequence, StepId{0});
+    throw;
+  }
+}
+
+/// Blocks suffice, since the draft was tried on scratch, and memory is there: nothing below fails.
+void Scheduler::Impl::apply(StepPlan& plan) {
+  forced.clear();
+  for (Request* victim : draft.victims) preempt(*victim);
+  for (const Admission& admission : draft.admissions) {
+    Request& request = *admission.request;
+    const Work& work = draft.work[admission.work];
+    Sample& leader = request.samples[work.sample];
+    leader.sequence = work.sequence;
+    leader.computed = work.first;
+    leader.computed_before = std::max(leader.computed_before, work.first);
+    leader.started = true;
+    --request.unstarted;
+    request.running = true;
+    waiting.erase(request);
+    running.insert(request);
+    stats.prefix_hit_tokens += std::min(work.first, request.prompt_size);
+  }
+  next_sequence += draft.admissions.size();
+  if (draft.work.empty()) return;
+
+  plan.step = outstanding = StepId{next_step++};
+  std::uint32_t draws_planned = 0;
+  for (std::size_t i = 0; i < draft.work.size(); ++i) {
+    Work& work = draft.work[i];
+    work.first_draw = draws_planned;
+    draws_planned += work.num_samples;
+    work.request->last_step = plan.step;
+    cache.append(work.sequence, work.end(), plan.copies);
+    const auto table = cache.block_table(work.sequence);
+    plan.sequences[i].table_offset = static_cast<std::uint32_t>(plan.block_tables.size());
+    plan.sequences[i].table_size = static_cast<std::uint32_t>(table.size());
+    plan.block_tables.insert(plan.block_tables.end(), table.begin(), table.end());
+  }
+  in_flight.assign(draft.work.begin(), draft.work.end());
+  stats.block_copies += plan.copies.size();
+}
+
+}  // namespace pagedcore

@@ -1,0 +1,442 @@
+"""The native library: what include/pagedcore/*.hpp documents, under the same names.
+
+A list or dict read from a record's field is a copy: assign the field to change it. Errors are those of
+``pagedcore.errors``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self, dataclass_transform
+
+_Tensor: TypeAlias = tuple[str, tuple[int, ...], memoryview]
+# Contiguous and in host memory: bytes, memoryview, mmap, a numpy array or (by DLPack) a CPU tensor of torch.
+_HostBuffer: TypeAlias = Any
+_Logits: TypeAlias = NDArray[np.float32]
+_Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
+_FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
+
+@dataclass_transform(kw_only_default=True)
+class _Record:
+    """Fields are attributes and keywords of the constructor."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self: ...
+
+def version() -> str:
+    """major.minor.patch of the native library."""
+
+class DTypeInfo:
+    """An element type: block_elements elements occupy block_bytes bytes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def block_elements(self) -> int: ...
+    @property
+    def block_bytes(self) -> int: ...
+
+def dtype_info(dtype: str) -> DTypeInfo:
+    """Raises Unsupported for an unknown name, listing those that are known."""
+
+def bytes_of(dtype: str, count: int) -> int:
+    """Bytes of `count` consecutive elements."""
+
+def to_f32(dtype: str, shape: Sequence[int], buffer: _HostBuffer) -> NDArray[np.float32]:
+    """The tensor as a new float32 numpy array."""
+
+class ModelDescription(_Record):
+    """A decoder-only transformer, complete: the forward pass asks nothing else."""
+
+    architecture: str = ...
+    vocab_size: int = ...
+    hidden_size: int = ...
+    intermediate_size: int = ...
+    num_layers: int = ...
+    num_heads: int = ...
+    num_kv_heads: int = ...
+    head_dim: int = ...
+    max_context: int = ...  # Positions the model was made for.
+    norm: Literal["rms", "layer"] = ...
+    norm_eps: float = ...
+    norm_weight_offset: float = ...
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = ...
+    gated_mlp: bool = ...
+    tied_embeddings: bool = ...
+    qk_norm: bool = ...
+    embedding_scale: float = ...
+    attention_scale: float = ...  # 0: 1 / sqrt(head_dim).
+    attention_softcap: float = ...
+    logit_scale: float = ...
+    logit_softcap: float = ...
+    rope_inv_freq: list[float] = ...  # Scaling already applied; empty: no rotation.
+    rope_magnitude: float = ...
+    windows: list[int] = ...  # Per layer, 0: full attention; empty: full everywhere.
+    def validate(self) -> None:
+        """Raises InvalidArgument naming the first field that contradicts the rest."""
+    def to_text(self) -> dict[str, str]: ...
+    @staticmethod
+    def from_text(text: Mapping[str, str]) -> ModelDescription: ...
+
+class WeightMap:
+    """Weights in host memory, by canonical name; keeps their buffers alive."""
+
+    def __init__(self) -> None: ...
+    def add(
+        self,
+        name: str,
+        dtype: str,
+        shape: Sequence[int],
+        buffer: _HostBuffer,
+    ) -> None: ...
+    def names(self) -> list[str]: ...
+    def tensor(self, name: str) -> _Tensor:
+        """(dtype, shape, memoryview)."""
+    def __contains__(self, arg: str, /) -> bool: ...
+    def __len__(self) -> int: ...
+
+class ModelFile:
+    """A model container or a plain safetensors file, opened by mmap."""
+
+    def __init__(self, path: str) -> None: ...
+    def names(self) -> list[str]: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    def description(self) -> ModelDescription:
+        """Raises Corrupt for a plain safetensors file."""
+    def tensor(self, name: str) -> _Tensor:
+        """(dtype, shape, memoryview); the view keeps the file open."""
+    def __contains__(self, arg: str, /) -> bool: ...
+    def __len__(self) -> int: ...
+
+def save_model(path: str, description: ModelDescription, weights: WeightMap, metadata: Mapping[str, str] = {}) -> None:
+    """Writes a container, atomically."""
+
+class SamplingParams(_Record):
+    """How the tokens of a request are chosen. validate() checks the ranges."""
+
+    n: int = ...  # Independent samples.
+    max_tokens: int = ...  # Per sample; 0 only scores the prompt.
+    min_tokens: int = ...  # Stop tokens are impossible before this many tokens.
+    temperature: float = ...  # >= 0; 0 is greedy.
+    top_k: int = ...  # 0 or -1: off.
+    top_p: float = ...  # In (0, 1].
+    min_p: float = ...  # In [0, 1].
+    repetition_penalty: float = ...  # > 0; over prompt and output.
+    presence_penalty: float = ...  # In [-2, 2]; over output.
+    frequency_penalty: float = ...  # In [-2, 2]; over output.
+    logit_bias: list[tuple[int, float]] = ...  # Pairs (token, bias).
+    banned_tokens: list[int] = ...
+    allowed_tokens: list[int] = ...  # Empty: all.
+    stop_token_ids: list[int] = ...
+    logprobs: int = ...  # >= 0: the chosen token's and this many most likely tokens'.
+    prompt_logprobs: int = ...  # Likewise for every prompt token but the first.
+    seed: int = ...
+
+def validate(params: SamplingParams, vocab_size: int) -> None:
+    """Raises InvalidArgument naming the first bad value."""
+
+class TokenLogprob(_Record):
+    """A token's log-probability and rank (1 is the most likely)."""
+
+    token: int = ...
+    logprob: float = ...
+    rank: int = ...
+
+class PositionLogprobs(_Record):
+    """Log-probabilities at one position, before penalties and temperature."""
+
+    chosen: TokenLogprob = ...
+    top: list[TokenLogprob] = ...  # Most likely first; ties by token id.
+
+def logprobs_of(
+    logits: _Logits,
+    token: int,
+    top: int,
+) -> PositionLogprobs: ...
+def uniform(seed: int, sample: int, position: int) -> float:
+    """A counter-based random number in [0, 1): Philox4x32-10."""
+
+class SampleOutcome(_Record):
+    """The token drawn from one row of logits."""
+
+    token: int = ...
+    stop: bool = ...  # The token is one of stop_token_ids.
+    logprobs: PositionLogprobs = ...  # Filled when the parameters ask for them.
+
+def sample(
+    logits: _Logits,
+    params: SamplingParams,
+    prompt: Sequence[int],
+    output: Sequence[int] = [],
+    sample: int = 0,
+) -> SampleOutcome:
+    """Draws one token."""
+
+class KvCacheConfig(_Record):
+    """Sizes of a block pool."""
+
+    num_blocks: int = ...
+    block_size: int = ...  # Tokens per block.
+    enable_prefix_caching: bool = ...
+
+class KvCacheCounts(_Record):
+    """Where every block is: free + cached + in_flight + used == total."""
+
+    total: int = ...
+    free: int = ...  # Holds nothing of use.
+    cached: int = ...  # Referenced by no sequence, kept for prefix hits.
+    in_flight: int = ...  # Freed, but a step that may read it has not completed.
+    used: int = ...  # Referenced by one or more sequences.
+    shared: int = ...  # Of the used: referenced by more than one.
+
+class BlockCopy(_Record):
+    """Copy the first num_tokens slots of every layer from block src to block dst."""
+
+    src: int = ...
+    dst: int = ...
+    num_tokens: int = ...
+
+class PrefixMatch:
+    """A cached prefix. Valid until the manager next changes."""
+
+    @property
+    def blocks(self) -> list[int]: ...
+    @property
+    def num_tokens(self) -> int: ...
+
+class KvScratch:
+    """What would be available after some appends, forks and frees."""
+
+    @property
+    def available(self) -> int: ...
+    def append(self, seq: int, length: int) -> bool:
+        """Takes the blocks, or returns False."""
+    def create(self, match: PrefixMatch, length: int) -> bool: ...
+    def fork(self, parent: int, num_tokens: int, length: int) -> bool: ...
+    def free(self, seq: int, last_reader: int = 0) -> None: ...
+
+class KvCacheManager:
+    """Block tables over a pool of blocks. One thread at a time."""
+
+    def __init__(self, config: KvCacheConfig) -> None: ...
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295) -> PrefixMatch:
+        """The longest cached prefix in whole blocks."""
+    def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
+        """A new sequence that starts with the matched blocks."""
+    def append(self, seq: int, length: int) -> list[BlockCopy]:
+        """Makes the slots up to `length` writable; returns the copies to be done first."""
+    def fork(self, parent: int, child: int, num_tokens: int) -> None: ...
+    def publish(self, seq: int, tokens: Sequence[int], num_computed: int) -> None:
+        """Enters full blocks into the prefix cache."""
+    def free(self, seq: int, last_reader: int = 0) -> None: ...
+    def complete(self, step: int) -> None: ...
+    def clear_prefix_cache(self) -> None: ...
+    def __contains__(self, seq: int) -> bool: ...
+    def length(self, seq: int) -> int: ...
+    def block_table(self, seq: int) -> list[int]: ...
+    def references(self, block: int) -> int:
+        """Number of tables that reference a block."""
+    def scratch(self) -> KvScratch: ...
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt naming the first that is broken."""
+
+class SchedulerConfig(_Record):
+    """Budgets of one step."""
+
+    max_batched_tokens: int = ...  # Rows of one step.
+    max_sequences: int = ...  # Sequences of one step.
+    max_context: int = ...  # Tokens of one sequence; 0: no limit but memory.
+    watermark: float = ...  # Share of the blocks that an admission must leave free.
+
+class SchedulerRequest(_Record):
+    """A request to a bare scheduler."""
+
+    id: int = ...
+    arrival: float = ...  # Seconds on the caller's clock.
+    prompt: list[int] = ...
+    num_samples: int = ...
+    max_tokens: int = ...  # Per sample; 0: only compute the prompt.
+    salt: int = ...  # Different salts never share cached prefixes.
+    prompt_logprobs: bool = ...  # Every prompt row is scored.
+
+class ScheduledSequence(_Record):
+    """Rows that one sequence contributes to a step."""
+
+    request: int = ...
+    sequence: int = ...
+    first_sample: int = ...
+    num_samples: int = ...  # > 0: the last row is sampled for this many samples.
+    first_row: int = ...  # In StepPlan.tokens.
+    num_rows: int = ...
+    first_position: int = ...
+    num_scored: int = ...  # Rows that predict prompt tokens.
+    table_offset: int = ...  # In StepPlan.block_tables.
+    table_size: int = ...
+
+class StepPlan(_Record):
+    """All that an executor needs for one step."""
+
+    step: int = ...
+    copies: list[BlockCopy] = ...  # To be done first, as one operation.
+    sequences: list[ScheduledSequence] = ...
+    tokens: list[int] = ...  # One per row.
+    block_tables: list[int] = ...  # Concatenated.
+    preempted: list[int] = ...  # Requests preempted while planning.
+    def __bool__(self) -> bool: ...
+
+class SampledToken(_Record):
+    """One token sampled by an executor."""
+
+    sequence: int = ...
+    sample: int = ...
+    token: int = ...
+    stop: bool = ...  # The token ended the sample.
+
+class StepResult(_Record):
+    """What an executor made of a plan."""
+
+    step: int = ...
+    tokens: list[SampledToken] = ...  # Exactly those the plan asked for, less those of failed requests.
+    failed: list[int] = ...  # Requests that cannot go on.
+
+class SampleUpdate(_Record):
+    """What became of one sample in a step."""
+
+    request: int = ...
+    sample: int = ...
+    token: int = ...  # -1: no token.
+    finish: _FinishReason = ...
+
+class SchedulerStats(_Record):
+    """Counters since construction, and the queues now."""
+
+    steps: int = ...
+    tokens_computed: int = ...
+    tokens_sampled: int = ...
+    tokens_recomputed: int = ...
+    prefix_hit_tokens: int = ...
+    preemptions_recompute: int = ...
+    forks: int = ...
+    block_copies: int = ...
+    waiting: int = ...
+    running: int = ...
+
+class Scheduler:
+    """plan() decides the next step, commit() takes its results in."""
+
+    def __init__(self, config: SchedulerConfig, cache: KvCacheConfig) -> None: ...
+    @property
+    def config(self) -> SchedulerConfig: ...
+    @property
+    def cache(self) -> KvCacheManager: ...
+    def submit(self, request: SchedulerRequest) -> None: ...
+    def validate(self, request: SchedulerRequest) -> None:
+        """The checks of submit() alone."""
+    def abort(self, id: int) -> bool:
+        """False if the id is unknown."""
+    def plan(self, now: float = 0.0) -> StepPlan: ...
+    def commit(self, result: StepResult) -> list[SampleUpdate]: ...
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def stats(self) -> SchedulerStats: ...
+    def tokens(self, id: int, sample: int = 0) -> list[int]:
+        """Prompt, then output; empty when unknown."""
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt."""
+    def force_preempt(self, id: int) -> bool: ...
+
+class CpuOptions(_Record):
+    """How the CPU backend computes."""
+
+    threads: int = ...  # 0: the number of CPUs this process may run on.
+    dtype: Literal["f32", "bf16"] = ...
+    isa: str = ...  # 'auto', or one of cpu_isas().
+
+class EngineConfig(_Record):
+    """Budgets of an engine; zeros choose."""
+
+    block_size: int = ...  # Tokens per block.
+    num_blocks: int = ...  # 0: from kv_cache_bytes.
+    kv_cache_bytes: int = ...  # 0 with num_blocks 0: what the model can use, within limits.
+    max_batched_tokens: int = ...  # Rows of one step.
+    max_sequences: int = ...  # Sequences of one step.
+    max_context: int = ...  # 0: the model's.
+    watermark: float = ...  # Share of the blocks that an admission must leave free.
+    enable_prefix_caching: bool = ...
+    cpu: CpuOptions = ...
+
+def cpu_isas() -> list[str]:
+    """Instruction sets that this CPU can run, best last."""
+
+class MemoryPlan(_Record):
+    """Every byte the engine will hold, by purpose."""
+
+    weights: int = ...
+    activations: int = ...
+    kv_block: int = ...  # Bytes of one block.
+    num_blocks: int = ...
+    block_size: int = ...
+    max_context: int = ...
+    @property
+    def kv_cache(self) -> int:
+        """Bytes of all blocks."""
+    @property
+    def total(self) -> int:
+        """Bytes."""
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that all blocks hold."""
+
+def plan_memory(model: ModelDescription, config: EngineConfig = ...) -> MemoryPlan:
+    """What an engine would allocate; allocates nothing."""
+
+class EngineOutput(_Record):
+    """News of one sample."""
+
+    request: int = ...
+    sample: int = ...
+    tokens: list[int] = ...  # With stream, those since the last news of this sample, else all.
+    logprobs: list[PositionLogprobs] = ...  # One per token, when asked for.
+    prompt_logprobs: list[PositionLogprobs] = ...  # With the first news of sample 0.
+    finish: _FinishReason = ...
+    error: str = ...  # Why, when finish is 'error'.
+    cached_tokens: int = ...  # Prompt tokens taken from the prefix cache.
+    time: float = ...  # Seconds on the engine's steady clock.
+    last: bool = ...  # Nothing more will come for this request.
+
+class Engine:
+    """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
+
+    def __init__(self, model: ModelDescription, weights: WeightMap | ModelFile, config: EngineConfig = ...) -> None: ...
+    def submit(self, prompt: _Tokens, params: SamplingParams = ..., salt: int = 0, stream: bool = False) -> int:
+        """Returns the request's id. Raises InvalidArgument for a request that could never run."""
+    def abort(self, id: int) -> None: ...
+    def wait(self, timeout: float) -> list[EngineOutput]:
+        """All outputs that are ready, waiting at most `timeout` seconds for the first."""
+    @property
+    def busy(self) -> bool:
+        """True while a submitted request has not delivered its last output."""
+    def stats(self) -> dict[str, float]: ...
+    @property
+    def memory_plan(self) -> MemoryPlan: ...
+    @property
+    def model(self) -> ModelDescription: ...
+    def describe(self) -> str: ...
+    def clear_prefix_cache(self) -> None: ...
+    def force_preemption(self, period: int) -> None:
+        """Testing aid: preempt before every period-th step; 0 turns it off."""
+    def close(self) -> None:
+        """Ends all requests, frees all memory."""

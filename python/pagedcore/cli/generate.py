@@ -1,0 +1,129 @@
+"""``pagedcore generate``: prompts in, text out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .common import Formatter, UsageError, add_model_flags, add_sampling_flags, open_llm, print_json, sampling_params
+
+if TYPE_CHECKING:
+    from ..llm import LLM
+    from ..outputs import RequestOutput
+    from ..sampling_params import SamplingParams
+
+__all__ = ["add_to"]
+
+_EPILOG = """\
+examples:
+  pagedcore generate "Once upon a time" --max-tokens 100
+  pagedcore generate --temperature 0 "2 + 2 =" "The sky is"      several prompts run as one batch
+  cat letter.txt | pagedcore generate --stop "Sincerely"
+  pagedcore generate "A name for a cat:" -n 5 --seed 7 --json    one JSON object per prompt
+
+One prompt is printed as it is written by the model. Several are printed when all are done, with
+--json one per line."""
+
+
+def add_to(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "generate",
+        help="continue prompts",
+        description="Continues prompts. Without a prompt it is read from stdin.",
+        epilog=_EPILOG,
+        formatter_class=Formatter,
+    )
+    parser.add_argument("prompt", nargs="*", help="text to continue; none: all of stdin")
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="samples of each prompt")
+    parser.add_argument("--logprobs", type=int, metavar="K", help="with --json: of each token and the K most likely")
+    parser.add_argument("--chat", action="store_true", help="each prompt is a message: use the chat template")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per prompt")
+    add_sampling_flags(parser)
+    add_model_flags(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # The checks that need no model come before it is loaded.
+    if arguments.max_tokens is None:
+        arguments.max_tokens = 256
+    params = sampling_params(arguments, n=arguments.n, logprobs=arguments.logprobs)
+    prompts: list[str] = arguments.prompt or [_from_stdin()]
+    if not all(prompts):
+        raise UsageError("the prompt is empty")
+    with open_llm(arguments) as llm:
+        if arguments.json or len(prompts) * params.n > 1:
+            return _print_all(llm, prompts, params, arguments)
+        return _print_streaming(llm, prompts[0], params, arguments)
+
+
+def _from_stdin() -> str:
+    if sys.stdin.isatty():
+        print("Type the prompt, then Ctrl-D:", file=sys.stderr)
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin is not text in {sys.stdin.encoding}: {error}") from None
+
+
+def _message(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
+
+
+def _print_streaming(llm: LLM, prompt: str, params: SamplingParams, arguments: argparse.Namespace) -> int:
+    stream = llm.stream_chat(_message(prompt), params) if arguments.chat else llm.stream(prompt, params)
+    error = None
+    for news in stream:
+        print(news.outputs[0].text, end="", flush=True)
+        error = news.error
+    print()
+    return _report(error)
+
+
+def _print_all(llm: LLM, prompts: list[str], params: SamplingParams, arguments: argparse.Namespace) -> int:
+    if arguments.chat:
+        outputs = llm.chat([_message(prompt) for prompt in prompts], params)
+    else:
+        outputs = llm.generate(prompts, params)
+    status = 0
+    for prompt, output in zip(prompts, outputs, strict=True):
+        if arguments.json:
+            print_json(_as_dict(prompt, output))
+        else:
+            for sample in output.outputs:
+                print(f"=== {prompt!r}, sample {sample.index}\n{sample.text}")
+        status = max(status, _report(output.error))
+    return status
+
+
+def _as_dict(prompt: str, output: RequestOutput) -> dict[str, Any]:
+    samples = []
+    for sample in output.outputs:
+        values = {
+            "index": sample.index,
+            "text": sample.text,
+            "token_ids": sample.token_ids,
+            "finish_reason": sample.finish_reason,
+            "stop_reason": sample.stop_reason,
+            "error": sample.error,
+        }
+        if sample.logprobs is not None:
+            values["logprobs"] = [
+                {token: entry._asdict() for token, entry in position.items()} for position in sample.logprobs
+            ]
+            values["cumulative_logprob"] = sample.cumulative_logprob
+        samples.append(values)
+    return {
+        "prompt": prompt,
+        "num_prompt_tokens": len(output.prompt_token_ids),
+        "num_cached_tokens": output.num_cached_tokens,
+        "outputs": samples,
+    }
+
+
+def _report(error: str | None) -> int:
+    if error is None:
+        return 0
+    print(f"pagedcore: the request failed: {error}", file=sys.stderr)
+    return 1

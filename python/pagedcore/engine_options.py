@@ -1,0 +1,123 @@
+"""From a model's name and a user's options to a native engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from . import _core
+from .errors import InvalidArgument, Unsupported
+from .memory import MemoryReport, parse_bytes
+
+if TYPE_CHECKING:
+    from .loading import Checkpoint
+    from .tokenizer import Tokenizer
+
+__all__ = ["EngineOptions", "OpenModel"]
+
+_DTYPES: dict[str, Literal["f32", "bf16"]] = {
+    "float32": "f32",
+    "f32": "f32",
+    "fp32": "f32",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """See the constructor of LLM, which has the same keywords."""
+
+    dtype: str = "auto"
+    device: str = "cpu"
+    block_size: int = 16
+    kv_cache_memory: int | str | None = None
+    num_blocks: int | None = None
+    max_batched_tokens: int = 512
+    max_sequences: int = 256
+    max_context: int | None = None
+    enable_prefix_caching: bool = True
+    threads: int | None = None
+    isa: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu":
+            raise Unsupported(f"device={self.device!r}: this build serves 'cpu' only")
+        if self.dtype != "auto" and self.dtype not in _DTYPES:
+            raise InvalidArgument(f"dtype={self.dtype!r} is not one of auto, {', '.join(_DTYPES)}")
+        if self.kv_cache_memory is not None and self.num_blocks is not None:
+            raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
+        for name in ("block_size", "max_batched_tokens", "max_sequences", "num_blocks", "max_context", "threads"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+                raise InvalidArgument(f"{name}={value!r} must be an integer in [1, {2**31 - 1}]")
+
+    def open(self, model: str | os.PathLike[str] | None, *, weights: bool = True) -> OpenModel:
+        """Opens the model's files. Without weights, to plan: reads configuration and metadata only."""
+        from .loading import load_checkpoint, load_description
+
+        if model is None:
+            from .default_model import default_model
+
+            model = default_model()
+        return OpenModel(load_checkpoint(model) if weights else load_description(model), self, os.fspath(model))
+
+    def config(self, compute_dtype: Literal["f32", "bf16"]) -> _core.EngineConfig:
+        size = 0 if self.kv_cache_memory is None else parse_bytes(self.kv_cache_memory)
+        cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype, isa=self.isa)
+        return _core.EngineConfig(
+            block_size=self.block_size,
+            num_blocks=self.num_blocks or 0,
+            kv_cache_bytes=size,
+            max_batched_tokens=self.max_batched_tokens,
+            max_sequences=self.max_sequences,
+            max_context=self.max_context or 0,
+            enable_prefix_caching=self.enable_prefix_caching,
+            cpu=cpu,
+        )
+
+
+class OpenModel:
+    """A checkpoint whose files are mapped. Close it once the engine has packed the weights: the pages of the files are
+    then no longer resident."""
+
+    def __init__(self, checkpoint: Checkpoint, options: EngineOptions, path: str) -> None:
+        self._checkpoint = checkpoint
+        self.path = path
+        self.chat_template = checkpoint.chat_template
+        self.eos_token_ids = tuple(checkpoint.eos_token_ids)
+        self.description = _core.ModelDescription(**checkpoint.description)
+        own_dtype: Literal["f32", "bf16"] = "f32" if checkpoint.source_dtype in ("f32", "f64") else "bf16"
+        self._config = options.config(_DTYPES.get(options.dtype, own_dtype))
+
+    def tokenizer(self, choice: str | os.PathLike[str] | Tokenizer | None) -> Tokenizer | None:
+        """The user's choice, or the checkpoint's; None when it has none."""
+        from .tokenizer import Tokenizer
+
+        if isinstance(choice, Tokenizer):
+            return choice
+        if choice is not None:
+            return Tokenizer.from_path(choice)
+        source = self._checkpoint.tokenizer
+        if source is None:
+            return None
+        if source.metadata is not None:
+            return Tokenizer.from_gguf(source.metadata) if "tokenizer.ggml.model" in source.metadata else None
+        if source.path is None or not (source.path / "tokenizer.json").exists():
+            return None
+        return Tokenizer.from_path(source.path)
+
+    def plan(self) -> MemoryReport:
+        return MemoryReport.from_native(_core.plan_memory(self.description, self._config))
+
+    def engine(self) -> _core.Engine:
+        weights = _core.WeightMap()
+        for name, (dtype, shape, buffer) in self._checkpoint.tensors.items():
+            weights.add(name, dtype, shape, buffer)
+        return _core.Engine(self.description, weights, self._config)
+
+    def close(self) -> None:
+        self._checkpoint.close()

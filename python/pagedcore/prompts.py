@@ -1,0 +1,122 @@
+"""Checks prompts and parameters against the model, and turns them into requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from .errors import InvalidArgument
+from .request import Request, derived_seed
+from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
+
+__all__ = ["Prompt", "PromptReader", "is_single_prompt"]
+
+Prompt = str | Sequence[int]
+
+
+def is_single_prompt(prompts: object) -> bool:
+    """A text, or a non-empty list of integers, rather than a list of prompts."""
+    if isinstance(prompts, str):
+        return True
+    return isinstance(prompts, Sequence) and len(prompts) > 0 and isinstance(prompts[0], int)
+
+
+class PromptReader:
+    def __init__(
+        self,
+        plan: _core.MemoryPlan,
+        description: _core.ModelDescription,
+        tokenizer: Tokenizer | None,
+        eos_token_ids: Sequence[int],
+    ) -> None:
+        self.max_context = plan.max_context or description.max_context
+        self._vocab_size = description.vocab_size
+        # The last token of a sequence needs no KV: nothing attends to it.
+        self._kv_tokens = plan.kv_tokens + 1
+        self._tokenizer = tokenizer
+        self._eos = tuple(eos_token_ids)
+
+    def pair(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[tuple[Prompt, SamplingParams]]:
+        """Each prompt with its parameters."""
+        many: Sequence[Any] = [prompts] if is_single_prompt(prompts) else prompts
+        if isinstance(many, (bytes, Mapping)) or not isinstance(many, Sequence):
+            kind = type(many).__name__
+            raise InvalidArgument(f"prompts are a text, a list of token ids, or a list of such, not {kind}")
+        if params is None:
+            params = SamplingParams()
+        if isinstance(params, SamplingParams):
+            return [(prompt, params) for prompt in many]
+        if not isinstance(params, Sequence) or not all(isinstance(p, SamplingParams) for p in params):
+            raise InvalidArgument("sampling_params must be a SamplingParams, or a list with one for each prompt")
+        if len(params) != len(many):
+            raise InvalidArgument(f"{len(params)} sampling_params for {len(many)} prompts: give one, or one for each")
+        return list(zip(many, params, strict=True))
+
+    def request(self, prompt: Prompt, params: SamplingParams, seed: tuple[int, int], *, templated: bool) -> Request:
+        """``seed``: the LLM's and the number of the request. ``templated``: the text holds its special tokens."""
+        text = prompt if isinstance(prompt, str) else None
+        ids = self._encode(text, templated) if text is not None else self._check_ids(prompt)
+        if not ids:
+            raise InvalidArgument("a prompt must have at least one token")
+        room = self.max_context - len(ids)
+        if room < 0 or (room == 0 and params.max_tokens != 0):
+            raise InvalidArgument(
+                f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context}: shorten it"
+            )
+        if params.stop and self._tokenizer is None:
+            raise InvalidArgument("stop strings need a tokenizer, and the model has none: pass tokenizer=")
+        most = room if params.max_tokens is not None else min(room, self._kv_tokens - len(ids))
+        if most < params.min_tokens:
+            raise InvalidArgument(f"min_tokens={params.min_tokens}, but a prompt of {len(ids)} tokens leaves {most}")
+        native = self._native(params, max(most, 1) if params.max_tokens is None else min(params.max_tokens, most))
+        native.seed = derived_seed(*seed) if params.seed is None else params.seed % 2**64
+        _core.validate(native, self._vocab_size)
+        return Request(text, ids, params, native, self._tokenizer)
+
+    def _encode(self, text: str, templated: bool) -> list[int]:
+        if self._tokenizer is None:
+            raise InvalidArgument("the model has no tokenizer: pass token ids, or tokenizer= to the constructor")
+        return self._tokenizer.encode(text, add_special_tokens=not templated)
+
+    def _check_ids(self, prompt: object) -> list[int]:
+        if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+            raise InvalidArgument(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
+        ids = list(prompt)
+        for position, token in enumerate(ids):
+            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < self._vocab_size:
+                raise InvalidArgument(
+                    f"token {position} of the prompt is {token!r}: ids are integers in [0, {self._vocab_size})"
+                )
+        return ids
+
+    def _native(self, params: SamplingParams, max_tokens: int) -> _core.SamplingParams:
+        def count(value: int | None) -> int:  # -1 asks the user's way for all, and means none to the engine
+            return -1 if value is None else self._vocab_size if value == -1 else value
+
+        if params.allowed_token_ids is not None and not params.allowed_token_ids:
+            raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
+        stop = dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else self._eos)))
+        return _core.SamplingParams(
+            n=params.n,
+            max_tokens=max_tokens,
+            min_tokens=min(params.min_tokens, max_tokens),
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            logit_bias=list((params.logit_bias or {}).items()),
+            banned_tokens=list(params.banned_tokens),
+            allowed_tokens=list(params.allowed_token_ids or ()),
+            stop_token_ids=list(stop),
+            logprobs=count(params.logprobs),
+            prompt_logprobs=count(params.prompt_logprobs),
+        )

@@ -1,0 +1,165 @@
+"""One request: its checked parameters on the way in, and its samples' text and log-probabilities on the way out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .detokenizer import Detokenizer, StopStrings
+from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from . import _core
+    from .tokenizer import Tokenizer
+
+__all__ = ["Request", "derived_seed"]
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """The seed of a request that names none: SplitMix64 (Steele et al., OOPSLA 2014) of the two."""
+    mask = 2**64 - 1
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+@dataclass
+class Request:
+    """Not thread-safe: belongs to the call that made it."""
+
+    prompt: str | None
+    token_ids: list[int]
+    params: SamplingParams
+    native: _core.SamplingParams
+    tokenizer: Tokenizer | None
+    id: int = -1
+    _samples: list[_Sample] = field(default_factory=list)
+    _prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    _cached_tokens: int = 0
+    _metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.monotonic()))
+
+    def __post_init__(self) -> None:
+        self._samples = [_Sample(index, self.params, self.tokenizer) for index in range(self.params.n)]
+
+    @property
+    def finished(self) -> bool:
+        return all(sample.total.finished for sample in self._samples)
+
+    @property
+    def needs_every_token(self) -> bool:
+        """Whether the engine must report token by token even if the caller wants the whole only."""
+        return bool(self.params.stop)
+
+    def started(self, request_id: int) -> None:
+        self.id = request_id
+
+    def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
+        """Takes in news of one sample and returns what is new; None after the sample ended."""
+        now = time.monotonic()
+        if self._metrics.first_token_time is None and news.tokens:
+            self._metrics.first_token_time = now
+        self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
+        prompt_logprobs = news.prompt_logprobs
+        if self.params.prompt_logprobs is not None and prompt_logprobs:
+            self._prompt_logprobs = [None, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
+        delta = self._samples[news.sample].take(news)
+        if self.finished:
+            self._metrics.finished_time = now
+        return delta
+
+    def output(self, samples: Sequence[CompletionOutput] | None = None) -> RequestOutput:
+        """Everything so far, or the given news."""
+        prompt_logprobs = self._prompt_logprobs
+        if self.params.prompt_logprobs is not None and prompt_logprobs is None and len(self.token_ids) == 1:
+            prompt_logprobs = [None]
+        return RequestOutput(
+            request_id=self.id,
+            prompt=self.prompt,
+            prompt_token_ids=self.token_ids,
+            outputs=[sample.total for sample in self._samples] if samples is None else list(samples),
+            finished=self.finished,
+            prompt_logprobs=prompt_logprobs,
+            num_cached_tokens=self._cached_tokens,
+            metrics=self._metrics,
+        )
+
+
+class _Sample:
+    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+        self.total = CompletionOutput(index)
+        self._params = params
+        self._tokenizer = tokenizer
+        self._text: Detokenizer | None = None
+        if tokenizer is not None and params.detokenize:
+            self._text = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens)
+        self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
+        if params.logprobs is not None:
+            self.total.logprobs = []
+            self.total.cumulative_logprob = 0.0
+
+    def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
+        if self.total.finished:
+            return None  # tokens that the engine computed before it heard of our stop string
+        delta = CompletionOutput(self.total.index)
+        tokens = news.tokens
+        text = []
+        for position, token in enumerate(tokens):
+            delta.token_ids.append(token)
+            ends_sample = news.finish == "stop" and position == len(tokens) - 1
+            if not ends_sample or self._params.include_stop_str_in_output:
+                text.append(self._push(token, len(self.total.token_ids) + position + 1))
+            if self._stop.matched is not None:
+                break
+        if self._stop.matched is not None:
+            delta.finish_reason, delta.stop_reason = "stop", self._stop.matched
+        elif news.finish != "none":
+            text.append(self._finish())
+            delta.finish_reason, delta.stop_reason = news.finish, self._stop_reason(news, tokens)
+            delta.error = news.error or None
+        delta.text = "".join(text)
+        self._add_logprobs(delta, news)
+        self._append(delta)
+        return delta
+
+    def _push(self, token: int, count: int) -> str:
+        if self._text is None:
+            return ""
+        return self._stop.push(self._text.push(token), searching=count > self._params.min_tokens)
+
+    def _finish(self) -> str:
+        rest = self._text.finish() if self._text is not None else ""
+        return self._stop.finish() + rest
+
+    def _stop_reason(self, news: _core.EngineOutput, tokens: Sequence[int]) -> int | str | None:
+        if news.finish == "stop" and tokens and tokens[-1] in self._params.stop_token_ids:
+            return tokens[-1]
+        return None
+
+    def _add_logprobs(self, delta: CompletionOutput, news: _core.EngineOutput) -> None:
+        if self._params.logprobs is None:
+            return
+        positions = news.logprobs[: len(delta.token_ids)]
+        delta.logprobs = [_logprobs(position, self._tokenizer) for position in positions]
+        so_far = self.total.cumulative_logprob or 0.0
+        delta.cumulative_logprob = so_far + sum(position.chosen.logprob for position in positions)
+
+    def _append(self, delta: CompletionOutput) -> None:
+        total = self.total
+        total.text += delta.text
+        total.token_ids += delta.token_ids
+        if delta.logprobs is not None and total.logprobs is not None:
+            total.logprobs += delta.logprobs
+            total.cumulative_logprob = delta.cumulative_logprob
+        total.finish_reason, total.stop_reason, total.error = delta.finish_reason, delta.stop_reason, delta.error
+
+
+def _logprobs(position: _core.PositionLogprobs, tokenizer: Tokenizer | None) -> dict[int, Logprob]:
+    found = {}
+    for entry in (position.chosen, *position.top):
+        token = entry.token
+        found[token] = Logprob(entry.logprob, entry.rank, None if tokenizer is None else tokenizer.token_text(token))
+    return found

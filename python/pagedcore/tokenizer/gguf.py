@@ -1,0 +1,156 @@
+"""A tokenizer from the metadata of a GGUF file: vocabulary, merges or scores, token types and special ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Corrupt, Unsupported
+from .byte_level import BYTE_TO_CHAR
+from .splits import SPLITS
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["build_from_gguf"]
+
+_CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
+_SPACE = "\u2581"  # how SentencePiece spells a space
+
+
+def build_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """``metadata`` maps the file's keys (``tokenizer.ggml.*``, ``general.architecture``) to their values."""
+    kind = metadata.get("tokenizer.ggml.model")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if not tokens:
+        raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
+    if kind == "gpt2":
+        tokenizer, add_bos = _byte_level(metadata, tokens)
+    elif kind == "llama":
+        tokenizer, add_bos = _sentencepiece(metadata, tokens)
+    else:
+        raise Unsupported(
+            f"GGUF tokenizer type {kind!r} (served: 'gpt2', 'llama'): name a directory with a tokenizer.json with "
+            "tokenizer="
+        )
+    _add_special_tokens(tokenizer, metadata, tokens)
+    _add_template(tokenizer, metadata, tokens, add_bos)
+    return tokenizer
+
+
+def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    split = SPLITS.get(name)
+    if split is None:
+        raise Unsupported(
+            f"GGUF pre-tokenizer {name!r} (served: {', '.join(sorted(SPLITS))}): name a directory with a "
+            "tokenizer.json with tokenizer="
+        )
+    types = metadata.get("tokenizer.ggml.token_type") or ()
+    vocab = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=_merges(metadata, vocab, types), ignore_merges=split.ignore_merges))
+    if split.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if split.digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if split.pattern is not None:
+        steps.append(pre_tokenizers.Split(Regex(split.pattern), behavior="isolated"))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.pattern is None))
+    tokenizer.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, split.add_bos
+
+
+def _merges(metadata: Mapping[str, Any], vocab: Mapping[str, int], types: Sequence[int]) -> list[tuple[str, str]]:
+    pairs = []
+    for merge in metadata.get("tokenizer.ggml.merges") or ():
+        left, separator, right = merge.partition(" ")
+        if not separator or left not in vocab or right not in vocab or left + right not in vocab:
+            raise Corrupt(f"the merge {merge!r} of the GGUF file does not join two of its tokens into a third")
+        pairs.append((left, right))
+    if not pairs and len(vocab) > len(BYTE_TO_CHAR) + sum(kind in (_CONTROL, _USER_DEFINED) for kind in types):
+        raise Corrupt("the GGUF file has a byte-level vocabulary but no merges (tokenizer.ggml.merges)")
+    return pairs
+
+
+def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+
+    scores = metadata.get("tokenizer.ggml.scores")
+    if metadata.get("general.architecture", "").startswith("gemma"):
+        # These files spell runs of spaces as spaces, and their scores are not in the order of the merges.
+        tokens = [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
+        scores = [-index for index in range(len(tokens))]
+    if scores is None or len(scores) != len(tokens):
+        raise Corrupt("the GGUF file has no score for every token (tokenizer.ggml.scores)")
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    tokenizer = Tokenizer(
+        BPE(
+            vocab={token: index for index, token in enumerate(tokens)},
+            merges=_merges_of_scores(tokens, scores),
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if metadata.get("tokenizer.ggml.add_space_prefix", True):
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="first", split=False)
+        steps.append(decoders.Strip(content=" ", left=1))
+    else:
+        tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+    tokenizer.decoder = decoders.Sequence(steps)
+    return tokenizer, True
+
+
+def _merges_of_scores(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
+    """SentencePiece joins, of all neighbours whose union is a token, those with the best score: a merge for every way
+    to cut a token in two, best score first; ties by the shorter left and then right part, then by the order of ids."""
+    ids = {token: index for index, token in enumerate(tokens)}
+    cuts: list[tuple[float, int, int, int, int, int, str, str]] = []
+    for index, token in enumerate(tokens):
+        for middle in range(1, len(token)):
+            left, right = token[:middle], token[middle:]
+            if left in ids and right in ids:
+                key = (-scores[index], -middle, middle - len(token), index, ids[left], ids[right])
+                cuts.append((*key, left, right))
+    cuts.sort()
+    return [(cut[-2], cut[-1]) for cut in cuts]
+
+
+def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str]) -> None:
+    """Control tokens are special; user-defined ones are matched whole in text too, but are text themselves."""
+    from tokenizers import AddedToken
+
+    types = metadata.get("tokenizer.ggml.token_type") or ()
+    named = {metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
+    special, plain = [], []
+    for index, (token, kind) in enumerate(zip(tokens, types, strict=False)):
+        if kind == _CONTROL or (index in named and kind != _USER_DEFINED):
+            special.append(AddedToken(token, normalized=False, special=True))
+        elif kind == _USER_DEFINED:
+            plain.append(AddedToken(token, normalized=False, special=False))
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(plain)
+
+
+def _add_template(
+    tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str], add_bos: bool
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    wanted = {
+        "bos": metadata.get("tokenizer.ggml.add_bos_token", add_bos),
+        "eos": metadata.get("tokenizer.ggml.add_eos_token", False),
+    }
+    ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name, on in wanted.items() if on}
+    special = {name: (tokens[index], index) for name, index in ids.items() if index is not None}
+    if special:
+        order = [special[name][0] if name in special else None for name in ("bos", "eos")]
+        template = [piece for piece in (order[0], "$A", order[1]) if piece is not None]
+        tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=list(special.values()))

@@ -1,0 +1,130 @@
+"""One face for every tokenizer, over the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Corrupt, InvalidArgument, Io
+from .byte_level import bytes_of_token
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["Tokenizer"]
+
+
+class Tokenizer:
+    """Encodes and decodes. Thread-safe."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str] | None = None) -> None:
+        """``special_tokens``: what chat templates may name, such as ``{"bos_token": "<s>"}``."""
+        self.backend = backend
+        self.special_tokens = dict(special_tokens or {})
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self._special_ids = {id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special}
+        self._to_bytes = bytes_of_token(backend)
+        self._bytes: dict[int, bytes] = {}
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """From a ``tokenizer.json``, or a directory that holds one (and perhaps a ``tokenizer_config.json``)."""
+        import tokenizers
+
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise Io(f"no tokenizer at '{file}': name a tokenizer.json or a directory that holds one")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exceptions
+            raise Corrupt(f"'{file}' is not a tokenizer: {error}") from None
+        backend.no_truncation()
+        backend.no_padding()
+        return cls(backend, _special_tokens_of(file.parent / "tokenizer_config.json"))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """From the metadata of a GGUF file, by its keys."""
+        from .gguf import build_from_gguf
+
+        tokens = metadata.get("tokenizer.ggml.tokens") or ()
+        names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+        special = {}
+        for name, key in names.items():
+            index = metadata.get(f"tokenizer.ggml.{key}_token_id")
+            if index is not None:
+                if not 0 <= index < len(tokens):
+                    raise Corrupt(f"tokenizer.ggml.{key}_token_id = {index} is not one of {len(tokens)} tokens")
+                special[f"{name}_token"] = tokens[index]
+        return cls(build_from_gguf(metadata), special)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Special tokens that are spelled in the text become themselves; ``add_special_tokens`` adds those that the
+        model expects around every text, such as one for its beginning."""
+        if not isinstance(text, str):
+            raise InvalidArgument(f"cannot encode {type(text).__name__}: text must be a str")
+        try:
+            # One by one: the batch calls of the library start a thread pool that outlives them.
+            encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"the text is not valid Unicode: {error}") from None
+        return list(encoding.ids)
+
+    def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """Bytes that are not UTF-8 become U+FFFD."""
+        return self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def token_to_id(self, token: str) -> int | None:
+        return self.backend.token_to_id(token)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The token's spelling in the vocabulary; None for an id that has none."""
+        return self.backend.id_to_token(token_id)
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in self._special_ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a text, in UTF-8; it may begin or end inside a character. Empty for unused ids."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            token = self.backend.id_to_token(token_id)
+            if token is None:
+                found = b""
+            elif self._to_bytes is not None:
+                found = self._to_bytes(token)
+            else:
+                found = self._bytes_in_context(token_id)
+            self._bytes[token_id] = found
+        return found
+
+    def token_text(self, token_id: int) -> str:
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def _bytes_in_context(self, token_id: int) -> bytes:
+        # For decoders of other kinds (word pieces and the like, which know no partial characters): what the token adds
+        # after a copy of itself, since it may look different at the start of a text.
+        once = self.backend.decode([token_id], skip_special_tokens=False)
+        twice = self.backend.decode([token_id, token_id], skip_special_tokens=False)
+        return twice[len(once) :].encode()
+
+
+def _special_tokens_of(config: Path) -> dict[str, str]:
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"'{config}' cannot be read: {error}") from None
+    special = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = values.get(name)
+        if isinstance(value, dict):  # an AddedToken, serialised
+            value = value.get("content")
+        if isinstance(value, str):
+            special[name] = value
+    return special

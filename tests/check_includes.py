@@ -1,0 +1,139 @@
+"""Checks the include graph of the rooms: python tests/check_includes.py (also a ctest, `includes`).
+
+A room is a folder of cpp/. It may include the rooms below it and the public headers of those rooms. Prints one line
+`file:line: why` for each include that breaks a rule and exits with 1 if there was one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOMS_BELOW = {
+    "base": set(),
+    "tensor": {"base"},
+    "kv": {"base"},
+    "scheduler": {"base", "kv"},
+    "sampling": {"base"},
+    "backend": {"base", "tensor"},
+    "cpu": {"base", "tensor", "backend"},
+    "model": {"base", "tensor", "backend"},
+    "io": {"base", "tensor"},
+    "engine": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
+    "capi": {"base"},
+    "bindings": set(),
+}
+PUBLIC_HEADERS = {  # and the room each belongs to
+    "error.hpp": "base",
+    "export.hpp": "base",
+    "types.hpp": "base",
+    "version.hpp": "base",
+    "tensor.hpp": "tensor",
+    "backend.hpp": "backend",
+    "kv_cache.hpp": "kv",
+    "scheduler.hpp": "scheduler",
+    "sampling.hpp": "sampling",
+    "model.hpp": "model",
+    "engine.hpp": "engine",
+    "pagedcore.h": "capi",
+}
+# Rooms that may see public headers of rooms which they do not otherwise know.
+ALL_HEADERS = set(PUBLIC_HEADERS.values())
+MORE_HEADERS = {"io": {"backend", "model"}, "capi": ALL_HEADERS, "bindings": ALL_HEADERS}
+
+# A source compiled for one instruction set may not instantiate inline code that the rest of the program shares.
+ISA_SOURCE = re.compile(r"_(avx2|avx512|avx512bf16|amx|neon)\.cpp$")
+ISA_SAFE = {"cstddef", "cstdint", "cstring", "cfloat", "climits"}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+class Include(NamedTuple):
+    line: int
+    quoted: bool
+    path: str
+
+
+class Problem(NamedTuple):
+    file: Path
+    line: int
+    why: str
+
+
+def includes_of(file: Path) -> list[Include]:
+    found = []
+    for number, text in enumerate(file.read_text().splitlines(), 1):
+        if match := INCLUDE.match(text):
+            found.append(Include(number, match[1] == '"', match[2]))
+    return found
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.suffix in {".cpp", ".hpp", ".h", ".c", ".in"})
+
+
+def check_edges(cpp: Path) -> Iterator[Problem]:
+    """Every include names a header that its room may see."""
+    for file in sources(cpp):
+        relative = file.relative_to(cpp)
+        public = relative.parts[0] == "include"
+        name = relative.name.removesuffix(".in")
+        room = PUBLIC_HEADERS.get(name) if public else relative.parts[0]
+        if room not in ROOMS_BELOW:
+            yield Problem(
+                file, 1, f"unknown {'public header' if public else 'room'}: enter it in {Path(__file__).name}"
+            )
+            continue
+        below = ROOMS_BELOW[room] | {room}
+        for include in includes_of(file):
+            first, _, rest = include.path.partition("/")
+            if first == "pagedcore":
+                if not include.quoted:
+                    yield Problem(file, include.line, f'"{include.path}", not <{include.path}>')
+                if rest not in PUBLIC_HEADERS:
+                    yield Problem(file, include.line, f"{include.path} is no public header")
+                elif PUBLIC_HEADERS[rest] not in below | MORE_HEADERS.get(room, set()):
+                    yield Problem(file, include.line, f"{room} may not see {include.path}")
+            elif include.quoted:
+                if public:
+                    yield Problem(file, include.line, f"a public header may not include the internal {include.path}")
+                elif not (cpp / include.path).is_file():
+                    yield Problem(file, include.line, f"{include.path} is not a path below cpp/")
+                elif first not in below:
+                    yield Problem(file, include.line, f"{room} may not include {first}")
+            elif first == "nanobind" and room != "bindings":
+                yield Problem(file, include.line, "only bindings may include nanobind")
+
+
+def check_isa_sources(cpp: Path) -> Iterator[Problem]:
+    """Sources of one instruction set reach no header of the C++ library with templates or inline functions."""
+    for source in sources(cpp / "cpu"):
+        if not ISA_SOURCE.search(source.name):
+            continue
+        seen, pending = {source}, [source]
+        while pending:
+            file = pending.pop()
+            for include in includes_of(file):
+                target = cpp / include.path if include.quoted else None
+                if target and target.is_file():
+                    if target not in seen:
+                        seen.add(target)
+                        pending.append(target)
+                elif include.quoted or not (include.path.endswith(".h") or include.path in ISA_SAFE):
+                    yield Problem(file, include.line, f"<{include.path}> is reached from {source.relative_to(cpp)}")
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parent.parent
+    problems = sorted({*check_edges(root / "cpp"), *check_isa_sources(root / "cpp")})
+    for problem in problems:
+        print(f"{problem.file.relative_to(root)}:{problem.line}: {problem.why}")
+    print(f"{len(problems)} broken rules" if problems else "the include graph is as designed")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+// A guest in its process: closing, forking, idling, signals.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "fake_executor.hpp"
+#include "tiny_model.hpp"
+
+using namespace fake;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double cpu_seconds() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](timeval t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+std::set<std::string> thread_ids() {
+  std::set<std::string> ids;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+    ids.insert(entry.path().filename().string());
+  }
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("close ends waits in other threads at once, may be repeated, from any thread") {
+  for (int round = 0; round < 20; ++round) {
+    const auto loop = make_loop();
+    std::atomic<int> ended{0};
+    std::vector<std::thread> waiters;
+    for (int i = 0; i < 3; ++i) {
+      waiters.emplace_back([&, i] {
+        try {
+          while (true) loop->wait(i % 2 == 0 ? 100.0 : std::numeric_limits<double>::infinity());
+        } catch (const Aborted&) {
+          ++ended;
+        }
+      });
+    }
+    for (std::uint32_t i = 0; i < 10; ++i) loop->submit(make_request(make_prompt(20, i), 1000000));
+    const auto start = Clock::now();
+    std::thread closer([&] { loop->close(); });
+    loop->close();
+    closer.join();
+    for (std::thread& waiter : waiters) waiter.join();
+    CHECK(ended == 3);
+    CHECK(seconds_since(start) < 5.0);
+    CHECK_THROWS_AS(loop->submit(make_request({1}, 1)), Aborted);
+    CHECK_THROWS_AS(loop->wait(0.0), Aborted);
+    CHECK_THROWS_AS(loop->busy(), Aborted);
+    loop->close();
+  }
+}
+
+TEST_CASE("callers in the middle of everything survive a close") {
+  for (int round = 0; round < 10; ++round) {
+    const auto loop = make_loop();
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        try {
+          for (std::uint32_t i = 0;; ++i) {
+            const RequestId id = loop->submit(make_request(make_prompt(10, i), 5, 2, true));
+            if (i % 3 == 0) loop->abort(id);
+            if (t == 0) loop->wait(0.001);
+            loop->busy();
+          }
+        } catch (const Aborted&) {
+        }
+      });
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    loop->close();
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+TEST_CASE("wait honours its time-out") {
+  const auto loop = make_loop();
+  for (const double timeout : {-1.0, 0.0, std::numeric_limits<double>::quiet_NaN()}) {
+    const auto start = Clock::now();
+    CHECK(loop->wait(timeout).empty());
+    CHECK(seconds_since(start) < 1.0);
+  }
+  const auto start = Clock::now();
+  CHECK(loop->wait(0.05).empty());
+  CHECK(seconds_since(start) >= 0.05);
+}
+
+TEST_CASE("an idle engine uses no CPU") {
+  const auto loop = make_loop();
+  loop->submit(make_request(make_prompt(20, 1), 10));
+  drain(*loop);
+  const double before = cpu_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  CHECK(cpu_seconds() - before < 0.02);
+}
+
+TEST_CASE("in a child of fork() calls throw and closing does not hang") {
+  auto loop = make_loop();
+  loop->submit(make_request(make_prompt(20, 1), 150));
+  const pid_t child = fork();
+  if (child == 0) {
+    int failures = 0;
+    const auto must_throw = [&](const auto& call) {
+      try {
+        call();
+        ++failures;
+      } catch (const Aborted& error) {
+        failures += std::string(error.what()).find("in a child of fork()") == std::string::npos;
+      }
+    };
+    must_throw([&] { loop->submit(make_request({1}, 1)); });
+    must_throw([&] { loop->abort(RequestId{1}); });
+    must_throw([&] { loop->wait(1000.0); });
+    must_throw([&] { loop->busy(); });
+    must_throw([&] { loop->stats(); });
+    must_throw([&] { loop->clear_prefix_cache(); });
+    must_throw([&] { loop->force_preemption(1); });
+    loop->close();
+    static_cast<void>(loop.release());
+    _exit(failures);
+  }
+  REQUIRE(child > 0);
+  int status = -1;
+  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  drain(*loop);  // the parent goes on
+}
+
+TEST_CASE("the engine's thread takes no signals") {
+  const auto before = thread_ids();
+  const auto loop = make_loop();
+  int checked = 0;
+  for (const std::string& id : thread_ids()) {
+    if (before.count(id) != 0) continue;
+    std::ifstream file("/proc/self/task/" + id + "/status");
+    for (std::string line; std::getline(file, line);) {
+      if (line.rfind("SigBlk:", 0) != 0) continue;
+      const auto mask = std::stoull(line.substr(7), nullptr, 16);
+      for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) CHECK(((mask >> (signal - 1)) & 1) == 1);
+      ++checked;
+    }
+  }
+  CHECK(checked == 1);
+  sigset_t mine;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mine);
+  CHECK(sigismember(&mine, SIGINT) == 0);
+}
+
+TEST_CASE("a whole engine, the backend's threads included: idle, forked, closed") {
+  const tiny::TinyModel model;
+  EngineConfig config;
+  config.cpu.threads = 3;
+  config.kv_cache_bytes = 64 << 20;
+  const auto threads_before = thread_ids().size();
+  auto engine = std::make_unique<Engine>(model.description, model.weights, config);
+  EngineRequest request;
+  request.prompt = {1, 2, 3};
+  engine->submit(request);
+  drain(*engine);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // worker threads spin for a moment before they sleep
+  const double before = cpu_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  CHECK(cpu_seconds() - before < 0.02);
+
+  const pid_t child = fork();
+  if (child == 0) {
+    int thrown = 0;
+    try {
+      engine->submit(request);
+    } catch (const Aborted&) {
+      thrown = 1;
+    }
+    engine->close();
+    engine.reset();  // neither joins nor hangs
+    _exit(thrown == 1 ? 0 : 1);
+  }
+  REQUIRE(child > 0);
+  int status = -1;
+  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+
+  engine->submit(request);
+  CHECK(drain(*engine).lasts.size() == 1);
+  engine->close();
+  CHECK(thread_ids().size() == threads_before);
+}
+
+TEST_CASE("a closed engine has given its memory back") {
+  const auto address_space = [] {
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  };
+  const tiny::TinyModel model;
+  EngineConfig config;
+  config.kv_cache_bytes = 256 << 20;
+  config.max_sequences = 1 << 16;
+  config.cpu.threads = 1;
+  const std::size_t before = address_space();
+  Engine engine(model.description, model.weights, config);
+  CHECK(engine.memory_plan().kv_cache() > 255 << 20);
+  CHECK(address_space() > before + (255 << 20));
+  engine.close();  // what stays is at most the allocator's reserve for the engine's thread
+  CHECK(address_space() < before + (160 << 20));
+}

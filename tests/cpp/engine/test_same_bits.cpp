@@ -1,0 +1,266 @@
+// Same request, same bits: tokens and log-probabilities of a request do not depend on its company, on how its prompt is
+// cut, on cached prefixes, on preemption or on the number of threads.
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "fake_executor.hpp"
+#include "tiny_model.hpp"
+
+using fake::Collected;
+using fake::Collection;
+using fake::drain;
+using tiny::TinyModel;
+using namespace pagedcore;
+
+namespace {
+
+EngineRequest request(std::size_t prompt, std::uint32_t seed) {
+  EngineRequest r;
+  for (std::size_t i = 0; i < prompt; ++i) r.prompt.push_back(static_cast<TokenId>((seed * 13 + i * i * 5 + i) % 151));
+  r.sampling.max_tokens = 24;
+  r.sampling.logprobs = 3;
+  r.sampling.seed = seed;
+  return r;
+}
+
+/// The requests that are observed: greedy, sampled, truncated, penalised, several samples, a scored prompt.
+std::vector<EngineRequest> observed() {
+  std::vector<EngineRequest> list;
+  for (std::uint32_t i = 0; i < 6; ++i) list.push_back(request(std::vector<std::size_t>{1, 15, 16, 17, 40, 77}[i], i));
+  list[0].sampling.temperature = 0.0f;
+  list[1].sampling.temperature = 0.7f;
+  list[1].sampling.top_p = 0.9f;
+  list[2].sampling.n = 3;
+  list[2].sampling.top_k = 20;
+  list[3].sampling.repetition_penalty = 1.3f;
+  list[3].sampling.frequency_penalty = 0.5f;
+  list[4].sampling.prompt_logprobs = 2;
+  list[4].stream = true;
+  list[5].sampling.n = 2;
+  list[5].sampling.min_p = 0.05f;
+  return list;
+}
+
+/// A sample as bits.
+std::vector<std::uint32_t> bits(const Collected& c) {
+  std::vector<std::uint32_t> out;
+  for (const TokenId t : c.tokens) out.push_back(static_cast<std::uint32_t>(t));
+  for (const PositionLogprobs& p : c.logprobs) {
+    out.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
+    for (const TokenLogprob& t : p.top) {
+      out.push_back(static_cast<std::uint32_t>(t.token));
+      out.push_back(std::bit_cast<std::uint32_t>(t.logprob));
+    }
+  }
+  return out;
+}
+
+using Bits = std::vector<std::vector<std::uint32_t>>;
+
+/// All samples of the observed requests, submitted to one engine among `strangers` others.
+Bits run(Engine& engine, std::uint32_t strangers = 0) {
+  std::vector<RequestId> ids;
+  const auto list = observed();
+  for (std::uint32_t i = 0; i < std::max<std::uint32_t>(strangers, static_cast<std::uint32_t>(list.size())); ++i) {
+    if (i < strangers) {
+      EngineRequest stranger = request(3 + i * 5 % 90, 1000 + i);
+      stranger.sampling.max_tokens = 5 + i;
+      engine.submit(stranger);
+    }
+    if (i < list.size()) ids.push_back(engine.submit(list[i]));
+  }
+  const Collection all = drain(engine);
+  Bits result;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    for (std::uint32_t sample = 0; sample < list[i].sampling.n; ++sample) {
+      const Collected& c = all.at(ids[i], sample);
+      CHECK(c.error == "");
+      CHECK(c.tokens.size() == 24);
+      CHECK(c.logprobs.size() == 24);
+      result.push_back(bits(c));
+    }
+  }
+  CHECK(engine.stats().at("blocks_used") == 0);
+  return result;
+}
+
+/// Each observed request alone in a fresh engine.
+Bits run_alone(const TinyModel& model, const EngineConfig& config) {
+  Bits result;
+  for (const EngineRequest& r : observed()) {
+    Engine engine(model.description, model.weights, config);
+    const RequestId id = engine.submit(r);
+    const Collection all = drain(engine);
+    for (std::uint32_t sample = 0; sample < r.sampling.n; ++sample) result.push_back(bits(all.at(id, sample)));
+  }
+  return result;
+}
+
+EngineConfig config_for(DType dtype, int threads = 1) {
+  EngineConfig config;
+  config.num_blocks = 2000;
+  config.cpu.dtype = dtype;
+  config.cpu.threads = threads;
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("same request, same bits") {
+  const TinyModel model;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    CAPTURE(info(dtype).name);
+    const EngineConfig base = config_for(dtype);
+    const Bits alone = run_alone(model, base);
+    const auto same = [&](EngineConfig config, std::uint32_t strangers, std::uint32_t period, const char* what) {
+      CAPTURE(what);
+      Engine engine(model.description, model.weights, config);
+      engine.force_preemption(period);
+      CHECK(run(engine, strangers) == alone);
+      if (period > 0) CHECK(engine.stats().at("preemptions_recompute") > 0);
+    };
+    EngineConfig config = base;
+    same(config, 0, 0, "together");
+    same(config, 32, 0, "among 32 strangers");
+    for (const std::uint32_t rows : {64u, 7u}) {
+      config.max_batched_tokens = rows;
+      same(config, 0, 0, "chunked prefill");
+      same(config, 32, 0, "chunked prefill among strangers");
+    }
+    config = base;
+    for (const std::uint32_t period : {1u, 2u, 3u}) {
+      config.max_batched_tokens = period == 2 ? 7 : 512;
+      same(config, 5, period, "preempted");
+    }
+    for (const int threads : {2, 3}) same(config_for(dtype, threads), 12, 0, "several threads");
+    config = base;
+    config.block_size = 4;
+    same(config, 3, 0, "small blocks");
+    config.enable_prefix_caching = false;
+    same(config, 3, 0, "no prefix cache");
+    config = base;
+    config.num_blocks = 20;
+    same(config, 8, 0, "few blocks");
+
+    Engine engine(model.description, model.weights, base);
+    CHECK(run(engine) == alone);
+    CHECK(run(engine) == alone);  // prefixes cached, outputs too
+    CHECK(engine.stats().at("prefix_hit_tokens") > 0);
+    engine.clear_prefix_cache();
+    CHECK(run(engine, 4) == alone);
+  }
+}
+
+TEST_CASE("scored prompts: every token but the first, the same however the prompt was cut") {
+  const TinyModel model;
+  std::vector<std::uint32_t> first;
+  for (const std::uint32_t rows : {512u, 64u, 7u}) {
+    EngineConfig config = config_for(DType::f32);
+    config.max_batched_tokens = rows;
+    Engine engine(model.description, model.weights, config);
+    EngineRequest r = request(90, 5);
+    r.sampling.max_tokens = rows == 64 ? 0 : 3;
+    r.sampling.prompt_logprobs = 2;
+    engine.submit(r);
+    std::vector<PositionLogprobs> scores;
+    while (engine.busy()) {
+      for (const EngineOutput& o : engine.wait(1.0)) {
+        CHECK(o.error == "");
+        for (const auto& p : o.prompt_logprobs) scores.push_back(p);
+      }
+    }
+    REQUIRE(scores.size() == 89);
+    std::vector<std::uint32_t> got;
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+      CHECK(scores[i].chosen.token == r.prompt[i + 1]);
+      CHECK(scores[i].top.size() == 2);
+      CHECK(scores[i].top[0].logprob >= scores[i].chosen.logprob);
+      got.push_back(std::bit_cast<std::uint32_t>(scores[i].chosen.logprob));
+    }
+    if (first.empty()) first = got;
+    CHECK(got == first);
+  }
+}
+
+TEST_CASE("a generated token's log-probability is the one it gets when scored as a prompt") {
+  const TinyModel model;
+  Engine engine(model.description, model.weights, config_for(DType::bf16));
+  EngineRequest generate = request(20, 8);
+  engine.submit(generate);
+  const Collection all = drain(engine);
+  const Collected& c = all.at(RequestId{1});
+  EngineRequest score = generate;
+  score.prompt.insert(score.prompt.end(), c.tokens.begin(), c.tokens.end());
+  score.sampling.max_tokens = 0;
+  score.sampling.prompt_logprobs = 0;
+  engine.submit(score);
+  std::vector<PositionLogprobs> scores;
+  while (engine.busy()) {
+    for (const EngineOutput& o : engine.wait(1.0))
+      scores.insert(scores.end(), o.prompt_logprobs.begin(), o.prompt_logprobs.end());
+  }
+  REQUIRE(scores.size() == 43);
+  for (std::size_t i = 0; i < 24; ++i) {
+    CHECK(std::bit_cast<std::uint32_t>(scores[19 + i].chosen.logprob) ==
+          std::bit_cast<std::uint32_t>(c.logprobs[i].chosen.logprob));
+  }
+}
+
+TEST_CASE("a request whose sampling fails ends alone, with the reason") {
+  TinyModel model;
+  auto& embeddings = model.values("embed.weight");
+  for (int i = 0; i < 64; ++i)
+    embeddings[150 * 64 + static_cast<std::size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
+  Engine engine(model.description, model.weights, config_for(DType::f32));
+  EngineRequest poisoned = request(30, 1), banned = request(30, 2), scored = request(30, 3), good = request(30, 4);
+  poisoned.prompt.back() = 150;  // its embedding is NaN
+  banned.sampling.allowed_tokens = {7};
+  banned.sampling.banned_tokens = {7};
+  scored.prompt[3] = 150;
+  scored.sampling.prompt_logprobs = 0;
+  for (EngineRequest* r : {&poisoned, &banned, &scored, &good}) {
+    for (TokenId& t : r->prompt) t = t == 150 && r != &poisoned && r != &scored ? 1 : t;
+    r->sampling.banned_tokens.push_back(150);
+    r->sampling.n = 2;
+  }
+  const RequestId a = engine.submit(poisoned), b = engine.submit(banned), c = engine.submit(scored),
+                  d = engine.submit(good);
+  const Collection all = drain(engine);
+  for (const RequestId id : {a, b, c}) {
+    for (const std::uint32_t sample : {0u, 1u}) CHECK(all.at(id, sample).finish == FinishReason::error);
+  }
+  CHECK(all.at(a).error.find("logit of token 0 is nan") != std::string::npos);
+  CHECK(all.at(b).error.find("no token may be chosen") != std::string::npos);
+  CHECK(all.at(c).error.find("scoring failed") != std::string::npos);
+  CHECK(all.at(d).finish == FinishReason::length);
+  CHECK(all.at(d, 1).tokens.size() == 24);
+  CHECK(engine.stats().at("requests_failed") == 3);
+  CHECK(engine.stats().at("blocks_used") == 0);
+}
+
+TEST_CASE("an engine is closed once and for all, and says what it is") {
+  const TinyModel model;
+  Engine engine(model.description, model.weights, config_for(DType::f32));
+  CHECK(engine.model().vocab_size == 151);
+  CHECK(engine.memory_plan().num_blocks == 2000);
+  CHECK_FALSE(engine.describe().empty());
+  engine.submit(request(10, 1));
+  engine.close();
+  engine.close();
+  CHECK_THROWS_AS(engine.submit(request(10, 1)), Aborted);
+  CHECK_THROWS_AS(engine.wait(0.0), Aborted);
+  CHECK_THROWS_AS(engine.stats(), Aborted);
+  CHECK(engine.memory_plan().num_blocks == 2000);
+}
+
+TEST_CASE("an engine that cannot be made throws and leaves nothing behind") {
+  const TinyModel model;
+  EngineConfig config = config_for(DType::f32);
+  config.kv_cache_bytes = 10;
+  config.num_blocks = 0;
+  CHECK_THROWS_AS(Engine(model.description, model.weights, config), InvalidArgument);
+  CHECK_THROWS_AS(Engine(model.description, WeightMap(), config_for(DType::f32)), Corrupt);
+}

@@ -1,0 +1,26 @@
+/* The C ABI from C: the version, and an error that arrives as a status with a message. */
+#include <pagedcore/pagedcore.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures = 0;
+
+static void expect(int holds, const char* what) {
+  if (holds) return;
+  fprintf(stderr, "failed: %s (last error: %s)\n", what, pc_last_error());
+  ++failures;
+}
+
+int main(void) {
+  expect(strcmp(pc_version(), EXPECTED_VERSION) == 0, "the loaded library has the expected version");
+
+  pc_engine_params params = pc_engine_params_default();
+  expect(params.struct_size == sizeof params, "the header and the library agree on the parameters");
+
+  pc_engine* engine = NULL;
+  const pc_status status = pc_engine_open("no/such/file", &params, &engine);
+  expect(status == PC_IO && engine == NULL, "a missing file is PC_IO");
+  expect(strstr(pc_last_error(), "no/such/file") != NULL, "the message names the file");
+  pc_engine_free(engine);
+  return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel]
+#   prefix   `cmake --install`, the tree then moved elsewhere
+#   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
+# Both: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
+# Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+parts=${*:-prefix wheel}
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
+version=$(cat VERSION)
+max_wheel_bytes=5000000
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+check_headers() {  # INCLUDE_DIR
+  diff <(cd "$1" && find . -type f | sort) \
+       <({ (cd cpp/include && find . -name '*.hpp' -o -name '*.h'); echo ./pagedcore/version.hpp; } | sort -u) \
+    || fail "the installed headers (left) are not the public ones (right)"
+}
+
+check_symbols() {  # LIBRARY
+  local foreign
+  foreign=$(nm -DC --defined-only "$1" | cut -d' ' -f3- |
+    grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^pc_[a-z]' || true)
+  [ -z "$foreign" ] || fail "$1 exports foreign symbols:
+$foreign"
+  local internal
+  internal=$(nm -DC --defined-only "$1" | grep -E 'pagedcore::(kv|cpu|io|capi|bindings)::' || true)
+  [ -z "$internal" ] || fail "$1 exports internal symbols:
+$internal"
+}
+
+# The linker keeps one copy of a weak function for the whole library: none may come from a source that needs more than
+# the baseline instruction set.
+check_isa_objects() {  # BUILD_DIR
+  local weak
+  weak=$(find "$1" -regextype posix-extended -regex '.*_(avx2|avx512|avx512bf16|amx|neon)\.cpp\.o' -print0 |
+    xargs -0r nm -AC --defined-only | grep -E ' [Ww] ' || true)
+  [ -z "$weak" ] || fail "weak symbols in objects of one instruction set:
+$weak"
+}
+
+consume() {  # NAME CMAKE_ARGUMENT
+  cmake -S tests/install/consumer -B "$tmp/$1" -G Ninja "$2" -DPAGEDCORE_EXPECTED_VERSION="$version" > "$tmp/log" ||
+    { cat "$tmp/log"; fail "$1: find_package"; }
+  cmake --build "$tmp/$1" > "$tmp/log" || { cat "$tmp/log"; fail "$1: build"; }
+  ctest --test-dir "$tmp/$1" --output-on-failure --no-tests=error
+}
+
+run_prefix() {
+  cmake --preset release > /dev/null
+  cmake --build --preset release -j "${JOBS:-$(nproc)}" --target pagedcore
+  cmake --install build/release --prefix "$tmp/first" > /dev/null
+  mv "$tmp/first" "$tmp/moved"
+  check_isa_objects build/release
+  check_headers "$tmp/moved/include"
+  check_symbols "$(ls "$tmp"/moved/lib*/libpagedcore.so "$tmp"/moved/lib/*/libpagedcore.so 2> /dev/null | head -1)"
+  consume prefix -DCMAKE_PREFIX_PATH="$tmp/moved"
+}
+
+run_wheel() {
+  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" .
+  local wheel bytes
+  wheel=$(ls "$tmp"/dist/*.whl)
+  bytes=$(stat -c %s "$wheel")
+  echo "$(basename "$wheel"): $bytes bytes"
+  [ "$bytes" -lt $max_wheel_bytes ] || fail "the wheel has $bytes bytes, more than $max_wheel_bytes"
+
+  # Without numpy, tokenizers and huggingface-hub: importing pagedcore must not need them.
+  "$python" -m venv "$tmp/venv"
+  "$tmp/venv/bin/python" -m pip install --quiet --no-deps "$wheel" nanobind-backend
+  local package
+  package=$("$tmp/venv/bin/python" -c 'import pathlib, pagedcore; print(pathlib.Path(pagedcore.__file__).parent)')
+  [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 1 ] || fail "the wheel holds the library more than once"
+  check_headers "$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_include())')"
+  check_symbols "$package"/lib/libpagedcore.so.*
+  consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
+}
+
+for part in $parts; do
+  case "$part" in
+    prefix | wheel) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix or wheel" >&2; exit 2 ;;
+  esac
+done
+echo "consumers passed: $parts"

@@ -1,0 +1,103 @@
+"""What the Python tests share: the default model, the same model in transformers, and tiny random checkpoints."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # transformers must not look for newer files of local checkpoints
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch must not spin on the cores that the engine needs
+
+import pytest
+
+from pagedcore import LLM
+from pagedcore.default_model import default_model
+
+KV = "96MiB"  # plenty for the tests, and quickly zeroed
+
+
+@pytest.fixture(scope="session")
+def gguf() -> Path:
+    """The default model's file. Fails, rather than skips, when it is missing: most promises are about real models."""
+    return default_model()
+
+
+@pytest.fixture(scope="session")
+def llm(gguf: Path) -> Iterator[LLM]:
+    with LLM(gguf, dtype="float32", kv_cache_memory=KV) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def llm_bf16(gguf: Path) -> Iterator[LLM]:
+    with LLM(gguf, kv_cache_memory=KV) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def reference_tokenizer(gguf: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+
+
+@pytest.fixture(scope="session")
+def reference(gguf: Path) -> Iterator[Any]:
+    """The default model in transformers, float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(2)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+    yield model
+    del model
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
+    """``tiny("llama", **settings)``: a directory with a small random checkpoint, and its transformers model."""
+    import torch
+    import transformers
+
+    made: dict[str, tuple[Path, Any]] = {}
+
+    def make(kind: str, dtype: Any = torch.float32, **settings: Any) -> tuple[Path, Any]:
+        key = f"{kind} {dtype} {sorted(settings.items())}"
+        if key not in made:
+            values = {
+                "vocab_size": 320,
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 512,
+                "initializer_range": 0.15,  # far from uniform: a wrong term changes tokens, rounding does not
+                "tie_word_embeddings": False,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            }
+            config = transformers.AutoConfig.for_model(kind, **(values | settings))
+            torch.manual_seed(0)
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias") or "norm" in name:  # initialised to 0 and 1, which would hide their absence
+                    parameter.data += 0.2 * torch.randn_like(parameter)
+            folder = tmp_path_factory.mktemp(kind)
+            model.save_pretrained(folder)
+            made[key] = (folder, model)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tiny: Callable[..., tuple[Path, Any]]) -> Iterator[LLM]:
+    """A small random Llama: for what does not depend on the model."""
+    with LLM(tiny("llama")[0], kv_cache_memory="4MiB", max_batched_tokens=64) as llm:
+        yield llm

@@ -1,0 +1,654 @@
+"""The native classes as Python sees them: names, lifetimes, errors and threads. tests/cpp tests what they compute."""
+
+import ast
+import copy
+import gc
+import pickle
+import re
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pagedcore
+from pagedcore import _core
+
+# --------------------------------------------------------------------------------------------------------------------
+# The stub and the headers say what is there
+
+
+def stub_members():
+    """{class or function: its members} of _core.pyi."""
+    tree = ast.parse((Path(pagedcore.__file__).parent / "_core.pyi").read_text())
+    members = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            members[node.name] = set()
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            names = {f.name for f in node.body if isinstance(f, ast.FunctionDef)}
+            names |= {f.target.id for f in node.body if isinstance(f, ast.AnnAssign)}
+            members[node.name] = {n for n in names if not n.startswith("__")}
+    return members
+
+
+def test_stub_names_what_the_module_has():
+    ours = {"to_dict", "from_dict"}  # of every record, in the stub's base class
+    module = {
+        name: {n for n in dir(value) if not n.startswith("_")} - ours if isinstance(value, type) else set()
+        for name, value in vars(_core).items()
+        if not name.startswith("_")
+    }
+    assert module == stub_members()
+
+
+def struct_fields(name):
+    text = "\n".join(p.read_text() for p in Path(pagedcore.get_include(), "pagedcore").glob("*.hpp"))
+    body = re.search(rf"struct {name} {{\n(.*?)\n}};", text, re.S)[1]
+    body = re.sub(r"//[^\n]*", "", body)
+    body = "\n".join(line for line in body.splitlines() if "(" not in line)  # functions
+    statements = [" ".join(s.split()) for s in body.split(";")]
+    return [re.search(r"(\w+) ?(=.*|\{\})?$", s)[1] for s in statements if s]
+
+
+RECORDS = [value for value in vars(_core).values() if isinstance(value, type) and hasattr(value, "from_dict")]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
+def test_record_has_every_field_of_its_struct(record):
+    fields = struct_fields(record.__name__)
+    if record is _core.KvCacheConfig:
+        fields.remove("prefix_hash")  # a C++ function
+    assert list(record().to_dict()) == fields
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Records
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
+def test_record_copies_and_pickles(record):
+    original = record()
+    for twin in (
+        copy.copy(original),
+        copy.deepcopy(original),
+        pickle.loads(pickle.dumps(original)),
+        record.from_dict(original.to_dict()),
+    ):
+        assert type(twin) is record
+        assert twin == original
+        assert repr(twin) == repr(original)
+    assert original != object()
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(original)
+
+
+def test_record_fields_are_keywords():
+    params = _core.SamplingParams(temperature=0.5, logit_bias=[(3, -1.0)], stop_token_ids=[1, 2])
+    assert (params.temperature, params.logit_bias, params.stop_token_ids) == (0.5, [(3, -1.0)], [1, 2])
+    assert params != _core.SamplingParams()
+    assert "stop_token_ids=[1, 2]" in repr(params)
+    params.stop_token_ids.append(3)  # of a copy, as documented
+    assert params.stop_token_ids == [1, 2]
+
+    with pytest.raises(TypeError, match="SamplingParams has no field 'temprature'; its fields: n, max_tokens"):
+        _core.SamplingParams(temprature=1.0)
+    with pytest.raises(TypeError, match=r"SamplingParams\.max_tokens cannot hold -1"):
+        _core.SamplingParams(max_tokens=-1)
+    with pytest.raises(TypeError, match=r"SamplingParams\.seed cannot hold 'x'"):
+        _core.SamplingParams(seed="x")
+
+
+def test_nested_record_changes_in_place():
+    config = _core.EngineConfig(cpu=_core.CpuOptions(threads=2))
+    config.cpu.isa = "avx2"
+    assert (config.cpu.threads, config.cpu.isa, config.cpu.dtype) == (2, "avx2", "bf16")
+    cpu = config.cpu
+    del config
+    gc.collect()
+    assert cpu.threads == 2
+
+
+def test_enums_are_strings():
+    model = pagedcore.ModelDescription(norm="layer", activation="gelu_tanh")
+    assert (model.norm, model.activation) == ("layer", "gelu_tanh")
+    with pytest.raises(pagedcore.InvalidArgument, match="norm = 'batch' is not one of rms, layer"):
+        model.norm = "batch"
+    assert model.norm == "layer"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        (pagedcore.Error, (RuntimeError,)),
+        (pagedcore.InvalidArgument, (pagedcore.Error, ValueError)),
+        (pagedcore.OutOfMemory, (pagedcore.Error, MemoryError)),
+        (pagedcore.Unsupported, (pagedcore.Error,)),
+        (pagedcore.Corrupt, (pagedcore.Error,)),
+        (pagedcore.Aborted, (pagedcore.Error,)),
+        (pagedcore.Io, (pagedcore.Error, OSError)),
+    ],
+)
+def test_error_classes(error, bases):
+    assert all(issubclass(error, base) for base in bases)
+    assert str(error("what, limit, remedy")) == "what, limit, remedy"
+    with pytest.raises(bases[-1]):
+        raise error("caught by its built-in base")
+
+
+def test_each_error_arrives_as_its_class(tmp_path):
+    cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=2))
+    cache.create(7)
+    with pytest.raises(MemoryError) as out_of_memory:
+        cache.append(7, 33)
+    assert type(out_of_memory.value) is pagedcore.OutOfMemory
+    assert "3" in str(out_of_memory.value)
+
+    with pytest.raises(ValueError, match="num_blocks") as invalid:
+        pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=0))
+    assert type(invalid.value) is pagedcore.InvalidArgument
+
+    with pytest.raises(pagedcore.Unsupported, match=r"'int3'.*q4_k"):
+        _core.dtype_info("int3")
+
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "nowhere"))) as io:
+        pagedcore.ModelFile(str(tmp_path / "nowhere"))
+    assert type(io.value) is pagedcore.Io
+
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"\xff" * 100)
+    with pytest.raises(pagedcore.Corrupt):
+        pagedcore.ModelFile(str(garbage))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tensors
+
+
+@pytest.mark.parametrize("numpy_type", [np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.int64])
+def test_to_f32_of_numpy_arrays(numpy_type):
+    names = {"float32": "f32", "float16": "f16", "float64": "f64"}
+    name = np.dtype(numpy_type).name
+    values = np.arange(12).reshape(3, 4).astype(numpy_type)
+    result = _core.to_f32(names.get(name, name.replace("uint", "u").replace("int", "i")), values.shape, values)
+    assert result.dtype == np.float32
+    assert result.flags.writeable
+    np.testing.assert_array_equal(result, values)
+
+
+def test_to_f32_of_any_buffer():
+    expected = np.array([[1.5, -2.0], [0.25, 8.0]], np.float32)
+    bf16 = (expected.view(np.uint32) >> 16).astype(np.uint16)  # these values need no rounding
+    raw = bf16.tobytes()
+    for source in (raw, bytearray(raw), memoryview(raw), bf16, bf16.view(np.uint8)):
+        np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), source), expected)
+    assert _core.to_f32("f32", (0, 4), b"").shape == (0, 4)
+    assert _core.to_f32("f32", (), np.float32(3).tobytes()).item() == 3
+
+
+def test_to_f32_of_a_torch_tensor():
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    tensor = torch.tensor([[1.5, -2.0], [0.25, 8.0]], dtype=torch.bfloat16)
+    np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), tensor), tensor.float().numpy())
+
+
+def test_buffers_are_checked_before_they_are_read():
+    good = np.zeros((4, 4), np.float32)
+    with pytest.raises(pagedcore.InvalidArgument, match="holds 64 bytes, but 20 elements of f32 take 80"):
+        _core.to_f32("f32", (4, 5), good)
+    with pytest.raises(pagedcore.InvalidArgument, match="at most 4 dimensions, not 5"):
+        _core.to_f32("f32", (4, 4, 1, 1, 1), good)
+    with pytest.raises(pagedcore.InvalidArgument, match="overflows"):
+        _core.to_f32("f32", (2**40, 2**40), good)
+    with pytest.raises(pagedcore.InvalidArgument, match="negative"):
+        _core.to_f32("f32", (-4, -4), good)
+    with pytest.raises(TypeError):
+        _core.to_f32("f32", (4, 4), good.T)  # not C-contiguous
+    with pytest.raises(TypeError):
+        _core.to_f32("f32", (4, 4), "text")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Models
+
+
+def make_model(seed=1, vocab=64, hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48):
+    head = hidden // heads
+    model = pagedcore.ModelDescription(
+        architecture="test",
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head,
+        max_context=256,
+        tied_embeddings=True,
+        rope_inv_freq=[10000.0 ** (-2 * i / head) for i in range(head // 2)],
+    )
+    shapes = {"embed.weight": (vocab, hidden), "final_norm.weight": (hidden,)}
+    for i in range(layers):
+        shapes |= {
+            f"layers.{i}.attn_norm.weight": (hidden,),
+            f"layers.{i}.attn.q.weight": (hidden, hidden),
+            f"layers.{i}.attn.k.weight": (kv_heads * head, hidden),
+            f"layers.{i}.attn.v.weight": (kv_heads * head, hidden),
+            f"layers.{i}.attn.o.weight": (hidden, hidden),
+            f"layers.{i}.mlp_norm.weight": (hidden,),
+            f"layers.{i}.mlp.gate.weight": (intermediate, hidden),
+            f"layers.{i}.mlp.up.weight": (intermediate, hidden),
+            f"layers.{i}.mlp.down.weight": (hidden, intermediate),
+        }
+    random = np.random.default_rng(seed)
+    weights = pagedcore.WeightMap()
+    for name, shape in shapes.items():
+        values = np.ones(shape) if len(shape) == 1 else random.normal(0, 0.3, shape)
+        weights.add(name, "f32", shape, values.astype(np.float32))  # nobody else holds the array
+    return model, weights
+
+
+def test_weight_map_keeps_its_buffers():
+    class Array(np.ndarray):  # can be weakly referenced
+        pass
+
+    weights = pagedcore.WeightMap()
+    array = np.arange(6, dtype=np.float32).reshape(2, 3).view(Array)
+    alive = weakref.ref(array)
+    weights.add("a", "f32", (2, 3), array)
+    del array
+    gc.collect()
+    dtype, shape, view = weights.tensor("a")
+    assert (dtype, shape, view.readonly) == ("f32", (2, 3), True)
+    assert weights.names() == ["a"]
+    assert "a" in weights and "b" not in weights and len(weights) == 1
+    del weights
+    gc.collect()
+    assert np.frombuffer(view, np.float32).tolist() == [0, 1, 2, 3, 4, 5]
+    del view
+    gc.collect()
+    assert alive() is None
+    with pytest.raises(pagedcore.Corrupt, match="b"):
+        pagedcore.WeightMap().tensor("b")
+
+
+def test_model_file_round_trip(tmp_path):
+    model, weights = make_model()
+    path = str(tmp_path / "model")
+    pagedcore.save_model(path, model, weights, {"origin": "a test"})
+    file = pagedcore.ModelFile(path)
+    assert file.description() == model
+    assert sorted(file.names()) == weights.names()
+    assert len(file) == len(weights)
+    assert file.metadata["origin"] == "a test"
+    for name in file.names():
+        assert name in file
+        ours, theirs = weights.tensor(name), file.tensor(name)
+        assert ours[:2] == theirs[:2]
+        assert bytes(ours[2]) == bytes(theirs[2])
+    view = file.tensor("embed.weight")[2]
+    expected = bytes(weights.tensor("embed.weight")[2])
+    del file
+    gc.collect()
+    assert bytes(view) == expected  # the view keeps the mapping
+
+
+def test_model_description_texts():
+    model, _ = make_model()
+    model.validate()
+    assert pagedcore.ModelDescription.from_text(model.to_text()) == model
+    model.num_kv_heads = 3
+    with pytest.raises(pagedcore.InvalidArgument, match="3"):
+        model.validate()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sampling
+
+
+def test_sampling():
+    logits = np.log(np.array([0.1, 0.2, 0.4, 0.3], np.float32))
+    greedy = _core.SamplingParams(temperature=0.0, logprobs=2, stop_token_ids=[2])
+    outcome = _core.sample(logits, greedy, prompt=[0], output=[], sample=0)
+    assert (outcome.token, outcome.stop) == (2, True)
+    assert outcome.logprobs.chosen == _core.logprobs_of(logits, 2, 0).chosen
+    assert [t.token for t in outcome.logprobs.top] == [2, 3]
+    assert outcome.logprobs.chosen.logprob == pytest.approx(np.log(0.4), abs=1e-6)
+    assert outcome.logprobs.chosen.rank == 1
+
+    seeded = _core.SamplingParams(seed=5)
+    draws = [_core.sample(logits, seeded, [0], [1] * i).token for i in range(200)]
+    assert draws == [_core.sample(logits, seeded, [0], [1] * i).token for i in range(200)]
+    assert np.bincount(draws, minlength=4).argmax() == 2
+    assert 0 <= _core.uniform(1, 2, 3) < 1
+    assert _core.uniform(1, 2, 3) != _core.uniform(1, 2, 4)
+    with pytest.raises(pagedcore.InvalidArgument, match="top_p"):
+        _core.validate(_core.SamplingParams(top_p=1.5), vocab_size=4)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Memory management, as one would study it
+
+
+def test_kv_cache_manager():
+    cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=8, block_size=4))
+    prompt = list(range(10))
+    cache.create(1)
+    assert cache.append(1, 10) == []
+    assert (cache.length(1), len(cache.block_table(1)), cache.blocks_for(10)) == (10, 3, 3)
+    cache.publish(1, prompt, 10)
+
+    cache.fork(1, 2, 10)
+    assert cache.counts.shared == 3
+    assert cache.references(cache.block_table(1)[0]) == 2
+    [block_copy] = cache.append(2, 11)
+    assert (block_copy.src, block_copy.num_tokens) == (cache.block_table(1)[2], 2)
+    assert block_copy.dst == cache.block_table(2)[2]
+
+    scratch = cache.scratch()
+    assert scratch.available == 4
+    assert scratch.append(1, 26)
+    assert not scratch.append(2, 13)
+    assert cache.available == 4  # the manager has not changed
+
+    match = cache.match_prefix(prompt)
+    assert (match.blocks, match.num_tokens) == (cache.block_table(1)[:2], 8)
+    assert cache.match_prefix(prompt, salt=1).num_tokens == 0
+    cache.create(3, match=match)
+    assert 3 in cache and 4 not in cache
+
+    for seq in (1, 2, 3):
+        cache.free(seq, last_reader=1)
+    assert cache.counts.in_flight == 4
+    cache.complete(1)
+    cache.check()
+    counts = cache.counts
+    assert (counts.cached, counts.in_flight, counts.used) == (2, 0, 0)
+    assert counts.free + counts.cached == counts.total == 8
+    cache.clear_prefix_cache()
+    assert cache.counts.free == 8
+
+
+def test_scheduler_plans_and_commits():
+    """Two requests through a bare scheduler; the 'model' answers with the number of the row's sample."""
+    scheduler = pagedcore.Scheduler(
+        pagedcore.SchedulerConfig(max_batched_tokens=8),
+        pagedcore.KvCacheConfig(num_blocks=16, block_size=4),
+    )
+    scheduler.submit(pagedcore.SchedulerRequest(id=1, prompt=list(range(12)), num_samples=2, max_tokens=3))
+    scheduler.submit(pagedcore.SchedulerRequest(id=2, prompt=[5], arrival=1.0, max_tokens=2))
+    updates, steps = [], 0
+    while scheduler.has_work:
+        plan = scheduler.plan(now=float(steps))
+        assert plan
+        assert 0 < len(plan.tokens) <= 8
+        sampled = [
+            pagedcore.SampledToken(sequence=s.sequence, sample=sample, token=sample)
+            for s in plan.sequences
+            for sample in range(s.first_sample, s.first_sample + s.num_samples)
+        ]
+        updates += scheduler.commit(pagedcore.StepResult(step=plan.step, tokens=sampled))
+        scheduler.check()
+        steps += 1
+    finished = [u for u in updates if u.finish != "none"]
+    assert sorted((u.request, u.sample, u.finish) for u in finished) == [
+        (1, 0, "length"),
+        (1, 1, "length"),
+        (2, 0, "length"),
+    ]
+    assert [u.token for u in updates if (u.request, u.sample) == (1, 1)] == [1, 1, 1]
+    assert scheduler.stats.steps == steps
+    assert scheduler.stats.tokens_sampled == 8
+    assert not scheduler.abort(99)
+    cache = scheduler.cache
+    del scheduler
+    gc.collect()
+    assert cache.counts.used == 0  # the scheduler lives as long as its cache
+
+
+def test_scheduler_rejects_what_could_never_run():
+    scheduler = pagedcore.Scheduler(pagedcore.SchedulerConfig(), pagedcore.KvCacheConfig(num_blocks=2, block_size=4))
+    request = pagedcore.SchedulerRequest(id=1, prompt=[1] * 9)
+    for check in (scheduler.validate, scheduler.submit):
+        with pytest.raises(pagedcore.InvalidArgument):
+            check(request)
+    assert not scheduler.has_work
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The engine
+
+
+def make_engine(**config):
+    model, weights = make_model()
+    config = {"num_blocks": 32, "cpu": pagedcore.CpuOptions(threads=1, dtype="f32"), **config}
+    return pagedcore.Engine(model, weights, pagedcore.EngineConfig(**config))
+
+
+def drain(engine, seconds=20.0):
+    outputs, deadline = [], time.monotonic() + seconds
+    while engine.busy:
+        outputs += engine.wait(1.0)
+        assert time.monotonic() < deadline, "the engine hangs"
+    return outputs + engine.wait(0.0)
+
+
+def test_engine_generates():
+    engine = make_engine()
+    params = _core.SamplingParams(temperature=0.0, max_tokens=8)
+    ids = [engine.submit([1, 2, 3], params), engine.submit(np.array([1, 2, 3], np.int32), params, stream=True)]
+    assert ids[0] != ids[1]
+    outputs = drain(engine)
+    [whole] = [o for o in outputs if o.request == ids[0]]
+    pieces = [o for o in outputs if o.request == ids[1]]
+    assert len(whole.tokens) == 8
+    assert (whole.finish, whole.last, whole.error) == ("length", True, "")
+    assert [token for piece in pieces for token in piece.tokens] == whole.tokens
+    assert len(pieces) > 1
+    assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert not engine.busy
+    assert engine.wait(0.0) == []
+    engine.close()
+
+
+def test_engine_loads_a_file(tmp_path):
+    model, weights = make_model()
+    path = str(tmp_path / "model")
+    pagedcore.save_model(path, model, weights)
+    params = _core.SamplingParams(temperature=0.0, max_tokens=8, logprobs=1)
+    results = []
+    for source in (weights, pagedcore.ModelFile(path)):
+        config = pagedcore.EngineConfig(num_blocks=8, cpu=pagedcore.CpuOptions(threads=1))
+        engine = pagedcore.Engine(model, source, config)
+        engine.submit([4, 5], params)
+        results += drain(engine)
+        assert engine.model == model
+        assert engine.memory_plan == pagedcore.plan_memory(model, config)
+        assert engine.memory_plan.kv_tokens == 8 * config.block_size
+        assert engine.memory_plan.total == sum(
+            getattr(engine.memory_plan, part) for part in ("weights", "activations", "kv_cache")
+        )
+        assert isinstance(engine.describe(), str)
+        assert all(isinstance(v, float) for v in engine.stats().values())
+        engine.close()
+    assert results[0].tokens == results[1].tokens
+    assert results[0].logprobs == results[1].logprobs
+    assert len(results[0].logprobs) == 8
+
+
+def test_closed_engine_refuses():
+    engine = make_engine()
+    engine.submit([1], _core.SamplingParams(max_tokens=200))
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.submit([1]), lambda: engine.wait(0.0), lambda: engine.busy, lambda: engine.abort(1)):
+        with pytest.raises(pagedcore.Aborted):
+            call()
+
+
+def test_bad_requests_change_nothing():
+    engine = make_engine()
+    with pytest.raises(pagedcore.InvalidArgument):
+        engine.submit([])
+    with pytest.raises(pagedcore.InvalidArgument, match="64"):
+        engine.submit([64])
+    with pytest.raises(pagedcore.InvalidArgument, match="temperature"):
+        engine.submit([1], _core.SamplingParams(temperature=-1.0))
+    with pytest.raises(TypeError):
+        engine.submit(["a"])
+    assert not engine.busy
+    engine.close()
+
+
+def test_missing_weight_is_an_error():
+    model, _ = make_model()
+    with pytest.raises(pagedcore.Corrupt, match="embed"):
+        pagedcore.Engine(model, pagedcore.WeightMap(), pagedcore.EngineConfig(num_blocks=4))
+
+
+def test_waiting_releases_the_gil():
+    engine = make_engine()
+    waited = threading.Event()
+
+    def wait():
+        engine.wait(0.5)
+        waited.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    turns = 0
+    while not waited.is_set():
+        turns += 1
+        time.sleep(0.001)
+    thread.join()
+    assert turns > 50
+    engine.close()
+
+
+def test_abort_ends_a_request():
+    engine = make_engine()
+    request = engine.submit([1], _core.SamplingParams(max_tokens=200))
+    engine.abort(request)
+    engine.abort(12345)  # unknown: ignored
+    [output] = drain(engine)
+    assert (output.request, output.last) == (request, True)
+    assert output.finish in ("abort", "length")
+    engine.close()
+
+
+def test_forced_preemption_changes_no_token():
+    params = _core.SamplingParams(temperature=0.0, max_tokens=40)
+    results = []
+    for period in (0, 3):
+        engine = make_engine(enable_prefix_caching=False)
+        engine.force_preemption(period)
+        ids = [engine.submit([i, i + 1, i + 2], params) for i in range(4)]
+        tokens = {o.request: o.tokens for o in drain(engine)}
+        results.append([tokens[i] for i in ids])
+        engine.clear_prefix_cache()
+        engine.close()
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_dropping_an_engine_ends_it(busy):
+    """Without close(): from the thread that holds the GIL, while the engine thread works and other threads run."""
+    stop = threading.Event()
+    spinner = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
+    spinner.start()
+    try:
+        for _ in range(5):
+            engine = make_engine()
+            gone = weakref.ref(engine)
+            if busy:
+                for i in range(8):
+                    engine.submit([i], _core.SamplingParams(max_tokens=200), stream=True)
+            del engine
+            gc.collect()
+            assert gone() is None
+    finally:
+        stop.set()
+        spinner.join()
+
+
+def test_engine_closes_while_others_wait():
+    engine = make_engine()
+    results = []
+
+    def wait():
+        try:
+            while True:
+                results.extend(engine.wait(10.0))
+        except pagedcore.Aborted:
+            results.append("aborted")
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    engine.close()
+    for thread in threads:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+    assert results == ["aborted"] * 3
+
+
+def test_exit_with_a_busy_engine_and_a_waiting_daemon_thread():
+    """Nothing was closed: the process must end soon, quietly and with the status that the program chose."""
+    program = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from test_bindings import _core, make_engine
+engine = make_engine()
+idle = make_engine()
+for i in range(8):
+    engine.submit([i], _core.SamplingParams(max_tokens=200), stream=True)
+threading.Thread(target=idle.wait, args=(60.0,), daemon=True).start()
+engine.wait(10.0)
+sys.exit(3)
+"""
+    folder = str(Path(__file__).parent)
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=50)
+    assert result.returncode == 3, result.stderr
+    assert "terminate" not in result.stderr
+    assert "leaked" not in result.stderr
+
+
+def test_submitting_from_many_threads():
+    engine = make_engine(max_sequences=8)
+    params = _core.SamplingParams(temperature=0.0, max_tokens=5)
+    ids, lock = [], threading.Lock()
+
+    def submit():
+        for i in range(10):
+            request = engine.submit([i % 7], params)
+            with lock:
+                ids.append(request)
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outputs = drain(engine)
+    assert sorted(o.request for o in outputs) == sorted(ids)
+    assert len(set(ids)) == 40
+    engine.close()
+
+
+def test_cpu_isas():
+    isas = pagedcore.cpu_isas()
+    assert "portable" in isas
+    model, weights = make_model()
+    with pytest.raises(pagedcore.InvalidArgument, match="mmx"):
+        pagedcore.Engine(
+            model, weights, pagedcore.EngineConfig(num_blocks=4, cpu=pagedcore.CpuOptions(threads=1, isa="mmx"))
+        )

@@ -1,0 +1,89 @@
+"""Small random checkpoints of every architecture against transformers: float32 greedy tokens and log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pagedcore import LLM, SamplingParams
+
+Tiny = Callable[..., tuple[Path, Any]]
+
+
+def rope(kind: str, **values: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **values}}
+
+
+CASES = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-attention-bias": ("llama", {"attention_bias": True}),
+    "llama-mha": ("llama", {"num_key_value_heads": 4}),
+    "llama-head-dim": ("llama", {"head_dim": 32}),
+    "llama-linear": ("llama", rope("linear", factor=4.0)),
+    "llama-llama3": (
+        "llama",
+        rope(
+            "llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=64,
+        ),
+    ),
+    "llama-yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=128)),
+    "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}),
+    "mistral-window": ("mistral", {"sliding_window": 24, "head_dim": 16}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+}
+PROMPTS = [[(7 * i * i + 3 * i + seed) % 320 for i in range(1, length)] for seed, length in enumerate((2, 18, 50, 130))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_transformers(case: str, tiny: Tiny) -> None:
+    kind, settings = CASES[case]
+    folder, reference = tiny(kind, **settings)
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, logprobs=2, prompt_logprobs=0)
+    # Chunks of 48 tokens and blocks of 8: prompts cross both.
+    with LLM(folder, kv_cache_memory="4MiB", max_batched_tokens=48, block_size=8, threads=2) as llm:
+        assert llm.engine.describe()
+        for output in llm.generate(PROMPTS, params):
+            check(output, reference)
+
+
+def check(output: Any, reference: Any) -> None:
+    (sample,) = output.outputs
+    ids = output.prompt_token_ids + sample.token_ids
+    with torch.inference_mode():
+        expected = torch.log_softmax(reference(torch.tensor([ids])).logits[0].double(), dim=-1)
+    start = len(output.prompt_token_ids) - 1
+    assert expected[start:-1].argmax(-1).tolist() == sample.token_ids
+    for position, found in zip(expected, [*output.prompt_logprobs[1:], *sample.logprobs], strict=False):
+        for token, entry in found.items():
+            assert entry.logprob == pytest.approx(position[token].item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_checkpoints_compute_in_bfloat16(dtype: torch.dtype, tiny: Tiny) -> None:
+    folder, _ = tiny("llama", dtype)
+    with LLM(folder, kv_cache_memory="1MiB") as llm, LLM(folder, kv_cache_memory="1MiB", dtype="bfloat16") as other:
+        params = SamplingParams(temperature=0, max_tokens=8, logprobs=0, ignore_eos=True)
+        mine, same = (engine.generate([PROMPTS[1]], params)[0].outputs for engine in (llm, other))
+        assert mine == same
+    with LLM(folder, kv_cache_memory="1MiB", dtype="float32") as exact:
+        assert exact.generate([PROMPTS[1]], params)[0].outputs[0].logprobs != mine[0].logprobs
+
+
+def test_a_reloaded_checkpoint_gives_the_same_bits(tiny: Tiny) -> None:
+    folder, _ = tiny("llama")
+    params = SamplingParams(max_tokens=16, seed=3, logprobs=0, ignore_eos=True)
+    found = []
+    for _ in range(2):
+        with LLM(folder, kv_cache_memory="1MiB") as llm:
+            found.append(llm.generate([PROMPTS[2]], params)[0].outputs)
+    assert found[0] == found[1]

