@@ -82,9 +82,7 @@ class Engine:
 
 def engines(args: argparse.Namespace) -> list[Engine]:
     common = ["--threads", str(args.threads)]
-    found = [
-        Engine("pagedcore", sys.executable, ["pagedcore", "--model", args.model, "--dtype", args.dtype, *common])
-    ]
+    found = [Engine("pagedcore", sys.executable, ["pagedcore", "--model", args.model, "--dtype", args.dtype, *common])]
     if args.openvino_model:
         python = args.openvino_python or sys.executable
         found.append(Engine("openvino", python, ["openvino", "--model", args.openvino_model, *common]))
@@ -124,7 +122,9 @@ def main() -> None:
             engine.close()
     report(running)
     if args.json:
-        Path(args.json).write_text(json.dumps({e.name: {"info": e.info, "seconds": e.seconds} for e in running}, indent=1))
+        Path(args.json).write_text(
+            json.dumps({e.name: {"info": e.info, "seconds": e.seconds} for e in running}, indent=1)
+        )
 
 
 def report(running: list[Engine]) -> None:

@@ -27,7 +27,7 @@ class Pagedcore:
             self.pagedcore.SamplingParams(temperature=0, max_tokens=n, ignore_eos=True, detokenize=False)
             for _, n in requests
         ]
-        outputs = self.llm.generate([p for p, _ in requests], params, use_progress_bar=False)
+        outputs = self.llm.generate([p for p, _ in requests], params, progress=False)
         return [len(o.outputs[0].token_ids) for o in outputs]
 
     def close(self) -> None:

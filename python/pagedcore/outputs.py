@@ -90,11 +90,12 @@ class Score:
     """``logprobs[i]`` is of ``token_ids[i + 1]`` given the tokens before it."""
 
     @property
-    def total(self) -> float:
+    def logprob(self) -> float:
+        """Of the whole text after its first token: their sum."""
         return sum(self.logprobs)
 
     @property
     def perplexity(self) -> float:
         from math import exp, nan
 
-        return exp(-self.total / len(self.logprobs)) if self.logprobs else nan
+        return exp(-self.logprob / len(self.logprobs)) if self.logprobs else nan

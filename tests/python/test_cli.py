@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -170,13 +171,23 @@ def test_chat_over_a_pipe(llm_bf16: LLM) -> None:
     assert cli("chat", *MEMORY).returncode == 0  # the end of the input
 
 
-def read_until(terminal: int, text: bytes, seconds: float = 30) -> bytes:
-    seen = b""
-    end = time.monotonic() + seconds
-    while text not in seen:
-        assert time.monotonic() < end, seen
-        seen += os.read(terminal, 4096)
-    return seen
+class Terminal:
+    """Reads what a program writes to its terminal, up to an expected text."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._seen = b""
+
+    def wait_for(self, text: bytes, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while text not in self._seen:
+            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, end - time.monotonic()))
+            assert ready, self._seen
+            self._seen += os.read(self._descriptor, 4096)
+        self._seen = self._seen.split(text, 1)[1]
+
+    def type(self, text: bytes) -> None:
+        os.write(self._descriptor, text)
 
 
 def test_chat_in_a_terminal_survives_ctrl_c() -> None:
@@ -184,15 +195,16 @@ def test_chat_in_a_terminal_survives_ctrl_c() -> None:
     command = [sys.executable, "-m", "pagedcore", "chat", "--max-tokens", "4000", "--ignore-eos", *MEMORY]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
+    terminal = Terminal(ours)
     try:
-        read_until(ours, b"> ")
-        os.write(ours, b"Tell me a long story.\n")
-        read_until(ours, b"story.\r\n")
-        read_until(ours, b" ")  # it speaks
+        terminal.wait_for(b"> ")
+        terminal.type(b"Tell me a long story.\n")
+        terminal.wait_for(b"story.\r\n")
+        terminal.wait_for(b" ")  # it speaks
         process.send_signal(signal.SIGINT)
-        read_until(ours, b"(stopped)")
-        read_until(ours, b"> ")
-        os.write(ours, b"/exit\n")
+        terminal.wait_for(b"(stopped)")
+        terminal.wait_for(b"> ")
+        terminal.type(b"/exit\n")
         assert process.wait(timeout=10) == 0
     finally:
         process.kill()

@@ -55,8 +55,9 @@ def test_prompt_log_probabilities(llm: LLM, reference: Any) -> None:
         for position, token, found in zip(expected, ids[1:], output.prompt_logprobs[1:], strict=True):
             assert found is not None
             assert next(iter(found)) == token  # the prompt's own token comes first
-            assert found[token].rank == 1 + int((position > position[token] + 1e-5).sum())
             assert found[token].logprob == pytest.approx(position[token].item(), abs=1e-3)
+            least, most = (int((position > position[token] + slack).sum()) for slack in (1e-3, -1e-3))
+            assert least < found[token].rank <= most  # tokens as likely, but for rounding, are in any order
             assert set(position.topk(3).indices.tolist()) <= set(found)
 
 
@@ -64,8 +65,8 @@ def test_score(llm: LLM, reference: Any) -> None:
     score = llm.score("The capital of France is Paris.")
     expected = log_probs(reference, score.token_ids)[:-1].gather(1, torch.tensor(score.token_ids[1:])[:, None])
     assert score.logprobs == pytest.approx(expected[:, 0].tolist(), abs=1e-3)
-    assert score.total == pytest.approx(expected.sum().item(), abs=1e-2)
-    assert score.total > llm.score("The capital of France is Berlin.").total
+    assert score.logprob == pytest.approx(expected.sum().item(), abs=1e-2)
+    assert score.logprob > llm.score("The capital of France is Berlin.").logprob
     several = llm.score(["The capital of France is Paris.", "x y"])
     assert several[0] == score
     assert len(several) == 2

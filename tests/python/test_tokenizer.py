@@ -193,11 +193,27 @@ def test_sentencepiece_equals_its_algorithm() -> None:
     rng = random.Random(1)
     words = ["the", "thing", "and", "another", "an", "in", "er", "é", "猫", "t", "ing.", " ", "  ", "bathe,"]
     for _ in range(300):
-        text = " ".join(rng.choices(words, k=rng.randrange(1, 9)))
+        text = " ".join(rng.choices(words, k=rng.randrange(1, 9))).lstrip() or "the"
         ids = tokenizer.encode(text, add_special_tokens=False)
         assert [metadata["tokenizer.ggml.tokens"][i] for i in ids] == _sentencepiece_reference(metadata, text)
         assert tokenizer.decode(ids) == text
         assert tokenizer.encode(text) == [1, *ids]
+
+
+def test_sentencepiece_equals_transformers() -> None:
+    from transformers import LlamaTokenizer
+    from transformers.tokenization_utils_base import generate_merges
+
+    metadata = _sentencepiece()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    scores = dict(zip(tokens, metadata["tokenizer.ggml.scores"], strict=True))
+    reference = LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores), add_bos_token=True)
+    tokenizer = Tokenizer.from_gguf(metadata)
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert ids == reference.encode(text), repr(text)
+        assert tokenizer.decode(ids) == reference.decode(ids)
 
 
 def test_sentencepiece_without_prefix_space() -> None:

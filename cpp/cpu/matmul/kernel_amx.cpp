@@ -31,7 +31,7 @@ constexpr int64_t kLine = 64;
 constexpr int64_t kRowBytes = kPanelColumns * 4;  // of a panel (two k of every column) and of a block of sums
 constexpr int64_t kStepBytes = kStep / 2 * kRowBytes;
 constexpr int64_t kChunkSteps = 18;  // 32 rows x 18 steps x 64 bytes = 36 KiB of the 48 KiB of L1
-constexpr int64_t kUnitBytes = 512 << 10;
+constexpr int64_t kUnitBytes = 128 << 10;
 constexpr int64_t kSuperRows = 512;
 constexpr int64_t kSumsBytes = kBlockRows * kRowBytes;
 constexpr int64_t kAheadSteps = 4;  // where weights come from memory while they are used
@@ -224,9 +224,11 @@ class Run {
       Fetch fetch;
       if (!fetched && index == 0) {
         fetch = {w + kAheadSteps * kStepBytes, kStepBytes / kLine};
-      } else if (blocks > 1 && panel - unit.first_panel < unit.next_panels) {  // every block fetches its share
-        const int64_t lines = ceil_div(kStepBytes / kLine, blocks);
-        fetch = {w + unit.to_next + index * unit.steps * lines * kLine, lines};
+      } else if (blocks > 1 && panel - unit.first_panel < unit.next_panels) {
+        // Every block fetches its share; while the first unit itself is being fetched, the first block has none.
+        const int64_t spared = fetched ? 0 : 1;
+        const int64_t lines = ceil_div(kStepBytes / kLine, blocks - spared);
+        fetch = {w + unit.to_next + (index - spared) * unit.steps * lines * kLine, lines};
       }
       float* partial = partial_ + (index * cut_.group_panels + panel - unit.first_panel) * kBlockRows * kPanelColumns;
       load_sums(second != 0, unit.first_chunk ? nullptr : partial, second);

@@ -19,11 +19,10 @@ _SPACE = "\u2581"  # how SentencePiece spells a space
 
 
 def build_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """``metadata`` maps the file's keys (``tokenizer.ggml.*``, ``general.architecture``) to their values."""
+    """``metadata`` maps the file's keys (``tokenizer.ggml.*``, ``general.architecture``) to their values; there are
+    tokens, and the special ids are among them."""
     kind = metadata.get("tokenizer.ggml.model")
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    if not tokens:
-        raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
+    tokens = metadata["tokenizer.ggml.tokens"]
     if kind == "gpt2":
         tokenizer, add_bos = _byte_level(metadata, tokens)
     elif kind == "llama":
@@ -100,6 +99,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
     )
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if metadata.get("tokenizer.ggml.add_space_prefix", True):
+        # Before a text that does not begin with a space, as transformers converts these files.
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="first", split=False)
         steps.append(decoders.Strip(content=" ", left=1))
     else:

@@ -52,6 +52,8 @@ class Tokenizer:
         from .gguf import build_from_gguf
 
         tokens = metadata.get("tokenizer.ggml.tokens") or ()
+        if not tokens:
+            raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
         names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
         special = {}
         for name, key in names.items():
@@ -70,8 +72,8 @@ class Tokenizer:
         try:
             # One by one: the batch calls of the library start a thread pool that outlives them.
             encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(f"the text is not valid Unicode: {error}") from None
+        except (TypeError, UnicodeEncodeError):  # lone surrogates: what else a str may hold can be encoded
+            raise InvalidArgument("the text is not valid Unicode: it holds half of a surrogate pair") from None
         return list(encoding.ids)
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:

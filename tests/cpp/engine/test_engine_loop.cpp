@@ -112,15 +112,17 @@ TEST_CASE("max_tokens = 0 computes the prompt and ends") {
 }
 
 TEST_CASE("abort ends a request in any state; unknown ids are ignored") {
-  std::atomic<bool> hold{true};
+  std::atomic<bool> hold{true}, held{false};
   LoopOptions options;
   options.max_sequences = 2;
   options.hook = [&](const StepPlan&, std::uint64_t) {
+    held = true;
     while (hold) std::this_thread::yield();
     return std::vector<RequestId>{};
   };
   const auto loop = make_loop(options);
   const RequestId running = loop->submit(make_request(make_prompt(10, 1), 100, 2, true));
+  while (!held) std::this_thread::yield();  // the first step holds it alone; the rest arrives meanwhile
   const RequestId other = loop->submit(make_request(make_prompt(10, 2), 20));
   const RequestId waiting = loop->submit(make_request(make_prompt(10, 3), 20));
   loop->abort(running);
