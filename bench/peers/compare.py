@@ -1,15 +1,16 @@
 """pagedcore beside the engines that a user would pick instead, in one run.
 
-Each engine is a process of its own that stays loaded; repetitions alternate between them, so that a change in what else the
-machine is doing meets all of them. Prompts are random token ids (the same for every engine, new in every repetition), greedy,
-end-of-sequence ignored, so that all do the same work.
+Each engine is a process of its own that stays loaded; repetitions alternate between them, so that a change in what
+else the machine is doing meets all of them. Prompts are random token ids (the same for every engine, new in every
+repetition), greedy, end-of-sequence ignored, so that all do the same work.
 
     python bench/peers/compare.py --model models/smollm2-hf \
         --openvino-python venv-openvino/bin/python --openvino-model models/smollm2-openvino-fp16 \
         --llama-server llama.cpp/build/bin/llama-server --llama-model models/smollm2-bf16.gguf
 
-Engines whose options are absent are left out. Workloads: `a`, 64 requests at once of 128 prompt and 128 output tokens, output
-tokens per second; `c`, one request of 128 and 128, milliseconds per output token after the first, and time to the first token.
+Engines whose options are absent are left out. Workloads: `a`, 64 requests at once of 128 prompt and 128 output
+tokens, output tokens per second; `c`, one request of 128 and 128, milliseconds per output token after the first,
+and time to the first token.
 """
 
 from __future__ import annotations
