@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import interrupts
 from pagedcore import LLM, SamplingParams, __version__
 
 MEMORY = ["--kv-cache-memory", "48MiB"]
@@ -193,7 +194,7 @@ class Terminal:
 def test_chat_in_a_terminal_survives_ctrl_c() -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pagedcore", "chat", "--max-tokens", "4000", "--ignore-eos", *MEMORY]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = interrupts.start(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     terminal = Terminal(ours)
     try:
@@ -214,7 +215,7 @@ def test_chat_in_a_terminal_survives_ctrl_c() -> None:
 
 def test_ctrl_c_is_status_130() -> None:
     command = [sys.executable, "-m", "pagedcore", "generate", "Once", "--max-tokens", "4000", "--ignore-eos", *MEMORY]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = interrupts.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.read(1)
         process.send_signal(signal.SIGINT)

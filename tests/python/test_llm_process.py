@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import interrupts
 from pagedcore import LLM, SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
@@ -127,7 +128,7 @@ _INTERRUPTED = """
 
 def test_ctrl_c_ends_the_call_and_nothing_else(gguf: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(_INTERRUPTED), str(gguf)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = interrupts.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         for delay in (0.3, 0.45, 0.2):
@@ -221,7 +222,7 @@ def test_closing_returns_the_memory(gguf: Path) -> None:
     done = run(code, gguf)
     assert done.returncode == 0, done.stderr
     inside, after = map(int, done.stdout.split())
-    assert inside > 200 * 2**20
+    assert inside > 150 * 2**20  # the weights alone are 257 MiB; some of it goes where the first round's lay
     assert after < 24 * 2**20
 
 
