@@ -66,6 +66,7 @@ Specs<LayerWeights> layer_specs(const ModelDescription& d) {
   s.vectors.push_back({&L::mlp_norm_bias, {{"mlp_norm.bias", hidden}}, false});
   if (d.gated_mlp) {
     s.matrices.push_back({&L::up, {{"mlp.gate.weight", inter}, {"mlp.up.weight", inter}}, hidden, PackKind::gated});
+    s.vectors.push_back({&L::up_bias, {{"mlp.gate.bias", inter}, {"mlp.up.bias", inter}}, false});
   } else {
     s.matrices.push_back({&L::up, {{"mlp.up.weight", inter}}, hidden});
     s.vectors.push_back({&L::up_bias, {{"mlp.up.bias", inter}}, false});
@@ -193,13 +194,6 @@ class Loader {
   std::size_t used_ = 0;
 };
 
-void refuse_gated_bias(const ModelDescription& d, const WeightSource& source, const std::string& prefix) {
-  if (!d.gated_mlp) return;
-  for (const char* name : {"mlp.gate.bias", "mlp.up.bias"})
-    if (source.has(prefix + name))
-      throw Unsupported(str("tensor ", prefix, name, ": a gated MLP with biases is not served"));
-}
-
 }  // namespace
 
 std::size_t DecoderWeights::bytes() const noexcept {
@@ -217,7 +211,6 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
   const Specs<LayerWeights> specs = layer_specs(d);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {
     const std::string prefix = str("layers.", i, ".");
-    refuse_gated_bias(d, source, prefix);
     loader.load(specs, prefix, weights.layers.emplace_back());
   }
   weights.vectors = loader.take_vectors();

@@ -34,6 +34,9 @@ class PromptReader:
         eos_token_ids: Sequence[int],
     ) -> None:
         self.max_context = plan.max_context or description.max_context
+        self._why_no_more = ""
+        if self.max_context == plan.kv_tokens and self.max_context < description.max_context:
+            self._why_no_more = " (all that the KV cache holds; kv_cache_memory or num_blocks makes it larger)"
         self._vocab_size = description.vocab_size
         # The last token of a sequence needs no KV: nothing attends to it.
         self._kv_tokens = plan.kv_tokens + 1
@@ -67,7 +70,8 @@ class PromptReader:
         room = self.max_context - len(ids)
         if room < 0 or (room == 0 and params.max_tokens != 0):
             raise InvalidArgument(
-                f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context}: shorten it"
+                f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context} tokens"
+                f"{self._why_no_more}: shorten it"
             )
         if params.stop and self._tokenizer is None:
             raise InvalidArgument("stop strings need a tokenizer, and the model has none: pass tokenizer=")

@@ -38,6 +38,7 @@ CASES = {
     "llama-yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=128)),
     "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}),
     "mistral-window": ("mistral", {"sliding_window": 24, "head_dim": 16}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
 }

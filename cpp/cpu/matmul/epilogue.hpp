@@ -84,8 +84,17 @@ template <Simd::F (*Function)(Simd::F)>
 void finish_gated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t panel, const float* sums) {
   const std::int64_t column = panel * Simd::lanes;
   const int count = columns_left(a, column);
+  Simd::F gate_bias = Simd::zero(), up_bias = Simd::zero();
+  if (a.bias != nullptr) {
+    gate_bias = Simd::load_first(a.bias + column, count);
+    up_bias = Simd::load_first(a.bias + a.n + column, count);
+  }
   for (int r = 0; r < rows; ++r, sums += 2 * Simd::lanes) {
-    const Simd::F gate = Simd::load(sums), up = Simd::load(sums + Simd::lanes);
+    Simd::F gate = Simd::load(sums), up = Simd::load(sums + Simd::lanes);
+    if (a.bias != nullptr) {
+      gate = Simd::add(gate, gate_bias);
+      up = Simd::add(up, up_bias);
+    }
     store_out(a, row + r, column, count, Simd::mul(Function(gate), up));
   }
 }

@@ -38,9 +38,9 @@ void check(const Tensor& out, const Tensor& in, const PackedWeight& weight, cons
                               "; it is f32, or bf16 where nothing is accumulated"));
   if (gated != (weight.kind() == PackKind::gated))
     throw InvalidArgument("matmul: the gated epilogue goes with a gated weight, and the others with a stacked one");
-  if (e.bias != nullptr && (gated || e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != weight.n()))
-    throw InvalidArgument(
-        str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", weight.n(), "], and none with gated"));
+  const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
+  if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
+    throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
 }
 
 /// The work cut into rectangles of panels x rows. Nothing here touches the order of any sum.

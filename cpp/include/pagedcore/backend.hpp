@@ -94,12 +94,12 @@ struct Epilogue {
   enum class Kind : std::uint8_t {
     store,       // out = x W^T + bias
     accumulate,  // out += x W^T + bias
-    gated,       // out = act(x Wg^T) * (x Wu^T); the weight is a gated pair, out has n() columns
+    gated,       // out = act(x Wg^T + bg) * (x Wu^T + bu); the weight is a gated pair, out has n() columns
     activated,   // out = act(x W^T + bias)
   };
   Kind kind = Kind::store;
   Activation activation = Activation::silu;
-  const Tensor* bias = nullptr;  // f32 [1, n], or none; not with gated
+  const Tensor* bias = nullptr;  // f32 [1, n], of a gated pair [1, 2 n]: bg, then bu; or none
 };
 
 struct NormParams {

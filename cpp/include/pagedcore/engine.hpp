@@ -83,8 +83,9 @@ class PAGEDCORE_API Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // All of the following are thread-safe, and throw Aborted after close(), after the engine was poisoned (with the
-  // reason), and in a child of fork().
+  // All of the following are thread-safe. Those that talk to the engine's thread throw Aborted after close(), after the
+  // engine was poisoned (with the reason), and in a child of fork(); memory_plan(), model() and describe() always
+  // answer.
 
   /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
   RequestId submit(EngineRequest request);
@@ -101,7 +102,8 @@ class PAGEDCORE_API Engine {
   const ModelDescription& model() const noexcept;
   std::string describe() const;
   void clear_prefix_cache();
-  /// Testing aid: before every `period`-th step preempt the latest running request; 0 turns it off.
+  /// Testing aid: before every `period`-th step preempt the latest running request that has gained a token since it was
+  /// last preempted this way; 0 turns it off.
   void force_preemption(std::uint32_t period);
 
   /// Ends all requests (abort), stops the thread and returns all memory. Idempotent.

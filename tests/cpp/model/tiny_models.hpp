@@ -38,8 +38,8 @@ class TinyModel {
       project("attn.k", kv, hidden, qkv_bias || all_biases);
       project("attn.v", kv, hidden, qkv_bias || all_biases);
       project("attn.o", hidden, q, all_biases);
-      if (d.gated_mlp) project("mlp.gate", inter, hidden, false);
-      project("mlp.up", inter, hidden, all_biases && !d.gated_mlp);
+      if (d.gated_mlp) project("mlp.gate", inter, hidden, all_biases);
+      project("mlp.up", inter, hidden, all_biases);
       project("mlp.down", hidden, inter, all_biases);
       if (all_biases) vector(l + "attn_norm.bias", hidden, 0.0f);
       if (all_biases) vector(l + "mlp_norm.bias", hidden, 0.0f);
@@ -106,6 +106,8 @@ inline ModelDescription base_description() {
 }
 
 inline TinyModel llama() { return {base_description(), false, false, 1}; }
+
+inline TinyModel biased() { return {base_description(), true, true, 6}; }  // a LLaMA with biases everywhere
 
 inline TinyModel qwen2() {  // biases on q, k, v; tied
   ModelDescription d = base_description();
