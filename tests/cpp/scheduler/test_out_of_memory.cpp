@@ -14,13 +14,14 @@ namespace {
 thread_local long allocations_until_failure = -1;  // negative: never
 }
 
-void* operator new(std::size_t size) {
+// Not inlined: GCC would see free() called on what `new` returned and take it for a mistake.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   if (allocations_until_failure >= 0 && allocations_until_failure-- == 0) throw std::bad_alloc();
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
