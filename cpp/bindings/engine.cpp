@@ -160,6 +160,12 @@ void bind_engine_class(nb::module_& m) {
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
       .def(
+          "validate",
+          [](const E& self, std::vector<TokenId> prompt, const SamplingParams& params) {
+            self.engine->validate({std::move(prompt), params});
+          },
+          "prompt"_a, "params"_a = SamplingParams{}, "The checks of submit() alone.")
+      .def(
           "abort", [](E& self, RequestId id) { self.engine->abort(id); }, "id"_a, release_gil())
       .def("wait", &wait, "timeout"_a, "All outputs that are ready, waiting at most `timeout` seconds for the first.")
       .def_prop_ro(

@@ -61,6 +61,7 @@ Engine::~Engine() {
 }
 
 RequestId Engine::submit(EngineRequest request) { return impl_->loop->submit(std::move(request)); }
+void Engine::validate(const EngineRequest& request) const { impl_->loop->validate(request); }
 void Engine::abort(RequestId id) { impl_->loop->abort(id); }
 std::vector<EngineOutput> Engine::wait(double timeout) { return impl_->loop->wait(timeout); }
 bool Engine::busy() const { return impl_->loop->busy(); }

@@ -73,20 +73,31 @@ EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::un
 
 EngineLoop::~EngineLoop() { close(); }
 
-RequestId EngineLoop::submit(EngineRequest request) {
+/// What the scheduler is told of a request, which has passed every check.
+SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
-  validate(request.sampling, limits_.vocab_size);
+  pagedcore::validate(request.sampling, limits_.vocab_size);
   check_tokens(request.prompt, limits_.vocab_size);
-  SubmitCommand command;
-  SchedulerRequest& s = command.scheduling;
+  SchedulerRequest s;
   s.max_tokens = output_limit(request.prompt.size(), request.sampling.max_tokens, limits_.max_context);
   s.num_samples = request.sampling.n;
   s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
   s.salt = request.salt;
   s.prompt = request.prompt;
   scheduler_.validate(s);
+  return s;
+}
+
+RequestId EngineLoop::submit(EngineRequest request) {
+  SubmitCommand command;
+  command.scheduling = checked(request);
   command.request = std::move(request);
   return mailbox_.submit(std::move(command));
+}
+
+void EngineLoop::validate(const EngineRequest& request) const {
+  static_cast<void>(checked(request));
+  static_cast<void>(mailbox_.busy());  // throws when closed or failed
 }
 
 void EngineLoop::abort(RequestId id) {

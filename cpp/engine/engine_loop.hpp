@@ -39,6 +39,7 @@ class EngineLoop {
 
   // As in Engine.
   RequestId submit(EngineRequest request);
+  void validate(const EngineRequest& request) const;
   void abort(RequestId id);
   std::vector<EngineOutput> wait(double timeout);
   bool busy() const;
@@ -50,6 +51,8 @@ class EngineLoop {
   const ForkGuard& fork_guard() const noexcept { return fork_guard_; }
 
  private:
+  SchedulerRequest checked(const EngineRequest& request) const;
+
   // Everything below runs on the engine thread.
   void run() noexcept;
   std::optional<std::chrono::milliseconds> patience() const noexcept;
@@ -72,7 +75,7 @@ class EngineLoop {
   const ForkGuard fork_guard_;
   Mailbox mailbox_;
 
-  // Touched by the engine thread only while it runs; but submit() calls Scheduler::validate, which reads constants.
+  // Touched by the engine thread only while it runs; but checked() calls Scheduler::validate, which reads constants.
   Scheduler scheduler_;
   std::unique_ptr<RequestTable> requests_;
   std::unique_ptr<Executor> executor_;

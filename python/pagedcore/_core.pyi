@@ -423,6 +423,8 @@ class Engine:
     def __init__(self, model: ModelDescription, weights: WeightMap | ModelFile, config: EngineConfig = ...) -> None: ...
     def submit(self, prompt: _Tokens, params: SamplingParams = ..., salt: int = 0, stream: bool = False) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
+    def validate(self, prompt: Sequence[int], params: SamplingParams = ...) -> None:
+        """The checks of submit() alone."""
     def abort(self, id: int) -> None: ...
     def wait(self, timeout: float) -> list[EngineOutput]:
         """All outputs that are ready, waiting at most `timeout` seconds for the first."""

@@ -258,12 +258,15 @@ class LLM:
     def _requests(
         self, prompts: Prompt | Sequence[Prompt], params: _Params, *, templated: bool = False
     ) -> list[Request]:
-        self.engine  # noqa: B018  (raises when closed, before any other complaint)
+        engine = self.engine  # raises when closed, before any other complaint
         numbered = zip(self._prompts.pair(prompts, params), self._numbers, strict=False)
-        return [
+        requests = [
             self._prompts.request(prompt, chosen, (self._seed, number), templated=templated)
             for (prompt, chosen), number in numbered
         ]
+        for request in requests:
+            engine.validate(request.token_ids, request.native)
+        return requests
 
     def _run(self, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
         inbox = Inbox()

@@ -334,6 +334,10 @@ def test_a_request_that_could_never_fit_is_refused_with_the_arithmetic(tiny: Any
     with LLM(tiny("llama")[0], num_blocks=4) as llm:
         with pytest.raises(InvalidArgument, match=r"\d+ blocks|\d+ tokens"):
             llm.generate([[1] * 10, [1] * 100], SamplingParams(max_tokens=20))
+        # Only the second is too large, by its number of samples: the first does not start either.
+        with pytest.raises(InvalidArgument, match="17 KV blocks of 16 tokens, but the cache has 4"):
+            llm.generate([[1], [1] * 20], [GREEDY, SamplingParams(n=8, max_tokens=20)])
+        assert llm.stats()["steps"] == 0
         assert llm.generate([[1]], GREEDY)[0].outputs[0].finish_reason == "length"
         assert not llm.engine.busy
 

