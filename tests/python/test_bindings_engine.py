@@ -198,7 +198,7 @@ def test_exit_with_a_busy_engine_and_a_waiting_daemon_thread():
     program = """
 import sys, threading
 sys.path.insert(0, sys.argv[1])
-from test_bindings import _core, make_engine
+from test_bindings_engine import _core, make_engine
 engine = make_engine()
 idle = make_engine()
 for i in range(8):
