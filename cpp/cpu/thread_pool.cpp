@@ -1,7 +1,5 @@
 #include "cpu/thread_pool.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -13,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/signals_blocked.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -72,22 +71,6 @@ class WaitPoint {
   std::atomic<int> sleepers_{0};
   std::mutex mutex_;
   std::condition_variable condition_;
-};
-
-/// New threads inherit the mask: a signal meant for the host must not land on a worker.
-class AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
 };
 
 }  // namespace
@@ -184,7 +167,7 @@ ThreadPool::ThreadPool(int threads) {
   try {
     impl_ = std::make_unique<Impl>(threads);
     impl_->workers.reserve(static_cast<std::size_t>(threads - 1));
-    const AllSignalsBlocked guard;
+    const SignalsBlocked guard;
     for (; started < threads; ++started)
       impl_->workers.emplace_back([impl = impl_.get(), worker = started] { impl->work(worker); });
   } catch (const std::exception& e) {

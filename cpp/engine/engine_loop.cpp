@@ -1,8 +1,5 @@
 #include "engine/engine_loop.hpp"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <exception>
 #include <new>
@@ -10,27 +7,12 @@
 #include <utility>
 #include <variant>
 
+#include "base/signals_blocked.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
 namespace {
-
-/// Signals belong to the host program's threads.
-class SignalsBlocked {
- public:
-  SignalsBlocked() noexcept {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 void check_tokens(const std::vector<TokenId>& prompt, std::int32_t vocab_size) {
   const auto bad = std::find_if(prompt.begin(), prompt.end(), [&](TokenId t) { return t < 0 || t >= vocab_size; });
