@@ -32,7 +32,7 @@ double best(int repetitions, Setup&& setup, Work&& work) {
 }
 
 StepResult sample_all(const StepPlan& plan) {
-  StepResult result{.step = plan.step, .tokens = {}, .failed = {}};
+  StepResult result{.step = plan.step, .tokens = {}, .failed = {}, .beams = {}};
   result.tokens.reserve(plan.sequences.size());
   for (const ScheduledSequence& work : plan.sequences) {
     for (std::uint32_t k = 0; k < work.num_samples; ++k) result.tokens.push_back({work.sequence, k, 7, false});

@@ -68,7 +68,14 @@ using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::dev
 
 RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const SamplingParams& sampling, std::uint64_t salt,
                  bool stream) {
-  EngineRequest request{std::move(prompt), sampling, salt, stream};
+  EngineRequest request{std::move(prompt), sampling, {}, salt, stream};
+  const ReleasedGil released;
+  return self.engine->submit(std::move(request));
+}
+
+RequestId submit_beams(EngineHandle& self, std::vector<TokenId> prompt, const BeamSearchParams& beam,
+                       std::uint64_t salt, bool stream) {
+  EngineRequest request{std::move(prompt), {}, beam, salt, stream};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -139,6 +146,7 @@ void bind_output(nb::module_& m) {
       .field("logprobs", &O::logprobs, "One per token, when asked for.")
       .field("prompt_logprobs", &O::prompt_logprobs, "With the first news of sample 0.")
       .field("finish", &O::finish, kFinishReasons, "'none', 'stop', 'length', 'abort' or 'error'.")
+      .field("score", &O::score, "Of a hypothesis of a beam search.")
       .field("error", &O::error, "Why, when finish is 'error'.")
       .field("cached_tokens", &O::cached_tokens, "Prompt tokens taken from the prefix cache.")
       .field("time", &O::time, "Seconds on the engine's steady clock.")
@@ -159,6 +167,13 @@ void bind_engine_class(nb::module_& m) {
           "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false)
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
+      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false)
+      .def(
+          "validate",
+          [](const E& self, std::vector<TokenId> prompt, const BeamSearchParams& beam) {
+            self.engine->validate({std::move(prompt), {}, beam});
+          },
+          "prompt"_a, "params"_a)
       .def(
           "validate",
           [](const E& self, std::vector<TokenId> prompt, const SamplingParams& params) {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include "bindings/records.hpp"
+#include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore::bindings {
 
 inline constexpr EnumNames<FinishReason, 5> kFinishReasons{{"none", "stop", "length", "abort", "error"}};
+inline constexpr EnumNames<EarlyStopping, 3> kEarlyStopping{{"heuristic", "immediate", "never"}};
 /// The first of DType.
 inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/names.hpp"
 #include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
@@ -34,7 +35,19 @@ void bind_params(nb::module_& m) {
       .field("logprobs", &P::logprobs, ">= 0: the chosen token's and this many most likely tokens'.")
       .field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every prompt token but the first.")
       .field("seed", &P::seed);
-  m.def("validate", &validate, "params"_a, "vocab_size"_a, "Raises InvalidArgument naming the first bad value.");
+  m.def("validate", nb::overload_cast<const P&, std::int32_t>(&validate), "params"_a, "vocab_size"_a,
+        "Raises InvalidArgument naming the first bad value.");
+}
+
+void bind_beam_search_params(nb::module_& m) {
+  using P = BeamSearchParams;
+  Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().")
+      .field("width", &P::width, "Running beams.")
+      .field("n", &P::n, "Hypotheses to return.")
+      .field("max_tokens", &P::max_tokens)
+      .field("length_penalty", &P::length_penalty)
+      .field("early_stopping", &P::early_stopping, kEarlyStopping, "'heuristic', 'immediate' or 'never'.")
+      .field("stop_token_ids", &P::stop_token_ids);
 }
 
 void bind_logprobs(nb::module_& m) {
@@ -74,6 +87,7 @@ void bind_sample(nb::module_& m) {
 
 void bind_sampling(nb::module_& m) {
   bind_params(m);
+  bind_beam_search_params(m);
   bind_logprobs(m);
   bind_sample(m);
 }

@@ -22,6 +22,7 @@ void bind_requests(nb::module_& m) {
       .field("arrival", &Request::arrival, "Seconds on the caller's clock.")
       .field("prompt", &Request::prompt)
       .field("num_samples", &Request::num_samples)
+      .field("beam_width", &Request::beam_width, "> 0: a beam search of this width.")
       .field("max_tokens", &Request::max_tokens, "Per sample; 0: only compute the prompt.")
       .field("salt", &Request::salt, "Different salts never share cached prefixes.")
       .field("prompt_logprobs", &Request::prompt_logprobs, "Every prompt row is scored.");
@@ -59,10 +60,22 @@ void bind_result(nb::module_& m) {
       .field("sample", &T::sample)
       .field("token", &T::token)
       .field("stop", &T::stop, "The token ended the sample.");
+  using C = BeamChild;
+  Record<C>(m, "BeamChild", "A beam of the next step: beam `parent` of this one with one token more.")
+      .field("parent", &C::parent)
+      .field("token", &C::token);
+  using B = BeamResult;
+  Record<B>(m, "BeamResult", "What a beam search goes on with.")
+      .field("request", &B::request)
+      .field("children", &B::children, "None: the search has ended.");
+  m.def(
+      "place_beams", [](const std::vector<BeamChild>& children) { return place_beams(children); }, "children"_a,
+      "Which beam every child becomes.");
   using R = StepResult;
   Record<R>(m, "StepResult", "What an executor made of a plan.")
       .field("step", &R::step)
       .field("tokens", &R::tokens, "Exactly those the plan asked for, less those of failed requests.")
+      .field("beams", &R::beams, "One for each beam search that the plan sampled.")
       .field("failed", &R::failed, "Requests that cannot go on.");
   using U = SampleUpdate;
   Record<U>(m, "SampleUpdate", "What became of one sample in a step.")

@@ -58,12 +58,18 @@ EngineLoop::~EngineLoop() { close(); }
 /// What the scheduler is told of a request, which has passed every check.
 SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
-  pagedcore::validate(request.sampling, limits_.vocab_size);
-  check_tokens(request.prompt, limits_.vocab_size);
   SchedulerRequest s;
-  s.max_tokens = output_limit(request.prompt.size(), request.sampling.max_tokens, limits_.max_context);
-  s.num_samples = request.sampling.n;
-  s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
+  if (request.beam) {
+    pagedcore::validate(*request.beam, limits_.vocab_size);
+    s.beam_width = request.beam->width;
+  } else {
+    pagedcore::validate(request.sampling, limits_.vocab_size);
+    s.num_samples = request.sampling.n;
+    s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
+  }
+  check_tokens(request.prompt, limits_.vocab_size);
+  const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
+  s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
   s.salt = request.salt;
   s.prompt = request.prompt;
   scheduler_.validate(s);
@@ -73,6 +79,7 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
 RequestId EngineLoop::submit(EngineRequest request) {
   SubmitCommand command;
   command.scheduling = checked(request);
+  if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   command.request = std::move(request);
   return mailbox_.submit(std::move(command));
 }
@@ -218,6 +225,13 @@ void EngineLoop::take_in(const std::vector<SampleUpdate>& updates) {
   for (const SampleUpdate& update : updates) {
     RequestState* request = requests_->find(update.request);
     if (request == nullptr) continue;
+    if (request->beams && update.finish != FinishReason::error) {
+      request->advanced = true;
+      report_beams(*request, update.finish != FinishReason::none);
+      if (request->unfinished == 0) requests_->erase(update.request);
+      continue;
+    }
+    if (request->beams) continue;  // step() ends failed requests
     SampleState& sample = request->samples.at(update.sample);
     if (sample.finished) continue;
     if (update.token >= 0) {
@@ -252,6 +266,37 @@ void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason
   if (finish == FinishReason::error || finish == FinishReason::abort) output.prompt_logprobs.clear();  // incomplete
   output.last = --request.unfinished == 0;
   if (output.last) count_finish(finish);
+}
+
+/// What of the best hypothesis can no longer change, or, at the end, all hypotheses.
+void EngineLoop::report_beams(RequestState& request, bool ended) {
+  BeamState& beams = *request.beams;
+  const auto put = [&](std::uint32_t index, const std::vector<TokenId>& tokens) -> EngineOutput& {
+    EngineOutput& output = outputs_.emplace_back();
+    output.request = request.id;
+    output.sample = index;
+    output.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(index == 0 ? beams.delivered : 0), tokens.end());
+    output.cached_tokens = request.cached_tokens;
+    output.time = mailbox_.now();
+    return output;
+  };
+  if (!ended) {
+    if (!request.request.stream) return;
+    const std::vector<TokenId> stable = beams.search.stable();
+    if (stable.size() == beams.delivered) return;
+    put(0, stable);
+    beams.delivered = stable.size();
+    return;
+  }
+  const std::vector<sampling::BeamSearch::Hypothesis> hypotheses = beams.search.hypotheses();
+  for (std::uint32_t i = 0; i < hypotheses.size(); ++i) {
+    EngineOutput& output = put(i, hypotheses[i].tokens);
+    output.score = hypotheses[i].score;
+    output.finish = hypotheses[i].stopped ? FinishReason::stop : FinishReason::length;
+    output.last = i + 1 == hypotheses.size();
+    if (output.last) count_finish(output.finish);
+  }
+  request.unfinished = 0;
 }
 
 /// Ends every sample that has not ended. Unknown ids are ignored.

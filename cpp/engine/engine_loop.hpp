@@ -66,6 +66,7 @@ class EngineLoop {
   void preempt_latest();
   void take_in(const std::vector<SampleUpdate>& updates);
   void report(RequestState& request, std::uint32_t sample, FinishReason finish);
+  void report_beams(RequestState& request, bool ended);
   void end_request(RequestId id, FinishReason finish);
   void count_finish(FinishReason finish) noexcept;
   void publish();

@@ -46,12 +46,13 @@ void LocalExecutor::list_tasks(const StepPlan& plan) {
       return static_cast<std::int64_t>(logit_rows_.size()) - 1;
     };
     for (std::uint32_t i = 0; i < s.num_scored; ++i) {
-      tasks_.push_back({request, s.sequence, 0, std::int64_t{s.first_position} + i, want_row(s.first_row + i), {}, {}});
+      tasks_.push_back(
+          {request, s.sequence, 0, std::int64_t{s.first_position} + i, want_row(s.first_row + i), {}, {}, {}});
     }
     if (s.num_samples == 0) continue;
     const std::int64_t row = want_row(s.first_row + s.num_rows - 1);
     for (std::uint32_t i = 0; i < s.num_samples; ++i) {
-      tasks_.push_back({request, s.sequence, s.first_sample + i, -1, row, {}, {}});
+      tasks_.push_back({request, s.sequence, s.first_sample + i, -1, row, {}, {}, {}});
     }
   }
 }
@@ -84,6 +85,8 @@ void LocalExecutor::run_task(Task& task, std::span<const float> logits) {
     if (task.position >= 0) {
       const TokenId next = request.prompt.at(static_cast<std::size_t>(task.position) + 1);
       task.outcome.logprobs = logprobs_of(logits, next, std::max(request.sampling.prompt_logprobs, 0));
+    } else if (task.request->beams) {
+      task.candidates = sampling::beam_candidates(logits, task.request->beams->search.candidates_per_beam());
     } else {
       const auto& output = task.request->samples.at(task.sample).output;
       task.outcome = sample(logits, {&request.sampling, request.prompt, output, task.sample});
@@ -101,9 +104,18 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
     task.request->error = std::move(task.error);
     result.failed.push_back(task.request->id);
   }
-  for (Task& task : tasks_) {
+  std::vector<Task*> beams;  // of one request
+  for (std::size_t i = 0; i < tasks_.size(); ++i) {
+    Task& task = tasks_[i];
     RequestState& request = *task.request;
     if (!request.error.empty()) continue;
+    if (request.beams) {  // all beams of a search are sampled in one step, one behind the other
+      beams.push_back(&task);
+      if (i + 1 < tasks_.size() && tasks_[i + 1].request == &request) continue;
+      result.beams.push_back(advance(request, beams));
+      beams.clear();
+      continue;
+    }
     if (task.position >= 0) {
       request.prompt_logprobs.at(static_cast<std::size_t>(task.position)) = std::move(task.outcome.logprobs);
       continue;
@@ -113,6 +125,22 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
       request.samples[task.sample].logprobs.push_back(std::move(task.outcome.logprobs));
     }
   }
+  return result;
+}
+
+BeamResult LocalExecutor::advance(RequestState& request, std::span<Task* const> tasks) {
+  BeamState& beams = *request.beams;
+  std::vector<std::vector<sampling::BeamCandidate>> candidates(beams.places.size());
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const auto task = std::ranges::find(tasks, beams.places[i], [](const Task* t) { return t->sample; });
+    if (task == tasks.end()) throw Corrupt(str("beam ", beams.places[i], " is missing from its step"));
+    candidates[i] = std::move((*task)->candidates);
+  }
+  BeamResult result{request.id, {}};
+  for (const auto& child : beams.search.advance(candidates)) {
+    result.children.push_back({beams.places[child.parent], child.token});
+  }
+  beams.places = place_beams(result.children);
   return result;
 }
 

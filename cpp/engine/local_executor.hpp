@@ -29,6 +29,7 @@ class LocalExecutor final : public Executor {
     std::int64_t position = -1;  // of a prompt row to score, else -1
     std::int64_t logit_row = 0;  // index into logit_rows_
     SampleOutcome outcome;
+    std::vector<sampling::BeamCandidate> candidates;  // of a beam
     std::string error;
   };
 
@@ -37,6 +38,7 @@ class LocalExecutor final : public Executor {
   void run_tasks(std::int64_t first_row, const Tensor& logits);
   static void run_task(Task& task, std::span<const float> logits);
   StepResult collect(const StepPlan& plan);
+  static BeamResult advance(RequestState& request, std::span<Task* const> tasks);
 
   Backend& backend_;
   Model& model_;

@@ -9,9 +9,12 @@ RequestState& RequestTable::add(RequestId id, EngineRequest request) {
   auto state = std::make_unique<RequestState>();
   state->id = id;
   state->request = std::move(request);
-  state->samples.resize(state->request.sampling.n);
-  state->unfinished = state->request.sampling.n;
-  if (state->request.sampling.prompt_logprobs >= 0) state->prompt_logprobs.resize(state->request.prompt.size() - 1);
+  const std::optional<BeamSearchParams>& beam = state->request.beam;
+  if (beam) state->beams.emplace(BeamState{sampling::BeamSearch(*beam)});
+  state->unfinished = beam ? beam->n : state->request.sampling.n;
+  state->samples.resize(state->unfinished);
+  if (!beam && state->request.sampling.prompt_logprobs >= 0)
+    state->prompt_logprobs.resize(state->request.prompt.size() - 1);
   return *requests_.emplace(raw(id), std::move(state)).first->second;
 }
 

@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "pagedcore/engine.hpp"
+#include "sampling/beam_search.hpp"
 
 namespace pagedcore {
 
@@ -21,10 +23,18 @@ struct SampleState {
   bool finished = false;
 };
 
+/// A beam search, and where its running beams are in the scheduler. Advanced by the executor.
+struct BeamState {
+  sampling::BeamSearch search;
+  std::vector<std::uint32_t> places = {0};  // [running]: index of the beam within the scheduler's request
+  std::size_t delivered = 0;                // tokens of the best hypothesis that the caller was told of
+};
+
 struct RequestState {
   RequestId id{};
   EngineRequest request;
-  std::vector<SampleState> samples;               // [sampling.n]
+  std::optional<BeamState> beams;                 // when the request is a beam search
+  std::vector<SampleState> samples;               // [sampling.n], or one for each hypothesis
   std::uint32_t unfinished = 0;                   // of them
   std::vector<PositionLogprobs> prompt_logprobs;  // [prompt - 1], when asked for; written by the executor
   std::string error;                              // why the request failed; written by the executor

@@ -56,4 +56,12 @@ void validate(const SamplingParams& p, std::int32_t vocab_size) {
   require_tokens(p.stop_token_ids, vocab_size, "stop_token_ids");
 }
 
+void validate(const BeamSearchParams& p, std::int32_t vocab_size) {
+  require(p.width >= 1 && p.width <= 65536, "beam_width", p.width, "it must lie in [1, 65536]");
+  require(p.n >= 1 && p.n <= p.width, "n", p.n, str("it must lie in [1, beam_width = ", p.width, "]").c_str());
+  require(p.max_tokens >= 1, "max_tokens", p.max_tokens, "a beam search generates one token at least");
+  require(std::isfinite(p.length_penalty), "length_penalty", p.length_penalty, "it must be finite");
+  require_tokens(p.stop_token_ids, vocab_size, "stop_token_ids");
+}
+
 }  // namespace pagedcore

@@ -33,6 +33,21 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
   }
   if (std::isnan(request.arrival)) throw InvalidArgument(name() + "arrival is not a number; use seconds on one clock");
 
+  if (request.beam_width > 0) {
+    if (request.num_samples != 1 || request.prompt_logprobs || request.max_tokens == 0) {
+      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width,
+                                         " generates tokens, takes no samples and scores no prompt; submit a request "
+                                         "of its own for num_samples, prompt_logprobs or max_tokens = 0"));
+    }
+    const std::uint32_t most = std::min(config.max_sequences, config.max_batched_tokens);
+    if (request.beam_width > most) {
+      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width, " computes ",
+                                         request.beam_width, " sequences in one step, but a step has at most ", most,
+                                         " (the lower of max_sequences = ", config.max_sequences,
+                                         " and max_batched_tokens = ", config.max_batched_tokens,
+                                         "); lower the width, or raise that"));
+    }
+  }
   const std::uint64_t prompt = request.prompt.size();
   const std::uint64_t context = prompt + request.max_tokens;
   const std::uint64_t limit = config.max_context != 0 ? config.max_context : std::numeric_limits<std::uint32_t>::max();
@@ -48,13 +63,15 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
   const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
   const std::uint64_t shared = one_row ? blocks_for(prompt) : prompt / block_size;
   const std::uint64_t own = one_row ? 0 : blocks_for(context - 1) - shared;
-  const std::uint64_t needed = shared + own * request.num_samples;
+  const std::uint64_t sequences = std::max(request.beam_width, request.num_samples);
+  const std::uint64_t needed = shared + own * sequences;
   if (needed > cache_config.num_blocks) {
-    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", request.num_samples, " x ",
-                                       request.max_tokens, " generated ones need ", shared, " shared + ",
-                                       request.num_samples, " x ", own, " = ", needed, " KV blocks of ", block_size,
-                                       " tokens, but the cache has ", cache_config.num_blocks,
-                                       "; lower max_tokens or num_samples, shorten the prompt, or enlarge the cache"));
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", sequences, " x ", request.max_tokens,
+                                       " generated ones need ", shared, " shared + ", sequences, " x ", own, " = ",
+                                       needed, " KV blocks of ", block_size, " tokens, but the cache has ",
+                                       cache_config.num_blocks, "; lower max_tokens or ",
+                                       request.beam_width > 0 ? "beam_width" : "num_samples",
+                                       ", shorten the prompt, or enlarge the cache"));
   }
 }
 
@@ -72,6 +89,9 @@ std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::u
   std::uint64_t blocks = blocks_promised(request, request.samples[leader], has);
   if (request.max_tokens <= 1) return blocks;
   const std::uint32_t shared = request.prompt_size / cache_config.block_size;
+  if (request.is_beam_search() && !request.sampled) {  // beams that will be forked from the one there is
+    return blocks + (request.beam_width - 1) * blocks_promised(request, request.samples[leader], shared);
+  }
   for (const Sample& sample : request.samples) {
     if (!sample.is_finished() && &sample != &request.samples[leader]) {
       blocks += blocks_promised(request, sample, shared);
@@ -86,12 +106,13 @@ std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::u
 void Scheduler::Impl::admit() {
   bool alone = running.empty();
   for (Request* request = waiting.front(); request != nullptr && !draft.is_full(); request = request->next) {
-    if (!alone && draft.running_samples + request->unfinished > config.max_sequences) return;
+    if (!alone && draft.running_samples + request->group_size() > config.max_sequences) return;
     const std::uint32_t leader = request->leader();
     const Sample& sample = request->samples[leader];
-    const std::uint32_t size = request->size(sample);
+    const std::uint32_t size = request->target(sample);
     PrefixMatch match;
-    // The last token's row is needed for sampling, and all prompt rows for their logprobs.
+    // One row at least is computed; of the last token it is needed for sampling, and all prompt rows for their
+    // logprobs.
     if (!request->scores) match = cache.match_prefix(sample.tokens, request->salt, size - 1);
     const std::uint32_t first = match.num_tokens;
     const std::uint32_t rows = std::min(size - first, draft.rows_left);
@@ -102,7 +123,7 @@ void Scheduler::Impl::admit() {
     draft.admissions.push_back({request, draft.work.size(), std::move(match)});
     add_work(*request, leader, sequence, first, rows);
     draft.promised += later;
-    draft.running_samples += request->unfinished;
+    draft.running_samples += request->group_size();
     alone = false;
   }
 }

@@ -19,13 +19,17 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
                                                     : str("step ", raw(outstanding), " is outstanding")));
   }
   collect(result);
+  check_beams(result);
   std::vector<SampleUpdate> updates;
   forks.clear();
+  beam_steps.clear();
   try {
     prepare_samples(updates);
     for (std::size_t i = 0; i < in_flight.size(); ++i) {
       if (in_flight[i].request != nullptr && !failed[i]) prepare_forks(in_flight[i]);
     }
+    for (const BeamResult& beam : result.beams) prepare_beams(beam);
+    updates.reserve(updates.capacity() + beam_steps.size());
   } catch (...) {
     for (const Fork& fork : forks) cache.free(fork.sequence, StepId{0});  // the parent still holds every block
     throw;
@@ -34,9 +38,10 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
   cache.complete(outstanding);
   ++stats.steps;
   for (const Fork& fork : forks) {
+    if (fork.is_beam) continue;  // advance_beams() takes it in
     Sample& sample = fork.request->samples[fork.sample];
     sample.sequence = fork.sequence;
-    sample.computed = fork.request->prompt_size;
+    sample.computed = sample.fork_length;
     sample.computed_before = std::max(sample.computed_before, sample.computed);
     sample.started = true;
     --fork.request->unstarted;
@@ -51,12 +56,14 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
       for (std::uint32_t k = 0; k < request->samples.size(); ++k) {
         if (request->samples[k].is_finished()) continue;
         updates.push_back({.request = request->id, .sample = k, .finish = FinishReason::error});
+        if (request->is_beam_search()) break;
       }
       remove(*request);
     } else {
       take_in(in_flight[i], updates);
     }
   }
+  for (BeamStep& step : beam_steps) advance_beams(step, updates);
   in_flight.clear();
   outstanding = StepId{0};
   for (Request *request = running.front(), *next = nullptr; request != nullptr; request = next) {
@@ -91,6 +98,7 @@ void Scheduler::Impl::collect(const StepResult& result) {
     }
     const Work& work = in_flight[at];
     if (work.request == nullptr || failed[at]) continue;
+    if (work.request->is_beam_search()) throw bad(token, "a beam is continued by StepResult::beams");
     const std::uint32_t offset = token.sample - work.sample;
     if (token.sample < work.sample || offset >= work.num_samples) throw bad(token, "the plan does not sample this one");
     if (token.token < 0) throw bad(token, "a token is never negative");
@@ -101,7 +109,7 @@ void Scheduler::Impl::collect(const StepResult& result) {
   }
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
-    if (work.request == nullptr || failed[i]) continue;
+    if (work.request == nullptr || failed[i] || work.request->is_beam_search()) continue;
     for (std::uint32_t k = 0; k < work.num_samples; ++k) {
       if (!drawn[work.first_draw + k]) throw bad({work.sequence, work.sample + k, -1}, "the token is missing");
     }
@@ -115,6 +123,10 @@ void Scheduler::Impl::prepare_samples(std::vector<SampleUpdate>& updates) {
     const Work& work = in_flight[i];
     if (work.request == nullptr) continue;
     Request& request = *work.request;
+    if (request.is_beam_search()) {
+      ++count;
+      continue;
+    }
     count += failed[i] || request.max_tokens == 0 ? request.samples.size() : work.num_samples;
     for (std::uint32_t k = work.sample; k < work.sample + work.num_samples; ++k) {
       std::vector<TokenId>& tokens = request.samples[k].tokens;
@@ -129,23 +141,29 @@ void Scheduler::Impl::prepare_samples(std::vector<SampleUpdate>& updates) {
   updates.reserve(count);
 }
 
-/// Once the leader has the whole prompt, every other sample starts from it, sharing all prompt blocks: after the first
-/// sampling, and likewise after a preemption, when each then recomputes what it had generated.
+/// A sample starts from another one as soon as that has computed what they have in common, and shares its blocks: after
+/// the first sampling that is the prompt, and after a preemption plan_forks() has found out what it is.
 void Scheduler::Impl::prepare_forks(const Work& work) {
   Request& request = *work.request;
-  if (request.unstarted == 0 || work.end() < request.prompt_size || request.max_tokens <= 1) return;
+  if (request.unstarted == 0 || request.max_tokens <= 1) return;
   for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
     const Sample& sample = request.samples[k];
-    if (sample.started || sample.is_finished()) continue;
+    if (sample.started || sample.is_finished() || sample.fork_parent != work.sample) continue;
+    if (work.end() < sample.fork_length) continue;
     if (!request.sampled && draws[work.first_draw + k].stop) continue;  // ends with its first token
-    const SequenceId child{next_sequence + forks.size()};
-    forks.push_back({&request, k, child});
-    try {
-      cache.fork(work.sequence, child, request.prompt_size);
-    } catch (...) {
-      forks.pop_back();
-      throw;
-    }
+    fork(request, k, work.sequence, sample.fork_length, false);
+  }
+}
+
+void Scheduler::Impl::fork(Request& request, std::uint32_t sample, SequenceId parent, std::uint32_t length,
+                           bool is_beam) {
+  const SequenceId child{next_sequence + forks.size()};
+  forks.push_back({&request, sample, child, is_beam});
+  try {
+    cache.fork(parent, child, length);
+  } catch (...) {
+    forks.pop_back();
+    throw;
   }
 }
 
@@ -179,6 +197,7 @@ void Scheduler::Impl::take_in(const Work& work, std::vector<SampleUpdate>& updat
       updates.push_back({.request = request.id, .sample = k, .finish = FinishReason::length});
     }
   }
+  if (request.is_beam_search()) return;  // advance_beams() goes on once all beams are taken in
   for (std::uint32_t k = 0; k < work.num_samples; ++k) {
     const Draw& draw = draws[work.first_draw + k];
     Sample& sample = request.samples[work.sample + k];

@@ -48,6 +48,10 @@ void Scheduler::Impl::decide() {
 /// when there are none, this one goes.
 void Scheduler::Impl::continue_running(Request& request) {
   const std::size_t before = draft.work.size();
+  // A group decodes as one: all of its sequences in a step, or none, unless it is too large for any step.
+  const bool is_gang = is_ready(request) && request.unfinished <= config.max_sequences &&
+                       request.unfinished <= config.max_batched_tokens;
+  const bool waits = is_gang && (request.unfinished > draft.rows_left || request.unfinished > draft.sequences_left);
   const std::uint32_t shared = request.prompt_size / cache_config.block_size;
   for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
     const Sample& sample = request.samples[i];
@@ -57,7 +61,12 @@ void Scheduler::Impl::continue_running(Request& request) {
       continue;
     }
     if (draft.is_full()) return;
-    const std::uint32_t rows = std::min(request.size(sample) - sample.computed, draft.rows_left);
+    const std::uint32_t lacks = (is_gang ? request.size(sample) : request.target(sample)) - sample.computed;
+    const std::uint32_t rows = std::min(waits ? 0 : lacks, draft.rows_left);
+    if (rows == 0) {
+      draft.promised += blocks_promised(request, sample, cache.blocks_for(sample.computed));
+      continue;
+    }
     while (!draft.scratch->append(sample.sequence, sample.computed + rows)) {
       if (make_room(request)) continue;
       draft.work.resize(before);
@@ -66,14 +75,22 @@ void Scheduler::Impl::continue_running(Request& request) {
     add_work(request, i, sample.sequence, sample.computed, rows);
     draft.promised += blocks_promised(request, sample, cache.blocks_for(sample.computed + rows));
   }
-  draft.running_samples += request.unfinished;
+  draft.running_samples += request.group_size();
+}
+
+/// Whether every sequence of the group lacks exactly its last token.
+bool Scheduler::Impl::is_ready(const Request& request) noexcept {
+  return std::ranges::all_of(request.samples, [&](const Sample& sample) {
+    return sample.is_finished() || (sample.started && sample.computed + 1 == request.size(sample));
+  });
 }
 
 /// Only the first unsampled position is ever sampled, and the first of all once for every sample.
 void Scheduler::Impl::add_work(Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
                                std::uint32_t rows) {
   const bool samples = request.max_tokens > 0 && first + rows == request.size(request.samples[sample]);
-  const std::uint32_t count = request.sampled ? 1 : static_cast<std::uint32_t>(request.samples.size());
+  const bool draws_once = request.sampled || request.is_beam_search();
+  const std::uint32_t count = draws_once ? 1 : static_cast<std::uint32_t>(request.samples.size());
   draft.work.push_back({.request = &request,
                         .sample = sample,
                         .sequence = sequence,

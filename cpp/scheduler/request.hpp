@@ -10,12 +10,17 @@
 
 namespace pagedcore::sched {
 
-/// One of the n outputs of a request. It is *started* while it has a sequence, that is, while it holds blocks.
+/// One of the n outputs of a request, or one beam of its search. It is *started* while it has a sequence, that is,
+/// while it holds blocks. Of a beam search *finished* means that the place is not in use.
 struct Sample {
   std::vector<TokenId> tokens;        // prompt, then output; empty while it has no token of its own (never of sample 0)
   SequenceId sequence{};              // a new one for every start
   std::uint32_t computed = 0;         // tokens whose KV is in the cache: the sequence's length between steps
   std::uint32_t computed_before = 0;  // the most there ever were: what is below is a recomputation
+  // How an unstarted sample other than the leader starts: as a fork of sample `fork_parent` (a lower one) as soon as
+  // that has computed the `fork_length` tokens that both begin with.
+  std::uint32_t fork_parent = 0;
+  std::uint32_t fork_length = 0;
   bool started = false;
   FinishReason finish = FinishReason::none;
 
@@ -28,6 +33,7 @@ struct Request {
   std::uint64_t order = 0;  // of submission
   std::uint32_t prompt_size = 0;
   std::uint32_t max_tokens = 0;
+  std::uint32_t beam_width = 0;  // 0: samples
   std::uint64_t salt = 0;
   std::vector<Sample> samples;
   std::uint32_t unfinished = 0;  // samples
@@ -42,10 +48,15 @@ struct Request {
   Request* prev = nullptr;
   Request* next = nullptr;
 
+  bool is_beam_search() const noexcept { return beam_width > 0; }
+  /// Sequences that the request has, or will have once its prompt is computed.
+  std::uint32_t group_size() const noexcept { return is_beam_search() && !sampled ? beam_width : unfinished; }
   /// Tokens known of a sample.
   std::uint32_t size(const Sample& sample) const noexcept {
     return std::max(static_cast<std::uint32_t>(sample.tokens.size()), prompt_size);
   }
+  /// Tokens of a sample that it computes on its own. The last one of a beam waits until all beams are there.
+  std::uint32_t target(const Sample& sample) const noexcept { return size(sample) - (is_beam_search() && sampled); }
   /// The most slots a sample ever fills: the last token's KV is never computed.
   std::uint32_t max_length() const noexcept { return prompt_size + (max_tokens > 0 ? max_tokens - 1 : 0); }
   /// The first unfinished sample computes for all until the prompt is there.

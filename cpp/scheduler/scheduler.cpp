@@ -1,6 +1,7 @@
 // The public face: construction, submission, aborts and what can be asked.
 #include "pagedcore/scheduler.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/text.hpp"
@@ -77,7 +78,11 @@ void Scheduler::submit(SchedulerRequest spec) {
   request->prompt_size = static_cast<std::uint32_t>(spec.prompt.size());
   request->max_tokens = spec.max_tokens;
   request->salt = spec.salt;
-  request->samples.resize(spec.num_samples);
+  request->beam_width = spec.beam_width;
+  request->samples.resize(std::max(spec.num_samples, spec.beam_width));
+  for (Sample& sample : request->samples) sample.fork_length = request->prompt_size;
+  for (std::uint32_t k = 1; k < spec.beam_width; ++k)
+    request->samples[k].finish = FinishReason::stop;  // not in use yet
   request->samples[0].tokens = std::move(spec.prompt);
   request->unfinished = request->unstarted = spec.num_samples;
   request->scores = spec.prompt_logprobs;

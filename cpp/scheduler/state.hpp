@@ -70,6 +70,7 @@ struct Scheduler::Impl {
   StepPlan plan();
   void decide();
   void continue_running(sched::Request& request);
+  static bool is_ready(const sched::Request& request) noexcept;
   void add_work(sched::Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
                 std::uint32_t rows);
   std::uint64_t blocks_promised(const sched::Request& request, const sched::Sample& sample, std::uint32_t has) const;
@@ -86,13 +87,29 @@ struct Scheduler::Impl {
     sched::Request* request = nullptr;
     std::uint32_t sample = 0;
     SequenceId sequence{};
+    bool is_beam = false;  // of a search that goes on, not of a group that starts
   };
   std::vector<SampleUpdate> commit(const StepResult& result);
   void collect(const StepResult& result);
   void prepare_samples(std::vector<SampleUpdate>& updates);
   void prepare_forks(const sched::Work& work);
+  void fork(sched::Request& request, std::uint32_t sample, SequenceId parent, std::uint32_t length, bool is_beam);
   void finish_sample(sched::Request& request, std::uint32_t sample, FinishReason reason) noexcept;
   void take_in(const sched::Work& work, std::vector<SampleUpdate>& updates);
+  // beams.cpp
+  /// One beam search between two steps. All vectors: [children].
+  struct BeamStep {
+    sched::Request* request = nullptr;
+    std::vector<BeamChild> children;
+    std::vector<std::uint32_t> places;
+    std::vector<std::vector<TokenId>> tokens;  // of forks: the parent's, with room for one more
+    std::vector<SequenceId> sequences;         // of forks
+  };
+  void check_beams(const StepResult& result) const;
+  bool is_sampled_now(const sched::Request& request) const noexcept;
+  void prepare_beams(const BeamResult& result);
+  void advance_beams(BeamStep& step, std::vector<SampleUpdate>& updates) noexcept;
+  static void plan_forks(sched::Request& request) noexcept;
   // scheduler.cpp
   void remove(sched::Request& request) noexcept;
   sched::Request* find(RequestId id) const noexcept;
@@ -118,6 +135,7 @@ struct Scheduler::Impl {
   std::vector<std::uint8_t> drawn;
   std::vector<std::uint8_t> failed;  // per work
   std::vector<Fork> forks;
+  std::vector<BeamStep> beam_steps;
   SchedulerStats stats;
 };
 

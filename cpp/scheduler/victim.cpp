@@ -27,6 +27,7 @@ void Scheduler::Impl::preempt(Request& request) noexcept {
     sample.started = false;
     sample.computed = 0;
   }
+  plan_forks(request);
   request.unstarted = request.unfinished;
   request.running = false;
   request.preempt_after_commit = false;

@@ -35,6 +35,7 @@ from pagedcore._core import (
 from pagedcore.errors import Aborted, Corrupt, Error, InvalidArgument, Io, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
+    from pagedcore.beam_search_params import BeamSearchParams
     from pagedcore.llm import LLM
     from pagedcore.outputs import CompletionOutput, RequestOutput
     from pagedcore.sampling_params import SamplingParams
@@ -44,6 +45,7 @@ __version__ = _core.version()
 __all__ = [
     "LLM",
     "Aborted",
+    "BeamSearchParams",
     "CompletionOutput",
     "Corrupt",
     "CpuOptions",
@@ -83,6 +85,7 @@ _LAZY = {
     "CompletionOutput": "pagedcore.outputs",
     "RequestOutput": "pagedcore.outputs",
     "SamplingParams": "pagedcore.sampling_params",
+    "BeamSearchParams": "pagedcore.beam_search_params",
 }
 
 

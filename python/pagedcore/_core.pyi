@@ -136,6 +136,16 @@ class SamplingParams(_Record):
     prompt_logprobs: int = ...  # Likewise for every prompt token but the first.
     seed: int = ...
 
+class BeamSearchParams(_Record):
+    """A beam search with the results of transformers' generate()."""
+
+    width: int = ...  # Running beams.
+    n: int = ...  # Hypotheses to return.
+    max_tokens: int = ...
+    length_penalty: float = ...
+    early_stopping: Literal["heuristic", "immediate", "never"] = ...
+    stop_token_ids: list[int] = ...
+
 def validate(params: SamplingParams, vocab_size: int) -> None:
     """Raises InvalidArgument naming the first bad value."""
 
@@ -267,6 +277,7 @@ class SchedulerRequest(_Record):
     arrival: float = ...  # Seconds on the caller's clock.
     prompt: list[int] = ...
     num_samples: int = ...
+    beam_width: int = ...  # > 0: a beam search of this width.
     max_tokens: int = ...  # Per sample; 0: only compute the prompt.
     salt: int = ...  # Different salts never share cached prefixes.
     prompt_logprobs: bool = ...  # Every prompt row is scored.
@@ -304,11 +315,27 @@ class SampledToken(_Record):
     token: int = ...
     stop: bool = ...  # The token ended the sample.
 
+class BeamChild(_Record):
+    """A beam of the next step: beam `parent` of this one with one token more."""
+
+    parent: int = ...
+    token: int = ...
+
+class BeamResult(_Record):
+    """What a beam search goes on with."""
+
+    request: int = ...
+    children: list[BeamChild] = ...  # None: the search has ended.
+
+def place_beams(children: Sequence[BeamChild]) -> list[int]:
+    """Which beam every child becomes."""
+
 class StepResult(_Record):
     """What an executor made of a plan."""
 
     step: int = ...
     tokens: list[SampledToken] = ...  # Exactly those the plan asked for, less those of failed requests.
+    beams: list[BeamResult] = ...  # One for each beam search that the plan sampled.
     failed: list[int] = ...  # Requests that cannot go on.
 
 class SampleUpdate(_Record):
@@ -412,6 +439,7 @@ class EngineOutput(_Record):
     logprobs: list[PositionLogprobs] = ...  # One per token, when asked for.
     prompt_logprobs: list[PositionLogprobs] = ...  # With the first news of sample 0.
     finish: _FinishReason = ...
+    score: float = ...  # Of a hypothesis of a beam search.
     error: str = ...  # Why, when finish is 'error'.
     cached_tokens: int = ...  # Prompt tokens taken from the prefix cache.
     time: float = ...  # Seconds on the engine's steady clock.
@@ -421,9 +449,11 @@ class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
 
     def __init__(self, model: ModelDescription, weights: WeightMap | ModelFile, config: EngineConfig = ...) -> None: ...
-    def submit(self, prompt: _Tokens, params: SamplingParams = ..., salt: int = 0, stream: bool = False) -> int:
+    def submit(
+        self, prompt: _Tokens, params: SamplingParams | BeamSearchParams = ..., salt: int = 0, stream: bool = False
+    ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
-    def validate(self, prompt: Sequence[int], params: SamplingParams = ...) -> None:
+    def validate(self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams = ...) -> None:
         """The checks of submit() alone."""
     def abort(self, id: int) -> None: ...
     def wait(self, timeout: float) -> list[EngineOutput]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .errors import Aborted
 
 if TYPE_CHECKING:
-    from ._core import Engine, EngineOutput, SamplingParams
+    from ._core import BeamSearchParams, Engine, EngineOutput, SamplingParams
 
 __all__ = ["Dispatcher", "Inbox"]
 
@@ -40,7 +40,9 @@ class Dispatcher:
         self._draining = threading.Lock()
         self._arrived: deque[EngineOutput] = deque()  # from the engine, not routed yet; touched by the drainer only
 
-    def submit(self, prompt: Sequence[int], params: SamplingParams, inbox: Inbox, *, stream: bool) -> int:
+    def submit(
+        self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams, inbox: Inbox, *, stream: bool
+    ) -> int:
         """Returns the request's id. Its outputs come to `inbox` until one says `last`."""
         self._check_process()
         with self._registering:

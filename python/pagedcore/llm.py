@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, overload
 
 from . import _core
+from .beam_search_params import BeamSearchParams
 from .chat import ChatTemplate, Message
 from .dispatch import Dispatcher, Inbox
 from .engine_options import EngineOptions
@@ -173,14 +174,34 @@ class LLM:
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        (request,) = self._requests([prompt], sampling_params)
+        (request,) = self._requests([prompt], _streamable(sampling_params))
         return Stream(self._dispatcher, request)
 
     def stream_chat(
         self, messages: Sequence[Message], sampling_params: SamplingParams | None = None, **template: Any
     ) -> Stream:
         """Like :meth:`stream` for a conversation; keywords are those of :meth:`chat_prompt`."""
-        (request,) = self._requests([self.chat_prompt(messages, **template)], sampling_params, templated=True)
+        prompt = self.chat_prompt(messages, **template)
+        (request,) = self._requests([prompt], _streamable(sampling_params), templated=True)
+        return Stream(self._dispatcher, request)
+
+    def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams | Sequence[BeamSearchParams] | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> list[RequestOutput]:
+        """One output per prompt, in order, with the best hypotheses as its ``outputs``, best first, each with its
+        ``score``. Runs beside whatever else this LLM does, like :meth:`generate`."""
+        return self._run(self._beam_searches(prompts, params), progress)
+
+    def stream_beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> Stream:
+        """Like :meth:`stream`: first the tokens of the best hypothesis as soon as they can no longer change, then what
+        is missing of it, and every other hypothesis as a whole."""
+        if not is_single_prompt(prompt):
+            raise InvalidArgument("stream_beam_search() takes one prompt; open several streams for several")
+        (request,) = self._beam_searches([prompt], params)
         return Stream(self._dispatcher, request)
 
     @overload
@@ -259,11 +280,21 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], params: _Params, *, templated: bool = False
     ) -> list[Request]:
         engine = self.engine  # raises when closed, before any other complaint
-        numbered = zip(self._prompts.pair(prompts, params), self._numbers, strict=False)
+        numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         requests = [
             self._prompts.request(prompt, chosen, (self._seed, number), templated=templated)
             for (prompt, chosen), number in numbered
         ]
+        for request in requests:
+            engine.validate(request.token_ids, request.native)
+        return requests
+
+    def _beam_searches(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams | Sequence[BeamSearchParams] | None
+    ) -> list[Request]:
+        engine = self.engine
+        pairs = self._prompts.pair(prompts, params, BeamSearchParams)
+        requests = [self._prompts.beam_search(prompt, chosen, templated=False) for prompt, chosen in pairs]
         for request in requests:
             engine.validate(request.token_ids, request.native)
         return requests
@@ -294,3 +325,12 @@ class LLM:
                 if running:  # Ctrl-C, a closed engine, a refused request
                     dispatcher.abort_and_drain(list(running), inbox)
         return [request.output() for request in requests]
+
+
+def _streamable(params: SamplingParams | None) -> SamplingParams | None:
+    if isinstance(params, SamplingParams) and params.ranks:
+        raise InvalidArgument(
+            f"best_of={params.best_of} with n={params.n} cannot be streamed: which samples are the best is known "
+            "when all have ended; use generate(), or best_of=None"
+        )
+    return params

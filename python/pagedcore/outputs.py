@@ -21,7 +21,8 @@ class Logprob(NamedTuple):
 
 @dataclass
 class CompletionOutput:
-    """One sample. From ``stream`` it holds what is new since the last one; otherwise everything."""
+    """One sample, or one hypothesis of a beam search. From a stream it holds what is new since the last one; otherwise
+    everything."""
 
     index: int
     text: str = ""
@@ -35,6 +36,8 @@ class CompletionOutput:
     """The stop string or the entry of ``stop_token_ids`` that ended the sample; None for an end-of-sequence token."""
     error: str | None = None
     """Why, when finish_reason is "error"."""
+    score: float | None = None
+    """Of a finished hypothesis of a beam search: the sum of its log-probabilities with the length penalty applied."""
 
     @property
     def finished(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
+from .beam_search_params import BeamSearchParams
 from .errors import InvalidArgument
 from .request import Request, derived_seed
 from .sampling_params import SamplingParams
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Prompt", "PromptReader", "is_single_prompt"]
 
 Prompt = str | Sequence[int]
+_EARLY_STOPPING: dict[bool | str, Literal["heuristic", "immediate", "never"]] = {
+    False: "heuristic",
+    True: "immediate",
+    "never": "never",
+}
+_P = TypeVar("_P", SamplingParams, BeamSearchParams)
 
 
 def is_single_prompt(prompts: object) -> bool:
@@ -44,35 +51,35 @@ class PromptReader:
         self._eos = tuple(eos_token_ids)
 
     def pair(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-    ) -> list[tuple[Prompt, SamplingParams]]:
+        self, prompts: Prompt | Sequence[Prompt], params: _P | Sequence[_P] | None, kind: type[_P]
+    ) -> list[tuple[Prompt, _P]]:
         """Each prompt with its parameters."""
         many: Sequence[Any] = [prompts] if is_single_prompt(prompts) else prompts
         if isinstance(many, (bytes, Mapping)) or not isinstance(many, Sequence):
-            kind = type(many).__name__
-            raise InvalidArgument(f"prompts are a text, a list of token ids, or a list of such, not {kind}")
+            found = type(many).__name__
+            raise InvalidArgument(f"prompts are a text, a list of token ids, or a list of such, not {found}")
         if params is None:
-            params = SamplingParams()
-        if isinstance(params, SamplingParams):
+            params = kind()
+        if isinstance(params, kind):
             return [(prompt, params) for prompt in many]
-        if not isinstance(params, Sequence) or not all(isinstance(p, SamplingParams) for p in params):
-            raise InvalidArgument("sampling_params must be a SamplingParams, or a list with one for each prompt")
+        if not isinstance(params, Sequence) or not all(isinstance(p, kind) for p in params):
+            wrong = params if not isinstance(params, Sequence) else next(p for p in params if not isinstance(p, kind))
+            other = {
+                SamplingParams: ": beam_search() takes BeamSearchParams, generate() samples",
+                BeamSearchParams: ": use beam_search()",
+            }.get(type(wrong), "")
+            raise InvalidArgument(
+                f"parameters must be a {kind.__name__}, or a list with one for each prompt, not {type(wrong).__name__}"
+                + other
+            )
         if len(params) != len(many):
-            raise InvalidArgument(f"{len(params)} sampling_params for {len(many)} prompts: give one, or one for each")
+            raise InvalidArgument(f"{len(params)} parameters for {len(many)} prompts: give one, or one for each")
         return list(zip(many, params, strict=True))
 
     def request(self, prompt: Prompt, params: SamplingParams, seed: tuple[int, int], *, templated: bool) -> Request:
         """``seed``: the LLM's and the number of the request. ``templated``: the text holds its special tokens."""
-        text = prompt if isinstance(prompt, str) else None
-        ids = self._encode(text, templated) if text is not None else self._check_ids(prompt)
-        if not ids:
-            raise InvalidArgument("a prompt must have at least one token")
-        room = self.max_context - len(ids)
-        if room < 0 or (room == 0 and params.max_tokens != 0):
-            raise InvalidArgument(
-                f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context} tokens"
-                f"{self._why_no_more}: shorten it"
-            )
+        text, ids = self._read(prompt, templated)
+        room = self._room(ids, params.max_tokens)
         if params.stop and self._tokenizer is None:
             raise InvalidArgument("stop strings need a tokenizer, and the model has none: pass tokenizer=")
         most = room if params.max_tokens is not None else min(room, self._kv_tokens - len(ids))
@@ -82,6 +89,45 @@ class PromptReader:
         native.seed = derived_seed(*seed) if params.seed is None else params.seed % 2**64
         _core.validate(native, self._vocab_size)
         return Request(text, ids, params, native, self._tokenizer)
+
+    def beam_search(self, prompt: Prompt, params: BeamSearchParams, *, templated: bool) -> Request:
+        text, ids = self._read(prompt, templated)
+        n = params.beam_width if params.n is None else params.n
+        native = _core.BeamSearchParams(
+            width=params.beam_width,
+            n=n,
+            max_tokens=min(params.max_tokens, self._room(ids, params.max_tokens)),
+            length_penalty=params.length_penalty,
+            early_stopping=_EARLY_STOPPING[params.early_stopping],
+            stop_token_ids=self._stop_token_ids(params),
+        )
+        form = SamplingParams(
+            n=n,
+            stop_token_ids=params.stop_token_ids,
+            skip_special_tokens=params.skip_special_tokens,
+            detokenize=params.detokenize,
+        )
+        return Request(text, ids, form, native, self._tokenizer)
+
+    def _read(self, prompt: Prompt, templated: bool) -> tuple[str | None, list[int]]:
+        text = prompt if isinstance(prompt, str) else None
+        ids = self._encode(text, templated) if text is not None else self._check_ids(prompt)
+        if not ids:
+            raise InvalidArgument("a prompt must have at least one token")
+        return text, ids
+
+    def _room(self, ids: Sequence[int], max_tokens: int | None) -> int:
+        """Tokens that a context has left for output."""
+        room = self.max_context - len(ids)
+        if room < 0 or (room == 0 and max_tokens != 0):
+            raise InvalidArgument(
+                f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context} tokens"
+                f"{self._why_no_more}: shorten it"
+            )
+        return room
+
+    def _stop_token_ids(self, params: SamplingParams | BeamSearchParams) -> list[int]:
+        return list(dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else self._eos))))
 
     def _encode(self, text: str, templated: bool) -> list[int]:
         if self._tokenizer is None:
@@ -105,9 +151,8 @@ class PromptReader:
 
         if params.allowed_token_ids is not None and not params.allowed_token_ids:
             raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
-        stop = dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else self._eos)))
         return _core.SamplingParams(
-            n=params.n,
+            n=params.num_samples,
             max_tokens=max_tokens,
             min_tokens=min(params.min_tokens, max_tokens),
             temperature=params.temperature,
@@ -120,7 +165,7 @@ class PromptReader:
             logit_bias=list((params.logit_bias or {}).items()),
             banned_tokens=list(params.banned_tokens),
             allowed_tokens=list(params.allowed_token_ids or ()),
-            stop_token_ids=list(stop),
-            logprobs=count(params.logprobs),
+            stop_token_ids=self._stop_token_ids(params),
+            logprobs=0 if params.ranks and params.logprobs is None else count(params.logprobs),
             prompt_logprobs=count(params.prompt_logprobs),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .detokenizer import Detokenizer, StopStrings
@@ -34,7 +34,8 @@ class Request:
     prompt: str | None
     token_ids: list[int]
     params: SamplingParams
-    native: _core.SamplingParams
+    """Of a beam search, what concerns the form of its outputs."""
+    native: _core.SamplingParams | _core.BeamSearchParams
     tokenizer: Tokenizer | None
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
@@ -43,11 +44,15 @@ class Request:
     _metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.monotonic()))
 
     def __post_init__(self) -> None:
-        self._samples = [_Sample(index, self.params, self.tokenizer) for index in range(self.params.n)]
+        self._samples = [_Sample(index, self.params, self.tokenizer) for index in range(self.params.num_samples)]
 
     @property
     def finished(self) -> bool:
         return all(sample.total.finished for sample in self._samples)
+
+    @property
+    def is_beam_search(self) -> bool:
+        return not hasattr(self.native, "temperature")
 
     @property
     def needs_every_token(self) -> bool:
@@ -67,6 +72,10 @@ class Request:
         if self.params.prompt_logprobs is not None and prompt_logprobs:
             self._prompt_logprobs = [None, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
         delta = self._samples[news.sample].take(news)
+        if delta is not None and delta.finished and self.is_beam_search:
+            delta.score = self._samples[news.sample].total.score = news.score
+        if news.last:  # a search may end with fewer hypotheses than asked for
+            self._samples = [sample for sample in self._samples if sample.total.finished]
         if self.finished:
             self._metrics.finished_time = now
         return delta
@@ -80,17 +89,26 @@ class Request:
             request_id=self.id,
             prompt=self.prompt,
             prompt_token_ids=self.token_ids,
-            outputs=[sample.total for sample in self._samples] if samples is None else list(samples),
+            outputs=self._best() if samples is None else list(samples),
             finished=self.finished,
             prompt_logprobs=prompt_logprobs,
             num_cached_tokens=self._cached_tokens,
             metrics=self._metrics,
         )
 
+    def _best(self) -> list[CompletionOutput]:
+        """Every sample, or the n best ones of best_of."""
+        if not self.params.ranks:
+            return [sample.total for sample in self._samples]
+        ranked = sorted(self._samples, key=lambda sample: -sample.logprob)[: self.params.n]
+        return [replace(sample.total, index=index) for index, sample in enumerate(ranked)]
+
 
 class _Sample:
     def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
         self.total = CompletionOutput(index)
+        self.logprob = 0.0
+        """Sum over all tokens so far; of use when they come with log-probabilities."""
         self._params = params
         self._tokenizer = tokenizer
         self._text: Detokenizer | None = None
@@ -140,12 +158,12 @@ class _Sample:
         return None
 
     def _add_logprobs(self, delta: CompletionOutput, news: _core.EngineOutput) -> None:
+        positions = news.logprobs[: len(delta.token_ids)]
+        self.logprob += sum(position.chosen.logprob for position in positions)
         if self._params.logprobs is None:
             return
-        positions = news.logprobs[: len(delta.token_ids)]
         delta.logprobs = [_logprobs(position, self._tokenizer) for position in positions]
-        so_far = self.total.cumulative_logprob or 0.0
-        delta.cumulative_logprob = so_far + sum(position.chosen.logprob for position in positions)
+        delta.cumulative_logprob = self.logprob
 
     def _append(self, delta: CompletionOutput) -> None:
         total = self.total

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .checks import check_int, check_real, token_ids
 from .errors import InvalidArgument
 
 __all__ = ["SamplingParams"]
@@ -22,6 +23,9 @@ class SamplingParams:
 
     n: int = 1
     """Independent samples of one prompt; its KV blocks are computed once and shared."""
+    best_of: int | None = None
+    """Generate this many samples and return the ``n`` whose tokens have the highest log-probability in sum, best first.
+    None: ``n``."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
@@ -60,36 +64,42 @@ class SamplingParams:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         object.__setattr__(self, "stop", stop)
         for name in ("stop_token_ids", "banned_tokens"):
-            object.__setattr__(self, name, _token_ids(name, getattr(self, name)))
+            object.__setattr__(self, name, token_ids(name, getattr(self, name)))
         if self.allowed_token_ids is not None:
-            object.__setattr__(self, "allowed_token_ids", _token_ids("allowed_token_ids", self.allowed_token_ids))
+            object.__setattr__(self, "allowed_token_ids", token_ids("allowed_token_ids", self.allowed_token_ids))
         self._check_counts()
         self._check_numbers()
         self._check_stop(stop)
         self._check_bias()
 
     def _check_counts(self) -> None:
-        _check_int("n", self.n, 1, 65536)
-        _check_int("top_k", self.top_k, -1, 2**31 - 1)
-        _check_int("min_tokens", self.min_tokens, 0, 2**31 - 1)
+        check_int("n", self.n, 1, 65536)
+        if self.best_of is not None:
+            check_int("best_of", self.best_of, 1, 65536)
+            if self.best_of < self.n:
+                raise InvalidArgument(
+                    f"best_of={self.best_of} is less than n={self.n}: the n best are chosen from best_of"
+                )
+        check_int("top_k", self.top_k, -1, 2**31 - 1)
+        check_int("min_tokens", self.min_tokens, 0, 2**31 - 1)
         if self.max_tokens is not None:
-            _check_int("max_tokens", self.max_tokens, 0, 2**31 - 1)
+            check_int("max_tokens", self.max_tokens, 0, 2**31 - 1)
             if self.min_tokens > self.max_tokens:
                 raise InvalidArgument(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             if value is not None:
-                _check_int(name, value, -1, 2**31 - 1)
+                check_int(name, value, -1, 2**31 - 1)
         if self.seed is not None:
-            _check_int("seed", self.seed, -(2**63), 2**64 - 1)
+            check_int("seed", self.seed, -(2**63), 2**64 - 1)
 
     def _check_numbers(self) -> None:
-        _check_real("temperature", self.temperature, 0.0, math.inf)
-        _check_real("top_p", self.top_p, 0.0, 1.0, above_low=True)
-        _check_real("min_p", self.min_p, 0.0, 1.0)
-        _check_real("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _check_real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _check_real("repetition_penalty", self.repetition_penalty, 0.0, math.inf, above_low=True)
+        check_real("temperature", self.temperature, 0.0, math.inf)
+        check_real("top_p", self.top_p, 0.0, 1.0, above_low=True)
+        check_real("min_p", self.min_p, 0.0, 1.0)
+        check_real("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        check_real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        check_real("repetition_penalty", self.repetition_penalty, 0.0, math.inf, above_low=True)
 
     def _check_stop(self, stop: tuple[str, ...]) -> None:
         for string in stop:
@@ -107,8 +117,18 @@ class SamplingParams:
         for token, value in self.logit_bias.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
                 raise InvalidArgument(f"logit_bias[{token!r}]={value!r} must be a number")
-            bias[_token_ids("logit_bias", (token,))[0]] = float(value)
+            bias[token_ids("logit_bias", (token,))[0]] = float(value)
         object.__setattr__(self, "logit_bias", bias)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are generated."""
+        return self.n if self.best_of is None else self.best_of
+
+    @property
+    def ranks(self) -> bool:
+        """Whether fewer samples are returned than generated."""
+        return self.num_samples > self.n
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplingParams:
@@ -118,26 +138,3 @@ class SamplingParams:
             if name not in known:
                 raise InvalidArgument(f"unknown sampling parameter '{name}'; known: {', '.join(sorted(known))}")
         return cls(**values)
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidArgument(f"{name}={value!r} must be an integer in [{low}, {high}]")
-
-
-def _check_real(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> None:
-    # NaN fails every comparison, hence the positive form; infinity is no temperature and no penalty.
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fine or not low <= value <= high or (above_low and value == low):  # type: ignore[operator]
-        left = "(" if above_low else "["
-        right = ")" if math.isinf(high) else "]"
-        raise InvalidArgument(f"{name}={value!r} must be a number in {left}{low:g}, {high:g}{right}")
-
-
-def _token_ids(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise InvalidArgument(f"{name}={values!r} must be a list of token ids")
-    for token in values:
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
-            raise InvalidArgument(f"{name} holds {token!r}, which is not a token id (an integer >= 0)")
-    return tuple(values)

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,11 +51,15 @@ PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const Engine
 struct EngineRequest {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
+  std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
   std::uint64_t salt = 0;
   bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
 };
 
 /// News of one sample. With stream, `tokens` are those since the last news of this sample, else all of them.
+/// A beam search ends with one output for each hypothesis (there may be fewer than n), best first; `sample` counts
+/// them. With stream, sample 0 grows on the way by what can no longer change: the tokens that the running beams and the
+/// best hypothesis so far have in common.
 struct EngineOutput {
   RequestId request{};
   std::uint32_t sample = 0;
@@ -62,6 +67,7 @@ struct EngineOutput {
   std::vector<PositionLogprobs> logprobs;         // one per token, when asked for
   std::vector<PositionLogprobs> prompt_logprobs;  // one per prompt token but the first; with the first news of sample 0
   FinishReason finish = FinishReason::none;
+  float score = 0.0f;               // of a hypothesis: its normalised sum of log-probabilities
   std::string error;                // why, when finish is error
   std::uint32_t cached_tokens = 0;  // prompt tokens taken from the prefix cache
   double time = 0.0;                // seconds on the engine's steady clock

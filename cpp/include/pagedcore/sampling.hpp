@@ -37,6 +37,25 @@ struct SamplingParams {
 /// Throws InvalidArgument naming the first value out of range, its limits, and (for tokens) the vocabulary.
 PAGEDCORE_API void validate(const SamplingParams& params, std::int32_t vocab_size);
 
+/// When a beam search of width k stops, given k finished hypotheses; the modes of transformers' `early_stopping`.
+enum class EarlyStopping : std::uint8_t {
+  heuristic,  // False: when no running beam, as long as it is now, could beat the worst of them
+  immediate,  // True: at once
+  never,      // "never": when no running beam could beat it at any length up to max_tokens
+};
+
+/// Beam search (PagedAttention, section 4.4), with the results of transformers' `generate`: a hypothesis scores the sum
+/// of its tokens' log-probabilities divided by (its number of tokens) ^ length_penalty.
+struct BeamSearchParams {
+  std::uint32_t width = 4;        // running beams, in [1, 65536]
+  std::uint32_t n = 1;            // hypotheses to return, in [1, width]
+  std::uint32_t max_tokens = 16;  // >= 1
+  float length_penalty = 1.0f;
+  EarlyStopping early_stopping = EarlyStopping::heuristic;
+  std::vector<TokenId> stop_token_ids;  // end a hypothesis, and belong to it
+};
+PAGEDCORE_API void validate(const BeamSearchParams& params, std::int32_t vocab_size);
+
 struct TokenLogprob {
   TokenId token = -1;
   float logprob = 0.0f;

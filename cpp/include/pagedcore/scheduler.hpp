@@ -4,6 +4,10 @@
 // [computed, number of tokens) computed, and a step computes as much of that as budgets and blocks allow. The row of
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
+// The sequences of a request (its samples, or the beams of a beam search) form a *group* that is admitted, preempted
+// and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
+// in common is computed once.
+//
 // Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw.
 #pragma once
 
@@ -31,6 +35,7 @@ struct SchedulerRequest {
   double arrival = 0.0;         // seconds on the caller's clock; ties keep the order of submission
   std::vector<TokenId> prompt;  // one token at least
   std::uint32_t num_samples = 1;
+  std::uint32_t beam_width = 0;   // > 0: a beam search of this width; num_samples is 1
   std::uint32_t max_tokens = 16;  // generated tokens per sample; 0: only compute (score) the prompt
   std::uint64_t salt = 0;         // tenants with different salts never share cached prefixes
   bool prompt_logprobs = false;   // every prompt row is scored, so cached prefixes are not used for it
@@ -40,9 +45,10 @@ struct SchedulerRequest {
 struct ScheduledSequence {
   RequestId request{};
   SequenceId sequence{};
-  std::uint32_t first_sample = 0;  // index of the sequence's sample within its request
+  std::uint32_t first_sample = 0;  // index of the sequence's sample (or beam) within its request
   std::uint32_t num_samples = 0;   // > 0: the last row is sampled for samples [first_sample, first_sample +
-                                   // num_samples); > 1 only for the first sampling of a request with several samples
+                                   // num_samples); > 1 only for the first sampling of a request with several samples.
+                                   // Of a beam: 1 when the row's candidates are wanted, for all beams in the same step
   std::uint32_t first_row = 0;     // in StepPlan::tokens
   std::uint32_t num_rows = 0;
   std::uint32_t first_position = 0;  // tokens [first_position, first_position + num_rows) are computed
@@ -72,11 +78,28 @@ struct SampledToken {
   bool stop = false;  // the token ended the sample (a stop token)
 };
 
+/// A beam of the next step: beam `parent` of this one (an index within the request) with one token more.
+struct BeamChild {
+  std::uint32_t parent = 0;
+  TokenId token = 0;
+};
+
+/// What a beam search goes on with.
+struct BeamResult {
+  RequestId request{};
+  std::vector<BeamChild> children;  // at most beam_width; none: the search has ended
+};
+
 struct StepResult {
   StepId step{};
   std::vector<SampledToken> tokens;  // exactly those that the plan asked for, less those of failed requests
   std::vector<RequestId> failed;     // planned requests that cannot go on (their error is the executor's to report)
+  std::vector<BeamResult> beams;     // one for each beam search that the plan sampled, less failed ones
 };
+
+/// Which beam every child becomes, so that forks are minimal: the first child of a parent takes its parent's place and
+/// keeps its blocks; every other child takes, in order, the lowest place that is left. [children.size()]
+PAGEDCORE_API std::vector<std::uint32_t> place_beams(std::span<const BeamChild> children);
 
 enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
 
@@ -84,7 +107,8 @@ enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
 struct SampleUpdate {
   RequestId request{};
   std::uint32_t sample = 0;
-  TokenId token = -1;  // -1: no token (an abort, an error, or a request with max_tokens = 0)
+  TokenId token = -1;  // -1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has
+                       // one update a step, for sample 0)
   FinishReason finish = FinishReason::none;
 };
 
@@ -95,7 +119,7 @@ struct SchedulerStats {
   std::uint64_t tokens_recomputed = 0;  // rows computed again after a preemption
   std::uint64_t prefix_hit_tokens = 0;  // prompt tokens not computed thanks to the prefix cache
   std::uint64_t preemptions_recompute = 0;
-  std::uint64_t forks = 0;
+  std::uint64_t forks = 0;  // of samples and beams from one another
   std::uint64_t block_copies = 0;
   std::uint32_t waiting = 0;  // requests
   std::uint32_t running = 0;  // requests with at least one sequence that holds blocks
@@ -113,7 +137,8 @@ class PAGEDCORE_API Scheduler {
   KvCacheManager& cache() noexcept;
 
   /// Throws InvalidArgument for a request that could not finish even alone (with the arithmetic in the message), an
-  /// empty prompt, zero samples, or an id in use.
+  /// empty prompt, zero samples, samples or prompt log-probabilities together with beams, beams that do not fit
+  /// into one step, or an id in use.
   void submit(SchedulerRequest request);
   /// The same checks without submitting. Thread-safe: reads the configuration only.
   void validate(const SchedulerRequest& request) const;
@@ -132,7 +157,7 @@ class PAGEDCORE_API Scheduler {
 
   bool has_work() const noexcept;
   SchedulerStats stats() const noexcept;
-  /// Tokens of a sample so far (prompt, then output); empty when unknown.
+  /// Tokens of a sample or beam so far (prompt, then output); empty when unknown.
   std::span<const TokenId> tokens(RequestId id, std::uint32_t sample) const noexcept;
   /// Verifies every invariant, the cache's included; throws Corrupt.
   void check() const;

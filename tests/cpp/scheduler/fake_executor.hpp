@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "pagedcore/scheduler.hpp"
@@ -49,6 +51,51 @@ inline std::vector<TokenId> expected_output(const SchedulerRequest& request, std
   return output;
 }
 
+/// A beam search over four tokens: a beam's gain by a token is a function of its last KV value. Used twice, with
+/// nothing in common but this: by the executor, slot by slot, and by expected_beams(), path by path.
+struct BeamOption {
+  std::uint64_t score;
+  Value order;  // breaks ties alike whatever the places of the beams are
+  std::uint32_t parent;
+  TokenId token;
+};
+
+inline std::vector<BeamOption> best_options(const std::vector<std::pair<Value, std::uint64_t>>& beams,
+                                            std::uint32_t width) {
+  std::vector<BeamOption> options;
+  for (std::uint32_t b = 0; b < beams.size(); ++b) {
+    for (TokenId token = 0; token < 4; ++token) {
+      const Value order = mix(beams[b].first, static_cast<std::uint64_t>(token) + 1000);
+      options.push_back({beams[b].second + (order >> 20) % 50, order, b, token});
+    }
+  }
+  std::ranges::sort(options, [](const BeamOption& a, const BeamOption& b) {
+    return a.score != b.score ? a.score > b.score : a.order > b.order;
+  });
+  if (options.size() > width) options.resize(width);
+  return options;
+}
+
+/// The tokens of the last beams of a search of max_tokens tokens, best first.
+inline std::vector<std::vector<TokenId>> expected_beams(const SchedulerRequest& request) {
+  Value value = 0;
+  for (const TokenId token : request.prompt) value = kv_value(value, token);
+  std::vector<std::pair<Value, std::uint64_t>> beams{{value, 0}};
+  std::vector<std::vector<TokenId>> paths{{}};
+  for (std::uint32_t length = 0; length < request.max_tokens; ++length) {
+    std::vector<std::pair<Value, std::uint64_t>> next;
+    std::vector<std::vector<TokenId>> next_paths;
+    for (const BeamOption& option : best_options(beams, request.beam_width)) {
+      next.push_back({kv_value(beams[option.parent].first, option.token), option.score});
+      next_paths.push_back(paths[option.parent]);
+      next_paths.back().push_back(option.token);
+    }
+    beams = std::move(next);
+    paths = std::move(next_paths);
+  }
+  return paths;
+}
+
 class Executor {
  public:
   Executor(const KvCacheConfig& cache, std::uint64_t stop_every_)
@@ -57,7 +104,7 @@ class Executor {
         memory_(cache.num_blocks, std::vector<Value>(cache.block_size, 0xdead)) {}
 
   StepResult run(const StepPlan& plan) {
-    StepResult result{.step = plan.step, .tokens = {}, .failed = {}};
+    StepResult result{.step = plan.step, .tokens = {}, .failed = {}, .beams = {}};
     // As one operation: no copy may read what another one wrote.
     std::vector<std::vector<Value>> sources;
     for (const BlockCopy& copy : plan.copies) sources.push_back(memory_.at(raw(copy.src)));
@@ -74,17 +121,55 @@ class Executor {
     }
     for (const ScheduledSequence& work : plan.sequences) {
       const Value last = at(plan, work, work.first_position + work.num_rows - 1);
+      if (const auto search = searches.find(raw(work.request)); search != searches.end()) {
+        if (work.num_samples > 0) search->second.rows.push_back({work.first_sample, last});
+        continue;
+      }
       for (std::uint32_t k = 0; k < work.num_samples; ++k) {
         const Next next = draw(last, work.first_sample + k, stop_every);
         result.tokens.push_back({work.sequence, work.first_sample + k, next.token, next.stop});
       }
     }
+    for (auto& [id, search] : searches) {
+      if (!search.rows.empty()) result.beams.push_back(advance(RequestId{id}, search));
+    }
     return result;
   }
+
+  struct Search {
+    std::uint32_t width = 0;
+    std::uint32_t max_tokens = 0;
+    std::uint32_t length = 0;
+    std::map<std::uint32_t, std::uint64_t> scores{{0, 0}};  // by place
+    std::vector<std::pair<std::uint32_t, Value>> rows;      // of this step: place, last value
+    std::vector<BeamChild> last;                            // the children that ended the search
+  };
+  std::map<std::uint64_t, Search> searches;  // by request; entered by the test
 
   std::uint64_t stop_every;
 
  private:
+  static BeamResult advance(RequestId id, Search& search) {
+    if (search.rows.size() != search.scores.size()) throw std::logic_error("a beam is missing from its step");
+    std::vector<std::pair<Value, std::uint64_t>> beams;
+    for (const auto& [place, value] : search.rows) beams.push_back({value, search.scores.at(place)});
+    std::vector<BeamChild> children;
+    std::vector<std::uint64_t> scores;
+    for (const BeamOption& option : best_options(beams, search.width)) {
+      children.push_back({search.rows[option.parent].first, option.token});
+      scores.push_back(option.score);
+    }
+    search.rows.clear();
+    if (++search.length == search.max_tokens) {
+      search.last = std::move(children);
+      return {id, {}};
+    }
+    search.scores.clear();
+    const std::vector<std::uint32_t> places = place_beams(children);
+    for (std::size_t i = 0; i < children.size(); ++i) search.scores[places[i]] = scores[i];
+    return {id, std::move(children)};
+  }
+
   Value& at(const StepPlan& plan, const ScheduledSequence& work, std::uint32_t position) {
     if (position / block_size_ >= work.table_size) throw std::out_of_range("position outside the block table");
     return memory_.at(raw(plan.block_tables.at(work.table_offset + position / block_size_))).at(position % block_size_);

@@ -58,12 +58,19 @@ TEST_CASE("submit, plan and commit leave everything as it was when memory runs o
   fake::Executor executor(cache, 9);
   std::vector<SchedulerRequest> requests;
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::vector<TokenId>> outputs;
+  std::map<std::uint64_t, std::vector<std::vector<TokenId>>> beams;
   long failures = 0;
   for (std::uint64_t id = 0; id < 12; ++id) {
     SchedulerRequest request;
     request.id = RequestId{id};
     request.num_samples = static_cast<std::uint32_t>(1 + id % 3);
     request.max_tokens = 9;
+    if (id % 4 == 3) {
+      request.num_samples = 1;
+      request.beam_width = 3;
+      executor.searches[id].width = 3;
+      executor.searches[id].max_tokens = request.max_tokens;
+    }
     for (std::uint32_t i = 0; i < 3 + 2 * (id % 5); ++i) request.prompt.push_back(static_cast<TokenId>(i));
     requests.push_back(request);
     with_failures(scheduler, failures, [&] {
@@ -75,6 +82,15 @@ TEST_CASE("submit, plan and commit leave everything as it was when memory runs o
     const StepPlan plan = with_failures(scheduler, failures, [&] { return scheduler.plan(0.0); });
     REQUIRE_FALSE(plan.empty());
     const StepResult result = executor.run(plan);
+    for (const BeamResult& beam : result.beams) {
+      if (!beam.children.empty()) continue;
+      for (const BeamChild& child : executor.searches.at(raw(beam.request)).last) {
+        const auto tokens = scheduler.tokens(beam.request, child.parent);
+        const std::size_t prompt = requests.at(raw(beam.request)).prompt.size();
+        beams[raw(beam.request)].emplace_back(tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end());
+        beams[raw(beam.request)].back().push_back(child.token);
+      }
+    }
     for (const SampleUpdate& update : with_failures(scheduler, failures, [&] { return scheduler.commit(result); })) {
       outputs[{raw(update.request), update.sample}].push_back(update.token);
     }
@@ -82,6 +98,10 @@ TEST_CASE("submit, plan and commit leave everything as it was when memory runs o
   CHECK(failures > 200);
   CHECK(scheduler.stats().preemptions_recompute > 0);
   for (const SchedulerRequest& request : requests) {
+    if (request.beam_width > 0) {
+      CHECK(beams.at(raw(request.id)) == fake::expected_beams(request));
+      continue;
+    }
     for (std::uint32_t sample = 0; sample < request.num_samples; ++sample) {
       CHECK(outputs.at({raw(request.id), sample}) == fake::expected_output(request, sample, 9));
     }

@@ -1,0 +1,200 @@
+// Beam search against a slow reference that keeps whole sequences, sorts everything, and is written from the published
+// rules of transformers' generate().
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <random>
+
+#include "pagedcore/error.hpp"
+#include "sampling/beam_search.hpp"
+
+using namespace pagedcore;
+using sampling::beam_candidates;
+using sampling::BeamSearch;
+
+namespace {
+
+using Tokens = std::vector<TokenId>;
+
+/// A made-up model: logits are a function of the tokens so far.
+std::vector<float> logits_after(const Tokens& tokens, std::size_t vocab, std::uint64_t seed) {
+  std::uint64_t state = seed;
+  for (const TokenId token : tokens) state = (state ^ static_cast<std::uint64_t>(token + 1)) * 0x9e3779b97f4a7c15u;
+  std::mt19937_64 random(state);
+  std::normal_distribution<float> normal(0.0f, 2.0f);
+  std::vector<float> logits(vocab);
+  for (float& logit : logits) logit = normal(random);
+  return logits;
+}
+
+struct Found {
+  Tokens tokens;
+  double score;
+};
+
+std::vector<Found> reference(const BeamSearchParams& p, std::size_t vocab, std::uint64_t seed) {
+  struct Beam {
+    Tokens tokens;
+    double sum;
+  };
+  std::vector<Beam> running{{{}, 0.0}};
+  std::vector<Found> finished;
+  const auto penalty = [&](std::size_t length) {
+    return std::pow(static_cast<double>(length), double{p.length_penalty});
+  };
+  for (std::size_t length = 1;; ++length) {
+    std::vector<Beam> all;
+    for (const Beam& beam : running) {
+      const std::vector<float> logits = logits_after(beam.tokens, vocab, seed);
+      double sum = 0.0;
+      for (const float logit : logits) sum += std::exp(double{logit});
+      for (std::size_t t = 0; t < vocab; ++t) {
+        Beam next = beam;
+        next.tokens.push_back(static_cast<TokenId>(t));
+        next.sum += double{logits[t]} - std::log(sum);
+        all.push_back(std::move(next));
+      }
+    }
+    std::stable_sort(all.begin(), all.end(), [](const Beam& a, const Beam& b) { return a.sum > b.sum; });
+    all.resize(std::min(all.size(), std::max<std::size_t>(2, 1 + p.stop_token_ids.size()) * p.width));
+    const bool full_before = finished.size() == p.width;
+    std::vector<Beam> next;
+    bool all_stop = true;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const bool stops = length == p.max_tokens || std::ranges::count(p.stop_token_ids, all[i].tokens.back()) > 0;
+      all_stop = all_stop && stops;
+      if (!stops && next.size() < p.width) next.push_back(all[i]);
+      if (stops && i < p.width && !(full_before && p.early_stopping == EarlyStopping::immediate)) {
+        finished.push_back({all[i].tokens, all[i].sum / penalty(length)});
+      }
+    }
+    std::stable_sort(finished.begin(), finished.end(),
+                     [](const Found& a, const Found& b) { return a.score > b.score; });
+    if (finished.size() > p.width) finished.resize(p.width);
+    const bool full = finished.size() == p.width;
+    if (all_stop || (full && p.early_stopping == EarlyStopping::immediate)) break;
+    const bool far = p.early_stopping == EarlyStopping::never && p.length_penalty > 0;
+    if (full && next[0].sum / penalty(far ? p.max_tokens : length) <= finished.back().score) break;
+    running = std::move(next);
+  }
+  if (finished.size() > p.n) finished.resize(p.n);
+  return finished;
+}
+
+struct Run {
+  std::vector<BeamSearch::Hypothesis> hypotheses;
+  std::size_t steps = 0;
+};
+
+/// As an engine drives it. Checks on the way that what was stable stays so.
+Run run(const BeamSearchParams& p, std::size_t vocab, std::uint64_t seed) {
+  BeamSearch search(p);
+  std::vector<Tokens> beams{{}};
+  Tokens stable;
+  Run result;
+  while (!search.ended()) {
+    std::vector<std::vector<sampling::BeamCandidate>> candidates;
+    for (const Tokens& beam : beams) {
+      candidates.push_back(beam_candidates(logits_after(beam, vocab, seed), search.candidates_per_beam()));
+    }
+    const auto children = search.advance(candidates);
+    std::vector<Tokens> next;
+    for (const BeamSearch::Child& child : children) {
+      next.push_back(beams.at(child.parent));
+      next.back().push_back(child.token);
+    }
+    beams = std::move(next);
+    const Tokens now = search.stable();
+    REQUIRE(now.size() >= stable.size());
+    CHECK(std::equal(stable.begin(), stable.end(), now.begin()));
+    stable = now;
+    ++result.steps;
+  }
+  result.hypotheses = search.hypotheses();
+  CHECK(stable == result.hypotheses.at(0).tokens);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("hypotheses and scores are the reference's") {
+  std::map<std::size_t, int> lengths;
+  for (const std::uint32_t width : {1u, 2u, 3u, 8u}) {
+    for (const EarlyStopping mode : {EarlyStopping::heuristic, EarlyStopping::immediate, EarlyStopping::never}) {
+      for (const float penalty : {1.0f, 0.0f, 2.0f, -0.5f}) {
+        for (const std::size_t stops : {0u, 1u, 3u}) {
+          for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+            BeamSearchParams p{.width = width,
+                               .n = width,
+                               .max_tokens = 9,
+                               .length_penalty = penalty,
+                               .early_stopping = mode,
+                               .stop_token_ids = {}};
+            for (std::size_t i = 0; i < stops; ++i) p.stop_token_ids.push_back(static_cast<TokenId>(3 + 7 * i));
+            const auto expected = reference(p, 23, seed);
+            const Run found = run(p, 23, seed);
+            REQUIRE(found.hypotheses.size() == expected.size());
+            for (std::size_t i = 0; i < expected.size(); ++i) {
+              CHECK(found.hypotheses[i].tokens == expected[i].tokens);
+              CHECK(found.hypotheses[i].score == doctest::Approx(expected[i].score).epsilon(1e-4));
+              const bool stopped = std::ranges::count(p.stop_token_ids, expected[i].tokens.back()) > 0;
+              CHECK(found.hypotheses[i].stopped == stopped);
+            }
+            ++lengths[found.steps];
+          }
+        }
+      }
+    }
+  }
+  CHECK(lengths.size() > 4);  // some stop early, some do not
+}
+
+TEST_CASE("a vocabulary smaller than the number of candidates") {
+  const BeamSearchParams p{.width = 8, .n = 8, .max_tokens = 4, .stop_token_ids = {0}};
+  const auto expected = reference(p, 3, 5);
+  const Run found = run(p, 3, 5);
+  REQUIRE(found.hypotheses.size() == expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) CHECK(found.hypotheses[i].tokens == expected[i].tokens);
+}
+
+TEST_CASE("n best are returned, and a row without a usable logit is refused") {
+  CHECK(run({.width = 6, .n = 2, .max_tokens = 5, .stop_token_ids = {}}, 40, 9).hypotheses.size() == 2);
+  const std::vector<float> nan{0.0f, std::nanf("")};
+  CHECK_THROWS_AS(beam_candidates(nan, 2), Corrupt);
+}
+
+TEST_CASE("a width of 512 is a matter of milliseconds") {
+  const BeamSearchParams p{.width = 512, .n = 1, .max_tokens = 6, .stop_token_ids = {2}};
+  BeamSearch search(p);
+  std::vector<sampling::BeamCandidate> list;
+  for (TokenId t = 0; t < 1024; ++t) list.push_back({t, -0.01f * static_cast<float>(t + 1)});
+  std::vector<std::vector<sampling::BeamCandidate>> lists(1, list);
+  search.advance(lists);
+  lists.assign(search.num_running(), list);
+  REQUIRE(lists.size() == 512);
+  const auto start = std::chrono::steady_clock::now();
+  search.advance(lists);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  MESSAGE("512 beams x 1024 candidates: " << 1e3 * seconds.count() << " ms");
+  CHECK(seconds.count() < 1.0);
+}
+
+TEST_CASE("parameters out of range are named") {
+  const auto message = [](BeamSearchParams p) {
+    try {
+      validate(p, 10);
+    } catch (const InvalidArgument& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(message({}).empty());
+  CHECK(message({.width = 0, .stop_token_ids = {}}).find("beam_width = 0") != std::string::npos);
+  CHECK(message({.width = 2, .n = 3, .stop_token_ids = {}}).find("n = 3") != std::string::npos);
+  CHECK(message({.max_tokens = 0, .stop_token_ids = {}}).find("max_tokens = 0") != std::string::npos);
+  CHECK(message({.length_penalty = std::nanf(""), .stop_token_ids = {}}).find("length_penalty") != std::string::npos);
+  CHECK(message({.stop_token_ids = {10}}).find("token 10") != std::string::npos);
+}
