@@ -35,6 +35,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "backend.hpp": "backend",
     "kv_cache.hpp": "kv",
     "scheduler.hpp": "scheduler",
+    "trace.hpp": "scheduler",
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "engine.hpp": "engine",

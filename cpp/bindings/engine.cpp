@@ -110,6 +110,7 @@ void bind_config(nb::module_& m) {
       .field("max_context", &C::max_context, "0: the model's.")
       .field("watermark", &C::watermark, "Share of the blocks that an admission must leave free.")
       .field("enable_prefix_caching", &C::enable_prefix_caching)
+      .field("trace_file", &C::trace_file, "Write a trace of the scheduler there; empty: none.")
       .field("cpu", &C::cpu);
   m.def(
       "cpu_isas",

@@ -5,6 +5,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/names.hpp"
 #include "bindings/records.hpp"
+#include "pagedcore/trace.hpp"
 
 namespace pagedcore::bindings {
 namespace {
@@ -97,6 +98,17 @@ void bind_result(nb::module_& m) {
       .field("running", &Stats::running);
 }
 
+void bind_trace(nb::module_& m) {
+  using R = TraceReplay;
+  Record<R>(m, "TraceReplay", "What came of replaying a trace.")
+      .field("steps", &R::steps, "Steps that were planned alike.")
+      .field("requests", &R::requests, "Requests that were submitted.")
+      .field("difference", &R::difference, "The first plan that came out otherwise; empty: none.")
+      .field("is_complete", &R::is_complete, "False when the last line is cut off.");
+  m.def("replay_trace", &replay_trace, "path"_a, release_gil(),
+        "Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line.");
+}
+
 void bind_scheduler_class(nb::module_& m) {
   nb::class_<Scheduler>(m, "Scheduler", "plan() decides the next step, commit() takes its results in.")
       .def(nb::init<const SchedulerConfig&, const KvCacheConfig&>(), "config"_a, "cache"_a)
@@ -126,6 +138,7 @@ void bind_scheduler(nb::module_& m) {
   bind_requests(m);
   bind_plan(m);
   bind_result(m);
+  bind_trace(m);
   bind_scheduler_class(m);
 }
 

@@ -24,10 +24,14 @@ struct Engine::Impl {
                plan.max_context);
     auto requests = std::make_unique<RequestTable>();
     auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests);
-    Scheduler scheduler({config.max_batched_tokens, config.max_sequences, plan.max_context, config.watermark},
-                        {plan.num_blocks, config.block_size, config.enable_prefix_caching});
-    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context}, std::move(scheduler),
-                                        std::move(requests), std::move(executor));
+    const SchedulerConfig scheduling{config.max_batched_tokens, config.max_sequences, plan.max_context,
+                                     config.watermark};
+    const KvCacheConfig cache{plan.num_blocks, config.block_size, config.enable_prefix_caching};
+    std::optional<TraceWriter> trace;
+    if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context},
+                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
+                                        std::move(trace));
   }
 
   void close() noexcept {

@@ -38,11 +38,12 @@ std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::ui
 // ---- Any thread.
 
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-                       std::unique_ptr<Executor> executor)
+                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
     : limits_(limits),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
-      executor_(std::move(executor)) {
+      executor_(std::move(executor)),
+      trace_(std::move(trace)) {
   publish();
   const SignalsBlocked blocked;
   try {
@@ -127,6 +128,7 @@ void EngineLoop::close() noexcept {
   thread_.join();
   executor_.reset();
   requests_.reset();
+  trace_.reset();
 }
 
 // ---- The engine thread.
@@ -165,7 +167,8 @@ void EngineLoop::run_command(SubmitCommand& command) {
   const std::size_t prompt_tokens = command.scheduling.prompt.size();
   RequestState& state = requests_->add(id, std::move(command.request));
   try {
-    scheduler_.submit(std::move(command.scheduling));
+    scheduler_.submit(command.scheduling);
+    if (trace_) trace_->submit(command.scheduling);
     stats_.prefix_query_tokens += prompt_tokens;
   } catch (const std::exception& error) {  // it has changed nothing: only this request ends
     state.error = error.what();
@@ -174,11 +177,14 @@ void EngineLoop::run_command(SubmitCommand& command) {
 }
 
 void EngineLoop::run_command(AbortCommand& command) {
-  scheduler_.abort(command.id);
+  if (scheduler_.abort(command.id) && trace_) trace_->abort(command.id);
   end_request(command.id, FinishReason::abort);
 }
 
-void EngineLoop::run_command(ClearPrefixCacheCommand&) { scheduler_.cache().clear_prefix_cache(); }
+void EngineLoop::run_command(ClearPrefixCacheCommand&) {
+  scheduler_.cache().clear_prefix_cache();
+  if (trace_) trace_->clear_prefix_cache();
+}
 
 void EngineLoop::run_command(ForcePreemptionCommand& command) { preemption_period_ = command.period; }
 
@@ -186,6 +192,7 @@ void EngineLoop::step() {
   const double start = mailbox_.now();
   if (preemption_period_ > 0 && (steps_ + 1) % preemption_period_ == 0) preempt_latest();
   const StepPlan plan = scheduler_.plan(start);
+  if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
   if (plan.empty()) {  // not a step: there is nothing to commit
     ++empty_plans_;
@@ -197,6 +204,7 @@ void EngineLoop::step() {
   note_scheduled(plan);
   const StepResult result = executor_->run(plan);
   take_in(scheduler_.commit(result));
+  if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
   stats_.step_seconds += mailbox_.now() - start;
 }
@@ -216,6 +224,7 @@ void EngineLoop::preempt_latest() {
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     RequestState& request = *requests_->find(*id);
     if (!request.advanced || !scheduler_.force_preempt(*id)) continue;
+    if (trace_) trace_->force_preempt(*id);
     request.advanced = false;
     return;
   }

@@ -17,6 +17,7 @@
 #include "engine/mailbox.hpp"
 #include "engine/request_table.hpp"
 #include "pagedcore/engine.hpp"
+#include "pagedcore/trace.hpp"
 
 namespace pagedcore {
 
@@ -31,7 +32,7 @@ class EngineLoop {
   /// Starts the thread, with all signals blocked. Throws OutOfMemory when there is none to be had. `requests` is the
   /// table that the executor reads.
   EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-             std::unique_ptr<Executor> executor);
+             std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {});
   /// close(). Not to be called in a child of fork(): leak the object there.
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
@@ -80,6 +81,7 @@ class EngineLoop {
   Scheduler scheduler_;
   std::unique_ptr<RequestTable> requests_;
   std::unique_ptr<Executor> executor_;
+  std::optional<TraceWriter> trace_;   // of all that goes into the scheduler
   std::deque<Command> commands_;       // taken from the mailbox, not yet run
   std::vector<EngineOutput> outputs_;  // not yet published
   EngineStats stats_;

@@ -27,9 +27,11 @@ from pagedcore._core import (
     SchedulerRequest,
     StepPlan,
     StepResult,
+    TraceReplay,
     WeightMap,
     cpu_isas,
     plan_memory,
+    replay_trace,
     save_model,
 )
 from pagedcore.errors import Aborted, Corrupt, Error, InvalidArgument, Io, OutOfMemory, Unsupported
@@ -69,6 +71,7 @@ __all__ = [
     "SchedulerRequest",
     "StepPlan",
     "StepResult",
+    "TraceReplay",
     "Unsupported",
     "WeightMap",
     "__version__",
@@ -76,6 +79,7 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
     "plan_memory",
+    "replay_trace",
     "save_model",
 ]
 

@@ -385,6 +385,17 @@ class Scheduler:
         """Verifies every invariant; raises Corrupt."""
     def force_preempt(self, id: int) -> bool: ...
 
+class TraceReplay(_Record):
+    """What came of replaying a trace."""
+
+    steps: int = ...  # Steps that were planned alike.
+    requests: int = ...  # Requests that were submitted.
+    difference: str = ...  # The first plan that came out otherwise; empty: none.
+    is_complete: bool = ...  # False when the last line is cut off.
+
+def replay_trace(path: str) -> TraceReplay:
+    """Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line."""
+
 class CpuOptions(_Record):
     """How the CPU backend computes."""
 
@@ -403,6 +414,7 @@ class EngineConfig(_Record):
     max_context: int = ...  # 0: the model's.
     watermark: float = ...  # Share of the blocks that an admission must leave free.
     enable_prefix_caching: bool = ...
+    trace_file: str = ...  # Write a trace of the scheduler there; empty: none.
     cpu: CpuOptions = ...
 
 def cpu_isas() -> list[str]:

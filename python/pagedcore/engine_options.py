@@ -40,6 +40,7 @@ class EngineOptions:
     enable_prefix_caching: bool = True
     threads: int | None = None
     isa: str = "auto"
+    trace_file: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.device != "cpu":
@@ -76,6 +77,7 @@ class EngineOptions:
             max_sequences=self.max_sequences,
             max_context=self.max_context or 0,
             enable_prefix_caching=self.enable_prefix_caching,
+            trace_file=os.fspath(self.trace_file) if self.trace_file is not None else "",
             cpu=cpu,
         )
 

@@ -51,6 +51,7 @@ class LLM:
         threads: int | None = None,
         seed: int = 0,
         isa: str = "auto",
+        trace_file: str | os.PathLike[str] | None = None,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     ) -> None:
         """
@@ -70,6 +71,8 @@ class LLM:
             threads: None: the number of CPUs this process may run on.
             seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
             isa: Instruction set, for tests and comparisons. "auto": the best of ``pagedcore.cpu_isas()``.
+            trace_file: Write all that the scheduler is told and plans there, as text; ``pagedcore.replay_trace()`` and
+                ``pagedcore replay`` plan it again and compare.
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
         """
         self._engine: _core.Engine | None = None  # close() may find a half-made object
@@ -85,6 +88,7 @@ class LLM:
             enable_prefix_caching=enable_prefix_caching,
             threads=threads,
             isa=isa,
+            trace_file=trace_file,
         )
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InvalidArgument(f"seed={seed!r} must be an integer")

@@ -95,7 +95,7 @@ def test_early_stopping_and_length_penalty(
         early_stopping=early_stopping,
         length_penalty=length_penalty,
     )
-    outputs = llm.beam_search(PROMPTS[:6], params)
+    outputs = llm.beam_search(PROMPTS[:3], params)
     settings = {"eos_token_id": stops, "early_stopping": early_stopping, "length_penalty": length_penalty}
     references = of_transformers(reference, [output.prompt_token_ids for output in outputs], 4, **settings)
     lengths = set()
@@ -109,7 +109,7 @@ def test_early_stopping_and_length_penalty(
             assert hypothesis.finish_reason == ("stop" if stopped else "length")
             assert hypothesis.stop_reason == (hypothesis.token_ids[-1] if stopped else None)
             lengths.add(len(hypothesis.token_ids))
-    assert len(lengths) > 2
+    assert len(lengths) > 1
 
 
 def test_the_best_n_are_returned_with_their_text(llm: LLM) -> None:

@@ -28,6 +28,7 @@ struct EngineConfig {
   std::uint32_t max_context = 0;  // 0: the model's
   double watermark = 0.01;
   bool enable_prefix_caching = true;
+  std::string trace_file;  // write a trace of the scheduler there (see trace.hpp); empty: none
   CpuOptions cpu;
 };
 

@@ -1,0 +1,54 @@
+// Step traces: everything that goes into a Scheduler and every plan that comes out, as lines of text. A scheduler is a
+// pure object, so a trace replays: fed to a new one it must give the same plans. For finding out why a step was planned
+// as it was, for regression tests, and for comparing policies on real arrivals.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "pagedcore/export.hpp"
+#include "pagedcore/scheduler.hpp"
+
+namespace pagedcore {
+
+/// A plan as one line. Block tables and tokens enter as a 64-bit digest.
+PAGEDCORE_API std::string to_text(const StepPlan& plan);
+
+/// Writes a trace. Call each method right after the scheduler's call of the same name succeeded. A file that cannot be
+/// written any more ends the trace and nothing else: error() says why. Not thread-safe.
+class PAGEDCORE_API TraceWriter {
+ public:
+  /// Replaces the file. Throws Io when it cannot be created. Replaying uses the built-in prefix hash.
+  TraceWriter(const std::string& path, const SchedulerConfig& config, const KvCacheConfig& cache);
+  ~TraceWriter();
+  TraceWriter(TraceWriter&&) noexcept;
+  TraceWriter& operator=(TraceWriter&&) noexcept;
+
+  void submit(const SchedulerRequest& request) noexcept;
+  void abort(RequestId id) noexcept;
+  void force_preempt(RequestId id) noexcept;
+  void clear_prefix_cache() noexcept;
+  void plan(double now, const StepPlan& plan) noexcept;
+  void commit(const StepResult& result) noexcept;
+
+  /// Why the trace ended early; empty while it goes on.
+  const std::string& error() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct TraceReplay {
+  std::uint64_t steps = 0;     // that were planned alike
+  std::uint64_t requests = 0;  // submitted
+  std::string difference;      // the first plan that came out otherwise: its line, what was recorded, what came out
+  bool is_complete = true;     // false when the last line is cut off: the writer did not end in peace
+};
+
+/// Feeds a trace to a new scheduler. Throws Io when the file cannot be read, and Corrupt, with the line number, when a
+/// line is malformed or the scheduler refuses what it accepted when the trace was written.
+PAGEDCORE_API TraceReplay replay_trace(const std::string& path);
+
+}  // namespace pagedcore

@@ -1,0 +1,160 @@
+// The lines of a trace, and the file they go to. The first word of a line says what it is; numbers follow.
+//
+//   pagedcore-trace 1
+//   scheduler max_batched_tokens max_sequences max_context watermark
+//   cache num_blocks block_size prefix_caching
+//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs n token{n}
+//   abort id   preempt id   clear
+//   plan now TEXT               TEXT: as to_text() gives it
+//   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n}
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <sstream>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/trace.hpp"
+
+namespace pagedcore {
+namespace {
+
+class Line {
+ public:
+  explicit Line(const char* word) {
+    out_.precision(std::numeric_limits<double>::max_digits10);
+    out_ << word;
+  }
+  template <class T>
+  Line& operator<<(const T& value) {
+    out_ << ' ';
+    if constexpr (std::is_enum_v<T>) {
+      out_ << +static_cast<std::underlying_type_t<T>>(value);
+    } else {
+      out_ << value;
+    }
+    return *this;
+  }
+  template <class Range, class Each>
+  void list(const Range& range, const Each& each) {
+    *this << range.size();
+    for (const auto& element : range) each(element);
+  }
+  std::string text() const { return out_.str(); }
+
+ private:
+  std::ostringstream out_;
+};
+
+void put(Line& line, const SchedulerRequest& r) {
+  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs;
+  line.list(r.prompt, [&](TokenId token) { line << token; });
+}
+
+/// FNV-1a (Fowler, Noll, Vo) over 64-bit words.
+template <class T>
+std::uint64_t digest(std::uint64_t hash, const std::vector<T>& values) {
+  for (const T value : values) hash = (hash ^ static_cast<std::uint64_t>(value)) * 0x100000001b3u;
+  return hash;
+}
+
+}  // namespace
+
+std::string to_text(const StepPlan& plan) {
+  Line line("step");
+  line << plan.step;
+  line << "copies";
+  line.list(plan.copies, [&](const BlockCopy& copy) { line << copy.src << copy.dst << copy.num_tokens; });
+  line << "sequences";
+  line.list(plan.sequences, [&](const ScheduledSequence& s) {
+    line << s.request << s.sequence << s.first_sample << s.num_samples << s.num_rows << s.first_position << s.num_scored
+         << s.table_size;
+  });
+  line << "preempted";
+  line.list(plan.preempted, [&](RequestId id) { line << id; });
+  line << "digest" << digest(digest(0xcbf29ce484222325u, plan.tokens), plan.block_tables);
+  return line.text();
+}
+
+struct TraceWriter::Impl {
+  ~Impl() {
+    if (file != nullptr) std::fclose(file);
+  }
+  /// `make` fills in the line. Whatever goes wrong ends the trace only.
+  template <class Make>
+  void write(const char* word, const Make& make) noexcept {
+    if (file == nullptr) return;
+    try {
+      Line line(word);
+      make(line);
+      const std::string text = line.text() + '\n';
+      if (std::fwrite(text.data(), 1, text.size(), file) != text.size()) end(std::strerror(errno));
+    } catch (const std::exception& exception) {
+      end(exception.what());
+    }
+  }
+  void end(const char* reason) noexcept {
+    std::fclose(file);
+    file = nullptr;
+    try {
+      error = str(path, ": the trace ends here: ", reason);
+    } catch (const std::exception&) {
+      error = "no memory";  // fits without an allocation
+    }
+  }
+
+  std::string path;
+  std::FILE* file = nullptr;
+  std::string error;
+};
+
+TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config, const KvCacheConfig& cache)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  impl_->file = std::fopen(path.c_str(), "we");
+  if (impl_->file == nullptr) {
+    throw Io(str(path, ": the trace cannot be created: ", std::strerror(errno), "; choose a path that can be written"));
+  }
+  impl_->write("pagedcore-trace", [](Line& line) { line << 1; });
+  impl_->write("scheduler", [&](Line& line) {
+    line << config.max_batched_tokens << config.max_sequences << config.max_context << config.watermark;
+  });
+  impl_->write("cache",
+               [&](Line& line) { line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching; });
+}
+TraceWriter::~TraceWriter() = default;
+TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
+TraceWriter& TraceWriter::operator=(TraceWriter&&) noexcept = default;
+
+void TraceWriter::submit(const SchedulerRequest& request) noexcept {
+  impl_->write("submit", [&](Line& line) { put(line, request); });
+}
+void TraceWriter::abort(RequestId id) noexcept {
+  impl_->write("abort", [&](Line& line) { line << id; });
+}
+void TraceWriter::force_preempt(RequestId id) noexcept {
+  impl_->write("preempt", [&](Line& line) { line << id; });
+}
+void TraceWriter::clear_prefix_cache() noexcept {
+  impl_->write("clear", [](Line&) {});
+}
+void TraceWriter::plan(double now, const StepPlan& plan) noexcept {
+  impl_->write("plan", [&](Line& line) { line << now << to_text(plan); });
+}
+void TraceWriter::commit(const StepResult& result) noexcept {
+  impl_->write("commit", [&](Line& line) {
+    line << result.step;
+    line.list(result.tokens, [&](const SampledToken& t) { line << t.sequence << t.sample << t.token << t.stop; });
+    line.list(result.failed, [&](RequestId id) { line << id; });
+    line.list(result.beams, [&](const BeamResult& beam) {
+      line << beam.request;
+      line.list(beam.children, [&](const BeamChild& child) { line << child.parent << child.token; });
+    });
+  });
+}
+
+const std::string& TraceWriter::error() const noexcept { return impl_->error; }
+
+}  // namespace pagedcore

@@ -1,0 +1,131 @@
+// Traces: what was recorded replays to the same plans, and a changed, cut or foreign file is told apart.
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+
+#include "fake_executor.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/trace.hpp"
+
+using namespace pagedcore;
+
+namespace {
+
+struct TemporaryFile {
+  std::string path =
+      (std::filesystem::temp_directory_path() / ("pagedcore-trace-" + std::to_string(std::random_device{}()) + ".txt"))
+          .string();
+  ~TemporaryFile() { std::filesystem::remove(path); }
+  std::string text() const {
+    std::ifstream in(path);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+  }
+  void write(const std::string& text) const { std::ofstream(path) << text; }
+};
+
+/// A run with several samples, a tight cache, an abort and a forced preemption. Returns the number of steps.
+std::uint64_t record(const std::string& path) {
+  const SchedulerConfig config{.max_batched_tokens = 16, .max_sequences = 8};
+  const KvCacheConfig cache{.num_blocks = 24, .block_size = 4};
+  Scheduler scheduler(config, cache);
+  TraceWriter trace(path, config, cache);
+  fake::Executor executor(cache, 0);
+  for (std::uint64_t i = 1; i <= 6; ++i) {
+    SchedulerRequest request{.id = RequestId{i}, .arrival = 0.1 * static_cast<double>(i), .prompt = {}};
+    request.prompt.assign(5 + 3 * i, static_cast<TokenId>(i % 2));
+    request.num_samples = i == 2 ? 3 : 1;
+    request.max_tokens = 9;
+    if (i == 5) {
+      request.beam_width = executor.searches[i].width = 3;
+      executor.searches[i].max_tokens = 9;
+    }
+    scheduler.submit(request);
+    trace.submit(request);
+  }
+  std::uint64_t steps = 0;
+  while (scheduler.has_work()) {
+    REQUIRE(steps < 1000);
+    if (steps == 4 && scheduler.force_preempt(RequestId{1})) {
+      trace.force_preempt(RequestId{1});
+    }
+    if (steps == 6 && scheduler.abort(RequestId{3})) trace.abort(RequestId{3});
+    const double now = 0.7 * static_cast<double>(++steps);
+    const StepPlan plan = scheduler.plan(now);
+    trace.plan(now, plan);
+    REQUIRE(!plan.empty());
+    const StepResult result = executor.run(plan);
+    scheduler.commit(result);
+    trace.commit(result);
+  }
+  CHECK(trace.error().empty());
+  return steps;
+}
+
+}  // namespace
+
+TEST_CASE("a trace replays to the same plans") {
+  const TemporaryFile file;
+  const std::uint64_t steps = record(file.path);
+  const TraceReplay replay = replay_trace(file.path);
+  CHECK(replay.steps == steps);
+  CHECK(replay.requests == 6);
+  CHECK(replay.is_complete);
+  CHECK(replay.difference.empty());
+}
+
+TEST_CASE("another arrival, another plan: the difference names the line") {
+  const TemporaryFile file;
+  record(file.path);
+  std::string text = file.text();
+  const std::size_t at = text.find("\nsubmit 1 ");
+  REQUIRE(at != std::string::npos);
+  text.replace(at, 12, "\nsubmit 1 9.");  // now the latest
+  file.write(text);
+  const TraceReplay replay = replay_trace(file.path);
+  CHECK(replay.difference.find("line ") == 0);
+  CHECK(replay.difference.find("recorded: ") != std::string::npos);
+  CHECK(replay.steps == 0);
+}
+
+TEST_CASE("a trace that is cut off replays up to there") {
+  const TemporaryFile file;
+  const std::uint64_t steps = record(file.path);
+  const std::string text = file.text();
+  file.write(text.substr(0, text.size() - 3));
+  const TraceReplay replay = replay_trace(file.path);
+  CHECK(!replay.is_complete);
+  CHECK(replay.steps == steps);  // the last line is a result
+}
+
+TEST_CASE("what is no trace is refused with its line") {
+  const TemporaryFile file;
+  CHECK_THROWS_AS(replay_trace(file.path), Io);
+  file.write("");
+  CHECK_THROWS_AS(replay_trace(file.path), Corrupt);
+  file.write("hello\n");
+  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("line 1"), Corrupt);
+  record(file.path);
+  file.write(file.text() + "commit x\n");
+  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("a field is missing"), Corrupt);
+  CHECK_THROWS_WITH_AS(TraceWriter("no such folder/trace", {}, {.num_blocks = 1}), doctest::Contains("no such folder"),
+                       Io);
+}
+
+TEST_CASE("a full disk ends the trace, not the run") {
+  if (!std::filesystem::exists("/dev/full")) {
+    MESSAGE("no /dev/full on this system");
+    return;
+  }
+  TraceWriter trace("/dev/full", {}, {.num_blocks = 1});
+  StepPlan plan;
+  plan.preempted.resize(100000);
+  trace.plan(0.0, plan);
+  CHECK(trace.error().find("/dev/full") == 0);
+  trace.plan(0.0, plan);  // ignored
+}
