@@ -91,6 +91,7 @@ void bind_result(nb::module_& m) {
       .field("tokens_sampled", &Stats::tokens_sampled)
       .field("tokens_recomputed", &Stats::tokens_recomputed)
       .field("prefix_hit_tokens", &Stats::prefix_hit_tokens)
+      .field("prefix_waits", &Stats::prefix_waits)
       .field("preemptions_recompute", &Stats::preemptions_recompute)
       .field("forks", &Stats::forks)
       .field("block_copies", &Stats::block_copies)

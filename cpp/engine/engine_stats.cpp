@@ -16,6 +16,7 @@ std::map<std::string, double> to_map(const EngineStats& s) {
       {"plan_seconds_total", s.plan_seconds},
       {"preemptions_recompute", number(s.scheduler.preemptions_recompute)},
       {"prefix_hit_tokens", number(s.scheduler.prefix_hit_tokens)},
+      {"prefix_waits", number(s.scheduler.prefix_waits)},
       {"prefix_query_tokens", number(s.prefix_query_tokens)},
       {"requests_aborted", number(s.requests_aborted)},
       {"requests_failed", number(s.requests_failed)},

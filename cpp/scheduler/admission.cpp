@@ -14,7 +14,8 @@ using sched::Sample;
 
 namespace {
 constexpr std::uint32_t kMaxSamples = 65536;
-}
+constexpr std::uint32_t kMostPassed = 64;  // requests that may be passed in one plan: bounds its time
+}  // namespace
 
 /// A request that passes can always finish when it is alone: full prompt blocks are shared by its samples, everything
 /// behind them is each sample's own. That holds with copy-on-write too: a shared, partly filled block is counted once
@@ -100,11 +101,36 @@ std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::u
   return blocks;
 }
 
-/// First come, first served, and nobody is skipped. The whole prompt must fit, not only its first chunk, above what
+/// Whether a running request, or one that this plan admits, is about to compute a longer common prefix of `tokens` than
+/// the `has` tokens found in the cache: whole blocks, at most `most` tokens. Who is about to compute is running, so it
+/// gets there, or is preempted and waited for no more.
+bool Scheduler::Impl::is_being_computed(const std::vector<TokenId>& tokens, std::uint32_t has, std::uint32_t most,
+                                        std::uint64_t salt) const noexcept {
+  const auto computes = [&](const Request& other, const Sample& leader, std::uint32_t computed) {
+    const std::uint32_t known = std::min(other.target(leader), most);
+    if (other.salt != salt || known <= has || computed + 1 >= known) return false;
+    const auto common = std::mismatch(leader.tokens.begin(), leader.tokens.begin() + known, tokens.begin()).first;
+    const auto shared = static_cast<std::uint32_t>(common - leader.tokens.begin());
+    const std::uint32_t whole = shared / cache_config.block_size * cache_config.block_size;
+    return whole > has && computed < whole;
+  };
+  for (const Request* other = running.front(); other != nullptr; other = other->next) {
+    const Sample& leader = other->samples[other->leader()];
+    if (leader.started && computes(*other, leader, leader.computed)) return true;
+  }
+  return std::ranges::any_of(draft.admissions, [&](const sched::Admission& admission) {
+    const sched::Work& work = draft.work[admission.work];
+    return computes(*admission.request, admission.request->samples[work.sample], work.first);
+  });
+}
+
+/// First come, first served. Only a request that waits for its prefix lets others pass, and no others than fit beside
+/// it. The whole prompt must fit, not only its first chunk, above what
 /// running requests were promised and above the watermark; else prompts that were let in together would preempt each
 /// other for ever. With nothing running the head of the queue always comes in: it fits alone.
 void Scheduler::Impl::admit() {
   bool alone = running.empty();
+  std::uint32_t passed = 0;
   for (Request* request = waiting.front(); request != nullptr && !draft.is_full(); request = request->next) {
     if (!alone && draft.running_samples + request->group_size() > config.max_sequences) return;
     const std::uint32_t leader = request->leader();
@@ -114,6 +140,15 @@ void Scheduler::Impl::admit() {
     // One row at least is computed; of the last token it is needed for sampling, and all prompt rows for their
     // logprobs.
     if (!request->scores) match = cache.match_prefix(sample.tokens, request->salt, size - 1);
+    if (cache_config.enable_prefix_caching && !request->scores &&
+        is_being_computed(sample.tokens, match.num_tokens, size - 1, request->salt)) {
+      if (++passed == kMostPassed) return;
+      stats.prefix_waits += !request->waited;
+      request->waited = true;
+      draft.promised += blocks_after_start(*request, leader, cache.blocks_for(match.num_tokens));
+      draft.running_samples += request->group_size();
+      continue;
+    }
     const std::uint32_t first = match.num_tokens;
     const std::uint32_t rows = std::min(size - first, draft.rows_left);
     if (!draft.scratch->create(match, first + rows)) return;

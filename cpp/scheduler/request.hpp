@@ -42,6 +42,7 @@ struct Request {
   bool scores = false;           // prompt rows are still to be scored
   bool running = false;          // in the running queue, else in the waiting one
   bool evicted = false;          // by the plan in the making
+  bool waited = false;           // for a prefix that another request was computing
   bool preempt_after_commit = false;
   StepId last_step{};  // the last that was planned with one of its sequences, and so may read any of its blocks
 

@@ -63,6 +63,8 @@ struct Scheduler::Impl {
   // admission.cpp
   void validate(const SchedulerRequest& request) const;
   void admit();
+  bool is_being_computed(const std::vector<TokenId>& tokens, std::uint32_t has, std::uint32_t most,
+                         std::uint64_t salt) const noexcept;
   // victim.cpp
   bool make_room(const sched::Request& request);
   void preempt(sched::Request& request) noexcept;

@@ -118,6 +118,7 @@ struct SchedulerStats {
   std::uint64_t tokens_sampled = 0;
   std::uint64_t tokens_recomputed = 0;  // rows computed again after a preemption
   std::uint64_t prefix_hit_tokens = 0;  // prompt tokens not computed thanks to the prefix cache
+  std::uint64_t prefix_waits = 0;       // requests that waited for a prefix that another one was computing
   std::uint64_t preemptions_recompute = 0;
   std::uint64_t forks = 0;  // of samples and beams from one another
   std::uint64_t block_copies = 0;
@@ -148,7 +149,8 @@ class PAGEDCORE_API Scheduler {
 
   /// First come, first served: running requests first, in order of arrival, then waiting ones. When blocks are short
   /// the latest arrival is preempted (all its sequences, by recomputation); a step that preempted admits nobody. The
-  /// request that arrived first always progresses. At most one plan is outstanding: commit() it before planning again.
+  /// request that arrived first always progresses. A waiting request whose prefix a running one is computing waits for
+  /// that, and lets others pass. At most one plan is outstanding: commit() it before planning again.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

@@ -240,7 +240,7 @@ class Machine {
     REQUIRE(table == plan.block_tables.size());
 
     // The earliest running request progresses; a step that preempted admits nobody; victims are the latest; nobody
-    // comes in before somebody who arrived earlier.
+    // comes in before somebody who arrived earlier, unless that one waits for a prefix.
     if (earliest_running != ~std::uint64_t{0}) {
       REQUIRE_FALSE(victims.contains(earliest_running));
       REQUIRE(raw(plan.sequences[0].request) == earliest_running);
@@ -249,9 +249,22 @@ class Machine {
     for (const auto& [id, served] : served_) {
       for (const std::uint64_t victim : victims) REQUIRE((!served.running || served.is_before(served_.at(victim))));
       for (const std::uint64_t newcomer : admitted) {
-        REQUIRE((served.running || served_.at(newcomer).is_before(served)));
+        REQUIRE((served.running || served_.at(newcomer).is_before(served) || may_wait(served)));
       }
     }
+  }
+
+  /// Whether a running request of the same tenant begins with the same block.
+  bool may_wait(const Served& waiting) const {
+    const std::uint32_t size = cache_.block_size;
+    if (!cache_.enable_prefix_caching || waiting.request.prompt_logprobs) return false;
+    const auto begins_alike = [&](const Served& other) {
+      const auto a = scheduler_.tokens(waiting.request.id, 0), b = scheduler_.tokens(other.request.id, 0);
+      return a.size() > size && b.size() > size && std::equal(a.begin(), a.begin() + size, b.begin());
+    };
+    return std::ranges::any_of(served_, [&](const auto& entry) {
+      return entry.second.running && entry.second.request.salt == waiting.request.salt && begins_alike(entry.second);
+    });
   }
 
   void take_in(const StepPlan& plan, const StepResult& result, const std::set<std::uint64_t>& failed) {
