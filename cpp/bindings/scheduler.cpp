@@ -76,8 +76,8 @@ void bind_result(nb::module_& m) {
   Record<R>(m, "StepResult", "What an executor made of a plan.")
       .field("step", &R::step)
       .field("tokens", &R::tokens, "Exactly those the plan asked for, less those of failed requests.")
-      .field("beams", &R::beams, "One for each beam search that the plan sampled.")
-      .field("failed", &R::failed, "Requests that cannot go on.");
+      .field("failed", &R::failed, "Requests that cannot go on.")
+      .field("beams", &R::beams, "One for each beam search that the plan sampled.");
   using U = SampleUpdate;
   Record<U>(m, "SampleUpdate", "What became of one sample in a step.")
       .field("request", &U::request)

@@ -335,8 +335,8 @@ class StepResult(_Record):
 
     step: int = ...
     tokens: list[SampledToken] = ...  # Exactly those the plan asked for, less those of failed requests.
-    beams: list[BeamResult] = ...  # One for each beam search that the plan sampled.
     failed: list[int] = ...  # Requests that cannot go on.
+    beams: list[BeamResult] = ...  # One for each beam search that the plan sampled.
 
 class SampleUpdate(_Record):
     """What became of one sample in a step."""

@@ -324,7 +324,7 @@ def test_a_bad_prompt_among_good_ones_runs_none(tiny_llm: LLM) -> None:
     before = tiny_llm.stats()
     with pytest.raises(InvalidArgument, match="leaves no room"):
         tiny_llm.generate([[1], [1] * 513], GREEDY)
-    with pytest.raises(InvalidArgument, match="2 sampling_params for 1 prompts"):
+    with pytest.raises(InvalidArgument, match="2 parameters for 1 prompts"):
         tiny_llm.generate([[1]], [GREEDY, GREEDY])
     assert not tiny_llm.engine.busy
     assert tiny_llm.stats()["tokens_sampled"] == before["tokens_sampled"]
