@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from . import _core
 from .detokenizer import Detokenizer, StopStrings
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from . import _core
     from .tokenizer import Tokenizer
 
 __all__ = ["Request", "derived_seed"]
@@ -52,7 +52,7 @@ class Request:
 
     @property
     def is_beam_search(self) -> bool:
-        return not hasattr(self.native, "temperature")
+        return isinstance(self.native, _core.BeamSearchParams)
 
     @property
     def needs_every_token(self) -> bool:

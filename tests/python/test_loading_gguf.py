@@ -123,13 +123,14 @@ def test_the_real_model_is_described(reference: Any) -> None:
 
 
 def test_parsing_is_quick() -> None:
-    """A vocabulary of 49152 tokens and as many merges. CPU time, as other processes may run."""
+    """A vocabulary of 49152 tokens and as many merges. CPU time, as other processes may run; 0.04 s where this was
+    written, and machines that share their cores with others vary by half. Parsing element by element takes 0.5 s."""
     best = math.inf
     for _ in range(5):
         start = time.process_time()
         GgufFile(default_model())
         best = min(best, time.process_time() - start)
-    assert best < 0.06
+    assert best < 0.15
 
 
 # Files made here. ---------------------------------------------------------------------------------------------------
