@@ -124,7 +124,7 @@ def test_the_real_model_is_described(reference: Any) -> None:
 
 def test_parsing_is_quick() -> None:
     """A vocabulary of 49152 tokens and as many merges. CPU time, as other processes may run; 0.04 s where this was
-    written, and machines that share their cores with others vary by half. Parsing element by element takes 0.5 s."""
+    written, and machines that share their cores with others vary by half."""
     best = math.inf
     for _ in range(5):
         start = time.process_time()
