@@ -88,6 +88,12 @@ std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::ui
 std::size_t CpuBackend::kv_block_bytes(const KvShape& shape) const { return cpu::kv_block_bytes(shape, isa_); }
 
 void CpuBackend::copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) { cpu::copy_blocks(pool_, kv, copies); }
+void CpuBackend::swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) {
+  cpu::swap_out(pool_, kv, blocks, dst);
+}
+void CpuBackend::swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) {
+  cpu::swap_in(pool_, kv, blocks, src);
+}
 
 // The operations of a step. Their kernels check shapes; what only the backend knows, its compute type, is checked here.
 

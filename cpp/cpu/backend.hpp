@@ -28,6 +28,8 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override;
+  void swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) override;
+  void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
 
   std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) override;
   void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) override;

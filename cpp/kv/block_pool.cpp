@@ -12,6 +12,7 @@ BlockPool::BlockPool(std::uint32_t num_blocks)
       prev_(std::size_t{num_blocks} + 2),
       next_(std::size_t{num_blocks} + 2),
       refs_(num_blocks),
+      borrows_(num_blocks),
       fence_(num_blocks),
       place_(num_blocks, Place::reusable),
       has_content_(num_blocks),
@@ -68,6 +69,17 @@ void BlockPool::release(BlockId id, StepId last_reader) {
   place_[block] = Place::in_flight;
   ++in_flight_;
   link(block, tail);
+}
+
+void BlockPool::borrow(BlockId block) {
+  hold(block);
+  ++borrows_[raw(block)];
+}
+
+void BlockPool::give_back(BlockId block, StepId last_reader) {
+  if (borrows_[index(block)] == 0) throw Corrupt(str("block ", raw(block), " is given back and was not borrowed"));
+  --borrows_[raw(block)];
+  release(block, last_reader);
 }
 
 void BlockPool::set_cached(BlockId id, bool cached) {
@@ -156,6 +168,7 @@ void BlockPool::check() const {
     if ((place_[block] == Place::used) != (refs_[block] > 0)) {
       throw Corrupt(str("block ", block, " has ", refs_[block], " references, which contradicts its place"));
     }
+    if (borrows_[block] > refs_[block]) throw Corrupt(str("block ", block, " is borrowed more often than referenced"));
     seen.used += refs_[block] > 0;
     seen.shared += refs_[block] > 1;
     seen.cached += place_[block] == Place::reusable && has_content_[block] != 0;

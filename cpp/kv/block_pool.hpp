@@ -37,12 +37,17 @@ class BlockPool {
   /// One reference less. The last one sends the block to the reuse list once `last_reader`, and the last reader named
   /// by any other release since the block was taken, have completed.
   void release(BlockId block, StepId last_reader);
+  /// As hold() and release(), for a reader that is going to copy from the block and never writes to it: holders() does
+  /// not count it.
+  void borrow(BlockId block);
+  void give_back(BlockId block, StepId last_reader);
   /// The block's contents are (not) in the prefix index.
   void set_cached(BlockId block, bool cached);
 
   void complete(StepId step) noexcept;
 
   std::uint32_t references(BlockId block) const { return refs_[index(block)]; }
+  std::uint32_t holders(BlockId block) const { return refs_[index(block)] - borrows_[index(block)]; }
   bool is_cached(BlockId block) const { return has_content_[index(block)] != 0; }
   /// Whether take() could return this block.
   bool is_reusable(BlockId block) const { return place_[index(block)] == Place::reusable; }
@@ -68,7 +73,8 @@ class BlockPool {
 
   std::uint32_t size_;
   std::vector<std::uint32_t> prev_, next_;  // [size + 2]
-  std::vector<std::uint32_t> refs_;         // [size]
+  std::vector<std::uint32_t> refs_;         // [size] borrows included
+  std::vector<std::uint32_t> borrows_;      // [size]
   std::vector<std::uint64_t> fence_;        // [size] the last step that may read the block
   std::vector<Place> place_;                // [size]
   std::vector<std::uint8_t> has_content_;   // [size] in the prefix index

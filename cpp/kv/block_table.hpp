@@ -1,4 +1,5 @@
-// The block table of one sequence (PagedAttention, section 4.2): logical block i lives in physical block blocks[i].
+// The block table of one sequence (PagedAttention, section 4.2): of group g of the layers, logical block i lives in
+// physical block blocks[i * groups + g].
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,9 @@ namespace pagedcore::kv {
 
 struct BlockTable {
   SequenceId sequence{};
-  std::vector<BlockId> blocks;  // always ceil(length / block_size): waste is under one block
+  std::vector<BlockId> blocks;  // [ceil(length / block_size)][groups]: waste is under one block of each group. kNoBlock
+                                // where a window has passed, and where `slots` says that the block is swapped out
+  std::vector<SwapSlot> slots;  // as blocks, while the sequence is swapped out; else empty
   std::uint32_t length = 0;     // token slots reserved; slots behind it in the last block are unused
   std::uint64_t salt = 0;
   // The first `published` blocks hold prefixes that the index knew when `tail`, the last of them there, was alive.
@@ -19,6 +22,8 @@ struct BlockTable {
   std::uint32_t published = 0;
   PrefixLink tail;
   bool publishes = true;  // false once the cache was cleared under the sequence
+  bool borrows = false;  // the last block belongs to the prefix cache: the first append() copies it
+  bool swapped = false;
   bool live = false;
 };
 

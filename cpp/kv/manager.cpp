@@ -11,6 +11,7 @@ namespace pagedcore {
 namespace {
 
 using kv::BlockTable;
+using kv::grow_capacity;
 using kv::PrefixLink;
 
 const KvCacheConfig& validated(const KvCacheConfig& config) {
@@ -20,24 +21,37 @@ const KvCacheConfig& validated(const KvCacheConfig& config) {
   if (config.block_size == 0 || config.block_size > 65536) {
     throw InvalidArgument(str("block_size is ", config.block_size, "; it must be in [1, 65536] tokens"));
   }
+  if (config.windows.size() > 64) {
+    throw InvalidArgument(str("windows names ", config.windows.size(), " groups of layers; there may be 64 at most"));
+  }
+  if (config.num_swap_blocks >= 0x80000000u) {
+    throw InvalidArgument(str("num_swap_blocks is ", config.num_swap_blocks, "; it must be below 2^31"));
+  }
   return config;
-}
-
-/// Room for `size` elements, growing geometrically: a sequence that grows by one reallocates O(log n) times.
-template <class T>
-void grow_capacity(std::vector<T>& vector, std::size_t size) {
-  if (size > vector.capacity()) vector.reserve(std::max(size, 2 * vector.capacity()));
 }
 
 }  // namespace
 
-KvCacheManager::Impl::Impl(const KvCacheConfig& config_) : config(validated(config_)), pool(config.num_blocks) {
-  if (config.enable_prefix_caching) index.emplace(config.num_blocks, config.block_size, config.prefix_hash);
+KvCacheManager::Impl::Impl(const KvCacheConfig& config_)
+    : config(validated(config_)),
+      groups(std::max<std::uint32_t>(1, static_cast<std::uint32_t>(config.windows.size()))),
+      windows(config.windows.empty() ? std::vector<std::uint32_t>{0} : config.windows),
+      pool(config.num_blocks),
+      swap(config.num_swap_blocks),
+      marks(config.num_blocks) {
+  if (config.enable_prefix_caching) {
+    index.emplace(config.num_blocks, config.block_size, groups, config.prefix_hash, config.max_events);
+  }
 }
 
 std::uint32_t KvCacheManager::Impl::blocks_for(std::uint64_t tokens) const noexcept {
   const std::uint64_t blocks = tokens / config.block_size + (tokens % config.block_size != 0);
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks, std::numeric_limits<std::uint32_t>::max()));
+}
+
+std::uint32_t KvCacheManager::Impl::first_visible(std::uint32_t group, std::uint32_t next) const noexcept {
+  const std::uint32_t window = windows[group];
+  return window == 0 || next < window ? 0 : (next - window + 1) / config.block_size;
 }
 
 const BlockTable& KvCacheManager::Impl::table(SequenceId seq) const {
@@ -47,6 +61,14 @@ const BlockTable& KvCacheManager::Impl::table(SequenceId seq) const {
 
 BlockTable& KvCacheManager::Impl::table(SequenceId seq) {
   return const_cast<BlockTable&>(std::as_const(*this).table(seq));
+}
+
+const BlockTable& KvCacheManager::Impl::resident_table(SequenceId seq) const {
+  const BlockTable& found = table(seq);
+  if (found.swapped) {
+    throw InvalidArgument(str("sequence ", raw(seq), " is swapped out; swap_in() its group before it is used"));
+  }
+  return found;
 }
 
 /// An empty table with room for `num_blocks`. Everything that may throw comes first; only then `seq` is known.
@@ -77,26 +99,6 @@ BlockId KvCacheManager::Impl::take() {
   return pool.take();
 }
 
-void KvCacheManager::Impl::withdraw(BlockId block) {
-  index->erase(block);
-  pool.set_cached(block, false);
-}
-
-/// A match outlives its manager's state only by mistake; a stale one is recognised in O(1) per block.
-void KvCacheManager::Impl::verify(const PrefixMatch& match, std::uint64_t salt) const {
-  bool valid = match.num_tokens == std::uint64_t{match.blocks.size()} * config.block_size;
-  PrefixLink parent = PrefixLink::root(salt);
-  for (const BlockId block : match.blocks) {
-    valid = valid && index && raw(block) < pool.size() && index->contains(block) && index->parent(block) == parent;
-    if (!valid) break;
-    parent = index->link(block);
-  }
-  if (!valid) {
-    throw InvalidArgument(str("the prefix match of ", match.num_tokens, " tokens is not (or no longer) what the cache ",
-                              "holds; use match_prefix() with the same salt right before create()"));
-  }
-}
-
 KvCacheManager::KvCacheManager(const KvCacheConfig& config) try : impl_(std::make_unique<Impl>(config)) {
 } catch (const std::bad_alloc&) {
   throw OutOfMemory(str("no host memory for the tables of ", config.num_blocks, " KV blocks of ", config.block_size,
@@ -107,11 +109,29 @@ KvCacheManager::KvCacheManager(KvCacheManager&&) noexcept = default;
 KvCacheManager& KvCacheManager::operator=(KvCacheManager&&) noexcept = default;
 
 const KvCacheConfig& KvCacheManager::config() const noexcept { return impl_->config; }
-KvCacheCounts KvCacheManager::counts() const noexcept { return impl_->pool.counts(); }
+KvCacheCounts KvCacheManager::counts() const noexcept {
+  KvCacheCounts counts = impl_->pool.counts();
+  counts.swap_total = impl_->swap.size();
+  counts.swapped = counts.swap_total - impl_->swap.available();
+  return counts;
+}
 std::uint32_t KvCacheManager::available() const noexcept { return impl_->pool.available(); }
 std::uint32_t KvCacheManager::blocks_for(std::uint64_t tokens) const noexcept { return impl_->blocks_for(tokens); }
+std::uint32_t KvCacheManager::num_groups() const noexcept { return impl_->groups; }
+
+std::uint64_t KvCacheManager::footprint(std::uint64_t tokens) const noexcept {
+  std::uint64_t blocks = 0;
+  for (const std::uint32_t window : impl_->windows) {
+    // The window - 1 tokens before the next one begin and end inside a block.
+    const std::uint64_t all = impl_->blocks_for(tokens);
+    blocks += window == 0 ? all : std::min<std::uint64_t>(all, std::uint64_t{impl_->blocks_for(window)} + 1);
+  }
+  return blocks;
+}
+
 bool KvCacheManager::contains(SequenceId seq) const noexcept { return impl_->slots.find(raw(seq)) != nullptr; }
 std::uint32_t KvCacheManager::length(SequenceId seq) const { return impl_->table(seq).length; }
+bool KvCacheManager::is_swapped(SequenceId seq) const { return impl_->table(seq).swapped; }
 std::span<const BlockId> KvCacheManager::block_table(SequenceId seq) const { return impl_->table(seq).blocks; }
 
 std::uint32_t KvCacheManager::references(BlockId block) const {
@@ -121,126 +141,146 @@ std::uint32_t KvCacheManager::references(BlockId block) const {
   return impl_->pool.references(block);
 }
 
-PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
-                                         std::uint32_t max_tokens) const {
-  PrefixMatch match;
-  if (!impl_->index) return match;
-  const std::uint32_t block_size = impl_->config.block_size;
-  const std::size_t limit = std::min<std::size_t>(tokens.size(), max_tokens) / block_size;
-  PrefixLink parent = PrefixLink::root(salt);
-  while (match.blocks.size() < limit) {
-    const BlockId block = impl_->index->find(parent, tokens.subspan(match.blocks.size() * block_size, block_size));
-    if (block == kNoBlock) break;
-    match.blocks.push_back(block);
-    parent = impl_->index->link(block);
-  }
-  match.num_tokens = static_cast<std::uint32_t>(match.blocks.size() * block_size);
-  return match;
-}
-
 void KvCacheManager::create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match) {
   impl_->verify(match, salt);
   BlockTable& table = impl_->new_table(seq, match.blocks.size());
-  for (const BlockId block : match.blocks) {
-    impl_->pool.hold(block);
+  const std::uint32_t full = match.num_tokens / impl_->config.block_size;
+  const std::size_t shared = std::size_t{full} * impl_->groups;
+  for (std::size_t i = 0; i < match.blocks.size(); ++i) {
+    const BlockId block = match.blocks[i];
     table.blocks.push_back(block);
+    if (block == kNoBlock) continue;
+    if (i < shared) {
+      impl_->pool.hold(block);
+    } else {
+      impl_->pool.borrow(block);
+    }
   }
+  table.borrows = match.blocks.size() > shared;
   table.length = match.num_tokens;
   table.salt = salt;
-  table.published = static_cast<std::uint32_t>(match.blocks.size());
-  table.tail = match.blocks.empty() ? PrefixLink::root(salt) : impl_->index->link(match.blocks.back());
+  table.published = full;
+  table.tail = full == 0 ? PrefixLink::root(salt) : impl_->index->link(table.blocks[shared - impl_->groups]);
 }
 
 void KvCacheManager::reserve(SequenceId seq, std::uint32_t length) {
-  grow_capacity(impl_->table(seq).blocks, impl_->blocks_for(length));
+  grow_capacity(impl_->table(seq).blocks, std::size_t{impl_->blocks_for(length)} * impl_->groups);
 }
 
-void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies) {
+void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) {
+  static_cast<void>(impl_->resident_table(seq));
   BlockTable& table = impl_->table(seq);
   if (length < table.length) {
     throw InvalidArgument(str("append to length ", length, " of sequence ", raw(seq), ", which has length ",
                               table.length, " already; a table only grows (fork() a shorter prefix instead)"));
   }
   if (length == table.length) return;
+  const std::uint32_t groups = impl_->groups;
+  kv::BlockPool& pool = impl_->pool;
+  const std::size_t had = table.blocks.size();
   const bool writes_last = impl_->is_partial(table.length);
-  const bool copies_last = writes_last && impl_->pool.references(table.blocks.back()) > 1;
-  const std::uint32_t size = impl_->blocks_for(length);
-  const std::uint64_t needed = size - table.blocks.size() + copies_last;
-  if (needed > available()) {
+  const bool copies_last =
+      writes_last && impl_->copies_last(table, [&](BlockId block) { return pool.holders(block); });
+  const std::size_t size = std::size_t{impl_->blocks_for(length)} * groups;
+  const std::uint64_t needed = size - had + (copies_last ? groups : 0);
+  if (needed > pool.available()) {
     throw OutOfMemory(str("sequence ", raw(seq), " needs ", needed, " more KV blocks to grow from ", table.length,
-                          " to ", length, " tokens, but ", available(), " of ", impl_->pool.size(),
-                          " are available; free or preempt a sequence, or enlarge the pool"));
+                          " to ", length, " tokens, but ", pool.available(), " of ", pool.size(),
+                          " are available; free() a sequence or use a larger cache"));
   }
   grow_capacity(table.blocks, size);
-  if (copies_last) grow_capacity(copies, copies.size() + 1);
-  // From here on nothing throws.
-  if (copies_last) {
-    BlockId& last = table.blocks.back();
-    const BlockId copy = impl_->take();
-    copies.push_back({last, copy, table.length % impl_->config.block_size});
-    impl_->pool.release(last, StepId{0});  // others hold it, and their releases carry the fence
-    last = copy;
-  } else if (writes_last && impl_->pool.is_cached(table.blocks.back())) {
-    // The block was full in a longer parent that is gone; we own it alone and overwrite what was published.
-    impl_->withdraw(table.blocks.back());
+  if (copies_last) grow_capacity(copies, copies.size() + groups);
+  for (std::size_t i = had - groups; writes_last && i < had; ++i) {
+    BlockId& last = table.blocks[i];
+    if (copies_last) {
+      const BlockId copy = impl_->take();
+      copies.push_back({last, copy, table.length % impl_->config.block_size});
+      if (table.borrows) {
+        pool.give_back(last, reader);
+      } else {
+        // Where others hold it their releases carry the fence.
+        pool.release(last, pool.references(last) > 1 ? StepId{0} : reader);
+      }
+      last = copy;
+    } else if (impl_->is_published(last)) {
+      // It held more in a longer parent that is gone; we own it alone and overwrite what was published.
+      impl_->withdraw(last);
+    }
   }
+  table.borrows = false;
   while (table.blocks.size() < size) table.blocks.push_back(impl_->take());
   table.length = length;
 }
 
-void KvCacheManager::fork(SequenceId parent_id, SequenceId child_id, std::uint32_t num_tokens) {
-  if (num_tokens > length(parent_id)) {
+void KvCacheManager::Impl::fork(SequenceId parent_id, SequenceId child_id, std::uint32_t num_tokens,
+                                const std::uint64_t* salt) {
+  const BlockTable& source = resident_table(parent_id);
+  if (num_tokens > source.length) {
     throw InvalidArgument(str("fork at ", num_tokens, " tokens of sequence ", raw(parent_id), ", which has ",
-                              length(parent_id), "; fork at its length or before"));
+                              source.length, "; fork at its length or before"));
   }
-  const std::uint32_t size = impl_->blocks_for(num_tokens);
-  BlockTable& child = impl_->new_table(child_id, size);
-  const BlockTable& parent = impl_->table(parent_id);
-  for (std::uint32_t i = 0; i < size; ++i) {
-    impl_->pool.hold(parent.blocks[i]);
-    child.blocks.push_back(parent.blocks[i]);
+  const std::uint32_t size = blocks_for(num_tokens);
+  for (std::uint32_t group = 0; group < groups; ++group) {
+    for (std::uint32_t i = first_visible(group, num_tokens); i < size; ++i) {
+      if (source.blocks[std::size_t{i} * groups + group] != kNoBlock) continue;
+      throw InvalidArgument(str("fork at ", num_tokens, " tokens of sequence ", raw(parent_id), ": its window of ",
+                                windows[group], " tokens has passed block ", i, "; fork nearer to its length of ",
+                                source.length));
+    }
+  }
+  BlockTable& child = new_table(child_id, std::size_t{size} * groups);
+  const BlockTable& parent = table(parent_id);
+  const std::uint32_t full = num_tokens / config.block_size;
+  child.borrows = parent.borrows && size == blocks_for(parent.length) && is_partial(num_tokens);
+  for (std::size_t i = 0; i < std::size_t{size} * groups; ++i) {
+    const BlockId block = parent.blocks[i];
+    child.blocks.push_back(block);
+    if (block == kNoBlock) continue;
+    if (child.borrows && i >= std::size_t{full} * groups) {
+      pool.borrow(block);
+    } else {
+      pool.hold(block);
+    }
   }
   child.length = num_tokens;
-  child.salt = parent.salt;
+  child.salt = salt != nullptr ? *salt : parent.salt;
   child.publishes = parent.publishes;
-  const std::uint32_t full = num_tokens / impl_->config.block_size;
-  if (parent.published <= full) {
+  const BlockId last = full > 0 ? child.blocks[(std::size_t{full} - 1) * groups] : kNoBlock;
+  if (child.salt == parent.salt && parent.published <= full) {
     child.published = parent.published;
     child.tail = parent.tail;
-  } else if (full > 0 && impl_->index->contains(child.blocks[full - 1])) {
+  } else if (child.salt == parent.salt && last != kNoBlock && index->contains(last)) {
     child.published = full;
-    child.tail = impl_->index->link(child.blocks[full - 1]);
+    child.tail = index->link(last);
   } else {
     child.published = 0;  // the next publish() walks from the start
     child.tail = PrefixLink::root(child.salt);
   }
 }
 
-void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed) {
+void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
+  impl_->fork(parent, child, num_tokens, nullptr);
+}
+
+void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt) {
+  impl_->fork(parent, child, num_tokens, &salt);
+}
+
+void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reader) {
+  static_cast<void>(impl_->resident_table(seq));
   BlockTable& table = impl_->table(seq);
-  if (num_computed > table.length || num_computed > tokens.size()) {
-    throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
-                              table.length, " slots and came with ", tokens.size(), " tokens"));
+  if (next > table.length) {
+    throw InvalidArgument(str("slide to position ", next, " of sequence ", raw(seq), ", which has ", table.length,
+                              " tokens; its next position is its length at most"));
   }
-  const std::uint32_t block_size = impl_->config.block_size;
-  const std::uint32_t full = num_computed / block_size;
-  if (!impl_->index || !table.publishes || table.published >= full) return;
-  kv::PrefixIndex& index = *impl_->index;
-  if (!index.is_alive(table.tail)) {
-    // The block of another sequence that stood for ours was evicted: start over, now with our own.
-    table.published = 0;
-    table.tail = PrefixLink::root(table.salt);
-  }
-  for (; table.published < full; ++table.published) {
-    const auto key = tokens.subspan(std::size_t{table.published} * block_size, block_size);
-    BlockId block = index.find(table.tail, key);
-    if (block == kNoBlock) {
-      block = table.blocks[table.published];
-      if (index.contains(block)) index.erase(block);  // it was published under a parent that is gone
-      index.insert(block, table.tail, key);
-      impl_->pool.set_cached(block, true);
+  for (std::uint32_t group = 0; group < impl_->groups; ++group) {
+    // Blocks go in order, so those before the first that is gone are gone too.
+    for (std::uint32_t i = impl_->first_visible(group, next); i-- > 0;) {
+      BlockId& block = table.blocks[std::size_t{i} * impl_->groups + group];
+      if (block == kNoBlock) break;
+      impl_->pool.release(block, last_reader);
+      block = kNoBlock;
     }
-    table.tail = index.link(block);
   }
 }
 
@@ -248,26 +288,29 @@ void KvCacheManager::free(SequenceId seq, StepId last_reader) {
   BlockTable& table = impl_->table(seq);
   const std::uint32_t slot = static_cast<std::uint32_t>(&table - impl_->tables.data());
   // Tail first: the end of a prefix is evicted before its beginning, without which it is of no use.
-  for (std::size_t i = table.blocks.size(); i-- > 0;) impl_->pool.release(table.blocks[i], last_reader);
-  std::vector<BlockId> memory = std::move(table.blocks);
-  memory.clear();
+  for (std::size_t i = table.blocks.size(); i-- > 0;) {
+    const bool is_last = i / impl_->groups == table.length / impl_->config.block_size;
+    if (table.blocks[i] == kNoBlock) continue;
+    if (table.borrows && is_last) {
+      impl_->pool.give_back(table.blocks[i], last_reader);
+    } else {
+      impl_->pool.release(table.blocks[i], last_reader);
+    }
+  }
+  for (const SwapSlot held : table.slots) {
+    if (held != kNoSlot) impl_->swap.release(held);
+  }
+  std::vector<BlockId> blocks = std::move(table.blocks);
+  std::vector<SwapSlot> swap_slots = std::move(table.slots);
+  blocks.clear();
+  swap_slots.clear();
   table = BlockTable{};
-  table.blocks = std::move(memory);
+  table.blocks = std::move(blocks);
+  table.slots = std::move(swap_slots);
   impl_->slots.erase(raw(seq));
   impl_->free_slots.push_back(slot);
 }
 
 void KvCacheManager::complete(StepId step) noexcept { impl_->pool.complete(step); }
-
-void KvCacheManager::clear_prefix_cache() noexcept {
-  if (!impl_->index) return;
-  impl_->index->clear();
-  for (std::uint32_t block = 0; block < impl_->pool.size(); ++block) impl_->pool.set_cached(BlockId{block}, false);
-  for (BlockTable& table : impl_->tables) {
-    table.published = 0;
-    table.tail = PrefixLink::root(table.salt);
-    table.publishes = table.publishes && !table.live;
-  }
-}
 
 }  // namespace pagedcore

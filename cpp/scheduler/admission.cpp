@@ -59,37 +59,61 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
                               prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
                               "shorten the prompt"));
   }
-  const std::uint64_t block_size = cache_config.block_size;
-  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
-  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
-  const std::uint64_t shared = one_row ? blocks_for(prompt) : prompt / block_size;
-  const std::uint64_t own = one_row ? 0 : blocks_for(context - 1) - shared;
-  const std::uint64_t sequences = std::max(request.beam_width, request.num_samples);
-  const std::uint64_t needed = shared + own * sequences;
-  if (needed > cache_config.num_blocks) {
-    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", sequences, " x ", request.max_tokens,
-                                       " generated ones need ", shared, " shared + ", sequences, " x ", own, " = ",
-                                       needed, " KV blocks of ", block_size, " tokens, but the cache has ",
-                                       cache_config.num_blocks, "; lower max_tokens or ",
+  const Need need = blocks_needed(request);
+  if (need.total > cache_config.num_blocks) {
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ",
+                                       request.max_tokens, " generated ones need ", need.shared, " shared + ",
+                                       need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
+                                       " KV blocks of ", cache_config.block_size, " tokens",
+                                       has_windows || cache.num_groups() > 1
+                                           ? str(" in each of ", cache.num_groups(), " groups of layers, ", need.total,
+                                                 " in all where windows free some")
+                                           : "",
+                                       ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
                                        request.beam_width > 0 ? "beam_width" : "num_samples",
                                        ", shorten the prompt, or enlarge the cache"));
   }
 }
 
-/// Blocks that a started sample with `has` blocks still needs for the tokens it knows and the next one.
-std::uint64_t Scheduler::Impl::blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const {
-  const std::uint64_t wanted = std::min(std::uint64_t{request.size(sample)} + 1, std::uint64_t{request.max_length()});
-  const std::uint32_t blocks = cache.blocks_for(wanted);
-  return blocks > has ? blocks - has : 0;
+/// The most blocks that a request may come to hold. In a group of layers with a window every sequence holds what the
+/// window reaches, and what a step adds to all of them together.
+Scheduler::Impl::Need Scheduler::Impl::blocks_needed(const SchedulerRequest& request) const noexcept {
+  const std::uint64_t block_size = cache_config.block_size;
+  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
+  const std::uint64_t prompt = request.prompt.size();
+  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
+  Need need;
+  need.shared = one_row ? blocks_for(prompt) : prompt / block_size;
+  need.own = one_row ? 0 : blocks_for(prompt + request.max_tokens - 1) - need.shared;
+  need.sequences = std::max(request.beam_width, request.num_samples);
+  const std::uint64_t all = need.shared + need.own * need.sequences;
+  for (const std::uint32_t window : windows) {
+    const std::uint64_t seen =
+        need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
+    need.total += window == 0 ? all : std::min(all, seen);
+  }
+  return need;
 }
 
-/// Blocks that a request still needs once its leader has `has`: the leader's rest, and for every other sample all that
-/// is not shared. A group that fitted with sharing fits again.
+/// Blocks that a started sample with `has` tokens in its blocks still needs for the tokens it knows and the next one.
+std::uint64_t Scheduler::Impl::blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const {
+  const std::uint64_t wanted = std::min(std::uint64_t{request.size(sample)} + 1, std::uint64_t{request.max_length()});
+  const std::uint64_t blocks = cache.footprint(wanted), held = cache.footprint(has);
+  return blocks > held ? blocks - held : 0;
+}
+
+/// Prompt tokens in blocks that all samples share.
+std::uint32_t Scheduler::Impl::shared_tokens(const Request& request) const noexcept {
+  return request.prompt_size - request.prompt_size % cache_config.block_size;
+}
+
+/// Blocks that a request still needs once its leader has `has` tokens: the leader's rest, and for every other sample all
+/// that is not shared. A group that fitted with sharing fits again.
 std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::uint32_t leader,
                                                   std::uint32_t has) const {
   std::uint64_t blocks = blocks_promised(request, request.samples[leader], has);
   if (request.max_tokens <= 1) return blocks;
-  const std::uint32_t shared = request.prompt_size / cache_config.block_size;
+  const std::uint32_t shared = shared_tokens(request);
   if (request.is_beam_search() && !request.sampled) {  // beams that will be forked from the one there is
     return blocks + (request.beam_width - 1) * blocks_promised(request, request.samples[leader], shared);
   }
@@ -125,41 +149,103 @@ bool Scheduler::Impl::is_being_computed(const std::vector<TokenId>& tokens, std:
 }
 
 /// First come, first served. Only a request that waits for its prefix lets others pass, and no others than fit beside
-/// it. The whole prompt must fit, not only its first chunk, above what
-/// running requests were promised and above the watermark; else prompts that were let in together would preempt each
-/// other for ever. With nothing running the head of the queue always comes in: it fits alone.
+/// it.
 void Scheduler::Impl::admit() {
   bool alone = running.empty();
   std::uint32_t passed = 0;
   for (Request* request = waiting.front(); request != nullptr && !draft.is_full(); request = request->next) {
+    if (request->evicted) continue;
     if (!alone && draft.running_samples + request->group_size() > config.max_sequences) return;
-    const std::uint32_t leader = request->leader();
-    const Sample& sample = request->samples[leader];
-    const std::uint32_t size = request->target(sample);
-    PrefixMatch match;
-    // One row at least is computed; of the last token it is needed for sampling, and all prompt rows for their
-    // logprobs.
-    if (!request->scores) match = cache.match_prefix(sample.tokens, request->salt, size - 1);
-    if (cache_config.enable_prefix_caching && !request->scores &&
-        is_being_computed(sample.tokens, match.num_tokens, size - 1, request->salt)) {
+    bool waits = false;
+    if (request->swapped) {
+      if (!resume(*request, alone)) return;
+    } else if (!start(*request, alone, waits)) {
+      return;
+    }
+    if (waits) {
       if (++passed == kMostPassed) return;
       stats.prefix_waits += !request->waited;
       request->waited = true;
-      draft.promised += blocks_after_start(*request, leader, cache.blocks_for(match.num_tokens));
-      draft.running_samples += request->group_size();
-      continue;
+    } else {
+      alone = false;
     }
-    const std::uint32_t first = match.num_tokens;
-    const std::uint32_t rows = std::min(size - first, draft.rows_left);
-    if (!draft.scratch->create(match, first + rows)) return;
-    const std::uint64_t later = blocks_after_start(*request, leader, cache.blocks_for(first + rows));
-    if (!alone && draft.scratch->available() < draft.promised + later + watermark_blocks) return;
-    const SequenceId sequence{next_sequence + draft.admissions.size()};
-    draft.admissions.push_back({request, draft.work.size(), std::move(match)});
-    add_work(*request, leader, sequence, first, rows);
-    draft.promised += later;
     draft.running_samples += request->group_size();
-    alone = false;
+  }
+}
+
+/// Brings one back from the swap space, with room for what it computes next. It computes from the next step on, so that
+/// nothing is lost but time when its blocks cannot be read.
+bool Scheduler::Impl::resume(Request& request, bool alone) {
+  sched::Swap swap{&request, {}};
+  std::uint64_t later = 0;
+  for (const Sample& sample : request.samples) {
+    if (sample.is_finished()) continue;
+    if (sample.started) swap.sequences.push_back(sample.sequence);
+    later += blocks_promised(request, sample, sample.started ? sample.computed : shared_tokens(request));
+  }
+  while (!draft.scratch->swap_in(swap.sequences)) {
+    if (!alone || !give_up_later(request)) return false;
+  }
+  if (!alone && draft.scratch->available() < draft.promised + later + watermark_blocks) return false;
+  draft.swap_ins.push_back(std::move(swap));
+  draft.promised += later;
+  return true;
+}
+
+/// Lets one in. The whole prompt must fit, not only its first chunk, above what running requests were promised and
+/// above the watermark; else prompts that were let in together would preempt each other for ever. With nothing running
+/// the head of the queue always comes in: it fits alone. `waits` is set for one whose prefix is being computed.
+bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
+  const std::uint32_t leader = request.leader();
+  const Sample& sample = request.samples[leader];
+  const std::uint32_t size = request.target(sample);
+  // One row at least is computed; of the last token it is needed for sampling, and all prompt rows for their logprobs.
+  std::uint32_t most = request.scores ? 0 : size - 1;
+  if (has_windows) {  // other samples fork where the leader's windows still reach
+    for (const Sample& other : request.samples) {
+      if (&other != &sample && !other.is_finished()) most = std::min(most, other.fork_length);
+    }
+  }
+  const bool is_new = sample.computed_before == 0;
+  PrefixMatch match;
+  if (most > 0 && (caching || !is_new)) match = cache.match_prefix(sample.tokens, request.salt, most);
+  if (caching && most > 0 && is_being_computed(sample.tokens, match.num_tokens, most, request.salt)) waits = true;
+  std::uint32_t pinned = 0;
+  if (request.prefix != nullptr && !request.scores) {
+    if (request.prefix->computing != nullptr && request.prefix->computing->is_before(request)) waits = true;
+    if (raw(request.prefix->sequence) != 0) {
+      pinned = std::min(static_cast<std::uint32_t>(request.prefix->tokens.size()), most);
+      if (has_windows && pinned < request.prefix->tokens.size()) pinned = 0;  // its windows have passed that
+    }
+  }
+  if (waits) {
+    draft.promised += blocks_after_start(request, leader, match.num_tokens);
+    return true;
+  }
+  const bool from_prefix = pinned > match.num_tokens;
+  while (true) {
+    const std::uint32_t first = from_prefix ? pinned : match.num_tokens;
+    const std::uint32_t rows = std::min(size - first, draft.rows_left);
+    const bool fits = from_prefix ? draft.scratch->fork(request.prefix->sequence, first, first + rows)
+                            : draft.scratch->create(match, first + rows);
+    const std::uint64_t later = blocks_after_start(request, leader, first + rows);
+    if (fits && (alone || draft.scratch->available() >= draft.promised + later + watermark_blocks)) {
+      const SequenceId sequence{next_sequence + draft.admissions.size()};
+      draft.admissions.push_back({&request, draft.work.size(), std::move(match), from_prefix});
+      add_work(request, leader, sequence, first, rows);
+      draft.promised += later;
+      return true;
+    }
+    if (!alone) return false;
+    // A match may take a block more than nothing, the one it copies from: do without. Then take from those who wait.
+    if (const std::uint32_t partial = match.num_tokens % cache_config.block_size; partial > 0 && !has_windows && !from_prefix) {
+      match.num_tokens -= partial;
+      match.blocks.resize(match.blocks.size() - cache.num_groups());
+    } else if (match.num_tokens > 0 && !from_prefix) {
+      match = {};
+    } else if (!give_up_later(request)) {
+      return false;
+    }
   }
 }
 

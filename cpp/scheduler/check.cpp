@@ -1,4 +1,6 @@
 // Scheduler::check(): queues, samples and sequences against each other and against the cache.
+#include <algorithm>
+
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "scheduler/state.hpp"
@@ -29,7 +31,13 @@ void check_request(const Request& request, const KvCacheManager& cache, bool in_
   if (unfinished != request.unfinished || unstarted != request.unstarted || unfinished == 0) {
     throw Corrupt(str("request ", id, ": its samples are miscounted"));
   }
-  if ((started > 0) != request.running) throw Corrupt(str("request ", id, " is in the wrong queue"));
+  for (const Sample& sample : request.samples) {
+    if (sample.started && cache.is_swapped(sample.sequence) != request.swapped) {
+      throw Corrupt(str("request ", id, " and its sequences disagree about the swap space"));
+    }
+  }
+  if (request.running && request.swapped) throw Corrupt(str("request ", id, " runs in the swap space"));
+  if ((started > 0) != (request.running || request.swapped)) throw Corrupt(str("request ", id, " is in the wrong queue"));
   if (request.evicted) throw Corrupt(str("request ", id, " is marked by a plan that is over"));
 }
 
@@ -39,6 +47,10 @@ void Scheduler::Impl::check() const {
   cache.check();
   std::size_t count = 0;
   std::uint64_t table_slots = 0;
+  const auto held = [&](SequenceId sequence) {
+    const auto table = cache.block_table(sequence);
+    return static_cast<std::uint64_t>(std::ranges::count_if(table, [](BlockId block) { return block != kNoBlock; }));
+  };
   for (const sched::RequestQueue* queue : {&waiting, &running}) {
     std::uint32_t length = 0;
     for (const Request* request = queue->front(); request != nullptr; request = request->next) {
@@ -50,12 +62,32 @@ void Scheduler::Impl::check() const {
       }
       check_request(*request, cache, raw(outstanding) != 0);
       for (const Sample& sample : request->samples) {
-        if (sample.started) table_slots += cache.block_table(sample.sequence).size();
+        if (sample.started) table_slots += held(sample.sequence);
       }
     }
     if (length != queue->size()) throw Corrupt(str("a queue of ", length, " requests counts ", queue->size()));
     count += length;
   }
+  std::uint64_t pinned = 0;
+  for (const auto& prefix : prefixes) {
+    pinned += prefix->blocks;
+    std::uint32_t users = 0;
+    for (const sched::RequestQueue* queue : {&waiting, &running}) {
+      for (const Request* request = queue->front(); request != nullptr; request = request->next) {
+        users += request->prefix == prefix.get();
+      }
+    }
+    if (users != prefix->users) throw Corrupt(str("prefix ", raw(prefix->id), " counts ", prefix->users, " users of ", users));
+    // One that was released before it was there only waits for its users to go.
+    const bool is_there = raw(prefix->sequence) != 0;
+    if (is_there ? prefix->computing != nullptr : prefix->computing == nullptr && !prefix->released) {
+      throw Corrupt(str("prefix ", raw(prefix->id), " is neither there nor computed"));
+    }
+    if (raw(prefix->sequence) == 0) continue;
+    table_slots += held(prefix->sequence);
+    if (prefix->released && users == 0) throw Corrupt(str("prefix ", raw(prefix->id), " was released and stays"));
+  }
+  if (pinned != pinned_blocks) throw Corrupt(str(pinned, " blocks are pinned and ", pinned_blocks, " counted"));
   if (count != requests.size()) throw Corrupt(str(count, " requests are queued and ", requests.size(), " known"));
   std::uint64_t references = 0;
   for (std::uint32_t block = 0; block < cache_config.num_blocks; ++block)

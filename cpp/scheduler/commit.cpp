@@ -18,6 +18,11 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
                               raw(outstanding) == 0 ? str("no step is outstanding; plan() one first")
                                                     : str("step ", raw(outstanding), " is outstanding")));
   }
+  for (const RequestId id : result.swap_failed) {
+    if (std::ranges::find(moving, id) != moving.end()) continue;
+    throw InvalidArgument(str("step ", raw(outstanding), ": the swap of request ", raw(id), " is said to have failed, ",
+                              "but the plan does not move it"));
+  }
   collect(result);
   check_beams(result);
   std::vector<SampleUpdate> updates;
@@ -41,7 +46,7 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
     if (fork.is_beam) continue;  // advance_beams() takes it in
     Sample& sample = fork.request->samples[fork.sample];
     sample.sequence = fork.sequence;
-    sample.computed = sample.fork_length;
+    sample.computed = fork.length;
     sample.computed_before = std::max(sample.computed_before, sample.computed);
     sample.started = true;
     --fork.request->unstarted;
@@ -64,8 +69,15 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
     }
   }
   for (BeamStep& step : beam_steps) advance_beams(step, updates);
+  for (const Work& work : in_flight) {
+    if (has_windows && work.request != nullptr && cache.contains(work.sequence)) {
+      cache.slide(work.sequence, cache.length(work.sequence), outstanding);
+    }
+  }
   in_flight.clear();
   outstanding = StepId{0};
+  for (const RequestId id : result.swap_failed) recover(id);
+  moving.clear();
   for (Request *request = running.front(), *next = nullptr; request != nullptr; request = next) {
     next = request->next;
     if (!request->preempt_after_commit) continue;
@@ -73,6 +85,19 @@ std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
     preempt(*request);
   }
   return updates;
+}
+
+/// Blocks of a request were lost on their way to the swap space or back: it is recomputed.
+void Scheduler::Impl::recover(RequestId id) noexcept {
+  Request* request = find(id);
+  if (request == nullptr) return;  // aborted meanwhile
+  if (request->swapped) {
+    give_up(*request);
+  } else if (request->running) {
+    preempt(*request, false);
+    --stats.preemptions_recompute;  // it was preempted before
+    ++stats.swap_fallbacks;
+  }
 }
 
 /// Sorts the result's tokens and failures to the work they belong to.
@@ -151,16 +176,39 @@ void Scheduler::Impl::prepare_forks(const Work& work) {
     if (sample.started || sample.is_finished() || sample.fork_parent != work.sample) continue;
     if (work.end() < sample.fork_length) continue;
     if (!request.sampled && draws[work.first_draw + k].stop) continue;  // ends with its first token
-    fork(request, k, work.sequence, sample.fork_length, false);
+    const PrefixMatch match = left_over(request, k, work.sequence);
+    if (match.num_tokens > sample.fork_length) {
+      fork(request, k, work.sequence, match.num_tokens, false, &match);
+    } else {
+      fork(request, k, work.sequence, sample.fork_length, false);
+    }
   }
 }
 
+/// What the cache still has of a sample that was preempted, if it shares with the parent all that they have in common:
+/// the group must not grow.
+PrefixMatch Scheduler::Impl::left_over(const Request& request, std::uint32_t index, SequenceId parent) const {
+  const Sample& sample = request.samples[index];
+  if (sample.computed_before <= sample.fork_length || has_windows || sample.tokens.empty()) return {};
+  PrefixMatch match = cache.match_prefix(sample.tokens, request.salt, request.target(sample) - 1, true);
+  const auto shared = static_cast<std::ptrdiff_t>(sample.fork_length / cache_config.block_size * cache.num_groups());
+  const auto table = cache.block_table(parent);
+  if (std::ssize(match.blocks) < shared || !std::equal(table.begin(), table.begin() + shared, match.blocks.begin())) {
+    return {};
+  }
+  return match;
+}
+
 void Scheduler::Impl::fork(Request& request, std::uint32_t sample, SequenceId parent, std::uint32_t length,
-                           bool is_beam) {
+                           bool is_beam, const PrefixMatch* match) {
   const SequenceId child{next_sequence + forks.size()};
-  forks.push_back({&request, sample, child, is_beam});
+  forks.push_back({&request, sample, child, length, is_beam});
   try {
-    cache.fork(parent, child, length);
+    if (match != nullptr) {
+      cache.create(child, request.salt, *match);
+    } else {
+      cache.fork(parent, child, length);
+    }
   } catch (...) {
     forks.pop_back();
     throw;
@@ -172,6 +220,11 @@ void Scheduler::Impl::finish_sample(Request& request, std::uint32_t index, Finis
   sample.finish = reason;
   --request.unfinished;
   if (sample.started) {
+    // The end of a beam is of no use to others.
+    if (caching && !request.is_beam_search()) {
+      const std::vector<TokenId>& tokens = sample.tokens.empty() ? request.samples[0].tokens : sample.tokens;
+      cache.publish(sample.sequence, tokens, sample.computed, true);
+    }
     cache.free(sample.sequence, request.last_step);
     sample.started = false;
   } else {
@@ -187,10 +240,19 @@ void Scheduler::Impl::take_in(const Work& work, std::vector<SampleUpdate>& updat
   if (sequence.computed_before > work.first) {
     stats.tokens_recomputed += std::min(sequence.computed_before, work.end()) - work.first;
   }
+  request.progressed = request.progressed || work.num_samples > 0 || work.end() > sequence.computed_before;
   sequence.computed_before = std::max(sequence.computed_before, work.end());
-  cache.publish(work.sequence, sequence.tokens, sequence.computed);
+  if (caching) cache.publish(work.sequence, sequence.tokens, sequence.computed);
   if (work.end() >= request.prompt_size) request.scores = false;
 
+  if (request.pins != nullptr && work.end() == request.prompt_size) {
+    // From now on the prefix owns the sequence.
+    if (caching) cache.publish(work.sequence, sequence.tokens, sequence.computed, true);
+    request.pins->sequence = work.sequence;
+    request.pins->computing = nullptr;
+    sequence.started = false;
+    ++request.unstarted;
+  }
   if (request.max_tokens == 0 && work.end() == request.prompt_size) {
     for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
       finish_sample(request, k, FinishReason::length);

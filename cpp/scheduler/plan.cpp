@@ -9,6 +9,7 @@
 namespace pagedcore {
 
 using sched::Admission;
+using sched::Departure;
 using sched::Request;
 using sched::Sample;
 using sched::Work;
@@ -21,7 +22,8 @@ StepPlan Scheduler::Impl::plan() {
     decide();
     StepPlan plan = draw_up();
     in_flight.reserve(draft.work.size());
-    prepare_cache();
+    moving.reserve(draft.victims + draft.swap_ins.size());
+    prepare_cache(plan);
     apply(plan);
     draft.clear();
     return plan;
@@ -37,11 +39,17 @@ void Scheduler::Impl::decide() {
   draft.sequences_left = config.max_sequences;
   draft.promised = 0;
   draft.running_samples = 0;
-  for (Request* request = running.front(); request != nullptr && !request->evicted; request = request->next) {
+  if (swaps_forced) {
+    for (Request* request = running.front(); request != nullptr; request = request->next) {
+      if (request->swap_next) evict(*request);
+    }
+  }
+  for (Request* request = running.front(); request != nullptr; request = request->next) {
+    if (request->evicted) continue;
     continue_running(*request);
     if (draft.is_full()) return;
   }
-  if (draft.victims.empty()) admit();
+  if (draft.victims == 0) admit();
 }
 
 /// Every started sample computes what budgets allow of the tokens it lacks. When blocks are short, later requests go;
@@ -52,19 +60,18 @@ void Scheduler::Impl::continue_running(Request& request) {
   const bool is_gang = is_ready(request) && request.unfinished <= config.max_sequences &&
                        request.unfinished <= config.max_batched_tokens;
   const bool waits = is_gang && (request.unfinished > draft.rows_left || request.unfinished > draft.sequences_left);
-  const std::uint32_t shared = request.prompt_size / cache_config.block_size;
   for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
     const Sample& sample = request.samples[i];
     if (sample.is_finished()) continue;
     if (!sample.started) {
-      if (request.max_tokens > 1) draft.promised += blocks_promised(request, sample, shared);
+      if (request.max_tokens > 1) draft.promised += blocks_promised(request, sample, shared_tokens(request));
       continue;
     }
     if (draft.is_full()) return;
     const std::uint32_t lacks = (is_gang ? request.size(sample) : request.target(sample)) - sample.computed;
     const std::uint32_t rows = std::min(waits ? 0 : lacks, draft.rows_left);
     if (rows == 0) {
-      draft.promised += blocks_promised(request, sample, cache.blocks_for(sample.computed));
+      draft.promised += blocks_promised(request, sample, sample.computed);
       continue;
     }
     while (!draft.scratch->append(sample.sequence, sample.computed + rows)) {
@@ -73,7 +80,7 @@ void Scheduler::Impl::continue_running(Request& request) {
       return;
     }
     add_work(request, i, sample.sequence, sample.computed, rows);
-    draft.promised += blocks_promised(request, sample, cache.blocks_for(sample.computed + rows));
+    draft.promised += blocks_promised(request, sample, sample.computed + rows);
   }
   draft.running_samples += request.group_size();
 }
@@ -109,13 +116,18 @@ StepPlan Scheduler::Impl::draw_up() const {
     rows += work.rows;
     blocks += cache.blocks_for(work.end());
   }
-  plan.copies.reserve(draft.work.size());
+  plan.copies.reserve(draft.work.size() * cache.num_groups());
   plan.sequences.reserve(draft.work.size());
   plan.tokens.reserve(rows);
-  plan.block_tables.reserve(blocks);
-  plan.preempted.reserve(forced.size() + draft.victims.size());
+  plan.block_tables.resize(blocks * cache.num_groups());
+  plan.table_entries = static_cast<std::uint32_t>(blocks);
+  plan.preempted.reserve(forced.size() + draft.victims);
   plan.preempted = forced;
-  for (const Request* victim : draft.victims) plan.preempted.push_back(victim->id);
+  for (const Departure& departure : draft.departures) {
+    if (departure.kind != Departure::Kind::give_up) plan.preempted.push_back(departure.request->id);
+  }
+  plan.swapped_out.reserve(draft.victims);
+  plan.swapped_in.reserve(draft.swap_ins.size());
   for (const Work& work : draft.work) {
     const Request& request = *work.request;
     const std::uint32_t scorable = request.scores && request.prompt_size - 1 > work.first  //
@@ -135,13 +147,30 @@ StepPlan Scheduler::Impl::draw_up() const {
   return plan;
 }
 
-/// Sequences for the admitted, which hold what their prefix matches found, and host memory for all tables. A failure
-/// undoes the former.
-void Scheduler::Impl::prepare_cache() {
+/// Sequences for the admitted, which hold what their prefix matches found, and host memory for all tables and moves. A
+/// failure undoes the former.
+void Scheduler::Impl::prepare_cache(StepPlan& plan) {
+  const auto reserve = [&](const auto& swaps, std::vector<BlockSwap>& moves) {
+    std::size_t most = 0;
+    for (const auto& swap : swaps) {
+      for (const SequenceId sequence : swap.sequences) {
+        cache.reserve_swap(sequence);
+        most += cache.block_table(sequence).size();
+      }
+    }
+    moves.reserve(std::min<std::size_t>(most, cache_config.num_blocks));
+  };
+  reserve(draft.departures, plan.swap_outs);
+  reserve(draft.swap_ins, plan.swap_ins);
   std::size_t created = 0;
   try {
     for (const Admission& admission : draft.admissions) {
-      cache.create(draft.work[admission.work].sequence, admission.request->salt, admission.match);
+      const Work& work = draft.work[admission.work];
+      if (admission.from_prefix) {
+        cache.fork(admission.request->prefix->sequence, work.sequence, work.first, admission.request->salt);
+      } else {
+        cache.create(work.sequence, admission.request->salt, admission.match);
+      }
       ++created;
     }
     for (const Work& work : draft.work) cache.reserve(work.sequence, work.end());
@@ -154,39 +183,91 @@ void Scheduler::Impl::prepare_cache() {
 /// Blocks suffice, since the draft was tried on scratch, and memory is there: nothing below fails.
 void Scheduler::Impl::apply(StepPlan& plan) {
   forced.clear();
-  for (Request* victim : draft.victims) preempt(*victim);
+  swaps_forced = false;
+  for (const Departure& departure : draft.departures) {
+    switch (departure.kind) {
+      case Departure::Kind::recompute:
+        preempt(*departure.request);
+        break;
+      case Departure::Kind::swap:
+        swap_out(departure, plan);
+        break;
+      case Departure::Kind::give_up:
+        give_up(*departure.request);
+    }
+  }
+  for (const sched::Swap& swap : draft.swap_ins) swap_in(swap, plan);
   for (const Admission& admission : draft.admissions) {
     Request& request = *admission.request;
     const Work& work = draft.work[admission.work];
     Sample& leader = request.samples[work.sample];
     leader.sequence = work.sequence;
     leader.computed = work.first;
+    const bool is_new = leader.computed_before == 0;
     leader.computed_before = std::max(leader.computed_before, work.first);
     leader.started = true;
     --request.unstarted;
     request.running = true;
     waiting.erase(request);
     running.insert(request);
-    stats.prefix_hit_tokens += std::min(work.first, request.prompt_size);
+    std::uint64_t& hits = !is_new           ? stats.preemption_hit_tokens
+                          : admission.from_prefix ? stats.pinned_hit_tokens
+                                            : stats.prefix_hit_tokens;
+    hits += is_new ? std::min(work.first, request.prompt_size) : work.first;
   }
   next_sequence += draft.admissions.size();
-  if (draft.work.empty()) return;
+  if (draft.work.empty() && plan.swap_outs.empty() && plan.swap_ins.empty()) return;
 
   plan.step = outstanding = StepId{next_step++};
   std::uint32_t draws_planned = 0;
+  std::size_t entries = 0;
   for (std::size_t i = 0; i < draft.work.size(); ++i) {
     Work& work = draft.work[i];
     work.first_draw = draws_planned;
     draws_planned += work.num_samples;
     work.request->last_step = plan.step;
-    cache.append(work.sequence, work.end(), plan.copies);
+    cache.append(work.sequence, work.end(), plan.copies, plan.step);
     const auto table = cache.block_table(work.sequence);
-    plan.sequences[i].table_offset = static_cast<std::uint32_t>(plan.block_tables.size());
-    plan.sequences[i].table_size = static_cast<std::uint32_t>(table.size());
-    plan.block_tables.insert(plan.block_tables.end(), table.begin(), table.end());
+    const std::uint32_t groups = cache.num_groups();
+    plan.sequences[i].table_offset = static_cast<std::uint32_t>(entries);
+    plan.sequences[i].table_size = static_cast<std::uint32_t>(table.size() / groups);
+    for (std::size_t entry = 0; entry < table.size(); ++entry) {
+      plan.block_tables[entry % groups * plan.table_entries + entries + entry / groups] = table[entry];
+    }
+    entries += table.size() / groups;
   }
   in_flight.assign(draft.work.begin(), draft.work.end());
   stats.block_copies += plan.copies.size();
+}
+
+/// To its place in the waiting queue, as it is.
+void Scheduler::Impl::swap_out(const Departure& swap, StepPlan& plan) {
+  Request& request = *swap.request;
+  const std::size_t before = plan.swap_outs.size();
+  cache.swap_out(swap.sequences, plan.swap_outs, request.last_step);
+  const auto moves = static_cast<std::uint32_t>(plan.swap_outs.size() - before);
+  plan.swapped_out.push_back({request.id, moves});
+  moving.push_back(request.id);
+  request.swapped = true;
+  request.running = request.preempt_after_commit = request.swap_next = request.progressed = false;
+  running.erase(request);
+  waiting.insert_from_front(request);
+  ++stats.preemptions_swap;
+  stats.blocks_swapped_out += moves;
+}
+
+void Scheduler::Impl::swap_in(const sched::Swap& swap, StepPlan& plan) {
+  Request& request = *swap.request;
+  const std::size_t before = plan.swap_ins.size();
+  cache.swap_in(swap.sequences, plan.swap_ins);
+  const auto moves = static_cast<std::uint32_t>(plan.swap_ins.size() - before);
+  plan.swapped_in.push_back({request.id, moves});
+  moving.push_back(request.id);
+  request.swapped = false;
+  request.running = true;
+  waiting.erase(request);
+  running.insert(request);
+  stats.blocks_swapped_in += moves;
 }
 
 }  // namespace pagedcore

@@ -27,6 +27,20 @@ struct Sample {
   bool is_finished() const noexcept { return finish != FinishReason::none; }
 };
 
+struct Request;
+
+/// A registered prefix: a sequence that no request owns.
+struct PinnedPrefix {
+  PrefixId id{};
+  std::vector<TokenId> tokens;
+  std::uint64_t salt = 0;
+  std::uint64_t blocks = 0;      // that it holds, or will hold
+  SequenceId sequence{};         // once it is computed
+  Request* computing = nullptr;  // until then
+  std::uint32_t users = 0;       // requests that name it
+  bool released = false;
+};
+
 struct Request {
   RequestId id{};
   double arrival = 0.0;
@@ -44,6 +58,12 @@ struct Request {
   bool evicted = false;          // by the plan in the making
   bool waited = false;           // for a prefix that another request was computing
   bool preempt_after_commit = false;
+  bool swap_next = false;        // swapped out by the next plan
+  bool swapped = false;          // waits with all its sequences in the swap space
+  bool progressed = true;        // since it was last preempted
+  std::uint64_t needs = 0;       // blocks when it is alone, beside its prefix
+  PinnedPrefix* prefix = nullptr;  // that it uses
+  PinnedPrefix* pins = nullptr;    // that it computes
   StepId last_step{};  // the last that was planned with one of its sequences, and so may read any of its blocks
 
   Request* prev = nullptr;

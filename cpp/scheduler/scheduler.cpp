@@ -30,8 +30,16 @@ const SchedulerConfig& validated(const SchedulerConfig& config) {
 Scheduler::Impl::Impl(const SchedulerConfig& config_, const KvCacheConfig& cache_)
     : config(validated(config_)),
       cache_config(cache_),
-      cache(cache_),
-      watermark_blocks(static_cast<std::uint32_t>(std::floor(config.watermark * cache_.num_blocks))) {}
+      // What is left of preempted requests is found through the cache, also when requests share nothing through it.
+      cache([&] {
+        KvCacheConfig c = cache_;
+        c.enable_prefix_caching = true;
+        return c;
+      }()),
+      watermark_blocks(static_cast<std::uint32_t>(std::floor(config.watermark * cache_.num_blocks))),
+      windows(cache_.windows.empty() ? std::vector<std::uint32_t>{0} : cache_.windows),
+      has_windows(std::ranges::any_of(cache_.windows, [](std::uint32_t window) { return window > 0; })),
+      caching(cache_.enable_prefix_caching) {}
 
 Request* Scheduler::Impl::find(RequestId id) const noexcept {
   const std::unique_ptr<Request>* found = requests.find(raw(id));
@@ -47,6 +55,15 @@ void Scheduler::Impl::remove(Request& request) noexcept {
     if (work.request == &request) work.request = nullptr;
   }
   (request.running ? running : waiting).erase(request);
+  if (sched::PinnedPrefix* prefix = request.prefix) {
+    --prefix->users;
+    settle(*prefix);
+  }
+  if (sched::PinnedPrefix* pinned = request.pins) {
+    pinned->computing = nullptr;
+    pinned->released = pinned->released || raw(pinned->sequence) == 0;  // it will never be there
+    settle(*pinned);
+  }
   requests.erase(raw(request.id));
 }
 
@@ -65,19 +82,52 @@ std::vector<SampleUpdate> Scheduler::commit(const StepResult& result) { return i
 bool Scheduler::has_work() const noexcept { return !impl_->requests.empty(); }
 void Scheduler::check() const { impl_->check(); }
 
+void Scheduler::register_prefix(PrefixId id, SchedulerRequest prefix) { impl_->register_prefix(id, std::move(prefix)); }
+void Scheduler::release_prefix(PrefixId id) { impl_->release_prefix(id); }
+void Scheduler::set_preemption_costs(const PreemptionCosts& costs) noexcept { impl_->costs = costs; }
+
 void Scheduler::submit(SchedulerRequest spec) {
   impl_->validate(spec);
-  if (impl_->find(spec.id) != nullptr) {
+  const auto refuse = [&](const std::string& why) { throw InvalidArgument(str("request ", raw(spec.id), ": ", why)); };
+  std::uint64_t needs = impl_->blocks_needed(spec).total;
+  sched::PinnedPrefix* prefix = nullptr;
+  if (raw(spec.prefix) != 0) {
+    prefix = impl_->find_prefix(spec.prefix);
+    if (prefix == nullptr) {
+      refuse(str("prefix ", raw(spec.prefix), " is unknown; register_prefix() it, or name none"));
+    }
+    const auto common = std::ranges::mismatch(prefix->tokens, spec.prompt).in1 - prefix->tokens.begin();
+    if (common < std::ssize(prefix->tokens)) {
+      refuse(str("the prompt leaves prefix ", raw(spec.prefix), " at token ", common, " of ", prefix->tokens.size(),
+                 "; it must begin with all of them"));
+    }
+    const std::uint64_t shared = prefix->tokens.size() / impl_->cache_config.block_size;
+    needs -= std::min(needs, shared * static_cast<std::uint64_t>(std::ranges::count(impl_->windows, 0u)));
+  }
+  if (needs + impl_->pinned_blocks > impl_->cache_config.num_blocks) {
+    refuse(str("it may need ", needs, " KV blocks of its own, but registered prefixes keep ", impl_->pinned_blocks,
+               " of ", impl_->cache_config.num_blocks, "; release one, lower max_tokens or enlarge the cache"));
+  }
+  Request& request = impl_->enqueue(std::move(spec));
+  request.needs = needs;
+  request.prefix = prefix;
+  if (prefix != nullptr) ++prefix->users;
+}
+
+/// A new request in the waiting queue. It has passed every check but that of its id.
+Request& Scheduler::Impl::enqueue(SchedulerRequest spec) {
+  if (find(spec.id) != nullptr) {
     throw InvalidArgument(
         str("request ", raw(spec.id), " is still being served; choose another id or abort() it first"));
   }
   auto request = std::make_unique<Request>();
   request->id = spec.id;
   request->arrival = spec.arrival;
-  request->order = impl_->next_order;
+  request->order = next_order;
   request->prompt_size = static_cast<std::uint32_t>(spec.prompt.size());
   request->max_tokens = spec.max_tokens;
-  request->salt = spec.salt;
+  // Without caching every request is a tenant of its own.
+  request->salt = caching ? spec.salt : request->order;
   request->beam_width = spec.beam_width;
   request->samples.resize(std::max(spec.num_samples, spec.beam_width));
   for (Sample& sample : request->samples) sample.fork_length = request->prompt_size;
@@ -87,9 +137,10 @@ void Scheduler::submit(SchedulerRequest spec) {
   request->unfinished = request->unstarted = spec.num_samples;
   request->scores = spec.prompt_logprobs;
   Request& added = *request;
-  impl_->requests[raw(spec.id)] = std::move(request);
-  impl_->waiting.insert(added);
-  ++impl_->next_order;
+  requests[raw(spec.id)] = std::move(request);
+  waiting.insert(added);
+  ++next_order;
+  return added;
 }
 
 bool Scheduler::abort(RequestId id) {
@@ -99,9 +150,13 @@ bool Scheduler::abort(RequestId id) {
   return true;
 }
 
-bool Scheduler::force_preempt(RequestId id) {
+bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) {
   Request* request = impl_->find(id);
   if (request == nullptr || !request->running) return false;
+  if (mode != PreemptionMode::recompute) {
+    request->swap_next = impl_->swaps_forced = true;
+    return true;
+  }
   impl_->forced.reserve(impl_->forced.size() + impl_->running.size());  // so that commit() need not allocate
   if (raw(impl_->outstanding) == 0) {
     impl_->forced.push_back(id);
@@ -116,6 +171,31 @@ SchedulerStats Scheduler::stats() const noexcept {
   SchedulerStats stats = impl_->stats;
   stats.waiting = impl_->waiting.size();
   stats.running = impl_->running.size();
+  for (const Request* request = impl_->waiting.front(); request != nullptr; request = request->next) {
+    stats.swapped += request->swapped;
+  }
+  stats.prefixes = static_cast<std::uint32_t>(impl_->prefixes.size());
+  for (const auto& prefix : impl_->prefixes) {
+    if (raw(prefix->sequence) == 0) continue;
+    const auto table = impl_->cache.block_table(prefix->sequence);
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      // One that prefixes share is at the same place in all of them, and counted with the first.
+      const bool is_counted = std::ranges::any_of(impl_->prefixes, [&](const auto& other) {
+        if (other.get() >= prefix.get() || raw(other->sequence) == 0) return false;
+        const auto others = impl_->cache.block_table(other->sequence);
+        return i < others.size() && others[i] == table[i];
+      });
+      stats.blocks_pinned += table[i] != kNoBlock && !is_counted;
+    }
+  }
+  for (const Request* request = impl_->running.front(); request != nullptr; request = request->next) {
+    for (const Sample& sample : request->samples) {
+      if (!sample.started) continue;
+      const std::uint32_t length = impl_->cache.length(sample.sequence);
+      stats.tokens_cached += length;
+      stats.slots_unused += (impl_->cache.blocks_for(length) * std::uint64_t{impl_->cache_config.block_size}) - length;
+    }
+  }
   return stats;
 }
 

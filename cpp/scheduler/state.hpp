@@ -30,13 +30,34 @@ struct Admission {
   Request* request = nullptr;
   std::size_t work = 0;  // index of its work
   PrefixMatch match;
+  bool from_prefix = false;  // a fork of the pinned one, at the work's first token, instead
+};
+
+/// A request that comes back from the swap space.
+struct Swap {
+  Request* request = nullptr;
+  std::vector<SequenceId> sequences;
+};
+
+/// One that makes room.
+struct Departure {
+  enum class Kind : std::uint8_t {
+    recompute,
+    swap,
+    give_up,  // waits in the swap space: to be recomputed after all
+  };
+  Kind kind{};
+  Request* request = nullptr;
+  std::vector<SequenceId> sequences{};  // of a swap
 };
 
 /// A plan in the making: decisions only, tried on scratch; nothing else has changed yet.
 struct Draft {
   std::optional<KvScratch> scratch;
   std::vector<Work> work;
-  std::vector<Request*> victims;
+  std::vector<Departure> departures;  // in the order in which they were tried: what one leaves behind changes the next
+  std::size_t victims = 0;            // of them that were running
+  std::vector<Swap> swap_ins;
   std::vector<Admission> admissions;
   std::uint32_t rows_left = 0;
   std::uint32_t sequences_left = 0;
@@ -45,10 +66,12 @@ struct Draft {
 
   bool is_full() const noexcept { return rows_left == 0 || sequences_left == 0; }
   void clear() noexcept {
-    for (Request* victim : victims) victim->evicted = false;
+    for (const Departure& departure : departures) departure.request->evicted = false;
     scratch.reset();
     work.clear();
-    victims.clear();
+    departures.clear();
+    victims = 0;
+    swap_ins.clear();
     admissions.clear();
   }
 };
@@ -62,12 +85,32 @@ struct Scheduler::Impl {
 
   // admission.cpp
   void validate(const SchedulerRequest& request) const;
+  struct Need {
+    std::uint64_t shared = 0, own = 0, sequences = 0, total = 0;
+  };
+  Need blocks_needed(const SchedulerRequest& request) const noexcept;
   void admit();
+  bool resume(sched::Request& request, bool alone);
+  bool start(sched::Request& request, bool alone, bool& waits);
   bool is_being_computed(const std::vector<TokenId>& tokens, std::uint32_t has, std::uint32_t most,
                          std::uint64_t salt) const noexcept;
   // victim.cpp
-  bool make_room(const sched::Request& request);
-  void preempt(sched::Request& request) noexcept;
+  bool make_room(sched::Request& request);
+  void evict(sched::Request& request);
+  bool give_up_later(const sched::Request& request);
+  struct Price {
+    double per_block = 0.0;  // seconds for every block that is freed
+    bool swaps = false;      // cheaper than recomputing
+  };
+  Price price(const sched::Request& request) const noexcept;
+  void preempt(sched::Request& request, bool keep = true) noexcept;
+  void give_up(sched::Request& request) noexcept;
+  // prefixes.cpp
+  void register_prefix(PrefixId id, SchedulerRequest spec);
+  void release_prefix(PrefixId id);
+  sched::PinnedPrefix* find_prefix(PrefixId id) const noexcept;
+  void settle(sched::PinnedPrefix& prefix) noexcept;
+  sched::Request& enqueue(SchedulerRequest spec);
   // plan.cpp
   StepPlan plan();
   void decide();
@@ -77,9 +120,12 @@ struct Scheduler::Impl {
                 std::uint32_t rows);
   std::uint64_t blocks_promised(const sched::Request& request, const sched::Sample& sample, std::uint32_t has) const;
   std::uint64_t blocks_after_start(const sched::Request& request, std::uint32_t leader, std::uint32_t has) const;
+  std::uint32_t shared_tokens(const sched::Request& request) const noexcept;
   StepPlan draw_up() const;
-  void prepare_cache();
+  void prepare_cache(StepPlan& plan);
   void apply(StepPlan& plan);
+  void swap_out(const sched::Departure& swap, StepPlan& plan);
+  void swap_in(const sched::Swap& swap, StepPlan& plan);
   // commit.cpp
   struct Draw {
     TokenId token = -1;
@@ -89,13 +135,17 @@ struct Scheduler::Impl {
     sched::Request* request = nullptr;
     std::uint32_t sample = 0;
     SequenceId sequence{};
+    std::uint32_t length = 0;
     bool is_beam = false;  // of a search that goes on, not of a group that starts
   };
   std::vector<SampleUpdate> commit(const StepResult& result);
+  void recover(RequestId id) noexcept;
   void collect(const StepResult& result);
   void prepare_samples(std::vector<SampleUpdate>& updates);
   void prepare_forks(const sched::Work& work);
-  void fork(sched::Request& request, std::uint32_t sample, SequenceId parent, std::uint32_t length, bool is_beam);
+  PrefixMatch left_over(const sched::Request& request, std::uint32_t sample, SequenceId parent) const;
+  void fork(sched::Request& request, std::uint32_t sample, SequenceId parent, std::uint32_t length, bool is_beam,
+            const PrefixMatch* match = nullptr);
   void finish_sample(sched::Request& request, std::uint32_t sample, FinishReason reason) noexcept;
   void take_in(const sched::Work& work, std::vector<SampleUpdate>& updates);
   // beams.cpp
@@ -122,7 +172,13 @@ struct Scheduler::Impl {
   KvCacheManager cache;
   std::uint32_t watermark_blocks = 0;
 
-  kv::FlatMap<std::unique_ptr<sched::Request>> requests;  // by RequestId
+  kv::FlatMap<std::unique_ptr<sched::Request>> requests;       // by RequestId
+  std::vector<std::unique_ptr<sched::PinnedPrefix>> prefixes;  // few; released ones as long as they are in use
+  std::uint64_t pinned_blocks = 0;                             // of all prefixes
+  std::vector<std::uint32_t> windows;  // of each group of layers
+  bool has_windows = false;
+  bool caching = true;  // prefixes are shared between requests
+  PreemptionCosts costs;
   sched::RequestQueue waiting, running;
   std::uint64_t next_order = 0;
   std::uint64_t next_sequence = 1;
@@ -131,7 +187,9 @@ struct Scheduler::Impl {
   sched::Draft draft;
   StepId outstanding{};                // the planned step that is not committed; 0: none
   std::vector<sched::Work> in_flight;  // its work
+  std::vector<RequestId> moving;       // and those that it swaps out or in
   std::vector<RequestId> forced;       // preempted by force_preempt() since the last plan
+  bool swaps_forced = false;           // some request has swap_next
   // Scratch of commit(), kept for its memory.
   std::vector<Draw> draws;
   std::vector<std::uint8_t> drawn;

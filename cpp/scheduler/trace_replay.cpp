@@ -64,6 +64,7 @@ SchedulerRequest request_of(Fields& fields) {
   fields.get(r.max_tokens);
   fields.get(r.salt);
   fields.get(r.prompt_logprobs);
+  fields.get(r.prefix);
   fields.list(r.prompt);
   return r;
 }
@@ -85,6 +86,7 @@ StepResult result_of(Fields& fields) {
       fields.get(child.token);
     });
   });
+  fields.list(result.swap_failed);
   return result;
 }
 
@@ -107,12 +109,15 @@ class Replayer {
       fields.get(config.max_sequences);
       fields.get(config.max_context);
       fields.get(config.watermark);
+      fields.get(config.preemption);
     } else if (word == "cache") {
       if (!config_) throw Corrupt("'cache' comes after 'scheduler'");
       KvCacheConfig cache;
       fields.get(cache.num_blocks);
       fields.get(cache.block_size);
       fields.get(cache.enable_prefix_caching);
+      fields.get(cache.num_swap_blocks);
+      fields.list(cache.windows);
       scheduler_.emplace(*config_, cache);
     } else if (!scheduler_) {
       throw Corrupt(str("'", word, "' comes after 'scheduler' and 'cache'"));
@@ -133,7 +138,19 @@ class Replayer {
     } else if (word == "abort") {
       scheduler.abort(fields.next<RequestId>());
     } else if (word == "preempt") {
-      scheduler.force_preempt(fields.next<RequestId>());
+      const auto id = fields.next<RequestId>();
+      scheduler.force_preempt(id, fields.next<PreemptionMode>());
+    } else if (word == "register") {
+      const auto id = fields.next<PrefixId>();
+      scheduler.register_prefix(id, request_of(fields));
+    } else if (word == "release") {
+      scheduler.release_prefix(fields.next<PrefixId>());
+    } else if (word == "costs") {
+      PreemptionCosts costs;
+      fields.get(costs.token);
+      fields.get(costs.block_out);
+      fields.get(costs.block_in);
+      scheduler.set_preemption_costs(costs);
     } else if (word == "clear") {
       scheduler.cache().clear_prefix_cache();
     } else if (word == "commit") {

@@ -1,12 +1,13 @@
 // The lines of a trace, and the file they go to. The first word of a line says what it is; numbers follow.
 //
 //   pagedcore-trace 1
-//   scheduler max_batched_tokens max_sequences max_context watermark
-//   cache num_blocks block_size prefix_caching
-//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs n token{n}
-//   abort id   preempt id   clear
+//   scheduler max_batched_tokens max_sequences max_context watermark preemption
+//   cache num_blocks block_size prefix_caching num_swap_blocks n window{n}
+//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs prefix n token{n}
+//   register prefix, then as submit   release prefix
+//   abort id   preempt id mode   clear   costs token block_out block_in
 //   plan now TEXT               TEXT: as to_text() gives it
-//   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n}
+//   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -49,7 +50,8 @@ class Line {
 };
 
 void put(Line& line, const SchedulerRequest& r) {
-  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs;
+  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs
+       << r.prefix;
   line.list(r.prompt, [&](TokenId token) { line << token; });
 }
 
@@ -65,6 +67,14 @@ std::uint64_t digest(std::uint64_t hash, const std::vector<T>& values) {
 std::string to_text(const StepPlan& plan) {
   Line line("step");
   line << plan.step;
+  const auto swaps = [&](const char* word, const auto& requests, const auto& moves) {
+    if (requests.empty()) return;
+    line << word;
+    line.list(requests, [&](const SwappedRequest& r) { line << r.request << r.num_moves; });
+    line.list(moves, [&](const BlockSwap& swap) { line << swap.block << swap.slot; });
+  };
+  swaps("out", plan.swapped_out, plan.swap_outs);
+  swaps("in", plan.swapped_in, plan.swap_ins);
   line << "copies";
   line.list(plan.copies, [&](const BlockCopy& copy) { line << copy.src << copy.dst << copy.num_tokens; });
   line << "sequences";
@@ -119,10 +129,13 @@ TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config,
   }
   impl_->write("pagedcore-trace", [](Line& line) { line << 1; });
   impl_->write("scheduler", [&](Line& line) {
-    line << config.max_batched_tokens << config.max_sequences << config.max_context << config.watermark;
+    line << config.max_batched_tokens << config.max_sequences << config.max_context << config.watermark
+         << config.preemption;
   });
-  impl_->write("cache",
-               [&](Line& line) { line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching; });
+  impl_->write("cache", [&](Line& line) {
+    line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching << cache.num_swap_blocks;
+    line.list(cache.windows, [&](std::uint32_t window) { line << window; });
+  });
 }
 TraceWriter::~TraceWriter() = default;
 TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
@@ -134,8 +147,20 @@ void TraceWriter::submit(const SchedulerRequest& request) noexcept {
 void TraceWriter::abort(RequestId id) noexcept {
   impl_->write("abort", [&](Line& line) { line << id; });
 }
-void TraceWriter::force_preempt(RequestId id) noexcept {
-  impl_->write("preempt", [&](Line& line) { line << id; });
+void TraceWriter::force_preempt(RequestId id, PreemptionMode mode) noexcept {
+  impl_->write("preempt", [&](Line& line) { line << id << mode; });
+}
+void TraceWriter::register_prefix(PrefixId id, const SchedulerRequest& prefix) noexcept {
+  impl_->write("register", [&](Line& line) {
+    line << id;
+    put(line, prefix);
+  });
+}
+void TraceWriter::release_prefix(PrefixId id) noexcept {
+  impl_->write("release", [&](Line& line) { line << id; });
+}
+void TraceWriter::set_preemption_costs(const PreemptionCosts& costs) noexcept {
+  impl_->write("costs", [&](Line& line) { line << costs.token << costs.block_out << costs.block_in; });
 }
 void TraceWriter::clear_prefix_cache() noexcept {
   impl_->write("clear", [](Line&) {});
@@ -152,6 +177,7 @@ void TraceWriter::commit(const StepResult& result) noexcept {
       line << beam.request;
       line.list(beam.children, [&](const BeamChild& child) { line << child.parent << child.token; });
     });
+    line.list(result.swap_failed, [&](RequestId id) { line << id; });
   });
 }
 

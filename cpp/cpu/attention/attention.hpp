@@ -17,6 +17,9 @@ namespace pagedcore::cpu {
 std::size_t kv_block_bytes(const KvShape& shape, Isa isa);
 std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, std::uint32_t num_blocks, Isa isa);
 void copy_blocks(ThreadPool& pool, KvStorage& kv, std::span<const BlockCopy> copies);
+/// As Backend::swap_out() and swap_in(). Throw InvalidArgument before anything is moved.
+void swap_out(ThreadPool& pool, const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst);
+void swap_in(ThreadPool& pool, KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src);
 
 /// Host copy of a step's description with each row's position. Throws InvalidArgument for ranges that do not tile the
 /// rows.

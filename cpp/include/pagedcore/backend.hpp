@@ -153,6 +153,11 @@ class PAGEDCORE_API Backend {
   virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
   /// All copies of a step as one operation. Sources and destinations are disjoint sets.
   virtual void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) = 0;
+  /// Whole blocks to or from host memory, block_bytes() each, as one operation: dst[i] receives blocks[i]. The host
+  /// memory must stay valid, and is filled or free again, after synchronize(). Throw InvalidArgument, with nothing moved,
+  /// for a block outside the storage.
+  virtual void swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) = 0;
+  virtual void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) = 0;
 
   // One step. `prepare` copies the description to the device and works out what all layers share.
   virtual std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) = 0;

@@ -1,8 +1,13 @@
 // The KV cache manager: block tables over a pool of physical blocks (PagedAttention, section 4.2), with copy-on-write
-// sharing (4.4) and an automatic prefix cache. Logic only: it hands out block ids and never touches a tensor.
+// sharing (4.4), an automatic prefix cache, and places in a swap space (4.5). Logic only: it hands out block ids and
+// never touches a tensor.
 //
 // Three primitives carry everything (section 5.2): append, fork, free. A sequence has a *length*, the number of token
 // slots its table has reserved, and the caller writes the slots that append() made writable before anything reads them.
+//
+// Layers with different attention windows have different needs, so a model's layers are divided into *groups* of equally
+// many layers with one window each, and a sequence has one table per group. A block holds block_size tokens of the
+// layers of one group; all groups take their blocks from one pool. Most models have one group with full context.
 //
 // Not thread-safe: one thread owns a manager. Calls that throw have changed nothing.
 #pragma once
@@ -26,7 +31,11 @@ struct KvCacheConfig {
   std::uint32_t num_blocks = 0;   // in [1, 2^32 - 2]
   std::uint32_t block_size = 16;  // tokens per block, in [1, 65536]
   bool enable_prefix_caching = true;
-  PrefixHash prefix_hash = nullptr;  // null: the built-in one
+  PrefixHash prefix_hash = nullptr;       // null: the built-in one
+  std::vector<std::uint32_t> windows{};   // attention window of each group of layers in tokens, 0: full context; empty:
+                                          // one group with full context. At most 64 groups
+  std::uint32_t num_swap_blocks = 0;      // slots of the swap space; lower slots are used first
+  std::uint32_t max_events = 0;           // > 0: keep up to so many CacheEvents for take_events()
 };
 
 /// Where every block is. free + cached + in_flight + used == num_blocks at all times.
@@ -37,12 +46,29 @@ struct KvCacheCounts {
   std::uint32_t in_flight = 0;  // freed, but a step that may read it has not completed
   std::uint32_t used = 0;       // referenced by one or more sequences
   std::uint32_t shared = 0;     // of the used: referenced by more than one
+  std::uint32_t swap_total = 0;  // slots of the swap space
+  std::uint32_t swapped = 0;     // of them in use
 };
 
-/// Blocks whose contents equal the first `num_tokens` tokens of a prompt. Valid until the manager next changes.
+/// Blocks whose contents begin with the first `num_tokens` tokens of a prompt. Valid until the manager next changes.
 struct PrefixMatch {
-  std::vector<BlockId> blocks;   // full blocks in order, each verified token by token
-  std::uint32_t num_tokens = 0;  // blocks.size() * block_size
+  std::vector<BlockId> blocks;   // [blocks_for(num_tokens)][groups], verified token by token; kNoBlock where a window
+                                 // has passed
+  std::uint32_t num_tokens = 0;  // may end inside the last block, which then holds other tokens behind
+};
+
+/// News of the prefix cache, for those who route requests to where their prefix is.
+struct CacheEvent {
+  enum class Kind : std::uint8_t {
+    stored,   // a block can be found
+    removed,  // and no more, nor can what continues it
+    cleared,  // nothing that was stored before can be found, or events were lost: forget all
+  };
+  Kind kind = Kind::stored;
+  std::uint64_t id = 0;         // of one publication; never used again
+  std::uint64_t parent = 0;     // stored: the id of the block before; 0 at the beginning of a prompt
+  std::uint64_t salt = 0;       // stored, at the beginning of a prompt: the tenant's
+  std::vector<TokenId> tokens{};  // stored: those of the block, block_size or fewer
 };
 
 /// A scratch copy of the manager's arithmetic: what would be available after some frees, holds and takes. Planning
@@ -65,6 +91,10 @@ class PAGEDCORE_API KvScratch {
   bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length);
   /// As KvCacheManager::free(seq, last_reader).
   void free(SequenceId seq, StepId last_reader);
+  /// As KvCacheManager::swap_out(): forgets what append() took here for these sequences. False when slots are short.
+  bool swap_out(std::span<const SequenceId> group, StepId last_reader);
+  /// As KvCacheManager::swap_in(); false when blocks are short.
+  bool swap_in(std::span<const SequenceId> group);
 
  private:
   friend class KvCacheManager;
@@ -87,28 +117,55 @@ class PAGEDCORE_API KvCacheManager {
   std::uint32_t available() const noexcept;
   std::uint32_t blocks_for(std::uint64_t tokens) const noexcept;
 
-  /// The longest cached prefix of `tokens` in whole blocks, at most `max_tokens`. Tenants with different salts never
-  /// share.
-  PrefixMatch match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens) const;
+  /// Groups of layers, and the blocks that a sequence of `tokens` holds between steps, in all groups together: of a
+  /// group with a window no more than that reaches.
+  std::uint32_t num_groups() const noexcept;
+  std::uint64_t footprint(std::uint64_t tokens) const noexcept;
+
+  /// The longest cached prefix of `tokens`, at most `max_tokens`. It may end inside a block, unless `whole_blocks`.
+  /// Tenants with different salts never share.
+  PrefixMatch match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
+                           bool whole_blocks = false) const;
 
   /// A new sequence whose table starts with the matched blocks (references taken) and whose length is match.num_tokens.
-  /// `seq` must be new. `salt` joins the keys under which its blocks are published.
+  /// `seq` must be new. `salt` joins the keys under which its blocks are published. A block inside which the match ends
+  /// is borrowed: the first append() replaces it by a copy of the matched tokens.
   void create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match);
 
   /// Gets the host memory that append(seq, length) will need, so that it can only fail for lack of blocks.
   void reserve(SequenceId seq, std::uint32_t length);
 
   /// Makes the slots up to `length` writable: takes new blocks, and for a shared last block that is going to be written
-  /// appends a copy to `copies` (its filled tokens only) and replaces it. Throws OutOfMemory when blocks are short.
-  void append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies);
+  /// appends a copy to `copies` (its filled tokens only) and replaces it. `reader` is the step that does the copies: a
+  /// borrowed block is not reused before it has completed. Throws OutOfMemory when blocks are short.
+  void append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader = StepId{0});
 
   /// `child` (new) shares the parent's blocks that cover the first `num_tokens` tokens, num_tokens <= the parent's
-  /// length.
+  /// length. Throws InvalidArgument also when a window of the child reaches blocks that the parent let go.
   void fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens);
+  /// The same for a tenant of its own: what the child computes is published under `salt`, and nothing at all as long
+  /// as the blocks that it shares can be found under another.
+  void fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt);
 
   /// Records that the first `num_computed` slots hold the KV of `tokens` (at least that many): full blocks enter the
-  /// prefix cache. `tokens` must extend what was published for this sequence before.
-  void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed);
+  /// prefix cache, and with `tail` the partly filled last one, for a sequence that is about to go. `tokens` must extend
+  /// what was published for this sequence before.
+  void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail = false);
+
+  /// Frees the blocks that no window reaches any more from position `next` on (at most the length).
+  void slide(SequenceId seq, std::uint32_t next, StepId last_reader);
+
+  /// Gets the host memory that swap_out() of a group with this sequence will need, less that of `moves`.
+  void reserve_swap(SequenceId seq);
+  /// Moves a group of sequences out of memory: every block that only they reference gets one slot, however many of them
+  /// share it, and is appended to `moves`; blocks that others reference too stay where they are, with the group's
+  /// references. The blocks are released behind `last_reader`, and the moves come before whatever writes to them. Until
+  /// swap_in() the sequences can only be freed. Throws OutOfMemory when slots are short.
+  void swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader);
+  /// The way back: a block for every slot, shared as before. The slots are free at once: they may be written again by
+  /// any later step. Throws OutOfMemory when blocks are short.
+  void swap_in(std::span<const SequenceId> group, std::vector<BlockSwap>& moves);
+  bool is_swapped(SequenceId seq) const;
 
   /// Drops the sequence. Blocks without further references become free or cached once `last_reader` has completed: the
   /// last step that may read, or copy from, any of its blocks.
@@ -123,12 +180,17 @@ class PAGEDCORE_API KvCacheManager {
 
   bool contains(SequenceId seq) const noexcept;
   std::uint32_t length(SequenceId seq) const;
-  /// Physical blocks of the sequence, logical order. Valid until the manager next changes.
+  /// Physical blocks of the sequence, [logical block][group]; kNoBlock where a window has passed, and where the block is
+  /// in the swap space. Valid until the manager next changes.
   std::span<const BlockId> block_table(SequenceId seq) const;
   /// Number of tables that reference a block.
   std::uint32_t references(BlockId block) const;
 
   KvScratch scratch() const;
+
+  /// Events since the last call, oldest first (KvCacheConfig::max_events). When there are too many, or no memory for
+  /// one, all are dropped for one that says `cleared`.
+  std::vector<CacheEvent> take_events();
 
   /// Verifies every invariant in O(blocks + tables); throws Corrupt naming the first that is broken.
   void check() const;

@@ -4,6 +4,10 @@
 // [computed, number of tokens) computed, and a step computes as much of that as budgets and blocks allow. The row of
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
+// A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. Of the latter
+// nothing is freed at once: its blocks enter the prefix cache (under a key of its own where prefix caching is off), from
+// which they are taken one by one, the last tokens first, as others need them. What is left when it comes back is used.
+//
 // The sequences of a request (its samples, or the beams of a beam search) form a *group* that is admitted, preempted
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
@@ -22,12 +26,27 @@
 
 namespace pagedcore {
 
+/// What happens to the KV of a request that has to make room.
+enum class PreemptionMode : std::uint8_t {
+  automatic,  // per victim, whichever costs less by PreemptionCosts; swapping while those are unknown
+  swap,       // swapped out while there are slots, else recomputed
+  recompute,
+};
+
+/// Measured costs in seconds; 0: not known yet.
+struct PreemptionCosts {
+  double token = 0.0;      // of computing one
+  double block_out = 0.0;  // of moving one to the swap space
+  double block_in = 0.0;   // and back
+};
+
 struct SchedulerConfig {
   std::uint32_t max_batched_tokens = 512;  // rows of one step
   std::uint32_t max_sequences = 256;       // sequences of one step
   std::uint32_t max_context = 0;           // tokens of one sequence, prompt and output; 0: no limit but memory
   double watermark =
       0.01;  // share of the blocks that an admission must leave free, so that it is not preempted at once
+  PreemptionMode preemption = PreemptionMode::automatic;
 };
 
 struct SchedulerRequest {
@@ -39,6 +58,7 @@ struct SchedulerRequest {
   std::uint32_t max_tokens = 16;  // generated tokens per sample; 0: only compute (score) the prompt
   std::uint64_t salt = 0;         // tenants with different salts never share cached prefixes
   bool prompt_logprobs = false;   // every prompt row is scored, so cached prefixes are not used for it
+  PrefixId prefix{};              // a registered prefix with which the prompt begins; 0: none
 };
 
 /// Rows that one sequence contributes to a step.
@@ -54,20 +74,35 @@ struct ScheduledSequence {
   std::uint32_t first_position = 0;  // tokens [first_position, first_position + num_rows) are computed
   std::uint32_t num_scored = 0;  // prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens;
                                  // scored again if the prompt is recomputed, so keep them by position
-  std::uint32_t table_offset = 0;  // in StepPlan::block_tables
+  std::uint32_t table_offset = 0;  // of the table of group 0 in StepPlan::block_tables; that of group g lies
+                                   // g * StepPlan::table_entries behind it
   std::uint32_t table_size = 0;
+};
+
+/// A request that a step moves, and how many of the moves are its own.
+struct SwappedRequest {
+  RequestId request{};
+  std::uint32_t num_moves = 0;
 };
 
 /// Plain data: all that an executor needs, nothing that points into the scheduler.
 struct StepPlan {
-  StepId step{};                  // 0 for an empty plan, which is not committed
-  std::vector<BlockCopy> copies;  // to be done first, as one operation
+  StepId step{};  // 0 for an empty plan, which is not committed
+  // To be done first, in this order, each as one operation. A step has swap-outs or swap-ins, never both.
+  std::vector<BlockSwap> swap_outs;
+  std::vector<BlockSwap> swap_ins;
+  std::vector<BlockCopy> copies;
+  // Then computed.
   std::vector<ScheduledSequence> sequences;
   std::vector<TokenId> tokens;        // [rows]
-  std::vector<BlockId> block_tables;  // concatenated
-  std::vector<RequestId> preempted;   // requests preempted while planning, for observers
+  std::vector<BlockId> block_tables;  // [groups of layers][table_entries]: tables one behind the other. kNoBlock where a
+                                      // window has passed
+  std::uint32_t table_entries = 0;    // of all sequences together, in one group
+  std::vector<SwappedRequest> swapped_out;  // whose swap_outs those are, in order
+  std::vector<SwappedRequest> swapped_in;   // likewise; they compute from the next step on
+  std::vector<RequestId> preempted;         // requests preempted while planning, for observers
 
-  bool empty() const noexcept { return sequences.empty(); }
+  bool empty() const noexcept { return raw(step) == 0; }
 };
 
 /// One sampled token. `sequence` is the one that was scheduled; `sample` the index within the request.
@@ -95,6 +130,8 @@ struct StepResult {
   std::vector<SampledToken> tokens;  // exactly those that the plan asked for, less those of failed requests
   std::vector<RequestId> failed;     // planned requests that cannot go on (their error is the executor's to report)
   std::vector<BeamResult> beams;     // one for each beam search that the plan sampled, less failed ones
+  std::vector<RequestId> swap_failed{};  // of the plan's swapped_out and swapped_in: some block was lost on the way. They
+                                       // are recomputed
 };
 
 /// Which beam every child becomes, so that forks are minimal: the first child of a parent takes its parent's place and
@@ -113,17 +150,30 @@ struct SampleUpdate {
 };
 
 struct SchedulerStats {
+  // Counters.
   std::uint64_t steps = 0;
   std::uint64_t tokens_computed = 0;  // rows of all committed steps
   std::uint64_t tokens_sampled = 0;
-  std::uint64_t tokens_recomputed = 0;  // rows computed again after a preemption
-  std::uint64_t prefix_hit_tokens = 0;  // prompt tokens not computed thanks to the prefix cache
-  std::uint64_t prefix_waits = 0;       // requests that waited for a prefix that another one was computing
-  std::uint64_t preemptions_recompute = 0;
+  std::uint64_t tokens_recomputed = 0;      // rows computed again after a preemption
+  std::uint64_t prefix_hit_tokens = 0;      // prompt tokens not computed thanks to the prefix cache
+  std::uint64_t pinned_hit_tokens = 0;      // and thanks to registered prefixes
+  std::uint64_t prefix_waits = 0;           // requests that waited for a prefix that another one was computing
+  std::uint64_t preemptions_recompute = 0;  // of whole requests
+  std::uint64_t preemptions_swap = 0;
+  std::uint64_t preemption_hit_tokens = 0;  // not recomputed after a preemption, since nobody had needed their blocks
+  std::uint64_t swap_fallbacks = 0;         // requests recomputed after all: no slots, lost blocks, or needed blocks
+  std::uint64_t blocks_swapped_out = 0;
+  std::uint64_t blocks_swapped_in = 0;
   std::uint64_t forks = 0;  // of samples and beams from one another
   std::uint64_t block_copies = 0;
-  std::uint32_t waiting = 0;  // requests
-  std::uint32_t running = 0;  // requests with at least one sequence that holds blocks
+  // Gauges.
+  std::uint32_t waiting = 0;        // requests, preempted ones included
+  std::uint32_t running = 0;        // requests that are being computed
+  std::uint32_t swapped = 0;        // of the waiting: swapped out
+  std::uint32_t prefixes = 0;       // registered ones, or released and in use
+  std::uint32_t blocks_pinned = 0;  // that they hold
+  std::uint64_t tokens_cached = 0;  // tokens whose KV running and swapped-in sequences hold, each counted once a sequence
+  std::uint64_t slots_unused = 0;   // token slots of their blocks that hold nothing
 };
 
 class PAGEDCORE_API Scheduler {
@@ -139,17 +189,29 @@ class PAGEDCORE_API Scheduler {
 
   /// Throws InvalidArgument for a request that could not finish even alone (with the arithmetic in the message), an
   /// empty prompt, zero samples, samples or prompt log-probabilities together with beams, beams that do not fit
-  /// into one step, or an id in use.
+  /// into one step, an id in use, an unknown prefix, or a prompt that does not begin with its prefix.
   void submit(SchedulerRequest request);
-  /// The same checks without submitting. Thread-safe: reads the configuration only.
+  /// The same checks without submitting, less those that concern registered prefixes. Thread-safe: reads the
+  /// configuration only.
   void validate(const SchedulerRequest& request) const;
+
+  /// Computes `prefix.prompt` as a request does (its id, arrival and salt are used) and keeps its blocks in memory until
+  /// release_prefix(). Requests that name it share them (section 4.4), with prefix caching or without, and with a salt
+  /// of their own. The request ends with FinishReason::length when it is there; until then those who name it wait.
+  /// Aborting it releases the prefix. Throws InvalidArgument for an id in use or 0, and when its blocks would leave no
+  /// room for itself or for a request that was accepted.
+  void register_prefix(PrefixId id, SchedulerRequest prefix);
+  /// New requests cannot name it any more; its blocks go when the last one that does has ended. One that is still being
+  /// computed is aborted. Throws InvalidArgument when it is unknown.
+  void release_prefix(PrefixId id);
 
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);
 
-  /// First come, first served: running requests first, in order of arrival, then waiting ones. When blocks are short
-  /// the latest arrival is preempted (all its sequences, by recomputation); a step that preempted admits nobody. The
-  /// request that arrived first always progresses. A waiting request whose prefix a running one is computing waits for
+  /// First come, first served: running requests first, in order of arrival, then waiting ones. When blocks are short a
+  /// later arrival is preempted, all its sequences: the one that costs least per block that it frees, among those that
+  /// have progressed since they were last preempted, if there are any. A step that preempted admits and resumes nobody.
+  /// The request that arrived first always progresses. A waiting request whose prefix a running one is computing waits for
   /// that, and lets others pass. At most one plan is outstanding: commit() it before planning again.
   StepPlan plan(double now);
 
@@ -157,14 +219,19 @@ class PAGEDCORE_API Scheduler {
   /// InvalidArgument for a result that does not answer the plan; nothing has changed then.
   std::vector<SampleUpdate> commit(const StepResult& result);
 
+  /// What preemptions cost from now on.
+  void set_preemption_costs(const PreemptionCosts& costs) noexcept;
+
   bool has_work() const noexcept;
   SchedulerStats stats() const noexcept;
   /// Tokens of a sample or beam so far (prompt, then output); empty when unknown.
   std::span<const TokenId> tokens(RequestId id, std::uint32_t sample) const noexcept;
   /// Verifies every invariant, the cache's included; throws Corrupt.
   void check() const;
-  /// Testing aid: preempts this running request before the next plan, as if blocks were short. False if it holds none.
-  bool force_preempt(RequestId id);
+  /// Testing aid: preempts this running request with the next plan, as if blocks were short. Any mode but recompute
+  /// swaps it out, as far as there are slots. A plan that only preempts for lack of slots is empty; plan() again. False
+  /// if it is not running.
+  bool force_preempt(RequestId id, PreemptionMode mode = PreemptionMode::recompute);
 
  private:
   struct Impl;

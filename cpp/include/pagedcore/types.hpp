@@ -19,6 +19,13 @@ enum class SequenceId : std::uint64_t {};
 /// One request, as handed out by Engine::submit or chosen by the user of a bare Scheduler.
 enum class RequestId : std::uint64_t {};
 
+/// A place for one block in the swap space: an index in [0, KvCacheConfig::num_swap_blocks).
+enum class SwapSlot : std::uint32_t {};
+inline constexpr SwapSlot kNoSlot{0xffffffffu};
+
+/// A prefix that was registered to stay resident (Scheduler::register_prefix). 0 is "no prefix".
+enum class PrefixId : std::uint64_t {};
+
 /// One engine step. Steps are numbered from 1 in the order in which they are planned; 0 is "before any step".
 enum class StepId : std::uint64_t {};
 
@@ -34,6 +41,14 @@ struct BlockCopy {
   std::uint32_t num_tokens = 0;
 
   friend bool operator==(const BlockCopy&, const BlockCopy&) = default;
+};
+
+/// Move the whole contents of a block out to a slot of the swap space, or in from there.
+struct BlockSwap {
+  BlockId block{};
+  SwapSlot slot{};
+
+  friend bool operator==(const BlockSwap&, const BlockSwap&) = default;
 };
 
 }  // namespace pagedcore

@@ -14,7 +14,7 @@ std::uint64_t constant(std::uint64_t, const TokenId*, std::size_t) noexcept { re
 
 TEST_CASE("a block is found by tokens, parent and salt, whatever the hash") {
   for (const PrefixHash hash : {PrefixHash{nullptr}, PrefixHash{constant}}) {
-    PrefixIndex index(8, 2, hash);
+    PrefixIndex index(8, 2, 1, hash, 0);
     const std::array<TokenId, 2> ab{1, 2}, cd{3, 4};
     const PrefixLink root = PrefixLink::root(0);
     index.insert(BlockId{5}, root, ab);
@@ -30,7 +30,7 @@ TEST_CASE("a block is found by tokens, parent and salt, whatever the hash") {
 }
 
 TEST_CASE("children of an evicted block stay unreachable when the block is published again") {
-  PrefixIndex index(4, 1, constant);
+  PrefixIndex index(4, 1, 1, constant, 0);
   const std::array<TokenId, 1> a{1}, b{2};
   const PrefixLink root = PrefixLink::root(0);
   index.insert(BlockId{0}, root, a);

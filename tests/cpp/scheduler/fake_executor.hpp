@@ -101,10 +101,21 @@ class Executor {
   Executor(const KvCacheConfig& cache, std::uint64_t stop_every_)
       : stop_every(stop_every_),
         block_size_(cache.block_size),
-        memory_(cache.num_blocks, std::vector<Value>(cache.block_size, 0xdead)) {}
+        windows_(cache.windows.empty() ? std::vector<std::uint32_t>{0} : cache.windows),
+        memory_(cache.num_blocks, std::vector<Value>(cache.block_size, 0xdead)),
+        slots_(cache.num_swap_blocks, std::vector<Value>(cache.block_size, 0xbad)) {}
 
   StepResult run(const StepPlan& plan) {
-    StepResult result{.step = plan.step, .tokens = {}, .failed = {}, .beams = {}};
+    StepResult result{.step = plan.step, .tokens = {}, .failed = {}, .beams = {}, .swap_failed = {}};
+    if (!plan.swap_outs.empty() && !plan.swap_ins.empty()) throw std::logic_error("a step swaps both ways");
+    move(plan.swapped_out, plan.swap_outs, result, [&](const BlockSwap& swap, bool lost) {
+      slots_.at(raw(swap.slot)) = memory_.at(raw(swap.block));
+      if (lost) slots_.at(raw(swap.slot)).assign(block_size_, 0xbad);
+    });
+    move(plan.swapped_in, plan.swap_ins, result, [&](const BlockSwap& swap, bool lost) {
+      memory_.at(raw(swap.block)) = slots_.at(raw(swap.slot));
+      if (lost) memory_.at(raw(swap.block)).assign(block_size_, 0xbad);
+    });
     // As one operation: no copy may read what another one wrote.
     std::vector<std::vector<Value>> sources;
     for (const BlockCopy& copy : plan.copies) sources.push_back(memory_.at(raw(copy.src)));
@@ -116,10 +127,11 @@ class Executor {
       Value value = work.first_position == 0 ? 0 : at(plan, work, work.first_position - 1);
       for (std::uint32_t i = 0; i < work.num_rows; ++i) {
         value = kv_value(value, plan.tokens.at(work.first_row + i));
-        at(plan, work, work.first_position + i) = value;
+        for (std::uint32_t g = 0; g < windows_.size(); ++g) at(plan, work, work.first_position + i, g) = value + g;
       }
     }
     for (const ScheduledSequence& work : plan.sequences) {
+      check_windows(plan, work);
       const Value last = at(plan, work, work.first_position + work.num_rows - 1);
       if (const auto search = searches.find(raw(work.request)); search != searches.end()) {
         if (work.num_samples > 0) search->second.rows.push_back({work.first_sample, last});
@@ -147,8 +159,37 @@ class Executor {
   std::map<std::uint64_t, Search> searches;  // by request; entered by the test
 
   std::uint64_t stop_every;
+  std::uint64_t lose_every = 0;  // > 0: about one of so many moves to or from the swap space is lost
 
  private:
+  template <class Move>
+  void move(const std::vector<SwappedRequest>& requests, const std::vector<BlockSwap>& swaps, StepResult& result,
+            const Move& each) {
+    std::size_t next = 0;
+    for (const SwappedRequest& swapped : requests) {
+      bool failed = false;
+      for (std::uint32_t i = 0; i < swapped.num_moves; ++i) {
+        const bool lost = lose_every > 0 && mix(++moves_, 5) % lose_every == 0;
+        each(swaps.at(next++), lost);
+        failed = failed || lost;
+      }
+      if (failed) result.swap_failed.push_back(swapped.request);
+    }
+    if (next != swaps.size()) throw std::logic_error("moves that belong to nobody");
+  }
+
+  /// In all groups of layers the last row sees the same history, as far as their windows reach.
+  void check_windows(const StepPlan& plan, const ScheduledSequence& work) {
+    const std::uint32_t last = work.first_position + work.num_rows - 1;
+    for (std::uint32_t g = 1; g < windows_.size(); ++g) {
+      const std::uint32_t first = windows_[g] == 0 || last < windows_[g] ? 0 : last - windows_[g] + 1;
+      for (std::uint32_t position = first; position <= last; ++position) {
+        if (windows_[0] != 0 && position + windows_[0] <= last) continue;
+        if (at(plan, work, position, g) != at(plan, work, position) + g) throw std::logic_error("groups disagree");
+      }
+    }
+  }
+
   static BeamResult advance(RequestId id, Search& search) {
     if (search.rows.size() != search.scores.size()) throw std::logic_error("a beam is missing from its step");
     std::vector<std::pair<Value, std::uint64_t>> beams;
@@ -170,13 +211,16 @@ class Executor {
     return {id, std::move(children)};
   }
 
-  Value& at(const StepPlan& plan, const ScheduledSequence& work, std::uint32_t position) {
+  Value& at(const StepPlan& plan, const ScheduledSequence& work, std::uint32_t position, std::uint32_t group = 0) {
     if (position / block_size_ >= work.table_size) throw std::out_of_range("position outside the block table");
-    return memory_.at(raw(plan.block_tables.at(work.table_offset + position / block_size_))).at(position % block_size_);
+    const std::size_t entry = group * plan.table_entries + work.table_offset + position / block_size_;
+    return memory_.at(raw(plan.block_tables.at(entry))).at(position % block_size_);
   }
 
   std::uint32_t block_size_;
-  std::vector<std::vector<Value>> memory_;
+  std::vector<std::uint32_t> windows_;
+  std::vector<std::vector<Value>> memory_, slots_;
+  std::uint64_t moves_ = 0;
 };
 
 }  // namespace fake

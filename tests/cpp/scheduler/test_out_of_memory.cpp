@@ -7,12 +7,11 @@
 #include <new>
 #include <vector>
 
+#include "failing_allocations.hpp"
 #include "fake_executor.hpp"
 #include "pagedcore/scheduler.hpp"
 
-namespace {
-thread_local long allocations_until_failure = -1;  // negative: never
-}
+thread_local long allocations_until_failure = -1;
 
 // Not inlined: GCC would see free() called on what `new` returned and take it for a mistake.
 [[gnu::noinline]] void* operator new(std::size_t size) {
@@ -53,7 +52,7 @@ auto with_failures(const Scheduler& scheduler, long& failures, Call&& call) {
 }  // namespace
 
 TEST_CASE("submit, plan and commit leave everything as it was when memory runs out") {
-  const KvCacheConfig cache{.num_blocks = 16, .block_size = 4};
+  const KvCacheConfig cache{.num_blocks = 16, .block_size = 4, .num_swap_blocks = 24};
   Scheduler scheduler({.max_batched_tokens = 24, .watermark = 0}, cache);
   fake::Executor executor(cache, 9);
   std::vector<SchedulerRequest> requests;
@@ -96,7 +95,7 @@ TEST_CASE("submit, plan and commit leave everything as it was when memory runs o
     }
   }
   CHECK(failures > 200);
-  CHECK(scheduler.stats().preemptions_recompute > 0);
+  CHECK(scheduler.stats().preemptions_swap > 0);
   for (const SchedulerRequest& request : requests) {
     if (request.beam_width > 0) {
       CHECK(beams.at(raw(request.id)) == fake::expected_beams(request));

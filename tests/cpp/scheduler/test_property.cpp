@@ -237,17 +237,21 @@ class Machine {
       served.running = true;
     }
     REQUIRE(row == plan.tokens.size());
-    REQUIRE(table == plan.block_tables.size());
+    REQUIRE(table == plan.table_entries);
+    REQUIRE(plan.table_entries * std::max<std::size_t>(1, cache_.windows.size()) == plan.block_tables.size());
+    for (const SwappedRequest& swapped : plan.swapped_in) {
+      admitted.insert(raw(swapped.request));
+      served_.at(raw(swapped.request)).running = true;
+    }
 
-    // The earliest running request progresses; a step that preempted admits nobody; victims are the latest; nobody
-    // comes in before somebody who arrived earlier, unless that one waits for a prefix.
+    // The earliest running request progresses; a step that preempted admits nobody; victims arrived later than somebody
+    // who runs on; nobody comes in before somebody who arrived earlier, unless that one waits for a prefix.
     if (earliest_running != ~std::uint64_t{0}) {
       REQUIRE_FALSE(victims.contains(earliest_running));
       REQUIRE(raw(plan.sequences[0].request) == earliest_running);
     }
     if (!victims.empty()) REQUIRE(admitted.empty());
     for (const auto& [id, served] : served_) {
-      for (const std::uint64_t victim : victims) REQUIRE((!served.running || served.is_before(served_.at(victim))));
       for (const std::uint64_t newcomer : admitted) {
         REQUIRE((served.running || served_.at(newcomer).is_before(served) || may_wait(served)));
       }

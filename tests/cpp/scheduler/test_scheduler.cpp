@@ -173,9 +173,12 @@ TEST_CASE("a prefix hit skips its rows but never the last prompt token") {
   again.salt = 9;
   machine.scheduler.submit(again);
   const StepPlan plan = machine.step();
-  CHECK(rows(plan) == Rows{4, 8});
-  CHECK(plan.sequences[0].first_position == 4);
-  CHECK(machine.scheduler.stats().prefix_hit_tokens == 4);
+  // Three tokens of the second block too: they are copied.
+  CHECK(rows(plan) == Rows{1, 8});
+  CHECK(plan.sequences[0].first_position == 7);
+  CHECK(plan.copies.size() == 1);
+  CHECK(plan.copies[0].num_tokens == 3);
+  CHECK(machine.scheduler.stats().prefix_hit_tokens == 7);
   machine.finish();
 }
 
@@ -322,13 +325,37 @@ TEST_CASE("force_preempt recomputes a running request, now or after the step in 
   CHECK(scheduler.force_preempt(RequestId{1}));
   StepPlan plan = scheduler.plan(0.0);
   CHECK(plan.preempted == std::vector<RequestId>{RequestId{1}});
-  CHECK(rows(plan) == Rows{7});
+  CHECK(rows(plan) == Rows{1});  // nobody needed its blocks
   CHECK(scheduler.force_preempt(RequestId{1}));
   scheduler.commit(machine.executor.run(plan));
   CHECK(scheduler.stats().running == 0);
+  CHECK(scheduler.cache().counts().used == 0);
+  scheduler.cache().clear_prefix_cache();
   plan = machine.step();
   CHECK(rows(plan) == Rows{8});
   CHECK(scheduler.stats().preemptions_recompute == 2);
-  CHECK(scheduler.stats().tokens_recomputed == 6 + 7);
+  CHECK(scheduler.stats().preemption_hit_tokens == 6);
+  CHECK(scheduler.stats().tokens_recomputed == 7);
   machine.finish();
+}
+
+TEST_CASE("of a preempted request only the blocks that others take are computed again, its last first") {
+  for (const bool caching : {true, false}) {
+    // 14 blocks: the first request grows into what the second holds.
+    Machine machine({.watermark = 0}, {.num_blocks = 14, .block_size = 4, .enable_prefix_caching = caching});
+    Scheduler& scheduler = machine.scheduler;
+    scheduler.submit(request(1, 15, 18));
+    scheduler.submit(request(2, 31, 8));
+    while (scheduler.stats().preemptions_recompute == 0) machine.step();
+    const auto before = scheduler.tokens(RequestId{2}, 0).size() - 1;
+    while (scheduler.tokens(RequestId{1}, 0).size() > 0) machine.step();  // the first one ends
+    StepPlan plan;
+    do plan = machine.step();
+    while (plan.sequences.empty());
+    REQUIRE(ids(plan) == Ids{2});
+    CHECK(plan.sequences[0].first_position >= 20);  // it held 31 tokens or more; the first needed two blocks or three
+    CHECK(plan.sequences[0].first_position < before);
+    CHECK(scheduler.stats().preemption_hit_tokens == plan.sequences[0].first_position);
+    machine.finish();
+  }
 }

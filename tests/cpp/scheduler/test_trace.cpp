@@ -32,9 +32,15 @@ struct TemporaryFile {
 /// A run with several samples, a tight cache, an abort and a forced preemption. Returns the number of steps.
 std::uint64_t record(const std::string& path) {
   const SchedulerConfig config{.max_batched_tokens = 16, .max_sequences = 8};
-  const KvCacheConfig cache{.num_blocks = 24, .block_size = 4};
+  const KvCacheConfig cache{.num_blocks = 40, .block_size = 4, .windows = {0, 6}, .num_swap_blocks = 30};
   Scheduler scheduler(config, cache);
   TraceWriter trace(path, config, cache);
+  const PreemptionCosts costs{1e-3, 1e-5, 2e-5};
+  scheduler.set_preemption_costs(costs);
+  trace.set_preemption_costs(costs);
+  SchedulerRequest prefix{.id = RequestId{100}, .arrival = 0.0, .prompt = {1, 1, 1, 1, 1, 1}};
+  scheduler.register_prefix(PrefixId{3}, prefix);
+  trace.register_prefix(PrefixId{3}, prefix);
   fake::Executor executor(cache, 0);
   for (std::uint64_t i = 1; i <= 6; ++i) {
     SchedulerRequest request{.id = RequestId{i}, .arrival = 0.1 * static_cast<double>(i), .prompt = {}};
@@ -45,6 +51,7 @@ std::uint64_t record(const std::string& path) {
       request.beam_width = executor.searches[i].width = 3;
       executor.searches[i].max_tokens = 9;
     }
+    if (i == 3) request.prefix = PrefixId{3};
     scheduler.submit(request);
     trace.submit(request);
   }
@@ -53,6 +60,13 @@ std::uint64_t record(const std::string& path) {
     REQUIRE(steps < 1000);
     if (steps == 4 && scheduler.force_preempt(RequestId{1})) {
       trace.force_preempt(RequestId{1});
+    }
+    if (steps == 7 && scheduler.force_preempt(RequestId{2}, PreemptionMode::swap)) {
+      trace.force_preempt(RequestId{2}, PreemptionMode::swap);
+    }
+    if (steps == 8) {
+      scheduler.release_prefix(PrefixId{3});
+      trace.release_prefix(PrefixId{3});
     }
     if (steps == 6 && scheduler.abort(RequestId{3})) trace.abort(RequestId{3});
     const double now = 0.7 * static_cast<double>(++steps);
@@ -64,6 +78,7 @@ std::uint64_t record(const std::string& path) {
     trace.commit(result);
   }
   CHECK(trace.error().empty());
+  CHECK(scheduler.stats().preemptions_swap > 0);
   return steps;
 }
 
@@ -90,7 +105,7 @@ TEST_CASE("another arrival, another plan: the difference names the line") {
   const TraceReplay replay = replay_trace(file.path);
   CHECK(replay.difference.find("line ") == 0);
   CHECK(replay.difference.find("recorded: ") != std::string::npos);
-  CHECK(replay.steps == 0);
+  CHECK(replay.steps == 1);
 }
 
 TEST_CASE("a trace that is cut off replays up to there") {

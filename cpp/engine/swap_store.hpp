@@ -1,0 +1,77 @@
+// The swap space: where the blocks of preempted requests wait (PagedAttention, section 4.5). Two tiers behind one row of
+// slots, host memory first, then a file. A block in the file carries a checksum, which is kept in memory.
+//
+// What goes wrong with a block is told per block and never thrown: its request is recomputed. Engine thread only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/swap_file.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore {
+
+struct SwapConfig {
+  std::size_t block_bytes = 0;
+  std::uint32_t host_slots = 0;  // the lowest
+  std::uint32_t file_slots = 0;
+};
+
+struct SwapCounters {
+  std::uint64_t bytes_out = 0, bytes_in = 0;            // both tiers
+  std::uint64_t file_bytes_out = 0, file_bytes_in = 0;  // of them to and from the file
+  std::uint64_t errors = 0;                             // blocks that could not be written, read or trusted
+  double seconds_out = 0.0, seconds_in = 0.0;
+};
+
+class SwapStore {
+ public:
+  /// Host memory is reserved, and taken as slots are used. `file` is needed for file_slots. Throws OutOfMemory.
+  SwapStore(const SwapConfig& config, std::unique_ptr<SwapFile> file);
+  ~SwapStore();
+  SwapStore(const SwapStore&) = delete;
+  SwapStore& operator=(const SwapStore&) = delete;
+
+  /// Moves blocks to their slots, or back. failed[i], as long as `moves`, becomes 1 for a block that was lost, else 0.
+  void store(Backend& backend, const KvStorage& kv, std::span<const BlockSwap> moves, std::span<std::uint8_t> failed);
+  void load(Backend& backend, KvStorage& kv, std::span<const BlockSwap> moves, std::span<std::uint8_t> failed);
+
+  const SwapCounters& counters() const noexcept { return counters_; }
+  /// Why a block was lost most recently; empty: none was.
+  const std::string& last_error() const noexcept { return last_error_; }
+  /// Seconds for one block, a moving average over what was moved lately; 0: nothing yet.
+  double seconds_per_block_out() const noexcept { return block_out_; }
+  double seconds_per_block_in() const noexcept { return block_in_; }
+
+ private:
+  std::byte* host(SwapSlot slot) const noexcept { return host_ + raw(slot) * config_.block_bytes; }
+  bool in_file(SwapSlot slot) const noexcept { return raw(slot) >= config_.host_slots; }
+  std::uint64_t offset(SwapSlot slot) const noexcept {
+    return std::uint64_t{raw(slot) - config_.host_slots} * config_.block_bytes;
+  }
+  void fail(std::uint8_t& failed, const char* reason) noexcept;
+
+  SwapConfig config_;
+  std::unique_ptr<SwapFile> file_;
+  std::byte* host_ = nullptr;
+  std::vector<std::byte> bounce_;          // a few blocks on their way to the file
+  std::vector<std::uint64_t> checksums_;   // [file_slots]
+  SwapCounters counters_;
+  std::string last_error_;
+  double block_out_ = 0.0, block_in_ = 0.0;
+  // Kept for their memory.
+  std::vector<BlockId> blocks_;
+  std::vector<std::byte*> places_;
+  std::vector<const std::byte*> sources_;
+};
+
+/// A 64-bit checksum of a block: four independent multiply-and-add lanes over 32-byte pieces, so that it runs at memory
+/// speed. Any change confined to one 8-byte word is detected for certain, since every step is invertible.
+std::uint64_t checksum(std::span<const std::byte> bytes) noexcept;
+
+}  // namespace pagedcore
