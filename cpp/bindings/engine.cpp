@@ -67,15 +67,15 @@ void construct(EngineHandle* self, const ModelDescription& model, const Weights&
 using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const SamplingParams& sampling, std::uint64_t salt,
-                 bool stream) {
-  EngineRequest request{std::move(prompt), sampling, {}, salt, stream};
+                 bool stream, std::string prefix) {
+  EngineRequest request{std::move(prompt), sampling, {}, std::move(prefix), salt, stream};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
 RequestId submit_beams(EngineHandle& self, std::vector<TokenId> prompt, const BeamSearchParams& beam,
-                       std::uint64_t salt, bool stream) {
-  EngineRequest request{std::move(prompt), {}, beam, salt, stream};
+                       std::uint64_t salt, bool stream, std::string prefix) {
+  EngineRequest request{std::move(prompt), {}, beam, std::move(prefix), salt, stream};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -110,6 +110,11 @@ void bind_config(nb::module_& m) {
       .field("max_context", &C::max_context, "0: the model's.")
       .field("watermark", &C::watermark, "Share of the blocks that an admission must leave free.")
       .field("enable_prefix_caching", &C::enable_prefix_caching)
+      .field("preemption", &C::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
+      .field("swap_bytes", &C::swap_bytes, "Host memory for the blocks of preempted requests.")
+      .field("swap_file", &C::swap_file, "A file for those that find no place there; empty: none.")
+      .field("swap_file_bytes", &C::swap_file_bytes, "0: as much as the KV cache.")
+      .field("max_cache_events", &C::max_cache_events, "> 0: keep so many events for cache_events().")
       .field("trace_file", &C::trace_file, "Write a trace of the scheduler there; empty: none.")
       .field("cpu", &C::cpu);
   m.def(
@@ -130,6 +135,10 @@ void bind_memory_plan(nb::module_& m) {
       .field("num_blocks", &P::num_blocks)
       .field("block_size", &P::block_size)
       .field("max_context", &P::max_context)
+      .field("swap", &P::swap, "Host memory of the swap space.")
+      .field("swap_file", &P::swap_file, "Bytes of the swap file; not memory.")
+      .field("num_swap_blocks", &P::num_swap_blocks, "Of both together.")
+      .field("windows", &P::windows, "Of the groups of layers; 0: full context.")
       .python()
       .def_prop_ro("kv_cache", &P::kv_cache, "Bytes of all blocks.")
       .def_prop_ro("total", &P::total, "Bytes.")
@@ -162,13 +171,16 @@ void bind_engine_class(nb::module_& m) {
       .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{})
       .def(
           "submit",
-          [](E& self, const TokenArray& prompt, const SamplingParams& params, std::uint64_t salt, bool stream) {
-            return submit(self, {prompt.data(), prompt.data() + prompt.size()}, params, salt, stream);
+          [](E& self, const TokenArray& prompt, const SamplingParams& params, std::uint64_t salt, bool stream,
+             std::string prefix) {
+            return submit(self, {prompt.data(), prompt.data() + prompt.size()}, params, salt, stream,
+                          std::move(prefix));
           },
-          "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false)
+          "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
+           "prefix"_a = "",
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
-      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false)
+      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
       .def(
           "validate",
           [](const E& self, std::vector<TokenId> prompt, const BeamSearchParams& beam) {
@@ -196,8 +208,25 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "clear_prefix_cache", [](E& self) { self.engine->clear_prefix_cache(); }, release_gil())
       .def(
-          "force_preemption", [](E& self, std::uint32_t period) { self.engine->force_preemption(period); }, "period"_a,
-          release_gil(), "Testing aid: preempt before every period-th step; 0 turns it off.")
+          "register_prefix",
+          [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
+            return self.engine->register_prefix(name, std::move(tokens), salt);
+          },
+          "name"_a, "tokens"_a, "salt"_a = 0, release_gil(),
+          "Computes a prefix and keeps its blocks; returns the id of the request that does so.")
+      .def(
+          "release_prefix", [](E& self, const std::string& name) { self.engine->release_prefix(name); }, "name"_a,
+          release_gil())
+      .def(
+          "cache_events", [](E& self) { return self.engine->cache_events(); }, release_gil(),
+          "News of the prefix cache since the last call.")
+      .def(
+          "force_preemption",
+          [](E& self, std::uint32_t period, std::string_view mode) {
+            self.engine->force_preemption(period, kPreemptionModes.parse("mode", mode));
+          },
+          "period"_a, "mode"_a = "recompute", release_gil(),
+          "Testing aid: preempt before every period-th step; 0 turns it off.")
       .def(
           "close", [](E& self) { self.engine->close(); }, release_gil(), "Ends all requests, frees all memory.");
 }

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/names.hpp"
 #include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
@@ -18,7 +19,10 @@ void bind_records(nb::module_& m) {
   Record<Config>(m, "KvCacheConfig", "Sizes of a block pool.")
       .field("num_blocks", &Config::num_blocks)
       .field("block_size", &Config::block_size, "Tokens per block.")
-      .field("enable_prefix_caching", &Config::enable_prefix_caching);
+      .field("enable_prefix_caching", &Config::enable_prefix_caching)
+      .field("windows", &Config::windows, "Attention window of each group of layers; 0: full context.")
+      .field("num_swap_blocks", &Config::num_swap_blocks, "Slots of the swap space.")
+      .field("max_events", &Config::max_events, "> 0: keep so many events for take_events().");
   using Counts = KvCacheCounts;
   Record<Counts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
       .field("total", &Counts::total)
@@ -26,7 +30,19 @@ void bind_records(nb::module_& m) {
       .field("cached", &Counts::cached, "Referenced by no sequence, kept for prefix hits.")
       .field("in_flight", &Counts::in_flight, "Freed, but a step that may read it has not completed.")
       .field("used", &Counts::used, "Referenced by one or more sequences.")
-      .field("shared", &Counts::shared, "Of the used: referenced by more than one.");
+      .field("shared", &Counts::shared, "Of the used: referenced by more than one.")
+      .field("swap_total", &Counts::swap_total, "Slots of the swap space.")
+      .field("swapped", &Counts::swapped, "Of them in use.");
+  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.")
+      .field("block", &BlockSwap::block)
+      .field("slot", &BlockSwap::slot);
+  using Event = CacheEvent;
+  Record<Event>(m, "CacheEvent", "News of the prefix cache.")
+      .field("kind", &Event::kind, kCacheEvents, "'stored', 'removed', or 'cleared': forget all that was stored.")
+      .field("id", &Event::id, "Of one publication; never used again.")
+      .field("parent", &Event::parent, "Stored: the id of the block before; 0 at the beginning of a prompt.")
+      .field("salt", &Event::salt, "Stored at the beginning of a prompt: the tenant's.")
+      .field("tokens", &Event::tokens, "Stored: those of the block.");
   Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.")
       .field("src", &BlockCopy::src)
       .field("dst", &BlockCopy::dst)
@@ -45,7 +61,16 @@ void bind_scratch(nb::module_& m) {
       .def("append", &KvScratch::append, "seq"_a, "length"_a, "Takes the blocks, or returns False.")
       .def("create", &KvScratch::create, "match"_a, "length"_a)
       .def("fork", &KvScratch::fork, "parent"_a, "num_tokens"_a, "length"_a)
-      .def("free", &KvScratch::free, "seq"_a, "last_reader"_a = 0);
+      .def("free", &KvScratch::free, "seq"_a, "last_reader"_a = 0)
+      .def(
+          "swap_out",
+          [](KvScratch& self, const std::vector<SequenceId>& group, StepId reader) {
+            return self.swap_out(group, reader);
+          },
+          "group"_a, "last_reader"_a = 0)
+      .def(
+          "swap_in", [](KvScratch& self, const std::vector<SequenceId>& group) { return self.swap_in(group); },
+          "group"_a);
 }
 
 void bind_manager(nb::module_& m) {
@@ -58,10 +83,10 @@ void bind_manager(nb::module_& m) {
       .def("blocks_for", &Manager::blocks_for, "tokens"_a)
       .def(
           "match_prefix",
-          [](const Manager& self, const std::vector<TokenId>& tokens, std::uint64_t salt, std::uint32_t max_tokens) {
-            return self.match_prefix(tokens, salt, max_tokens);
-          },
-          "tokens"_a, "salt"_a = 0, "max_tokens"_a = 0xffffffffu, "The longest cached prefix in whole blocks.")
+          [](const Manager& self, const std::vector<TokenId>& tokens, std::uint64_t salt, std::uint32_t max_tokens,
+             bool whole_blocks) { return self.match_prefix(tokens, salt, max_tokens, whole_blocks); },
+          "tokens"_a, "salt"_a = 0, "max_tokens"_a = 0xffffffffu, "whole_blocks"_a = false,
+          "The longest cached prefix; it may end inside a block.")
       .def(
           "create",
           [](Manager& self, SequenceId seq, std::uint64_t salt, const PrefixMatch* match) {
@@ -70,19 +95,47 @@ void bind_manager(nb::module_& m) {
           "seq"_a, "salt"_a = 0, "match"_a = nb::none(), "A new sequence that starts with the matched blocks.")
       .def(
           "append",
-          [](Manager& self, SequenceId seq, std::uint32_t length) {
+          [](Manager& self, SequenceId seq, std::uint32_t length, StepId reader) {
             std::vector<BlockCopy> copies;
-            self.append(seq, length, copies);
+            self.append(seq, length, copies, reader);
             return copies;
           },
-          "seq"_a, "length"_a, "Makes the slots up to `length` writable; returns the copies to be done first.")
-      .def("fork", &Manager::fork, "parent"_a, "child"_a, "num_tokens"_a)
+          "seq"_a, "length"_a, "reader"_a = 0,
+          "Makes the slots up to `length` writable; returns the copies to be done first.")
+      .def("fork", nb::overload_cast<SequenceId, SequenceId, std::uint32_t>(&Manager::fork), "parent"_a, "child"_a,
+           "num_tokens"_a)
+      .def("fork", nb::overload_cast<SequenceId, SequenceId, std::uint32_t, std::uint64_t>(&Manager::fork), "parent"_a,
+           "child"_a, "num_tokens"_a, "salt"_a)
       .def(
           "publish",
-          [](Manager& self, SequenceId seq, const std::vector<TokenId>& tokens, std::uint32_t num_computed) {
-            self.publish(seq, tokens, num_computed);
+          [](Manager& self, SequenceId seq, const std::vector<TokenId>& tokens, std::uint32_t num_computed, bool tail) {
+            self.publish(seq, tokens, num_computed, tail);
           },
-          "seq"_a, "tokens"_a, "num_computed"_a, "Enters full blocks into the prefix cache.")
+          "seq"_a, "tokens"_a, "num_computed"_a, "tail"_a = false,
+          "Enters full blocks, and with tail the last one, into the prefix cache.")
+      .def("slide", &Manager::slide, "seq"_a, "next"_a, "last_reader"_a = 0,
+           "Frees the blocks that no window reaches any more from position `next` on.")
+      .def(
+          "swap_out",
+          [](Manager& self, const std::vector<SequenceId>& group, StepId reader) {
+            std::vector<BlockSwap> moves;
+            self.swap_out(group, moves, reader);
+            return moves;
+          },
+          "group"_a, "last_reader"_a = 0, "Moves a group of sequences out of memory; returns the moves.")
+      .def(
+          "swap_in",
+          [](Manager& self, const std::vector<SequenceId>& group) {
+            std::vector<BlockSwap> moves;
+            self.swap_in(group, moves);
+            return moves;
+          },
+          "group"_a)
+      .def("is_swapped", &Manager::is_swapped, "seq"_a)
+      .def_prop_ro("num_groups", &Manager::num_groups, "Groups of layers.")
+      .def("footprint", &Manager::footprint, "tokens"_a,
+           "Blocks that a sequence of so many tokens holds between steps, in all groups of layers together.")
+      .def("take_events", &Manager::take_events, "Events since the last call, oldest first.")
       .def("free", &Manager::free, "seq"_a, "last_reader"_a = 0)
       .def("complete", &Manager::complete, "step"_a)
       .def("clear_prefix_cache", &Manager::clear_prefix_cache)

@@ -16,7 +16,13 @@ void bind_requests(nb::module_& m) {
       .field("max_batched_tokens", &Config::max_batched_tokens, "Rows of one step.")
       .field("max_sequences", &Config::max_sequences, "Sequences of one step.")
       .field("max_context", &Config::max_context, "Tokens of one sequence; 0: no limit but memory.")
-      .field("watermark", &Config::watermark, "Share of the blocks that an admission must leave free.");
+      .field("watermark", &Config::watermark, "Share of the blocks that an admission must leave free.")
+      .field("preemption", &Config::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.");
+  using Costs = PreemptionCosts;
+  Record<Costs>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.")
+      .field("token", &Costs::token, "Of computing one.")
+      .field("block_out", &Costs::block_out, "Of moving one to the swap space.")
+      .field("block_in", &Costs::block_in, "And back.");
   using Request = SchedulerRequest;
   Record<Request>(m, "SchedulerRequest", "A request to a bare scheduler.")
       .field("id", &Request::id)
@@ -26,7 +32,8 @@ void bind_requests(nb::module_& m) {
       .field("beam_width", &Request::beam_width, "> 0: a beam search of this width.")
       .field("max_tokens", &Request::max_tokens, "Per sample; 0: only compute the prompt.")
       .field("salt", &Request::salt, "Different salts never share cached prefixes.")
-      .field("prompt_logprobs", &Request::prompt_logprobs, "Every prompt row is scored.");
+      .field("prompt_logprobs", &Request::prompt_logprobs, "Every prompt row is scored.")
+      .field("prefix", &Request::prefix, "A registered prefix with which the prompt begins; 0: none.");
 }
 
 void bind_plan(nb::module_& m) {
@@ -42,13 +49,22 @@ void bind_plan(nb::module_& m) {
       .field("num_scored", &S::num_scored, "Rows that predict prompt tokens.")
       .field("table_offset", &S::table_offset, "In StepPlan.block_tables.")
       .field("table_size", &S::table_size);
+  using W = SwappedRequest;
+  Record<W>(m, "SwappedRequest", "A request that a step moves, and how many of the moves are its own.")
+      .field("request", &W::request)
+      .field("num_moves", &W::num_moves);
   using P = StepPlan;
   Record<P>(m, "StepPlan", "All that an executor needs for one step.")
       .field("step", &P::step)
-      .field("copies", &P::copies, "To be done first, as one operation.")
+      .field("swap_outs", &P::swap_outs, "To be done first, then swap_ins, then copies.")
+      .field("swap_ins", &P::swap_ins)
+      .field("copies", &P::copies, "One operation.")
       .field("sequences", &P::sequences)
       .field("tokens", &P::tokens, "One per row.")
-      .field("block_tables", &P::block_tables, "Concatenated.")
+      .field("block_tables", &P::block_tables, "[groups][table_entries], tables one behind the other.")
+      .field("table_entries", &P::table_entries, "Of all sequences together, in one group.")
+      .field("swapped_out", &P::swapped_out, "Whose swap_outs those are, in order.")
+      .field("swapped_in", &P::swapped_in, "They compute from the next step on.")
       .field("preempted", &P::preempted, "Requests preempted while planning.")
       .python()
       .def("__bool__", [](const P& self) { return !self.empty(); });
@@ -77,7 +93,8 @@ void bind_result(nb::module_& m) {
       .field("step", &R::step)
       .field("tokens", &R::tokens, "Exactly those the plan asked for, less those of failed requests.")
       .field("failed", &R::failed, "Requests that cannot go on.")
-      .field("beams", &R::beams, "One for each beam search that the plan sampled.");
+      .field("beams", &R::beams, "One for each beam search that the plan sampled.")
+      .field("swap_failed", &R::swap_failed, "Requests of the plan's swaps that lost a block.");
   using U = SampleUpdate;
   Record<U>(m, "SampleUpdate", "What became of one sample in a step.")
       .field("request", &U::request)
@@ -91,12 +108,23 @@ void bind_result(nb::module_& m) {
       .field("tokens_sampled", &Stats::tokens_sampled)
       .field("tokens_recomputed", &Stats::tokens_recomputed)
       .field("prefix_hit_tokens", &Stats::prefix_hit_tokens)
+      .field("pinned_hit_tokens", &Stats::pinned_hit_tokens)
       .field("prefix_waits", &Stats::prefix_waits)
       .field("preemptions_recompute", &Stats::preemptions_recompute)
+      .field("preemptions_swap", &Stats::preemptions_swap)
+      .field("preemption_hit_tokens", &Stats::preemption_hit_tokens)
+      .field("swap_fallbacks", &Stats::swap_fallbacks)
+      .field("blocks_swapped_out", &Stats::blocks_swapped_out)
+      .field("blocks_swapped_in", &Stats::blocks_swapped_in)
       .field("forks", &Stats::forks)
       .field("block_copies", &Stats::block_copies)
       .field("waiting", &Stats::waiting)
-      .field("running", &Stats::running);
+      .field("running", &Stats::running)
+      .field("swapped", &Stats::swapped)
+      .field("prefixes", &Stats::prefixes)
+      .field("blocks_pinned", &Stats::blocks_pinned)
+      .field("tokens_cached", &Stats::tokens_cached)
+      .field("slots_unused", &Stats::slots_unused);
 }
 
 void bind_trace(nb::module_& m) {
@@ -130,7 +158,16 @@ void bind_scheduler_class(nb::module_& m) {
           },
           "id"_a, "sample"_a = 0, "Prompt, then output; empty when unknown.")
       .def("check", &Scheduler::check, "Verifies every invariant; raises Corrupt.")
-      .def("force_preempt", &Scheduler::force_preempt, "id"_a);
+      .def("register_prefix", &Scheduler::register_prefix, "id"_a, "prefix"_a,
+           "Computes a prefix and keeps its blocks until release_prefix().")
+      .def("release_prefix", &Scheduler::release_prefix, "id"_a)
+      .def("set_preemption_costs", &Scheduler::set_preemption_costs, "costs"_a)
+      .def(
+          "force_preempt",
+          [](Scheduler& self, RequestId id, std::string_view mode) {
+            return self.force_preempt(id, kPreemptionModes.parse("mode", mode));
+          },
+          "id"_a, "mode"_a = "recompute");
 }
 
 }  // namespace

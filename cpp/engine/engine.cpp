@@ -13,6 +13,7 @@
 namespace pagedcore {
 
 Executor::~Executor() = default;
+SwapCounters Executor::swap_counters() const { return {}; }
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& config)
@@ -23,13 +24,23 @@ struct Engine::Impl {
     text = str(backend->describe(), "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ",
                plan.max_context);
     auto requests = std::make_unique<RequestTable>();
-    auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests);
+    if (plan.num_swap_blocks > 0) {
+      const std::uint32_t in_file = static_cast<std::uint32_t>(plan.swap_file / plan.kv_block);
+      swap = std::make_unique<SwapStore>(SwapConfig{plan.kv_block, plan.num_swap_blocks - in_file, in_file},
+                                         in_file > 0 ? make_swap_file(config.swap_file) : nullptr);
+    }
+    auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests, swap.get());
     const SchedulerConfig scheduling{config.max_batched_tokens, config.max_sequences, plan.max_context,
-                                     config.watermark};
-    const KvCacheConfig cache{plan.num_blocks, config.block_size, config.enable_prefix_caching};
+                                     config.watermark, config.preemption};
+    const KvCacheConfig cache{.num_blocks = plan.num_blocks,
+                              .block_size = config.block_size,
+                              .enable_prefix_caching = config.enable_prefix_caching,
+                              .windows = plan.windows,
+                              .num_swap_blocks = plan.num_swap_blocks,
+                              .max_events = config.max_cache_events};
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context},
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.max_cache_events},
                                         Scheduler(scheduling, cache), std::move(requests), std::move(executor),
                                         std::move(trace));
   }
@@ -37,6 +48,7 @@ struct Engine::Impl {
   void close() noexcept {
     loop->close();  // only after the thread has ended may its memory go
     const std::lock_guard lock(closing);
+    swap.reset();
     kv.reset();
     model.reset();
     backend.reset();
@@ -49,6 +61,7 @@ struct Engine::Impl {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Model> model;
   std::unique_ptr<KvStorage> kv;
+  std::unique_ptr<SwapStore> swap;  // when there is a swap space
   std::unique_ptr<EngineLoop> loop;
 };
 
@@ -74,7 +87,14 @@ const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
 std::string Engine::describe() const { return impl_->text; }
 void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
-void Engine::force_preemption(std::uint32_t period) { impl_->loop->force_preemption(period); }
+RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
+  return impl_->loop->register_prefix(name, std::move(tokens), salt);
+}
+void Engine::release_prefix(const std::string& name) { impl_->loop->release_prefix(name); }
+std::vector<CacheEvent> Engine::cache_events() { return impl_->loop->cache_events(); }
+void Engine::force_preemption(std::uint32_t period, PreemptionMode mode) {
+  impl_->loop->force_preemption(period, mode);
+}
 
 void Engine::close() noexcept {
   if (!impl_->loop->fork_guard().in_child()) impl_->close();

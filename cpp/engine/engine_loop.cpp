@@ -40,6 +40,7 @@ std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::ui
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
                        std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
     : limits_(limits),
+      mailbox_(limits.max_cache_events),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
       executor_(std::move(executor)),
@@ -80,6 +81,16 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
 RequestId EngineLoop::submit(EngineRequest request) {
   SubmitCommand command;
   command.scheduling = checked(request);
+  std::unique_lock lock(prefixes_mutex_, std::defer_lock);
+  if (!request.prefix.empty()) {
+    lock.lock();
+    const auto named = prefixes_.find(request.prefix);
+    if (named == prefixes_.end()) {
+      throw InvalidArgument(str("prefix '", request.prefix, "' is unknown: it was not registered, or was released; ",
+                                prefixes_.size(), " are registered; register it first or name none"));
+    }
+    command.scheduling.prefix = named->second.id;
+  }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   command.request = std::move(request);
   return mailbox_.submit(std::move(command));
@@ -115,9 +126,48 @@ void EngineLoop::clear_prefix_cache() {
   mailbox_.post(ClearPrefixCacheCommand{});
 }
 
-void EngineLoop::force_preemption(std::uint32_t period) {
+RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
+  if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
+  SubmitCommand command;
+  command.request.prompt = std::move(tokens);
+  command.request.salt = salt;
+  command.request.sampling.max_tokens = 0;
+  command.scheduling = checked(command.request);
+  const std::lock_guard lock(prefixes_mutex_);
+  if (prefixes_.contains(name)) {
+    throw InvalidArgument(str("prefix '", name, "' is registered; release it first or choose another name"));
+  }
+  command.pins = PrefixId{last_prefix_ + 1};
+  NamedPrefix& named = prefixes_[name];
+  try {
+    named.computing = mailbox_.submit(std::move(command));
+  } catch (...) {
+    prefixes_.erase(name);
+    throw;
+  }
+  named.id = PrefixId{++last_prefix_};
+  return named.computing;
+}
+
+void EngineLoop::release_prefix(const std::string& name) {
   fork_guard_.check();
-  mailbox_.post(ForcePreemptionCommand{period});
+  const std::lock_guard lock(prefixes_mutex_);
+  const auto named = prefixes_.find(name);
+  if (named == prefixes_.end()) {
+    throw InvalidArgument(str("prefix '", name, "' is unknown: it was not registered, or was released already"));
+  }
+  mailbox_.post(ReleasePrefixCommand{named->second.id});
+  prefixes_.erase(named);
+}
+
+std::vector<CacheEvent> EngineLoop::cache_events() {
+  fork_guard_.check();
+  return mailbox_.take_events();
+}
+
+void EngineLoop::force_preemption(std::uint32_t period, PreemptionMode mode) {
+  fork_guard_.check();
+  mailbox_.post(ForcePreemptionCommand{period, mode});
 }
 
 void EngineLoop::close() noexcept {
@@ -166,14 +216,27 @@ void EngineLoop::run_command(SubmitCommand& command) {
   const RequestId id = command.scheduling.id;
   const std::size_t prompt_tokens = command.scheduling.prompt.size();
   RequestState& state = requests_->add(id, std::move(command.request));
+  state.pins = command.pins;
   try {
-    scheduler_.submit(command.scheduling);
-    if (trace_) trace_->submit(command.scheduling);
+    if (raw(command.pins) != 0) {
+      scheduler_.register_prefix(command.pins, command.scheduling);
+      if (trace_) trace_->register_prefix(command.pins, command.scheduling);
+    } else {
+      scheduler_.submit(command.scheduling);
+      if (trace_) trace_->submit(command.scheduling);
+    }
     stats_.prefix_query_tokens += prompt_tokens;
   } catch (const std::exception& error) {  // it has changed nothing: only this request ends
     state.error = error.what();
     end_request(id, FinishReason::error);
+    if (raw(command.pins) != 0) forget_prefix(command.pins);
   }
+}
+
+/// A prefix that will never be there has no name any more.
+void EngineLoop::forget_prefix(PrefixId id) {
+  const std::lock_guard lock(prefixes_mutex_);
+  std::erase_if(prefixes_, [&](const auto& named) { return named.second.id == id; });
 }
 
 void EngineLoop::run_command(AbortCommand& command) {
@@ -181,12 +244,27 @@ void EngineLoop::run_command(AbortCommand& command) {
   end_request(command.id, FinishReason::abort);
 }
 
+void EngineLoop::run_command(ReleasePrefixCommand& command) {
+  try {
+    scheduler_.release_prefix(command.id);
+  } catch (const InvalidArgument&) {
+    return;  // it went on its own: its computation was aborted or failed
+  }
+  if (trace_) trace_->release_prefix(command.id);
+  for (const RequestId id : requests_->ids()) {
+    if (requests_->find(id)->pins == command.id) end_request(id, FinishReason::abort);
+  }
+}
+
 void EngineLoop::run_command(ClearPrefixCacheCommand&) {
   scheduler_.cache().clear_prefix_cache();
   if (trace_) trace_->clear_prefix_cache();
 }
 
-void EngineLoop::run_command(ForcePreemptionCommand& command) { preemption_period_ = command.period; }
+void EngineLoop::run_command(ForcePreemptionCommand& command) {
+  preemption_period_ = command.period;
+  preemption_mode_ = command.mode;
+}
 
 void EngineLoop::step() {
   const double start = mailbox_.now();
@@ -207,6 +285,27 @@ void EngineLoop::step() {
   if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
   stats_.step_seconds += mailbox_.now() - start;
+  measure(plan, mailbox_.now() - start);
+}
+
+/// What preemptions cost. The scheduler is told of changes that matter, so that a trace of it stays short.
+void EngineLoop::measure(const StepPlan& plan, double seconds) {
+  if (!plan.tokens.empty() && plan.swapped_out.empty() && plan.swapped_in.empty()) {
+    const double token = seconds / static_cast<double>(plan.tokens.size());
+    costs_.token = costs_.token == 0.0 ? token : 0.9 * costs_.token + 0.1 * token;
+  }
+  stats_.swap = executor_->swap_counters();
+  costs_.block_out = stats_.swap.block_out;
+  costs_.block_in = stats_.swap.block_in;
+  const auto differs = [](double now, double known) { return now > 1.3 * known || now < known / 1.3; };
+  if (scheduler_.cache().config().num_swap_blocks == 0) return;
+  if (!differs(costs_.token, known_costs_.token) && !differs(costs_.block_out, known_costs_.block_out) &&
+      !differs(costs_.block_in, known_costs_.block_in)) {
+    return;
+  }
+  known_costs_ = costs_;
+  scheduler_.set_preemption_costs(costs_);
+  if (trace_) trace_->set_preemption_costs(costs_);
 }
 
 void EngineLoop::note_scheduled(const StepPlan& plan) {
@@ -223,8 +322,8 @@ void EngineLoop::preempt_latest() {
   std::vector<RequestId> ids = requests_->ids();
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     RequestState& request = *requests_->find(*id);
-    if (!request.advanced || !scheduler_.force_preempt(*id)) continue;
-    if (trace_) trace_->force_preempt(*id);
+    if (!request.advanced || !scheduler_.force_preempt(*id, preemption_mode_)) continue;
+    if (trace_) trace_->force_preempt(*id, preemption_mode_);
     request.advanced = false;
     return;
   }
@@ -331,7 +430,8 @@ void EngineLoop::count_finish(FinishReason finish) noexcept {
 void EngineLoop::publish() {
   stats_.scheduler = scheduler_.stats();
   stats_.blocks = scheduler_.cache().counts();
-  mailbox_.publish(outputs_, stats_);
+  events_ = scheduler_.cache().take_events();
+  mailbox_.publish(outputs_, events_, stats_);
 }
 
 void EngineLoop::fail(const char* reason) noexcept {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -25,6 +26,7 @@ namespace pagedcore {
 struct RequestLimits {
   std::int32_t vocab_size = 0;
   std::uint32_t max_context = 0;
+  std::uint32_t max_cache_events = 0;
 };
 
 class EngineLoop {
@@ -46,7 +48,10 @@ class EngineLoop {
   bool busy() const;
   EngineStats stats() const;
   void clear_prefix_cache();
-  void force_preemption(std::uint32_t period);
+  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt);
+  void release_prefix(const std::string& name);
+  std::vector<CacheEvent> cache_events();
+  void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
   /// When it returns the thread has ended, and the executor and the table have been destroyed.
   void close() noexcept;
   const ForkGuard& fork_guard() const noexcept { return fork_guard_; }
@@ -60,11 +65,14 @@ class EngineLoop {
   void run_commands();
   void run_command(SubmitCommand& command);
   void run_command(AbortCommand& command);
+  void run_command(ReleasePrefixCommand& command);
   void run_command(ClearPrefixCacheCommand& command);
   void run_command(ForcePreemptionCommand& command);
   void step();
   void note_scheduled(const StepPlan& plan);
   void preempt_latest();
+  void measure(const StepPlan& plan, double seconds);
+  void forget_prefix(PrefixId id);
   void take_in(const std::vector<SampleUpdate>& updates);
   void report(RequestState& request, std::uint32_t sample, FinishReason finish);
   void report_beams(RequestState& request, bool ended);
@@ -84,10 +92,22 @@ class EngineLoop {
   std::optional<TraceWriter> trace_;   // of all that goes into the scheduler
   std::deque<Command> commands_;       // taken from the mailbox, not yet run
   std::vector<EngineOutput> outputs_;  // not yet published
+  std::vector<CacheEvent> events_;     // likewise
   EngineStats stats_;
   std::uint32_t preemption_period_ = 0;
+  PreemptionMode preemption_mode_ = PreemptionMode::recompute;
+  PreemptionCosts costs_;        // a moving average
+  PreemptionCosts known_costs_;  // those that the scheduler has
   std::uint64_t steps_ = 0;
   std::uint32_t empty_plans_ = 0;  // in a row
+
+  struct NamedPrefix {
+    PrefixId id{};
+    RequestId computing{};  // the request that computes it, or did
+  };
+  std::mutex prefixes_mutex_;  // held while a command that names a prefix is posted, so that commands keep their order
+  std::map<std::string, NamedPrefix> prefixes_;
+  std::uint64_t last_prefix_ = 0;
 
   std::mutex closing_;
   std::thread thread_;

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "pagedcore/engine.hpp"
 #include "pagedcore/kv_cache.hpp"
 #include "pagedcore/scheduler.hpp"
 
@@ -13,6 +14,7 @@ namespace pagedcore {
 struct EngineStats {
   SchedulerStats scheduler;
   KvCacheCounts blocks;
+  SwapCounters swap;
   std::uint64_t requests_finished = 0;
   std::uint64_t requests_aborted = 0;
   std::uint64_t requests_failed = 0;

@@ -9,11 +9,14 @@
 
 namespace pagedcore {
 
-LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests)
-    : backend_(backend), model_(model), kv_(kv), requests_(requests) {}
+LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap)
+    : backend_(backend), model_(model), kv_(kv), requests_(requests), swap_(swap) {}
+
+SwapCounters LocalExecutor::swap_counters() const { return swap_ != nullptr ? swap_->counters() : SwapCounters{}; }
 
 StepResult LocalExecutor::run(const StepPlan& plan) {
   list_tasks(plan);
+  swap(plan);
   if (!plan.copies.empty()) backend_.copy_blocks(kv_, plan.copies);
   if (!plan.sequences.empty()) {
     const auto batch = backend_.prepare(describe(plan), kv_.shape().block_size);
@@ -22,6 +25,29 @@ StepResult LocalExecutor::run(const StepPlan& plan) {
   }
   backend_.synchronize();  // commit() lets blocks be reused that this step read
   return collect(plan);
+}
+
+/// Before anything is computed: what moves out makes room for the rest of the step.
+void LocalExecutor::swap(const StepPlan& plan) {
+  swap_failed_.clear();
+  if (plan.swap_outs.empty() && plan.swap_ins.empty()) return;
+  if (swap_ == nullptr) throw Corrupt(str("step ", raw(plan.step), " swaps, but there is no swap space"));
+  failed_moves_.assign(plan.swap_outs.size(), 0);
+  swap_->store(backend_, kv_, plan.swap_outs, failed_moves_);
+  note_failures(plan.swapped_out);
+  failed_moves_.assign(plan.swap_ins.size(), 0);
+  swap_->load(backend_, kv_, plan.swap_ins, failed_moves_);
+  note_failures(plan.swapped_in);
+}
+
+/// One lost block is enough: its request is recomputed.
+void LocalExecutor::note_failures(const std::vector<SwappedRequest>& requests) {
+  auto move = failed_moves_.begin();
+  for (const SwappedRequest& swapped : requests) {
+    const auto end = move + swapped.num_moves;
+    if (std::find(move, end, 1) != end) swap_failed_.push_back(swapped.request);
+    move = end;
+  }
 }
 
 BatchView LocalExecutor::describe(const StepPlan& plan) {
@@ -99,6 +125,7 @@ void LocalExecutor::run_task(Task& task, std::span<const float> logits) {
 StepResult LocalExecutor::collect(const StepPlan& plan) {
   StepResult result;
   result.step = plan.step;
+  result.swap_failed = swap_failed_;
   for (Task& task : tasks_) {
     if (task.error.empty() || !task.request->error.empty()) continue;
     task.request->error = std::move(task.error);

@@ -88,13 +88,31 @@ bool Mailbox::take(std::deque<Command>& commands, std::optional<std::chrono::mil
   return state_ == State::open;
 }
 
-void Mailbox::publish(std::vector<EngineOutput>& outputs, const EngineStats& stats) {
+std::vector<CacheEvent> Mailbox::take_events() {
+  const std::lock_guard lock(mutex_);
+  require_open();
+  return std::exchange(events_, {});
+}
+
+void Mailbox::publish(std::vector<EngineOutput>& outputs, std::vector<CacheEvent>& events, const EngineStats& stats) {
   const auto ended = std::count_if(outputs.begin(), outputs.end(), [](const EngineOutput& o) { return o.last; });
   const bool news = !outputs.empty();
   {
     const std::lock_guard lock(mutex_);
     stats_ = stats;
     if (state_ != State::open) return;
+    const bool forgets = !events.empty() && events.front().kind == CacheEventKind::cleared;
+    if (forgets || events_.empty()) {
+      events_.swap(events);
+    } else {
+      events_.reserve(events_.size() + events.size());
+      std::move(events.begin(), events.end(), std::back_inserter(events_));
+    }
+    events.clear();
+    if (events_.size() > most_events_) {  // nobody comes for them
+      events_.clear();
+      if (most_events_ > 0) events_.push_back({.kind = CacheEventKind::cleared});
+    }
     if (outputs_.empty()) {
       outputs_.swap(outputs);
     } else {

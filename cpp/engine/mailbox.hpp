@@ -22,6 +22,10 @@ namespace pagedcore {
 struct SubmitCommand {
   SchedulerRequest scheduling;  // with the id
   EngineRequest request;
+  PrefixId pins{};  // not 0: it computes this prefix
+};
+struct ReleasePrefixCommand {
+  PrefixId id{};
 };
 struct AbortCommand {
   RequestId id{};
@@ -29,11 +33,15 @@ struct AbortCommand {
 struct ClearPrefixCacheCommand {};
 struct ForcePreemptionCommand {
   std::uint32_t period = 0;
+  PreemptionMode mode{};
 };
-using Command = std::variant<SubmitCommand, AbortCommand, ClearPrefixCacheCommand, ForcePreemptionCommand>;
+using Command = std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand,
+                             ForcePreemptionCommand>;
 
 class Mailbox {
  public:
+  explicit Mailbox(std::uint32_t most_events = 0) : most_events_(most_events) {}
+
   // Caller side. All but close() throw Aborted when the mailbox is closed or poisoned; nothing has changed then.
 
   /// Gives the request its id and arrival, and posts it.
@@ -44,6 +52,8 @@ class Mailbox {
   std::vector<EngineOutput> wait(double timeout);
   bool busy() const;
   EngineStats stats() const;
+  /// Events that were published and not yet taken: the latest `most_events`, or one that says `cleared`.
+  std::vector<CacheEvent> take_events();
   /// Ends both sides; wakes everybody. Idempotent.
   void close() noexcept;
 
@@ -51,8 +61,8 @@ class Mailbox {
 
   /// Moves out all commands, sleeping up to `patience` (none: for ever) until there is one. False when closed.
   bool take(std::deque<Command>& commands, std::optional<std::chrono::milliseconds> patience);
-  /// Appends the outputs (left empty) and replaces the counters.
-  void publish(std::vector<EngineOutput>& outputs, const EngineStats& stats);
+  /// Appends the outputs and events (both left empty) and replaces the counters.
+  void publish(std::vector<EngineOutput>& outputs, std::vector<CacheEvent>& events, const EngineStats& stats);
   /// The engine cannot go on. Takes the last outputs; from now on every call of the caller side throws `reason`.
   void poison(std::string reason, std::vector<EngineOutput> outputs) noexcept;
 
@@ -73,6 +83,8 @@ class Mailbox {
   std::uint64_t open_requests_ = 0;  // submitted, last output not yet published
   std::deque<Command> commands_;
   std::vector<EngineOutput> outputs_;
+  const std::uint32_t most_events_;
+  std::vector<CacheEvent> events_;
   EngineStats stats_;
 };
 

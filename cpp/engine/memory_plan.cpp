@@ -73,6 +73,27 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
                                 memory.kv_block, " or use a smaller block_size"));
     }
   }
+  const std::size_t host_slots = config.swap_bytes / memory.kv_block;
+  if (config.swap_bytes > 0 && host_slots == 0) {
+    throw InvalidArgument(str("swap_bytes = ", config.swap_bytes, " holds no block: one takes ", memory.kv_block,
+                              " bytes; raise it, or set it to 0"));
+  }
+  if (config.swap_file.empty() && config.swap_file_bytes > 0) {
+    throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " needs swap_file, the path of the file"));
+  }
+  const std::size_t file_slots = config.swap_file.empty()        ? 0
+                                 : config.swap_file_bytes > 0    ? config.swap_file_bytes / memory.kv_block
+                                                                 : plan.num_blocks;
+  if (!config.swap_file.empty() && file_slots == 0) {
+    throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " holds no block: one takes ",
+                              memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
+  }
+  if (host_slots + file_slots >= 0x80000000u) {
+    throw InvalidArgument(str("a swap space of ", host_slots + file_slots, " blocks is too large; 2^31 - 1 at most"));
+  }
+  plan.swap = host_slots * memory.kv_block;
+  plan.swap_file = file_slots * memory.kv_block;
+  plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
   // No sequence can be longer than all blocks together.
   plan.max_context = static_cast<std::uint32_t>(std::min(context, plan.kv_tokens()));
   if (plan.max_context < 2) {

@@ -39,6 +39,7 @@ struct RequestState {
   std::vector<PositionLogprobs> prompt_logprobs;  // [prompt - 1], when asked for; written by the executor
   std::string error;                              // why the request failed; written by the executor
   std::uint32_t cached_tokens = 0;
+  PrefixId pins{};         // not 0: the registered prefix that it computes
   bool scheduled = false;  // has been in a plan
   bool advanced = false;   // has gained a token since force_preemption last took it
 };

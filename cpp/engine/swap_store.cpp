@@ -130,7 +130,7 @@ void SwapStore::store(Backend& backend, const KvStorage& kv, std::span<const Blo
   if (moves.empty()) return;
   counters_.bytes_out += moves.size() * config_.block_bytes;
   counters_.seconds_out += watch.seconds();
-  average(block_out_, watch.seconds(), moves.size());
+  average(counters_.block_out, watch.seconds(), moves.size());
 }
 
 void SwapStore::load(Backend& backend, KvStorage& kv, std::span<const BlockSwap> moves,
@@ -177,7 +177,7 @@ void SwapStore::load(Backend& backend, KvStorage& kv, std::span<const BlockSwap>
   if (moves.empty()) return;
   counters_.bytes_in += moves.size() * config_.block_bytes;
   counters_.seconds_in += watch.seconds();
-  average(block_in_, watch.seconds(), moves.size());
+  average(counters_.block_in, watch.seconds(), moves.size());
 }
 
 }  // namespace pagedcore

@@ -13,6 +13,7 @@
 
 #include "engine/swap_file.hpp"
 #include "pagedcore/backend.hpp"
+#include "pagedcore/engine.hpp"
 
 namespace pagedcore {
 
@@ -20,13 +21,6 @@ struct SwapConfig {
   std::size_t block_bytes = 0;
   std::uint32_t host_slots = 0;  // the lowest
   std::uint32_t file_slots = 0;
-};
-
-struct SwapCounters {
-  std::uint64_t bytes_out = 0, bytes_in = 0;            // both tiers
-  std::uint64_t file_bytes_out = 0, file_bytes_in = 0;  // of them to and from the file
-  std::uint64_t errors = 0;                             // blocks that could not be written, read or trusted
-  double seconds_out = 0.0, seconds_in = 0.0;
 };
 
 class SwapStore {
@@ -44,9 +38,6 @@ class SwapStore {
   const SwapCounters& counters() const noexcept { return counters_; }
   /// Why a block was lost most recently; empty: none was.
   const std::string& last_error() const noexcept { return last_error_; }
-  /// Seconds for one block, a moving average over what was moved lately; 0: nothing yet.
-  double seconds_per_block_out() const noexcept { return block_out_; }
-  double seconds_per_block_in() const noexcept { return block_in_; }
 
  private:
   std::byte* host(SwapSlot slot) const noexcept { return host_ + raw(slot) * config_.block_bytes; }
@@ -63,7 +54,6 @@ class SwapStore {
   std::vector<std::uint64_t> checksums_;   // [file_slots]
   SwapCounters counters_;
   std::string last_error_;
-  double block_out_ = 0.0, block_in_ = 0.0;
   // Kept for their memory.
   std::vector<BlockId> blocks_;
   std::vector<std::byte*> places_;

@@ -18,7 +18,7 @@ class EventLog {
   void stored(std::uint64_t id, std::uint64_t parent, std::uint64_t salt, std::span<const TokenId> tokens) noexcept {
     if (capacity_ == 0) return;
     try {
-      put({CacheEvent::Kind::stored, id, parent, salt, {tokens.begin(), tokens.end()}});
+      put({CacheEventKind::stored, id, parent, salt, {tokens.begin(), tokens.end()}});
     } catch (const std::bad_alloc&) {
       cleared();
     }
@@ -26,7 +26,7 @@ class EventLog {
   void removed(std::uint64_t id) noexcept {
     if (capacity_ == 0) return;
     try {
-      put({.kind = CacheEvent::Kind::removed, .id = id});
+      put({.kind = CacheEventKind::removed, .id = id});
     } catch (const std::bad_alloc&) {
       cleared();
     }
@@ -41,7 +41,7 @@ class EventLog {
     std::vector<CacheEvent> taken;
     if (is_cleared_) {
       taken.reserve(events_.size() + 1);
-      taken.push_back({.kind = CacheEvent::Kind::cleared});
+      taken.push_back({.kind = CacheEventKind::cleared});
       for (CacheEvent& event : events_) taken.push_back(std::move(event));
       events_.clear();
     } else {

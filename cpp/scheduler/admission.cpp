@@ -163,7 +163,8 @@ void Scheduler::Impl::admit() {
       return;
     }
     if (waits) {
-      if (++passed == kMostPassed) return;
+      const bool for_pinned = request->prefix != nullptr && request->prefix->computing != nullptr;
+      if (!for_pinned && ++passed == kMostPassed) return;
       stats.prefix_waits += !request->waited;
       request->waited = true;
     } else {
@@ -212,7 +213,7 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
   if (caching && most > 0 && is_being_computed(sample.tokens, match.num_tokens, most, request.salt)) waits = true;
   std::uint32_t pinned = 0;
   if (request.prefix != nullptr && !request.scores) {
-    if (request.prefix->computing != nullptr && request.prefix->computing->is_before(request)) waits = true;
+    if (request.prefix->computing != nullptr) waits = true;
     if (raw(request.prefix->sequence) != 0) {
       pinned = std::min(static_cast<std::uint32_t>(request.prefix->tokens.size()), most);
       if (has_windows && pinned < request.prefix->tokens.size()) pinned = 0;  // its windows have passed that
@@ -222,7 +223,13 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
     draft.promised += blocks_after_start(request, leader, match.num_tokens);
     return true;
   }
-  const bool from_prefix = pinned > match.num_tokens;
+  // The cache may know the prefix by other blocks than those that are pinned; then it would be held twice.
+  bool from_prefix = pinned > match.num_tokens;
+  if (pinned > 0 && !from_prefix) {
+    const auto table = cache.block_table(request.prefix->sequence);
+    const auto shared = static_cast<std::ptrdiff_t>(pinned / cache_config.block_size * cache.num_groups());
+    from_prefix = !has_windows && !std::equal(table.begin(), table.begin() + shared, match.blocks.begin());
+  }
   while (true) {
     const std::uint32_t first = from_prefix ? pinned : match.num_tokens;
     const std::uint32_t rows = std::min(size - first, draft.rows_left);

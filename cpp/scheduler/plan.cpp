@@ -151,14 +151,14 @@ StepPlan Scheduler::Impl::draw_up() const {
 /// failure undoes the former.
 void Scheduler::Impl::prepare_cache(StepPlan& plan) {
   const auto reserve = [&](const auto& swaps, std::vector<BlockSwap>& moves) {
-    std::size_t most = 0;
+    std::size_t most = 0;  // shared blocks counted for every sequence: what each call may ask for, not what it needs
     for (const auto& swap : swaps) {
       for (const SequenceId sequence : swap.sequences) {
         cache.reserve_swap(sequence);
         most += cache.block_table(sequence).size();
       }
     }
-    moves.reserve(std::min<std::size_t>(most, cache_config.num_blocks));
+    moves.reserve(most);
   };
   reserve(draft.departures, plan.swap_outs);
   reserve(draft.swap_ins, plan.swap_ins);

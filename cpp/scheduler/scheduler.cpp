@@ -101,8 +101,10 @@ void Scheduler::submit(SchedulerRequest spec) {
       refuse(str("the prompt leaves prefix ", raw(spec.prefix), " at token ", common, " of ", prefix->tokens.size(),
                  "; it must begin with all of them"));
     }
-    const std::uint64_t shared = prefix->tokens.size() / impl_->cache_config.block_size;
-    needs -= std::min(needs, shared * static_cast<std::uint64_t>(std::ranges::count(impl_->windows, 0u)));
+    // What it shares with the prefix is counted there. It computes its last token and, for their logprobs, all of them.
+    if (!impl_->has_windows && !spec.prompt_logprobs) {
+      needs -= std::min(prefix->tokens.size(), spec.prompt.size() - 1) / impl_->cache_config.block_size * impl_->windows.size();
+    }
   }
   if (needs + impl_->pinned_blocks > impl_->cache_config.num_blocks) {
     refuse(str("it may need ", needs, " KV blocks of its own, but registered prefixes keep ", impl_->pinned_blocks,

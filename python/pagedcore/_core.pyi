@@ -17,6 +17,7 @@ _HostBuffer: TypeAlias = Any
 _Logits: TypeAlias = NDArray[np.float32]
 _Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
 _FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
+_PreemptionMode: TypeAlias = Literal["auto", "swap", "recompute"]
 
 @dataclass_transform(kw_only_default=True)
 class _Record:
@@ -192,6 +193,9 @@ class KvCacheConfig(_Record):
     num_blocks: int = ...
     block_size: int = ...  # Tokens per block.
     enable_prefix_caching: bool = ...
+    windows: list[int] = ...  # Attention window of each group of layers; 0: full context.
+    num_swap_blocks: int = ...  # Slots of the swap space.
+    max_events: int = ...  # > 0: keep so many events for take_events().
 
 class KvCacheCounts(_Record):
     """Where every block is: free + cached + in_flight + used == total."""
@@ -202,6 +206,23 @@ class KvCacheCounts(_Record):
     in_flight: int = ...  # Freed, but a step that may read it has not completed.
     used: int = ...  # Referenced by one or more sequences.
     shared: int = ...  # Of the used: referenced by more than one.
+    swap_total: int = ...  # Slots of the swap space.
+    swapped: int = ...  # Of them in use.
+
+class BlockSwap(_Record):
+    """Move a block out to a slot of the swap space, or in from there."""
+
+    block: int = ...
+    slot: int = ...
+
+class CacheEvent(_Record):
+    """News of the prefix cache."""
+
+    kind: Literal["stored", "removed", "cleared"] = ...
+    id: int = ...  # Of one publication; never used again.
+    parent: int = ...  # Stored: the id of the block before; 0 at the beginning of a prompt.
+    salt: int = ...  # Stored at the beginning of a prompt: the tenant's.
+    tokens: list[int] = ...  # Stored: those of the block.
 
 class BlockCopy(_Record):
     """Copy the first num_tokens slots of every layer from block src to block dst."""
@@ -228,6 +249,8 @@ class KvScratch:
     def create(self, match: PrefixMatch, length: int) -> bool: ...
     def fork(self, parent: int, num_tokens: int, length: int) -> bool: ...
     def free(self, seq: int, last_reader: int = 0) -> None: ...
+    def swap_out(self, group: Sequence[int], last_reader: int = 0) -> bool: ...
+    def swap_in(self, group: Sequence[int]) -> bool: ...
 
 class KvCacheManager:
     """Block tables over a pool of blocks. One thread at a time."""
@@ -241,15 +264,30 @@ class KvCacheManager:
     def available(self) -> int:
         """Blocks that append() could take now: free + cached."""
     def blocks_for(self, tokens: int) -> int: ...
-    def match_prefix(self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295) -> PrefixMatch:
-        """The longest cached prefix in whole blocks."""
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
     def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
         """A new sequence that starts with the matched blocks."""
-    def append(self, seq: int, length: int) -> list[BlockCopy]:
+    def append(self, seq: int, length: int, reader: int = 0) -> list[BlockCopy]:
         """Makes the slots up to `length` writable; returns the copies to be done first."""
-    def fork(self, parent: int, child: int, num_tokens: int) -> None: ...
-    def publish(self, seq: int, tokens: Sequence[int], num_computed: int) -> None:
-        """Enters full blocks into the prefix cache."""
+    def fork(self, parent: int, child: int, num_tokens: int, salt: int = ...) -> None: ...
+    def publish(self, seq: int, tokens: Sequence[int], num_computed: int, tail: bool = False) -> None:
+        """Enters full blocks, and with tail the last one, into the prefix cache."""
+    def slide(self, seq: int, next: int, last_reader: int = 0) -> None:
+        """Frees the blocks that no window reaches any more from position `next` on."""
+    def swap_out(self, group: Sequence[int], last_reader: int = 0) -> list[BlockSwap]:
+        """Moves a group of sequences out of memory; returns the moves."""
+    def swap_in(self, group: Sequence[int]) -> list[BlockSwap]: ...
+    def is_swapped(self, seq: int) -> bool: ...
+    @property
+    def num_groups(self) -> int:
+        """Groups of layers."""
+    def footprint(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
+    def take_events(self) -> list[CacheEvent]:
+        """Events since the last call, oldest first."""
     def free(self, seq: int, last_reader: int = 0) -> None: ...
     def complete(self, step: int) -> None: ...
     def clear_prefix_cache(self) -> None: ...
@@ -269,6 +307,14 @@ class SchedulerConfig(_Record):
     max_sequences: int = ...  # Sequences of one step.
     max_context: int = ...  # Tokens of one sequence; 0: no limit but memory.
     watermark: float = ...  # Share of the blocks that an admission must leave free.
+    preemption: _PreemptionMode = ...
+
+class PreemptionCosts(_Record):
+    """Measured costs in seconds; 0: not known yet."""
+
+    token: float = ...  # Of computing one.
+    block_out: float = ...  # Of moving one to the swap space.
+    block_in: float = ...  # And back.
 
 class SchedulerRequest(_Record):
     """A request to a bare scheduler."""
@@ -281,6 +327,7 @@ class SchedulerRequest(_Record):
     max_tokens: int = ...  # Per sample; 0: only compute the prompt.
     salt: int = ...  # Different salts never share cached prefixes.
     prompt_logprobs: bool = ...  # Every prompt row is scored.
+    prefix: int = ...  # A registered prefix with which the prompt begins; 0: none.
 
 class ScheduledSequence(_Record):
     """Rows that one sequence contributes to a step."""
@@ -296,14 +343,25 @@ class ScheduledSequence(_Record):
     table_offset: int = ...  # In StepPlan.block_tables.
     table_size: int = ...
 
+class SwappedRequest(_Record):
+    """A request that a step moves, and how many of the moves are its own."""
+
+    request: int = ...
+    num_moves: int = ...
+
 class StepPlan(_Record):
     """All that an executor needs for one step."""
 
     step: int = ...
-    copies: list[BlockCopy] = ...  # To be done first, as one operation.
+    swap_outs: list[BlockSwap] = ...  # To be done first, then swap_ins, then copies.
+    swap_ins: list[BlockSwap] = ...
+    copies: list[BlockCopy] = ...  # One operation.
     sequences: list[ScheduledSequence] = ...
     tokens: list[int] = ...  # One per row.
-    block_tables: list[int] = ...  # Concatenated.
+    block_tables: list[int] = ...  # [groups][table_entries], tables one behind the other.
+    table_entries: int = ...  # Of all sequences together, in one group.
+    swapped_out: list[SwappedRequest] = ...  # Whose swap_outs those are, in order.
+    swapped_in: list[SwappedRequest] = ...  # They compute from the next step on.
     preempted: list[int] = ...  # Requests preempted while planning.
     def __bool__(self) -> bool: ...
 
@@ -337,6 +395,7 @@ class StepResult(_Record):
     tokens: list[SampledToken] = ...  # Exactly those the plan asked for, less those of failed requests.
     failed: list[int] = ...  # Requests that cannot go on.
     beams: list[BeamResult] = ...  # One for each beam search that the plan sampled.
+    swap_failed: list[int] = ...  # Requests of the plan's swaps that lost a block.
 
 class SampleUpdate(_Record):
     """What became of one sample in a step."""
@@ -354,12 +413,23 @@ class SchedulerStats(_Record):
     tokens_sampled: int = ...
     tokens_recomputed: int = ...
     prefix_hit_tokens: int = ...
+    pinned_hit_tokens: int = ...
     prefix_waits: int = ...
     preemptions_recompute: int = ...
+    preemptions_swap: int = ...
+    preemption_hit_tokens: int = ...
+    swap_fallbacks: int = ...
+    blocks_swapped_out: int = ...
+    blocks_swapped_in: int = ...
     forks: int = ...
     block_copies: int = ...
     waiting: int = ...
     running: int = ...
+    swapped: int = ...
+    prefixes: int = ...
+    blocks_pinned: int = ...
+    tokens_cached: int = ...
+    slots_unused: int = ...
 
 class Scheduler:
     """plan() decides the next step, commit() takes its results in."""
@@ -384,7 +454,11 @@ class Scheduler:
         """Prompt, then output; empty when unknown."""
     def check(self) -> None:
         """Verifies every invariant; raises Corrupt."""
-    def force_preempt(self, id: int) -> bool: ...
+    def register_prefix(self, id: int, prefix: SchedulerRequest) -> None:
+        """Computes a prefix and keeps its blocks until release_prefix()."""
+    def release_prefix(self, id: int) -> None: ...
+    def set_preemption_costs(self, costs: PreemptionCosts) -> None: ...
+    def force_preempt(self, id: int, mode: _PreemptionMode = "recompute") -> bool: ...
 
 class TraceReplay(_Record):
     """What came of replaying a trace."""
@@ -415,6 +489,11 @@ class EngineConfig(_Record):
     max_context: int = ...  # 0: the model's.
     watermark: float = ...  # Share of the blocks that an admission must leave free.
     enable_prefix_caching: bool = ...
+    preemption: _PreemptionMode = ...
+    swap_bytes: int = ...  # Host memory for the blocks of preempted requests.
+    swap_file: str = ...  # A file for those that find no place there; empty: none.
+    swap_file_bytes: int = ...  # 0: as much as the KV cache.
+    max_cache_events: int = ...  # > 0: keep so many events for cache_events().
     trace_file: str = ...  # Write a trace of the scheduler there; empty: none.
     cpu: CpuOptions = ...
 
@@ -430,6 +509,10 @@ class MemoryPlan(_Record):
     num_blocks: int = ...
     block_size: int = ...
     max_context: int = ...
+    swap: int = ...  # Host memory of the swap space.
+    swap_file: int = ...  # Bytes of the swap file; not memory.
+    num_swap_blocks: int = ...  # Of both together.
+    windows: list[int] = ...  # Of the groups of layers; 0: full context.
     @property
     def kv_cache(self) -> int:
         """Bytes of all blocks."""
@@ -463,7 +546,12 @@ class Engine:
 
     def __init__(self, model: ModelDescription, weights: WeightMap | ModelFile, config: EngineConfig = ...) -> None: ...
     def submit(
-        self, prompt: _Tokens, params: SamplingParams | BeamSearchParams = ..., salt: int = 0, stream: bool = False
+        self,
+        prompt: _Tokens,
+        params: SamplingParams | BeamSearchParams = ...,
+        salt: int = 0,
+        stream: bool = False,
+        prefix: str = "",
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
     def validate(self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams = ...) -> None:
@@ -481,7 +569,12 @@ class Engine:
     def model(self) -> ModelDescription: ...
     def describe(self) -> str: ...
     def clear_prefix_cache(self) -> None: ...
-    def force_preemption(self, period: int) -> None:
+    def register_prefix(self, name: str, tokens: Sequence[int], salt: int = 0) -> int:
+        """Computes a prefix and keeps its blocks; returns the id of the request that does so."""
+    def release_prefix(self, name: str) -> None: ...
+    def cache_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call."""
+    def force_preemption(self, period: int, mode: _PreemptionMode = "recompute") -> None:
         """Testing aid: preempt before every period-th step; 0 turns it off."""
     def close(self) -> None:
         """Ends all requests, frees all memory."""

@@ -41,12 +41,27 @@ class Dispatcher:
         self._arrived: deque[EngineOutput] = deque()  # from the engine, not routed yet; touched by the drainer only
 
     def submit(
-        self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams, inbox: Inbox, *, stream: bool
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams | BeamSearchParams,
+        inbox: Inbox,
+        *,
+        stream: bool,
+        salt: int = 0,
+        prefix: str = "",
     ) -> int:
         """Returns the request's id. Its outputs come to `inbox` until one says `last`."""
         self._check_process()
         with self._registering:
-            request = self._engine.submit(prompt, params, stream=stream)
+            request = self._engine.submit(prompt, params, stream=stream, salt=salt, prefix=prefix)
+            self._inboxes[request] = inbox
+        return request
+
+    def register_prefix(self, name: str, tokens: Sequence[int], salt: int, inbox: Inbox) -> int:
+        """Returns the id of the request that computes it, whose one output comes to `inbox`."""
+        self._check_process()
+        with self._registering:
+            request = self._engine.register_prefix(name, tokens, salt)
             self._inboxes[request] = inbox
         return request
 

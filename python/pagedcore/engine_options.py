@@ -25,6 +25,9 @@ _DTYPES: dict[str, Literal["f32", "bf16"]] = {
 }
 
 
+_PREEMPTION: tuple[Literal["auto", "swap", "recompute"], ...] = ("auto", "swap", "recompute")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """See the constructor of LLM, which has the same keywords."""
@@ -41,6 +44,11 @@ class EngineOptions:
     threads: int | None = None
     isa: str = "auto"
     trace_file: str | os.PathLike[str] | None = None
+    preemption: str = "auto"
+    swap_space: int | str | None = None
+    swap_file: str | os.PathLike[str] | None = None
+    swap_file_size: int | str | None = None
+    cache_events: int = 0
 
     def __post_init__(self) -> None:
         if self.device != "cpu":
@@ -49,6 +57,20 @@ class EngineOptions:
             raise InvalidArgument(f"dtype={self.dtype!r} is not one of auto, {', '.join(_DTYPES)}")
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
+        if self.preemption not in _PREEMPTION:
+            raise InvalidArgument(f"preemption={self.preemption!r} is not one of {', '.join(_PREEMPTION)}")
+        if self.preemption == "swap" and self.swap_space is None and self.swap_file is None:
+            raise InvalidArgument('preemption="swap" needs a swap space: give swap_space="1GiB" or swap_file=, or both')
+        if self.swap_file_size is not None and self.swap_file is None:
+            raise InvalidArgument(f"swap_file_size={self.swap_file_size!r} needs swap_file, the path of the file")
+        if (
+            isinstance(self.cache_events, bool)
+            or not isinstance(self.cache_events, int)
+            or not 0 <= self.cache_events < 2**31
+        ):
+            raise InvalidArgument(
+                f"cache_events={self.cache_events!r} is how many to keep: an integer in [0, {2**31 - 1}]"
+            )
         for name in ("block_size", "max_batched_tokens", "max_sequences", "num_blocks", "max_context", "threads"):
             value = getattr(self, name)
             if value is None:
@@ -67,16 +89,23 @@ class EngineOptions:
         return OpenModel(load_checkpoint(model) if weights else load_description(model), self, os.fspath(model))
 
     def config(self, compute_dtype: Literal["f32", "bf16"]) -> _core.EngineConfig:
-        size = 0 if self.kv_cache_memory is None else parse_bytes(self.kv_cache_memory)
+        def size_of(value: int | str | None) -> int:
+            return 0 if value is None else parse_bytes(value)
+
         cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype, isa=self.isa)
         return _core.EngineConfig(
             block_size=self.block_size,
             num_blocks=self.num_blocks or 0,
-            kv_cache_bytes=size,
+            kv_cache_bytes=size_of(self.kv_cache_memory),
             max_batched_tokens=self.max_batched_tokens,
             max_sequences=self.max_sequences,
             max_context=self.max_context or 0,
             enable_prefix_caching=self.enable_prefix_caching,
+            preemption=next(mode for mode in _PREEMPTION if mode == self.preemption),
+            swap_bytes=size_of(self.swap_space),
+            swap_file=os.fspath(self.swap_file) if self.swap_file is not None else "",
+            swap_file_bytes=size_of(self.swap_file_size),
+            max_cache_events=self.cache_events,
             trace_file=os.fspath(self.trace_file) if self.trace_file is not None else "",
             cpu=cpu,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, overload
 
@@ -51,6 +51,11 @@ class LLM:
         threads: int | None = None,
         seed: int = 0,
         isa: str = "auto",
+        preemption: str = "auto",
+        swap_space: int | str | None = None,
+        swap_file: str | os.PathLike[str] | None = None,
+        swap_file_size: int | str | None = None,
+        cache_events: int = 0,
         trace_file: str | os.PathLike[str] | None = None,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     ) -> None:
@@ -71,6 +76,14 @@ class LLM:
             threads: None: the number of CPUs this process may run on.
             seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
             isa: Instruction set, for tests and comparisons. "auto": the best of ``pagedcore.cpu_isas()``.
+            preemption: What becomes of a request that must make room for an earlier one: "swap" moves its KV to swap
+                space and back, "recompute" computes again what others took of it, "auto" takes whichever is cheaper by
+                measured rates. The output is the same, bit for bit.
+            swap_space: Host memory for that, bytes or a text such as "1GiB". None: none.
+            swap_file: A file for what finds no place there. It must not exist; it has no name while the engine runs and
+                is gone with it.
+            swap_file_size: None: as much as the KV cache.
+            cache_events: How many events :meth:`cache_events` keeps; 0: none are recorded.
             trace_file: Write all that the scheduler is told and plans there, as text; ``pagedcore.replay_trace()`` and
                 ``pagedcore replay`` plan it again and compare.
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
@@ -89,6 +102,11 @@ class LLM:
             threads=threads,
             isa=isa,
             trace_file=trace_file,
+            preemption=preemption,
+            swap_space=swap_space,
+            swap_file=swap_file,
+            swap_file_size=swap_file_size,
+            cache_events=cache_events,
         )
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InvalidArgument(f"seed={seed!r} must be an integer")
@@ -101,6 +119,7 @@ class LLM:
             self._engine = checkpoint.engine()
         self._dispatcher = Dispatcher(self._engine)
         self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, self._eos_token_ids)
+        self._prefixes: dict[str, list[int]] = {}
         self._seed = seed
         self._numbers = itertools.count()
         self._template: ChatTemplate | None = None
@@ -112,16 +131,20 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: _Params = None,
         *,
+        prefix: str | None = None,
+        salt: int = 0,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order. A prompt is a text or a list of token ids; parameters are for all prompts,
-        or one for each. ``progress`` None: a bar on stderr if that is a terminal.
+        or one for each. ``prefix``: name of a registered prefix that the prompts continue (:meth:`register_prefix`).
+        ``salt``: requests with different salts never share cached KV. ``progress`` None: a bar on stderr if that is a
+        terminal.
 
         Everything is checked before anything runs: invalid input raises and nothing is lost. What goes wrong with one
         request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.
         Ctrl-C ends the requests of this call and leaves the engine usable.
         """
-        return self._run(self._requests(prompts, sampling_params), progress)
+        return self._run(self._requests(prompts, sampling_params, prefix=prefix, salt=salt), progress)
 
     def chat(
         self,
@@ -173,12 +196,19 @@ class LLM:
             messages, add_generation_prompt=add_generation_prompt, tools=tools, **(template_variables or {})
         )
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        prefix: str | None = None,
+        salt: int = 0,
+    ) -> Stream:
         """An iterator over the news of one request, which runs at once. Close it early to end the request. Several
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        (request,) = self._requests([prompt], _streamable(sampling_params))
+        (request,) = self._requests([prompt], _streamable(sampling_params), prefix=prefix, salt=salt)
         return Stream(self._dispatcher, request)
 
     def stream_chat(
@@ -194,18 +224,22 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         params: BeamSearchParams | Sequence[BeamSearchParams] | None = None,
         *,
+        prefix: str | None = None,
+        salt: int = 0,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with the best hypotheses as its ``outputs``, best first, each with its
         ``score``. Runs beside whatever else this LLM does, like :meth:`generate`."""
-        return self._run(self._beam_searches(prompts, params), progress)
+        return self._run(self._beam_searches(prompts, params, prefix, salt), progress)
 
-    def stream_beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> Stream:
+    def stream_beam_search(
+        self, prompt: Prompt, params: BeamSearchParams | None = None, *, prefix: str | None = None, salt: int = 0
+    ) -> Stream:
         """Like :meth:`stream`: first the tokens of the best hypothesis as soon as they can no longer change, then what
         is missing of it, and every other hypothesis as a whole."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream_beam_search() takes one prompt; open several streams for several")
-        (request,) = self._beam_searches([prompt], params)
+        (request,) = self._beam_searches([prompt], params, prefix, salt)
         return Stream(self._dispatcher, request)
 
     @overload
@@ -226,6 +260,39 @@ class LLM:
             positions = zip(ids[1:], (output.prompt_logprobs or [None])[1:], strict=True)
             scores.append(Score(ids, [position[token].logprob for token, position in positions if position]))
         return scores[0] if is_single_prompt(prompts) else scores
+
+    # Shared prefixes
+
+    def register_prefix(self, name: str, prefix: Prompt, *, salt: int = 0) -> int:
+        """Computes a prefix and keeps its KV in memory until :meth:`release_prefix`: requests that name it compute only
+        what comes behind, with prefix caching or without, and whatever else happens to the cache. Returns its number
+        of tokens. A text is encoded as a prompt is, with the special tokens at its beginning."""
+        if not is_single_prompt(prefix):
+            raise InvalidArgument("register_prefix() takes one text or one list of token ids")
+        _, ids = self._prompts.read(prefix)
+        inbox = Inbox()
+        request = self._dispatcher.register_prefix(name, ids, salt, inbox)
+        try:
+            news = self._dispatcher.next(inbox)
+        except BaseException:  # Ctrl-C
+            with suppress(InvalidArgument, Aborted):
+                self.engine.release_prefix(name)
+            self._dispatcher.abort_and_drain([request], inbox)
+            raise
+        if news.finish != "length":
+            raise InvalidArgument(news.error or f"prefix {name!r} was released while it was computed")
+        self._prefixes[name] = ids
+        return len(ids)
+
+    def release_prefix(self, name: str) -> None:
+        """New requests cannot name it any more; its memory goes when the last one that does has ended."""
+        self.engine.release_prefix(name)
+        self._prefixes.pop(name, None)
+
+    def cache_events(self) -> list[_core.CacheEvent]:
+        """News of the prefix cache since the last call, oldest first, for those who route requests to where their
+        prefix is. Needs ``LLM(cache_events=...)``."""
+        return self.engine.cache_events()
 
     # Looking inside
 
@@ -281,25 +348,50 @@ class LLM:
     # Inside
 
     def _requests(
-        self, prompts: Prompt | Sequence[Prompt], params: _Params, *, templated: bool = False
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: _Params,
+        *,
+        templated: bool = False,
+        prefix: str | None = None,
+        salt: int = 0,
     ) -> list[Request]:
         engine = self.engine  # raises when closed, before any other complaint
+        before = self._prefix_tokens(prefix)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         requests = [
-            self._prompts.request(prompt, chosen, (self._seed, number), templated=templated)
+            self._prompts.request(prompt, chosen, (self._seed, number), templated=templated, prefix=before)
             for (prompt, chosen), number in numbered
         ]
-        for request in requests:
-            engine.validate(request.token_ids, request.native)
-        return requests
+        return self._checked(engine, requests, prefix, salt)
 
     def _beam_searches(
-        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams | Sequence[BeamSearchParams] | None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams | Sequence[BeamSearchParams] | None,
+        prefix: str | None,
+        salt: int,
     ) -> list[Request]:
         engine = self.engine
+        before = self._prefix_tokens(prefix)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
-        requests = [self._prompts.beam_search(prompt, chosen, templated=False) for prompt, chosen in pairs]
+        requests = [self._prompts.beam_search(prompt, chosen, prefix=before) for prompt, chosen in pairs]
+        return self._checked(engine, requests, prefix, salt)
+
+    def _prefix_tokens(self, name: str | None) -> list[int]:
+        if name is None:
+            return []
+        if name not in self._prefixes:
+            known = ", ".join(sorted(self._prefixes)) or "none"
+            raise InvalidArgument(f"prefix {name!r} is not registered (registered: {known}): use register_prefix()")
+        return self._prefixes[name]
+
+    @staticmethod
+    def _checked(engine: _core.Engine, requests: list[Request], prefix: str | None, salt: int) -> list[Request]:
+        if isinstance(salt, bool) or not isinstance(salt, int) or not 0 <= salt < 2**64:
+            raise InvalidArgument(f"salt={salt!r} must be an integer in [0, {2**64 - 1}]")
         for request in requests:
+            request.salt, request.prefix = salt, prefix or ""
             engine.validate(request.token_ids, request.native)
         return requests
 
@@ -310,9 +402,7 @@ class LLM:
         with Progress(len(requests), enabled=progress) as bar:
             try:
                 for request in requests:
-                    request.started(
-                        dispatcher.submit(request.token_ids, request.native, inbox, stream=request.needs_every_token)
-                    )
+                    request.started(request.submit_to(dispatcher, inbox, stream=request.needs_every_token))
                     running[request.id] = request
                 while running:
                     news = dispatcher.next(inbox)

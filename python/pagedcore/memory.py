@@ -54,6 +54,14 @@ class MemoryReport:
     """Tokens per block."""
     max_context: int
     """Tokens that one sequence may have."""
+    swap: int = 0
+    """Host memory of the swap space."""
+    swap_file: int = 0
+    """Bytes of the swap file; not memory."""
+    num_swap_blocks: int = 0
+    """Blocks that both hold together."""
+    windows: tuple[int, ...] | list[int] = (0,)
+    """Attention window of each group of layers, 0: full context. A token takes a slot in a block of each group."""
 
     @classmethod
     def from_native(cls, plan: _core.MemoryPlan) -> MemoryReport:
@@ -65,7 +73,7 @@ class MemoryReport:
 
     @property
     def total(self) -> int:
-        return self.weights + self.activations + self.kv_cache
+        return self.weights + self.activations + self.kv_cache + self.swap
 
     @property
     def kv_tokens(self) -> int:
@@ -89,6 +97,11 @@ class MemoryReport:
                 "KV cache",
                 format_bytes(self.kv_cache),
                 f"{self.num_blocks:,} blocks of {self.block_size} tokens, {format_bytes(per_token)} per token",
+            ),
+            *(
+                [("swap space", format_bytes(self.swap), f"{self.num_swap_blocks:,} blocks with the file's")]
+                if self.swap
+                else []
             ),
             ("total", format_bytes(self.total), ""),
             ("", "", ""),

@@ -76,9 +76,18 @@ class PromptReader:
             raise InvalidArgument(f"{len(params)} parameters for {len(many)} prompts: give one, or one for each")
         return list(zip(many, params, strict=True))
 
-    def request(self, prompt: Prompt, params: SamplingParams, seed: tuple[int, int], *, templated: bool) -> Request:
-        """``seed``: the LLM's and the number of the request. ``templated``: the text holds its special tokens."""
-        text, ids = self._read(prompt, templated)
+    def request(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        seed: tuple[int, int],
+        *,
+        templated: bool,
+        prefix: Sequence[int] = (),
+    ) -> Request:
+        """``seed``: the LLM's and the number of the request. ``templated``: the text holds its special tokens.
+        ``prefix``: tokens that come before the prompt."""
+        text, ids = self.read(prompt, templated=templated, prefix=prefix)
         room = self._room(ids, params.max_tokens)
         if params.stop and self._tokenizer is None:
             raise InvalidArgument("stop strings need a tokenizer, and the model has none: pass tokenizer=")
@@ -90,8 +99,8 @@ class PromptReader:
         _core.validate(native, self._vocab_size)
         return Request(text, ids, params, native, self._tokenizer)
 
-    def beam_search(self, prompt: Prompt, params: BeamSearchParams, *, templated: bool) -> Request:
-        text, ids = self._read(prompt, templated)
+    def beam_search(self, prompt: Prompt, params: BeamSearchParams, *, prefix: Sequence[int] = ()) -> Request:
+        text, ids = self.read(prompt, prefix=prefix)
         n = params.beam_width if params.n is None else params.n
         native = _core.BeamSearchParams(
             width=params.beam_width,
@@ -109,9 +118,13 @@ class PromptReader:
         )
         return Request(text, ids, form, native, self._tokenizer)
 
-    def _read(self, prompt: Prompt, templated: bool) -> tuple[str | None, list[int]]:
+    def read(
+        self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()
+    ) -> tuple[str | None, list[int]]:
+        """The text, if it is one, and all token ids. What continues a prefix has no special tokens at its beginning."""
         text = prompt if isinstance(prompt, str) else None
-        ids = self._encode(text, templated) if text is not None else self._check_ids(prompt)
+        ids = self._encode(text, templated or bool(prefix)) if text is not None else self._check_ids(prompt)
+        ids = [*prefix, *ids]
         if not ids:
             raise InvalidArgument("a prompt must have at least one token")
         return text, ids

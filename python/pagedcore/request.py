@@ -13,6 +13,7 @@ from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from .dispatch import Dispatcher, Inbox
     from .tokenizer import Tokenizer
 
 __all__ = ["Request", "derived_seed"]
@@ -37,6 +38,8 @@ class Request:
     """Of a beam search, what concerns the form of its outputs."""
     native: _core.SamplingParams | _core.BeamSearchParams
     tokenizer: Tokenizer | None
+    salt: int = 0
+    prefix: str = ""
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
     _prompt_logprobs: list[dict[int, Logprob] | None] | None = None
@@ -61,6 +64,9 @@ class Request:
 
     def started(self, request_id: int) -> None:
         self.id = request_id
+
+    def submit_to(self, dispatcher: Dispatcher, inbox: Inbox, *, stream: bool) -> int:
+        return dispatcher.submit(self.token_ids, self.native, inbox, stream=stream, salt=self.salt, prefix=self.prefix)
 
     def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
         """Takes in news of one sample and returns what is new; None after the sample ended."""

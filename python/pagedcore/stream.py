@@ -20,7 +20,7 @@ class Stream:
         self._dispatcher = dispatcher
         self._request = request
         self._inbox = Inbox()
-        request.started(dispatcher.submit(request.token_ids, request.native, self._inbox, stream=True))
+        request.started(request.submit_to(dispatcher, self._inbox, stream=True))
         self._closed = False
 
     @property

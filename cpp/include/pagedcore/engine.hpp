@@ -28,6 +28,12 @@ struct EngineConfig {
   std::uint32_t max_context = 0;  // 0: the model's
   double watermark = 0.01;
   bool enable_prefix_caching = true;
+  PreemptionMode preemption = PreemptionMode::automatic;
+  std::size_t swap_bytes = 0;       // host memory for the blocks of preempted requests
+  std::string swap_file;            // a file for those that find no place there; empty: none. Must not exist; made on
+                                    // start, without a name from then on, gone with the engine
+  std::size_t swap_file_bytes = 0;  // 0: as much as the KV cache
+  std::uint32_t max_cache_events = 0;  // > 0: keep up to so many events for Engine::cache_events()
   std::string trace_file;  // write a trace of the scheduler there (see trace.hpp); empty: none
   CpuOptions cpu;
 };
@@ -41,8 +47,12 @@ struct MemoryPlan {
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
   std::uint32_t max_context = 0;
+  std::size_t swap = 0;                // host memory of the swap space
+  std::size_t swap_file = 0;           // bytes of the swap file; not memory
+  std::uint32_t num_swap_blocks = 0;   // of both together
+  std::vector<std::uint32_t> windows;  // of the groups of layers, as in KvCacheConfig
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
-  std::size_t total() const noexcept { return weights + activations + kv_cache(); }
+  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
   std::uint64_t kv_tokens() const noexcept { return std::uint64_t{num_blocks} * block_size; }
 };
 
@@ -53,6 +63,7 @@ struct EngineRequest {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
   std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
+  std::string prefix;  // name of a registered prefix, with whose tokens the prompt begins; empty: none
   std::uint64_t salt = 0;
   bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
 };
@@ -75,12 +86,23 @@ struct EngineOutput {
   bool last = false;                // nothing more will come for this request
 };
 
+/// What moving blocks to and from the swap space has cost so far.
+struct SwapCounters {
+  std::uint64_t bytes_out = 0, bytes_in = 0;            // host memory and file
+  std::uint64_t file_bytes_out = 0, file_bytes_in = 0;  // of them the file
+  std::uint64_t errors = 0;                             // blocks that could not be written, read or trusted
+  double seconds_out = 0.0, seconds_in = 0.0;
+  double block_out = 0.0, block_in = 0.0;  // seconds for one block, a moving average; 0: none was moved
+};
+
 /// Runs one step of a plan. The scheduler cannot tell implementations apart.
 class PAGEDCORE_API Executor {
  public:
   virtual ~Executor();
   /// Called on the engine thread. A request that fails is named in StepResult::failed; an exception fails the engine.
   virtual StepResult run(const StepPlan& plan) = 0;
+  /// Engine thread. Zeros for an executor that moves no blocks.
+  virtual SwapCounters swap_counters() const;
 };
 
 class PAGEDCORE_API Engine {
@@ -112,9 +134,19 @@ class PAGEDCORE_API Engine {
   const ModelDescription& model() const noexcept;
   std::string describe() const;
   void clear_prefix_cache();
+  /// Computes a prefix and keeps its blocks in memory under a name until release_prefix(): requests that name it share
+  /// them, with prefix caching or without. The id is that of the request that computes it, whose one output says that it
+  /// is there (FinishReason::length) or why it is not (error). Throws InvalidArgument for an empty name, one in use,
+  /// and a prefix that can never fit.
+  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0);
+  /// Requests cannot name it any more; its blocks go when the last one that does has ended. Throws InvalidArgument for
+  /// an unknown name.
+  void release_prefix(const std::string& name);
+  /// News of the prefix cache since the last call, oldest first (EngineConfig::max_cache_events).
+  std::vector<CacheEvent> cache_events();
   /// Testing aid: before every `period`-th step preempt the latest running request that has gained a token since it was
-  /// last preempted this way; 0 turns it off.
-  void force_preemption(std::uint32_t period);
+  /// last preempted this way, as Scheduler::force_preempt(); period 0 turns it off.
+  void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
 
   /// Ends all requests (abort), stops the thread and returns all memory. Idempotent.
   void close() noexcept;

@@ -57,14 +57,15 @@ struct PrefixMatch {
   std::uint32_t num_tokens = 0;  // may end inside the last block, which then holds other tokens behind
 };
 
+enum class CacheEventKind : std::uint8_t {
+  stored,   // a block can be found
+  removed,  // and no more, nor can what continues it
+  cleared,  // nothing that was stored before can be found, or events were lost: forget all
+};
+
 /// News of the prefix cache, for those who route requests to where their prefix is.
 struct CacheEvent {
-  enum class Kind : std::uint8_t {
-    stored,   // a block can be found
-    removed,  // and no more, nor can what continues it
-    cleared,  // nothing that was stored before can be found, or events were lost: forget all
-  };
-  Kind kind = Kind::stored;
+  CacheEventKind kind = CacheEventKind::stored;
   std::uint64_t id = 0;         // of one publication; never used again
   std::uint64_t parent = 0;     // stored: the id of the block before; 0 at the beginning of a prompt
   std::uint64_t salt = 0;       // stored, at the beginning of a prompt: the tenant's

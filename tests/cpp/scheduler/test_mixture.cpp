@@ -337,9 +337,9 @@ class Machine {
   /// Whoever follows the events knows what can be found.
   void check_events() {
     for (const CacheEvent& event : scheduler_.cache().take_events()) {
-      if (event.kind == CacheEvent::Kind::cleared) stored_.clear();
-      if (event.kind == CacheEvent::Kind::removed) stored_.erase(event.id);
-      if (event.kind != CacheEvent::Kind::stored) continue;
+      if (event.kind == CacheEventKind::cleared) stored_.clear();
+      if (event.kind == CacheEventKind::removed) stored_.erase(event.id);
+      if (event.kind != CacheEventKind::stored) continue;
       REQUIRE(event.tokens.size() <= cache_.block_size);
       REQUIRE(stored_.emplace(event.id, event.tokens).second);
     }
