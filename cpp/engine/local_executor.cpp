@@ -58,7 +58,8 @@ BatchView LocalExecutor::describe(const StepPlan& plan) {
   }
   block_tables_.clear();
   for (const BlockId block : plan.block_tables) block_tables_.push_back(raw(block));
-  return {plan.tokens, ranges_, block_tables_};
+  const std::size_t groups = plan.table_entries > 0 ? plan.block_tables.size() / plan.table_entries : 1;
+  return {plan.tokens, ranges_, block_tables_, static_cast<std::int32_t>(groups)};
 }
 
 void LocalExecutor::list_tasks(const StepPlan& plan) {

@@ -28,11 +28,35 @@ void check(const EngineConfig& c) {
 }
 
 /// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available.
-std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, std::size_t block_bytes,
-                                std::size_t available) {
-  const std::uint64_t blocks = std::uint64_t{c.max_sequences} * ((context + c.block_size - 1) / c.block_size);
+std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, std::size_t groups,
+                                std::size_t block_bytes, std::size_t available) {
+  const std::uint64_t blocks = groups * c.max_sequences * ((context + c.block_size - 1) / c.block_size);
   const std::size_t limit = std::min(kDefaultCacheLimit, available / 2);
   return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
+}
+
+/// The longest sequence that all blocks together hold, `most` at most: of a group of layers with a window the blocks
+/// that it reaches, and those of a step. The scheduler's arithmetic for one sequence.
+std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_tokens, std::uint64_t most) {
+  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + plan.block_size - 1) / plan.block_size; };
+  const auto fits = [&](std::uint64_t tokens) {
+    std::uint64_t blocks = 0;
+    for (const std::uint32_t window : plan.windows) {
+      const std::uint64_t seen = blocks_for(window) + 2 + blocks_for(max_batched_tokens);
+      blocks += window == 0 ? blocks_for(tokens) : std::min(blocks_for(tokens), seen);
+    }
+    return blocks <= plan.num_blocks;
+  };
+  std::uint64_t low = 0, high = most;
+  while (low < high) {
+    const std::uint64_t middle = low + (high - low + 1) / 2;
+    if (fits(middle)) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return static_cast<std::uint32_t>(low);
 }
 
 }  // namespace
@@ -56,6 +80,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.weights = memory.weights;
   plan.activations = memory.activations;
   plan.kv_block = memory.kv_block;
+  plan.windows = kv_groups(model).windows;
   plan.block_size = config.block_size;
 
   const std::uint64_t context = config.max_context > 0 ? config.max_context
@@ -65,7 +90,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   if (config.num_blocks == 0) {
     const std::size_t budget = config.kv_cache_bytes > 0
                                    ? config.kv_cache_bytes
-                                   : default_cache_bytes(config, context, memory.kv_block, available);
+                                   : default_cache_bytes(config, context, plan.windows.size(), memory.kv_block, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.block_size,
@@ -94,8 +119,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.swap = host_slots * memory.kv_block;
   plan.swap_file = file_slots * memory.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
-  // No sequence can be longer than all blocks together.
-  plan.max_context = static_cast<std::uint32_t>(std::min(context, plan.kv_tokens()));
+  plan.max_context = longest_context(plan, config.max_batched_tokens, context);
   if (plan.max_context < 2) {
     throw InvalidArgument(str("a context of ", plan.max_context,
                               " token(s) cannot hold one prompt token and one "

@@ -33,7 +33,8 @@ struct Model::Impl {
       : d(description),
         backend(device),
         weights(load_weights(d, source, device)),
-        activations(d, device, max_rows, max_logit_rows) {}
+        activations(d, device, max_rows, max_logit_rows),
+        groups(kv_groups(d)) {}
 
   void check(const ForwardRequest& request, const KvStorage& kv) const;
   void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
@@ -46,6 +47,7 @@ struct Model::Impl {
   Backend& backend;
   DecoderWeights weights;
   Activations activations;
+  const KvGroups groups;
 };
 
 void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
@@ -67,14 +69,16 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
     backend.head_norm(qkv.slice_cols(q_size(d), kv_size(d)), d.head_dim, *layer.k_norm, params);
   }
 
-  const AttentionShape shape{d.num_heads, d.num_kv_heads, d.head_dim};
-  backend.rope_and_cache(q, qkv, kv, index, batch, shape, {optional(weights.rope_inv_freq), d.rope_magnitude});
+  AttentionShape shape{d.num_heads, d.num_kv_heads, d.head_dim};
+  const KvGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
+  shape.group = place.group;
+  backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, {optional(weights.rope_inv_freq), d.rope_magnitude});
 
   AttentionParams params{shape};
   params.scale = d.attention_scale > 0.0f ? d.attention_scale : 1.0f / std::sqrt(static_cast<float>(d.head_dim));
   params.softcap = d.attention_softcap;
   params.window = d.windows.empty() ? 0 : d.windows[static_cast<std::size_t>(index)];
-  backend.attention(s.attended, q, kv, index, batch, params);
+  backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
 /// residual += W_o attended;  residual += MLP(norm(residual))
@@ -112,9 +116,9 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
     if (row < 0 || row >= rows)
       throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
   const KvShape& shape = kv.shape();
-  if (shape.num_layers != d.num_layers || shape.num_kv_heads != d.num_kv_heads || shape.head_dim != d.head_dim)
+  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.num_kv_heads || shape.head_dim != d.head_dim)
     throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
-                              " heads of size ", shape.head_dim, "; the model has ", d.num_layers, " of ",
+                              " heads of size ", shape.head_dim, "; a group of the model's layers has ", groups.layers_per_group, " of ",
                               d.num_kv_heads, " of size ", d.head_dim));
 }
 
@@ -154,7 +158,7 @@ Model::~Model() = default;
 
 const ModelDescription& Model::description() const noexcept { return impl_->d; }
 
-KvShape Model::kv_shape(std::int32_t block_size) const noexcept {
+KvShape Model::kv_shape(std::int32_t block_size) const {
   return kv_shape_of(impl_->d, impl_->backend.compute_dtype(), block_size);
 }
 

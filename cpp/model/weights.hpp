@@ -44,8 +44,8 @@ inline std::int64_t kv_size(const ModelDescription& d) noexcept { return std::in
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 
 /// The KV storage that the decoder writes: keys and values in the compute type.
-inline KvShape kv_shape_of(const ModelDescription& d, DType compute, std::int32_t block_size) noexcept {
-  return {d.num_layers, d.num_kv_heads, d.head_dim, block_size, compute};
+inline KvShape kv_shape_of(const ModelDescription& d, DType compute, std::int32_t block_size) {
+  return {kv_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, compute};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one

@@ -48,7 +48,7 @@ class MemoryReport:
     weights: int
     activations: int
     kv_block: int
-    """Bytes of one block, all layers."""
+    """Bytes of one block, the layers of one group."""
     num_blocks: int
     block_size: int
     """Tokens per block."""
@@ -77,19 +77,21 @@ class MemoryReport:
 
     @property
     def kv_tokens(self) -> int:
-        return self.num_blocks * self.block_size
+        """Tokens whose KV fits at once, if no window frees any of it."""
+        return self.num_blocks // max(1, len(self.windows)) * self.block_size
 
     @property
     def full_contexts(self) -> int:
         """Sequences of max_context tokens that fit at once."""
-        return self.num_blocks // -(-self.max_context // self.block_size) if self.max_context else 0
+        blocks = -(-self.max_context // self.block_size) * max(1, len(self.windows))
+        return self.num_blocks // blocks if self.max_context else 0
 
     def to_dict(self) -> dict[str, Any]:
         derived = ("kv_cache", "total", "kv_tokens", "full_contexts")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
     def __str__(self) -> str:
-        per_token = self.kv_block / self.block_size if self.block_size else 0
+        per_token = self.kv_block * max(1, len(self.windows)) / self.block_size if self.block_size else 0
         rows = [
             ("weights", format_bytes(self.weights), ""),
             ("activations", format_bytes(self.activations), ""),

@@ -46,7 +46,7 @@ class PromptReader:
             self._why_no_more = " (all that the KV cache holds; kv_cache_memory or num_blocks makes it larger)"
         self._vocab_size = description.vocab_size
         # The last token of a sequence needs no KV: nothing attends to it.
-        self._kv_tokens = plan.kv_tokens + 1
+        self._kv_tokens = max(plan.kv_tokens, plan.max_context) + 1
         self._tokenizer = tokenizer
         self._eos = tuple(eos_token_ids)
 

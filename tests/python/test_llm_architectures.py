@@ -38,6 +38,25 @@ CASES = {
     "llama-yarn": ("llama", rope("yarn", factor=4.0, original_max_position_embeddings=128)),
     "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}),
     "mistral-window": ("mistral", {"sliding_window": 24, "head_dim": 16}),
+    "qwen2-alternating": (
+        "qwen2",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 24,
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        },
+    ),
+    "qwen3-mostly-windows": (
+        "qwen3",
+        {
+            "head_dim": 32,
+            "use_sliding_window": True,
+            "sliding_window": 20,
+            "num_hidden_layers": 6,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        },
+    ),
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
@@ -55,6 +74,37 @@ def test_equals_transformers(case: str, tiny: Tiny) -> None:
         assert llm.engine.describe()
         for output in llm.generate(PROMPTS, params):
             check(output, reference)
+
+
+GROUPS = {"mistral-window": [24], "qwen2-alternating": [0, 24], "qwen3-mostly-windows": [0, 20, 20]}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+@pytest.mark.parametrize("preemption", ["none", "recompute", "swap"])
+def test_blocks_behind_windows_are_freed(case: str, preemption: str, tiny: Tiny) -> None:
+    """The same outputs as with room for everything, in a cache that holds what the windows reach and little more."""
+    kind, settings = CASES[case]
+    folder, reference = tiny(kind, **settings)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True, logprobs=2, prompt_logprobs=0)
+    windows = GROUPS[case]
+    prompts = [PROMPTS[3], PROMPTS[2]]
+    # Blocks of 8 tokens, chunks of 16: a window takes its tokens and two blocks, a full context 190 tokens.
+    num_blocks = sum(24 if window == 0 else window // 8 + 4 for window in windows)
+    options: dict[str, Any] = {} if preemption != "swap" else {"preemption": "swap", "swap_space": "4MiB"}
+    with LLM(folder, num_blocks=num_blocks, max_batched_tokens=16, block_size=8, threads=2, **options) as llm:
+        plan = llm.memory_plan()
+        assert plan.windows == windows
+        assert plan.kv_tokens < len(prompts[0]) + 60  # without windows it would not fit
+        if preemption != "none":
+            llm.engine.force_preemption(7, preemption)
+        for output in llm.generate(prompts, params):
+            check(output, reference)
+        stats = llm.stats()
+        assert stats["blocks_used"] == 0
+        if preemption == "swap":
+            assert stats["preemptions_swap"] > 0 and stats["blocks_swapped_in"] > 0
+        if preemption == "recompute":
+            assert stats["preemptions_recompute"] > 0
 
 
 def check(output: Any, reference: Any) -> None:

@@ -13,7 +13,8 @@ namespace attention_detail {
 namespace {
 
 // Returns the number of table entries that the range needs.
-std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_row, std::int32_t block_size) {
+std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_row, std::int32_t block_size,
+                        std::size_t entries) {
   const TokenRange& range = view.ranges[i];
   if (range.num_rows < 1)
     throw InvalidArgument(str("token range ", i, " has ", range.num_rows, " rows; a range has at least 1"));
@@ -31,9 +32,9 @@ std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_
     throw InvalidArgument(str("token range ", i, " ends at position ", end, ", more than ",
                               std::numeric_limits<std::int32_t>::max() / 2));
   const std::int64_t blocks = (end + block_size - 1) / block_size;
-  if (range.table_offset < 0 || range.table_offset + blocks > static_cast<std::int64_t>(view.block_tables.size()))
+  if (range.table_offset < 0 || range.table_offset + blocks > static_cast<std::int64_t>(entries))
     throw InvalidArgument(str("token range ", i, " needs ", blocks, " blocks for ", end, " positions of ", block_size,
-                              " tokens a block, at offset ", range.table_offset, " of ", view.block_tables.size(),
+                              " tokens a block, at offset ", range.table_offset, " of ", entries,
                               " block table entries"));
   return static_cast<std::size_t>(blocks);
 }
@@ -44,16 +45,22 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
     : tokens_(view.tokens.begin(), view.tokens.end()),
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(view.block_tables.begin(), view.block_tables.end()),
-      block_size_(block_size) {
+      block_size_(block_size),
+      num_groups_(view.num_groups),
+      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))) {
   if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
+  if (num_groups_ < 1 || entries_ * static_cast<std::size_t>(num_groups_) != tables_.size())
+    throw InvalidArgument(
+        str(tables_.size(), " block table entries for ", num_groups_, " groups of layers: as many for each, at least 1"));
   positions_.reserve(tokens_.size());
   std::int64_t next_row = 0;
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
     const TokenRange& range = ranges_[i];
-    const std::size_t blocks = check_range(view, i, next_row, block_size);
-    for (std::size_t b = 0; b < blocks; ++b) {
-      const std::uint32_t block = tables_[static_cast<std::size_t>(range.table_offset) + b];
-      if (block != raw(kNoBlock)) largest_block_ = std::max(largest_block_, block);
+    const std::size_t blocks = check_range(view, i, next_row, block_size, entries_);
+    for (std::int32_t group = 0; group < num_groups_; ++group) {
+      for (const std::uint32_t block : tables(group).subspan(static_cast<std::size_t>(range.table_offset), blocks)) {
+        if (block != raw(kNoBlock)) largest_block_ = std::max(largest_block_, block);
+      }
     }
     for (std::int32_t r = 0; r < range.num_rows; ++r) positions_.push_back(range.first_position + r);
     for (std::int32_t r = 0; r < range.num_rows;) {
@@ -112,7 +119,7 @@ WorkList& PreparedBatch::work(const WorkShape& shape) const {
   for (const auto& w : work_) {
     if (w->shape == shape) return *w;
   }
-  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables_, block_size_));
+  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.tables), block_size_));
   return *work_.back();
 }
 

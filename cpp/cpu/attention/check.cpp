@@ -18,6 +18,8 @@ void check_call(const PagedStorage& kv, const PreparedBatch& batch, std::int32_t
   if (batch.block_size() != s.block_size)
     throw InvalidArgument(str("the batch was prepared for blocks of ", batch.block_size(),
                               " tokens, the KV storage has blocks of ", s.block_size));
+  if (shape.group < 0 || shape.group >= batch.num_groups())
+    throw InvalidArgument(str("group ", shape.group, " of layers, but the batch has tables of ", batch.num_groups()));
   batch.check_blocks(kv.num_blocks());
 }
 

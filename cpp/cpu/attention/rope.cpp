@@ -38,6 +38,7 @@ struct RopeStep {
     const int q_cols = shape.num_heads * shape.head_dim, kv_cols = shape.num_kv_heads * shape.head_dim;
     float* rotated = reinterpret_cast<float*>(scratch);
     auto* narrowed = reinterpret_cast<std::uint16_t*>(rotated + q_cols);
+    const auto tables = batch.tables(shape.group);
     const std::int32_t table = batch.ranges()[static_cast<std::size_t>(chunk.range)].table_offset;
     for (std::int32_t row = chunk.first_row; row < chunk.last_row; ++row) {
       const float* in = static_cast<const float*>(qkv.data) + row * qkv.stride;
@@ -48,7 +49,7 @@ struct RopeStep {
         kernels.narrow(rotated, static_cast<std::uint16_t*>(q.data) + row * q.stride, q_cols);
       }
       const std::int32_t position = batch.positions()[static_cast<std::size_t>(row)];
-      const std::uint32_t block = batch.tables()[static_cast<std::size_t>(table + position / layout.block_size)];
+      const std::uint32_t block = tables[static_cast<std::size_t>(table + position / layout.block_size)];
       const int slot = position % layout.block_size;
       rotate(in + q_cols, rotated, shape.num_kv_heads, row);
       const char* k = reinterpret_cast<const char*>(rotated);
@@ -85,7 +86,7 @@ void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStor
   for (const TokenRange& range : batch.ranges()) {
     const std::int32_t last = (range.first_position + range.num_rows - 1) / batch.block_size();
     for (std::int32_t b = range.first_position / batch.block_size(); b <= last; ++b) {
-      if (batch.tables()[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
+      if (batch.tables(shape.group)[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
         throw InvalidArgument(
             str("row ", range.first_row, " writes to block ", b, " of its table, which names no block"));
     }

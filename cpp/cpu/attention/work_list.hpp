@@ -22,6 +22,7 @@ struct WorkShape {
   std::int32_t group = 0;  // query heads of a KV head
   std::int32_t window = 0;
   std::int32_t threads = 0;
+  std::int32_t tables = 0;  // group of layers whose block tables are read
   friend bool operator==(const WorkShape&, const WorkShape&) = default;
 };
 

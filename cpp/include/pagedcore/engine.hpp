@@ -1,6 +1,7 @@
 // The engine: a native thread that plans, runs and commits steps, and a queue of outputs that the caller drains.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -53,7 +54,10 @@ struct MemoryPlan {
   std::vector<std::uint32_t> windows;  // of the groups of layers, as in KvCacheConfig
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
-  std::uint64_t kv_tokens() const noexcept { return std::uint64_t{num_blocks} * block_size; }
+  /// Tokens whose KV fits at once, in all groups of layers, if no window frees any of it.
+  std::uint64_t kv_tokens() const noexcept {
+    return num_blocks / std::max<std::uint64_t>(1, windows.size()) * block_size;
+  }
 };
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.

@@ -25,7 +25,8 @@ class Runner {
         sequences_(std::move(sequences)),
         computed_(sequences_.size()),
         logits(sequences_.size()) {
-    std::vector<std::uint32_t> free(sequences_.size() * blocks_each);
+    groups = kv_groups(tiny.d);
+    std::vector<std::uint32_t> free(sequences_.size() * blocks_each * groups.windows.size());  // [group][sequence][block]
     std::iota(free.begin(), free.end(), 0u);
     std::shuffle(free.begin(), free.end(), std::mt19937(7));
     tables_ = free;
@@ -52,7 +53,20 @@ class Runner {
       }
       computed_[sequence] += count;
     }
-    const auto batch = backend->prepare({tokens, ranges, tables_}, block_size);
+    // Every group of layers has tables of its own, without what no row of the step sees through its window.
+    std::vector<std::uint32_t> tables = tables_;
+    for (std::size_t g = 0; g < groups.windows.size(); ++g) {
+      for (const TokenRange& range : ranges) {
+        const auto window = static_cast<std::int32_t>(groups.windows[g]);
+        if (window == 0) continue;
+        const std::size_t first = g * sequences_.size() * blocks_each + static_cast<std::size_t>(range.table_offset);
+        for (std::int32_t b = 0; (b + 1) * block_size <= range.first_position - window + 1; ++b) {
+          tables[first + static_cast<std::size_t>(b)] = raw(kNoBlock);
+        }
+      }
+    }
+    const auto batch = backend->prepare({tokens, ranges, tables, static_cast<std::int32_t>(groups.windows.size())},
+                                        block_size);
     model.forward({batch.get(), wanted}, *kv, [&](std::int64_t first, const Tensor& piece) {
       const auto* values = static_cast<const float*>(backend->host_view(piece));
       for (std::int64_t i = 0; i < piece.rows; ++i) {
@@ -63,6 +77,7 @@ class Runner {
   }
 
   static constexpr std::size_t blocks_each = 8;
+  KvGroups groups;
   std::unique_ptr<Backend> backend;
   Model model;
   std::unique_ptr<KvStorage> kv;
