@@ -6,6 +6,7 @@ namespace pagedcore {
 Buffer::~Buffer() = default;
 Weight::~Weight() = default;
 KvStorage::~KvStorage() = default;
+const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
 Batch::~Batch() = default;
 Backend::~Backend() = default;
 

@@ -178,8 +178,7 @@ void bind_engine_class(nb::module_& m) {
           },
           "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
-           "prefix"_a = "",
-           "Returns the request's id. Raises InvalidArgument for a request that could never run.")
+           "prefix"_a = "", "Returns the request's id. Raises InvalidArgument for a request that could never run.")
       .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
       .def(
           "validate",

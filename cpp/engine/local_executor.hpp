@@ -53,7 +53,7 @@ class LocalExecutor final : public Executor {
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> block_tables_;
   std::vector<std::int32_t> logit_rows_;
-  std::vector<Task> tasks_;        // ordered by logit_row
+  std::vector<Task> tasks_;  // ordered by logit_row
   std::vector<std::uint8_t> failed_moves_;
   std::vector<RequestId> swap_failed_;
   std::vector<float> downloaded_;  // logits, where the host cannot read the backend's memory

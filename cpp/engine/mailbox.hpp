@@ -35,8 +35,8 @@ struct ForcePreemptionCommand {
   std::uint32_t period = 0;
   PreemptionMode mode{};
 };
-using Command = std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand,
-                             ForcePreemptionCommand>;
+using Command =
+    std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand, ForcePreemptionCommand>;
 
 class Mailbox {
  public:

@@ -88,9 +88,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
                                                        : std::numeric_limits<std::uint32_t>::max();
   plan.num_blocks = config.num_blocks;
   if (config.num_blocks == 0) {
-    const std::size_t budget = config.kv_cache_bytes > 0
-                                   ? config.kv_cache_bytes
-                                   : default_cache_bytes(config, context, plan.windows.size(), memory.kv_block, available);
+    const std::size_t budget = config.kv_cache_bytes > 0 ? config.kv_cache_bytes
+                                                         : default_cache_bytes(config, context, plan.windows.size(),
+                                                                               memory.kv_block, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.block_size,
@@ -106,9 +106,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   if (config.swap_file.empty() && config.swap_file_bytes > 0) {
     throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " needs swap_file, the path of the file"));
   }
-  const std::size_t file_slots = config.swap_file.empty()        ? 0
-                                 : config.swap_file_bytes > 0    ? config.swap_file_bytes / memory.kv_block
-                                                                 : plan.num_blocks;
+  const std::size_t file_slots = config.swap_file.empty()     ? 0
+                                 : config.swap_file_bytes > 0 ? config.swap_file_bytes / memory.kv_block
+                                                              : plan.num_blocks;
   if (!config.swap_file.empty() && file_slots == 0) {
     throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " holds no block: one takes ",
                               memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));

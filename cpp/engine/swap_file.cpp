@@ -29,14 +29,12 @@ class PosixSwapFile final : public SwapFile {
   PosixSwapFile& operator=(const PosixSwapFile&) = delete;
 
   void write(std::uint64_t offset, std::span<const std::byte> bytes) override {
-    each(offset, bytes.size(), "written", [&](std::size_t done, off_t at) {
-      return ::pwrite(fd_, bytes.data() + done, bytes.size() - done, at);
-    });
+    each(offset, bytes.size(), "written",
+         [&](std::size_t done, off_t at) { return ::pwrite(fd_, bytes.data() + done, bytes.size() - done, at); });
   }
   void read(std::uint64_t offset, std::span<std::byte> bytes) override {
-    each(offset, bytes.size(), "read", [&](std::size_t done, off_t at) {
-      return ::pread(fd_, bytes.data() + done, bytes.size() - done, at);
-    });
+    each(offset, bytes.size(), "read",
+         [&](std::size_t done, off_t at) { return ::pread(fd_, bytes.data() + done, bytes.size() - done, at); });
   }
 
  private:

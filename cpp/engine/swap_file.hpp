@@ -9,7 +9,7 @@
 
 namespace pagedcore {
 
-/// Random access to the bytes of one file. Tests put in one that fails.
+/// Random access to the bytes of one file, from several threads at once. Tests put in one that fails.
 class SwapFile {
  public:
   virtual ~SwapFile() = default;

@@ -20,9 +20,7 @@ constexpr std::size_t kBounceBlocks = 8;
 
 class Stopwatch {
  public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
@@ -32,6 +30,17 @@ class Stopwatch {
 void average(double& value, double seconds, std::size_t blocks) {
   const double now = seconds / static_cast<double>(blocks);
   value = value == 0.0 ? now : 0.87 * value + 0.13 * now;
+}
+
+/// Why `work` failed; empty when it did not.
+template <class Work>
+std::string reason_of(const Work& work) {
+  try {
+    work();
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
 }
 
 }  // namespace
@@ -74,14 +83,14 @@ SwapStore::~SwapStore() {
   if (host_ != nullptr) munmap(host_, config_.host_slots * config_.block_bytes);
 }
 
-void SwapStore::fail(std::uint8_t& failed, const char* reason) noexcept {
+void SwapStore::take_note(const std::string& error, std::uint8_t& failed, std::uint64_t& bytes_moved) {
+  if (error.empty()) {
+    bytes_moved += config_.block_bytes;
+    return;
+  }
   failed = 1;
   ++counters_.errors;
-  try {
-    last_error_ = reason;
-  } catch (const std::exception&) {
-    last_error_.clear();
-  }
+  last_error_ = error;
 }
 
 void SwapStore::store(Backend& backend, const KvStorage& kv, std::span<const BlockSwap> moves,
@@ -101,23 +110,26 @@ void SwapStore::store(Backend& backend, const KvStorage& kv, std::span<const Blo
     if (piece.empty()) return;
     blocks_.clear();
     places_.clear();
+    sources_.clear();
     for (std::size_t i = 0; i < piece.size(); ++i) {
       blocks_.push_back(moves[piece[i]].block);
       places_.push_back(bounce_.data() + i * config_.block_bytes);
+      sources_.push_back(kv.host_view(moves[piece[i]].block));
     }
-    backend.swap_out(kv, blocks_, places_);
+    if (sources_.front() == nullptr) {  // else they are written from where they are
+      backend.swap_out(kv, blocks_, places_);
+      sources_.assign(places_.begin(), places_.end());
+    }
     backend.synchronize();
-    for (std::size_t i = 0; i < piece.size(); ++i) {
+    errors_.assign(piece.size(), {});
+    backend.host_parallel(static_cast<std::int64_t>(piece.size()), [&](std::int64_t n) {
+      const auto i = static_cast<std::size_t>(n);
       const SwapSlot slot = moves[piece[i]].slot;
-      const std::span<const std::byte> bytes(places_[i], config_.block_bytes);
+      const std::span<const std::byte> bytes(sources_[i], config_.block_bytes);
       checksums_[raw(slot) - config_.host_slots] = checksum(bytes);
-      try {
-        file_->write(offset(slot), bytes);
-        counters_.file_bytes_out += bytes.size();
-      } catch (const std::exception& error) {
-        fail(failed[piece[i]], error.what());
-      }
-    }
+      errors_[i] = reason_of([&] { file_->write(offset(slot), bytes); });
+    });
+    for (std::size_t i = 0; i < piece.size(); ++i) take_note(errors_[i], failed[piece[i]], counters_.file_bytes_out);
     piece.clear();
   };
   for (std::size_t i = 0; i < moves.size(); ++i) {
@@ -146,32 +158,36 @@ void SwapStore::load(Backend& backend, KvStorage& kv, std::span<const BlockSwap>
   }
   if (!blocks_.empty()) backend.swap_in(kv, blocks_, sources_);
   backend.synchronize();
-  blocks_.clear();
-  sources_.clear();
+  std::vector<std::size_t> piece;  // moves from the file that share the bounce buffer
   const auto flush = [&] {
-    if (blocks_.empty()) return;
-    backend.swap_in(kv, blocks_, sources_);
-    backend.synchronize();
+    if (piece.empty()) return;
+    errors_.assign(piece.size(), {});
+    backend.host_parallel(static_cast<std::int64_t>(piece.size()), [&](std::int64_t n) {
+      const auto i = static_cast<std::size_t>(n);
+      const SwapSlot slot = moves[piece[i]].slot;
+      const std::span<std::byte> bytes(bounce_.data() + i * config_.block_bytes, config_.block_bytes);
+      errors_[i] = reason_of([&] {
+        file_->read(offset(slot), bytes);
+        if (checksum(bytes) == checksums_[raw(slot) - config_.host_slots]) return;
+        throw Corrupt(str("the swap file returns other bytes for slot ", raw(slot), " than were written"));
+      });
+    });
     blocks_.clear();
     sources_.clear();
+    for (std::size_t i = 0; i < piece.size(); ++i) {
+      take_note(errors_[i], failed[piece[i]], counters_.file_bytes_in);
+      if (!errors_[i].empty()) continue;  // nothing that is not trusted gets in
+      blocks_.push_back(moves[piece[i]].block);
+      sources_.push_back(bounce_.data() + i * config_.block_bytes);
+    }
+    if (!blocks_.empty()) backend.swap_in(kv, blocks_, sources_);
+    backend.synchronize();
+    piece.clear();
   };
   for (std::size_t i = 0; i < moves.size(); ++i) {
-    const SwapSlot slot = moves[i].slot;
-    if (!in_file(slot)) continue;
-    const std::span<std::byte> bytes(bounce_.data() + blocks_.size() * config_.block_bytes, config_.block_bytes);
-    try {
-      file_->read(offset(slot), bytes);
-      if (checksum(bytes) != checksums_[raw(slot) - config_.host_slots]) {
-        throw Corrupt(str("the swap file returns other bytes for slot ", raw(slot), " than were written"));
-      }
-    } catch (const std::exception& error) {
-      fail(failed[i], error.what());
-      continue;
-    }
-    counters_.file_bytes_in += bytes.size();
-    blocks_.push_back(moves[i].block);
-    sources_.push_back(bytes.data());
-    if (blocks_.size() == kBounceBlocks) flush();
+    if (!in_file(moves[i].slot)) continue;
+    piece.push_back(i);
+    if (piece.size() == kBounceBlocks) flush();
   }
   flush();
   if (moves.empty()) return;

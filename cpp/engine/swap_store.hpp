@@ -1,5 +1,5 @@
-// The swap space: where the blocks of preempted requests wait (PagedAttention, section 4.5). Two tiers behind one row of
-// slots, host memory first, then a file. A block in the file carries a checksum, which is kept in memory.
+// The swap space: where the blocks of preempted requests wait (PagedAttention, section 4.5). Two tiers behind one row
+// of slots, host memory first, then a file. A block in the file carries a checksum, which is kept in memory.
 //
 // What goes wrong with a block is told per block and never thrown: its request is recomputed. Engine thread only.
 #pragma once
@@ -45,19 +45,20 @@ class SwapStore {
   std::uint64_t offset(SwapSlot slot) const noexcept {
     return std::uint64_t{raw(slot) - config_.host_slots} * config_.block_bytes;
   }
-  void fail(std::uint8_t& failed, const char* reason) noexcept;
+  void take_note(const std::string& error, std::uint8_t& failed, std::uint64_t& bytes_moved);
 
   SwapConfig config_;
   std::unique_ptr<SwapFile> file_;
   std::byte* host_ = nullptr;
-  std::vector<std::byte> bounce_;          // a few blocks on their way to the file
-  std::vector<std::uint64_t> checksums_;   // [file_slots]
+  std::vector<std::byte> bounce_;         // a few blocks on their way to the file
+  std::vector<std::uint64_t> checksums_;  // [file_slots]
   SwapCounters counters_;
   std::string last_error_;
   // Kept for their memory.
   std::vector<BlockId> blocks_;
   std::vector<std::byte*> places_;
   std::vector<const std::byte*> sources_;
+  std::vector<std::string> errors_;
 };
 
 /// A 64-bit checksum of a block: four independent multiply-and-add lanes over 32-byte pieces, so that it runs at memory

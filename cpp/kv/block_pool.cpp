@@ -74,11 +74,13 @@ void BlockPool::release(BlockId id, StepId last_reader) {
 void BlockPool::borrow(BlockId block) {
   hold(block);
   ++borrows_[raw(block)];
+  ++borrowed_;
 }
 
 void BlockPool::give_back(BlockId block, StepId last_reader) {
   if (borrows_[index(block)] == 0) throw Corrupt(str("block ", raw(block), " is given back and was not borrowed"));
   --borrows_[raw(block)];
+  --borrowed_;
   release(block, last_reader);
 }
 

@@ -47,7 +47,13 @@ class BlockPool {
   void complete(StepId step) noexcept;
 
   std::uint32_t references(BlockId block) const { return refs_[index(block)]; }
-  std::uint32_t holders(BlockId block) const { return refs_[index(block)] - borrows_[index(block)]; }
+  std::uint32_t holders(BlockId block) const {
+    // Mostly nothing is borrowed, and the array need not be read.
+    return borrowed_ == 0 ? refs_[index(block)] : refs_[index(block)] - borrows_[index(block)];
+  }
+  /// One reference, and nothing that the prefix index knows: its owner writes to it without further ado.
+  bool is_exclusive(BlockId block) const { return refs_[index(block)] == 1 && has_content_[raw(block)] == 0; }
+  bool is_borrowed(BlockId block) const { return borrowed_ > 0 && borrows_[index(block)] > 0; }
   bool is_cached(BlockId block) const { return has_content_[index(block)] != 0; }
   /// Whether take() could return this block.
   bool is_reusable(BlockId block) const { return place_[index(block)] == Place::reusable; }
@@ -80,6 +86,7 @@ class BlockPool {
   std::vector<std::uint8_t> has_content_;   // [size] in the prefix index
   std::uint64_t completed_ = 0;
   std::uint32_t free_ = 0, cached_ = 0, in_flight_ = 0, shared_ = 0;
+  std::uint32_t borrowed_ = 0;  // sum of borrows_
 };
 
 }  // namespace pagedcore::kv

@@ -64,7 +64,8 @@ void KvCacheManager::check() const {
     if (references[i] != kv.pool.references(block)) {
       throw Corrupt(str("block ", i, " counts ", kv.pool.references(block), " references and has ", references[i]));
     }
-    if (references[i] - borrows[i] != kv.pool.holders(block)) throw Corrupt(str("block ", i, ": borrows are miscounted"));
+    if (references[i] - borrows[i] != kv.pool.holders(block))
+      throw Corrupt(str("block ", i, ": borrows are miscounted"));
     if (kv.marks[i] != 0) throw Corrupt(str("block ", i, " keeps a mark of a swap"));
     if (kv.pool.is_cached(block) != (kv.index && (kv.index->contains(block) || kv.index->is_attached(block)))) {
       throw Corrupt(str("block ", i, ": the pool and the prefix index disagree about its contents"));
@@ -74,8 +75,8 @@ void KvCacheManager::check() const {
   for (std::uint32_t i = 0; i < kv.swap.size(); ++i) {
     slots_in_use += slot_references[i] > 0;
     if (slot_references[i] == kv.swap.references(SwapSlot{i})) continue;
-    throw Corrupt(str("swap slot ", i, " counts ", kv.swap.references(SwapSlot{i}), " references and has ",
-                      slot_references[i]));
+    throw Corrupt(
+        str("swap slot ", i, " counts ", kv.swap.references(SwapSlot{i}), " references and has ", slot_references[i]));
   }
   if (slots_in_use + kv.swap.available() != kv.swap.size()) throw Corrupt("the free swap slots are miscounted");
 }

@@ -36,6 +36,7 @@ KvCacheManager::Impl::Impl(const KvCacheConfig& config_)
     : config(validated(config_)),
       groups(std::max<std::uint32_t>(1, static_cast<std::uint32_t>(config.windows.size()))),
       windows(config.windows.empty() ? std::vector<std::uint32_t>{0} : config.windows),
+      has_windows(std::ranges::any_of(windows, [](std::uint32_t window) { return window > 0; })),
       pool(config.num_blocks),
       swap(config.num_swap_blocks),
       marks(config.num_blocks) {
@@ -45,6 +46,9 @@ KvCacheManager::Impl::Impl(const KvCacheConfig& config_)
 }
 
 std::uint32_t KvCacheManager::Impl::blocks_for(std::uint64_t tokens) const noexcept {
+  if (tokens < 0x80000000u) {  // 32-bit division takes a third of the time
+    return (static_cast<std::uint32_t>(tokens) + config.block_size - 1) / config.block_size;
+  }
   const std::uint64_t blocks = tokens / config.block_size + (tokens % config.block_size != 0);
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks, std::numeric_limits<std::uint32_t>::max()));
 }
@@ -63,11 +67,15 @@ BlockTable& KvCacheManager::Impl::table(SequenceId seq) {
   return const_cast<BlockTable&>(std::as_const(*this).table(seq));
 }
 
-const BlockTable& KvCacheManager::Impl::resident_table(SequenceId seq) const {
-  const BlockTable& found = table(seq);
-  if (found.swapped) {
-    throw InvalidArgument(str("sequence ", raw(seq), " is swapped out; swap_in() its group before it is used"));
-  }
+void KvCacheManager::Impl::refuse_swapped(const BlockTable& table) {
+  if (!table.swapped) return;
+  throw InvalidArgument(
+      str("sequence ", raw(table.sequence), " is swapped out; swap_in() its group before it is used"));
+}
+
+BlockTable& KvCacheManager::Impl::resident_table(SequenceId seq) {
+  BlockTable& found = table(seq);
+  refuse_swapped(found);
   return found;
 }
 
@@ -120,6 +128,7 @@ std::uint32_t KvCacheManager::blocks_for(std::uint64_t tokens) const noexcept { 
 std::uint32_t KvCacheManager::num_groups() const noexcept { return impl_->groups; }
 
 std::uint64_t KvCacheManager::footprint(std::uint64_t tokens) const noexcept {
+  if (!impl_->has_windows) return std::uint64_t{impl_->blocks_for(tokens)} * impl_->groups;
   std::uint64_t blocks = 0;
   for (const std::uint32_t window : impl_->windows) {
     // The window - 1 tokens before the next one begin and end inside a block.
@@ -168,33 +177,40 @@ void KvCacheManager::reserve(SequenceId seq, std::uint32_t length) {
 }
 
 void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) {
-  static_cast<void>(impl_->resident_table(seq));
   BlockTable& table = impl_->table(seq);
+  if (length > table.length && impl_->grows_in_place(table, length)) {
+    table.length = length;
+  } else {
+    impl_->append(table, length, copies, reader);
+  }
+}
+
+void KvCacheManager::Impl::append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies,
+                                  StepId reader) {
+  const SequenceId seq = table.sequence;
+  refuse_swapped(table);
   if (length < table.length) {
     throw InvalidArgument(str("append to length ", length, " of sequence ", raw(seq), ", which has length ",
                               table.length, " already; a table only grows (fork() a shorter prefix instead)"));
   }
   if (length == table.length) return;
-  const std::uint32_t groups = impl_->groups;
-  kv::BlockPool& pool = impl_->pool;
   const std::size_t had = table.blocks.size();
-  const bool writes_last = impl_->is_partial(table.length);
-  const bool copies_last =
-      writes_last && impl_->copies_last(table, [&](BlockId block) { return pool.holders(block); });
-  const std::size_t size = std::size_t{impl_->blocks_for(length)} * groups;
-  const std::uint64_t needed = size - had + (copies_last ? groups : 0);
+  const bool writes_last = is_partial(table.length);
+  const bool copies_it = writes_last && copies_last(table, [&](BlockId block) { return pool.holders(block); });
+  const std::size_t size = std::size_t{blocks_for(length)} * groups;
+  const std::uint64_t needed = size - had + (copies_it ? groups : 0);
   if (needed > pool.available()) {
     throw OutOfMemory(str("sequence ", raw(seq), " needs ", needed, " more KV blocks to grow from ", table.length,
                           " to ", length, " tokens, but ", pool.available(), " of ", pool.size(),
                           " are available; free() a sequence or use a larger cache"));
   }
   grow_capacity(table.blocks, size);
-  if (copies_last) grow_capacity(copies, copies.size() + groups);
+  if (copies_it) grow_capacity(copies, copies.size() + groups);
   for (std::size_t i = had - groups; writes_last && i < had; ++i) {
     BlockId& last = table.blocks[i];
-    if (copies_last) {
-      const BlockId copy = impl_->take();
-      copies.push_back({last, copy, table.length % impl_->config.block_size});
+    if (copies_it) {
+      const BlockId copy = take();
+      copies.push_back({last, copy, table.length % config.block_size});
       if (table.borrows) {
         pool.give_back(last, reader);
       } else {
@@ -202,13 +218,13 @@ void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<Bl
         pool.release(last, pool.references(last) > 1 ? StepId{0} : reader);
       }
       last = copy;
-    } else if (impl_->is_published(last)) {
+    } else if (is_published(last)) {
       // It held more in a longer parent that is gone; we own it alone and overwrite what was published.
-      impl_->withdraw(last);
+      withdraw(last);
     }
   }
   table.borrows = false;
-  while (table.blocks.size() < size) table.blocks.push_back(impl_->take());
+  while (table.blocks.size() < size) table.blocks.push_back(take());
   table.length = length;
 }
 
@@ -267,8 +283,7 @@ void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num
 }
 
 void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reader) {
-  static_cast<void>(impl_->resident_table(seq));
-  BlockTable& table = impl_->table(seq);
+  BlockTable& table = impl_->resident_table(seq);
   if (next > table.length) {
     throw InvalidArgument(str("slide to position ", next, " of sequence ", raw(seq), ", which has ", table.length,
                               " tokens; its next position is its length at most"));

@@ -34,9 +34,16 @@ struct KvCacheManager::Impl {
   std::uint32_t first_visible(std::uint32_t group, std::uint32_t next) const noexcept;
   const kv::BlockTable& table(SequenceId seq) const;
   kv::BlockTable& table(SequenceId seq);
-  const kv::BlockTable& resident_table(SequenceId seq) const;  // throws when it is swapped out
+  static void refuse_swapped(const kv::BlockTable& table);
+  void append(kv::BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader);
+  kv::BlockTable& resident_table(SequenceId seq);  // throws when it is swapped out
   kv::BlockTable& new_table(SequenceId seq, std::size_t num_blocks);
   void fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, const std::uint64_t* salt);
+  /// The common case of a decode: one more slot of a last block that nobody else can see.
+  bool grows_in_place(const kv::BlockTable& table, std::uint32_t length) const {
+    return groups == 1 && is_partial(table.length) && !table.borrows && !table.swapped &&
+           length <= table.blocks.size() * config.block_size && pool.is_exclusive(table.blocks.back());
+  }
   template <class Holders>
   bool copies_last(const kv::BlockTable& table, Holders&& holders) const;
   BlockId take();
@@ -49,6 +56,7 @@ struct KvCacheManager::Impl {
   KvCacheConfig config;
   std::uint32_t groups;                // of layers
   std::vector<std::uint32_t> windows;  // [groups], 0: full context
+  bool has_windows;
   kv::BlockPool pool;
   kv::SwapPool swap;
   std::optional<kv::PrefixIndex> index;  // when prefix caching is on
@@ -66,7 +74,7 @@ bool KvCacheManager::Impl::copies_last(const kv::BlockTable& table, Holders&& ho
   bool copies = table.borrows;
   for (std::size_t i = table.blocks.size() - groups; i < table.blocks.size(); ++i) {
     const BlockId last = table.blocks[i];
-    copies = copies || holders(last) > 1 || (pool.is_cached(last) && pool.references(last) > pool.holders(last));
+    copies = copies || holders(last) > 1 || (pool.is_borrowed(last) && pool.is_cached(last));
   }
   return copies;
 }

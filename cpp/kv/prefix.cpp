@@ -26,8 +26,8 @@ void KvCacheManager::Impl::withdraw(BlockId block) {
   pool.set_cached(block, false);
 }
 
-/// How many of `num_tokens` matched tokens are of use: of a group with a window its blocks may have gone one by one, and
-/// those that the next token sees must be there. `entries`: the matched blocks of group 0.
+/// How many of `num_tokens` matched tokens are of use: of a group with a window its blocks may have gone one by one,
+/// and those that the next token sees must be there. `entries`: the matched blocks of group 0.
 std::uint32_t KvCacheManager::Impl::trim_to_windows(const std::vector<BlockId>& entries,
                                                     std::uint32_t num_tokens) const noexcept {
   for (bool fits = false; !fits && num_tokens > 0;) {
@@ -74,7 +74,8 @@ PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::u
   for (std::uint32_t i = 0; i < size; ++i) {
     for (std::uint32_t group = 0; group < impl_->groups; ++group) {
       // The last full block stays in any case: what comes next is published as its continuation.
-      const bool is_seen = i >= impl_->first_visible(group, num_tokens) || (group == 0 && i + 1 >= num_tokens / block_size);
+      const bool is_seen =
+          i >= impl_->first_visible(group, num_tokens) || (group == 0 && i + 1 >= num_tokens / block_size);
       match.blocks.push_back(is_seen ? impl_->index->attached(entries[i], group) : kNoBlock);
     }
   }
@@ -145,8 +146,7 @@ bool KvCacheManager::Impl::publish_block(BlockTable& table, std::uint32_t at, st
 }
 
 void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
-  static_cast<void>(impl_->resident_table(seq));
-  BlockTable& table = impl_->table(seq);
+  BlockTable& table = impl_->resident_table(seq);
   if (num_computed > table.length || num_computed > tokens.size()) {
     throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
                               table.length, " slots and came with ", tokens.size(), " tokens"));
@@ -167,8 +167,8 @@ void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, st
     return;
   }
   if (has_tail && table.published == full) {
-    static_cast<void>(impl_->publish_block(table, full, tokens.subspan(num_computed - num_computed % block_size,
-                                                                       num_computed % block_size)));
+    static_cast<void>(impl_->publish_block(
+        table, full, tokens.subspan(num_computed - num_computed % block_size, num_computed % block_size)));
   }
 }
 

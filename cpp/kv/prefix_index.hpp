@@ -89,18 +89,18 @@ class PrefixIndex {
   PrefixHash hash_;
   int shift_;
   std::uint64_t next_stamp_ = 1;
-  std::uint32_t size_ = 0;      // entries of table_
-  std::vector<BlockId> table_;  // full blocks; open addressing, linear probing, at most half full
+  std::uint32_t size_ = 0;                 // entries of table_
+  std::vector<BlockId> table_;             // full blocks; open addressing, linear probing, at most half full
   std::array<std::uint32_t, 1024> roots_;  // first children of empty prefixes, of tenants by hash
   // Per block:
   std::vector<std::uint64_t> stamps_;  // 0: not in the index
   std::vector<std::uint64_t> hashes_;
   std::vector<PrefixLink> parents_;
-  std::vector<TokenId> tokens_;         // [num_blocks][block_size]
-  std::vector<std::uint32_t> counts_;   // tokens of the block
+  std::vector<TokenId> tokens_;                          // [num_blocks][block_size]
+  std::vector<std::uint32_t> counts_;                    // tokens of the block
   std::vector<std::uint32_t> children_, older_, newer_;  // siblings, the latest first; kNone: no more
-  std::vector<BlockId> attached_;       // [groups - 1][num_blocks], of entries
-  std::vector<BlockId> owners_;         // [num_blocks], of attached blocks; empty with one group
+  std::vector<BlockId> attached_;                        // [groups - 1][num_blocks], of entries
+  std::vector<BlockId> owners_;                          // [num_blocks], of attached blocks; empty with one group
   EventLog events_;
 };
 

@@ -7,8 +7,8 @@
 namespace pagedcore {
 
 struct KvScratch::Impl {
-  /// A sequence that took or gave up blocks here: the first `kept` logical blocks of its table, then `taken` new ones of
-  /// its own.
+  /// A sequence that took or gave up blocks here: the first `kept` logical blocks of its table, then `taken` new ones
+  /// of its own.
   struct Table {
     std::uint32_t kept = 0;
     std::uint32_t taken = 0;
@@ -17,24 +17,27 @@ struct KvScratch::Impl {
   /// A block whose references differ here.
   struct Block {
     std::uint32_t references = 0;
-    bool available = false;  // with no references: counted in `available`
-    bool fenced = false;     // some release waits for a step in flight
-    bool withdrawn = false;  // leaves the prefix index: its last holder is going to write to it
+    std::uint32_t borrows = 0;  // of them; never made here, but given back
+    bool available = false;     // with no references: counted in `available`
+    bool fenced = false;        // some release waits for a step in flight
+    bool withdrawn = false;     // leaves the prefix index: its last holder is going to write to it
   };
 
-  explicit Impl(const KvCacheManager::Impl& kv_) : kv(&kv_), available(kv_.pool.available()), slots(kv_.swap.available()) {}
+  explicit Impl(const KvCacheManager::Impl& kv_)
+      : kv(&kv_), available(kv_.pool.available()), slots(kv_.swap.available()) {}
 
-  /// Those who may write to the block. Borrows are never made here.
+  /// Those who may write to the block.
   std::uint32_t holders(BlockId block) const {
     const Block* touched = blocks.find(raw(block));
-    const std::uint32_t borrows = kv->pool.references(block) - kv->pool.holders(block);
-    return (touched != nullptr ? touched->references : kv->pool.references(block)) - borrows;
+    return touched != nullptr ? touched->references - touched->borrows : kv->pool.holders(block);
   }
 
   Block& touch(BlockId block) {
     if (Block* touched = blocks.find(raw(block))) return *touched;
     Block& added = blocks[raw(block)];
-    added = {.references = kv->pool.references(block), .available = kv->pool.is_reusable(block)};
+    added = {.references = kv->pool.references(block),
+             .borrows = kv->pool.references(block) - kv->pool.holders(block),
+             .available = kv->pool.is_reusable(block)};
     return added;
   }
 
@@ -74,6 +77,10 @@ std::uint32_t KvScratch::available() const noexcept { return impl_->available; }
 
 bool KvScratch::append(SequenceId seq, std::uint32_t length) {
   const kv::BlockTable& real = impl_->kv->table(seq);
+  if (impl_->blocks.empty() && impl_->tables.empty() && length > real.length &&
+      impl_->kv->grows_in_place(real, length)) {
+    return true;
+  }
   const Impl::Table table = impl_->table(real);
   if (table.freed || real.swapped) return false;
   const std::uint32_t groups = impl_->kv->groups;
@@ -82,7 +89,8 @@ bool KvScratch::append(SequenceId seq, std::uint32_t length) {
   // A block taken here is the sequence's own; only one of the real table can be shared or published.
   const bool writes_last = length > real.length && impl_->kv->is_partial(real.length) && table.taken == 0;
   const std::size_t last = real.blocks.size() - groups;
-  const bool copies_last = writes_last && impl_->kv->copies_last(real, [&](BlockId block) { return impl_->holders(block); });
+  const bool copies_last =
+      writes_last && impl_->kv->copies_last(real, [&](BlockId block) { return impl_->holders(block); });
   const std::uint32_t needed = (size > had ? size - had : 0) + copies_last;
   if (std::uint64_t{needed} * groups > impl_->available) return false;
   if (needed > 0) {
@@ -156,7 +164,10 @@ void KvScratch::free(SequenceId seq, StepId last_reader) {
   const std::uint32_t groups = impl_->kv->groups;
   impl_->tables[raw(seq)] = {0, 0, true};
   for (std::size_t i = std::size_t{table.kept} * groups; i-- > 0;) {
-    if (real.blocks[i] != kNoBlock) impl_->release(real.blocks[i], last_reader);
+    if (real.blocks[i] == kNoBlock) continue;
+    if (real.borrows && i / groups == real.length / impl_->kv->config.block_size)
+      --impl_->touch(real.blocks[i]).borrows;
+    impl_->release(real.blocks[i], last_reader);
   }
   impl_->available += table.taken * groups;
   // A slot of several sequences comes free with the last of them: not counted on here.
@@ -188,7 +199,8 @@ bool KvScratch::swap_out(std::span<const SequenceId> group, StepId last_reader) 
   kv::FlatMap<std::uint8_t> moved;
   for (const SequenceId seq : group) {
     for (const BlockId block : impl_->kv->table(seq).blocks) {
-      if (block == kNoBlock || references(block) != *ours.find(raw(block)) || moved.find(raw(block)) != nullptr) continue;
+      if (block == kNoBlock || references(block) != *ours.find(raw(block)) || moved.find(raw(block)) != nullptr)
+        continue;
       moved[raw(block)] = 1;
       ++needed;
     }

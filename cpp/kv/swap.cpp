@@ -91,7 +91,8 @@ void KvCacheManager::swap_in(std::span<const SequenceId> group, std::vector<Bloc
   std::size_t references = 0;
   for (const SequenceId seq : group) {
     const BlockTable& table = kv.table(seq);
-    if (!table.swapped) throw InvalidArgument(str("sequence ", raw(seq), " is in memory; only a swapped group comes in"));
+    if (!table.swapped)
+      throw InvalidArgument(str("sequence ", raw(seq), " is in memory; only a swapped group comes in"));
     references += table.slots.size();
   }
   kv::grow_capacity(moves, moves.size() + std::min<std::size_t>(references, kv.swap.size()));

@@ -116,10 +116,11 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
     if (row < 0 || row >= rows)
       throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
   const KvShape& shape = kv.shape();
-  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.num_kv_heads || shape.head_dim != d.head_dim)
+  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.num_kv_heads ||
+      shape.head_dim != d.head_dim)
     throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
-                              " heads of size ", shape.head_dim, "; a group of the model's layers has ", groups.layers_per_group, " of ",
-                              d.num_kv_heads, " of size ", d.head_dim));
+                              " heads of size ", shape.head_dim, "; a group of the model's layers has ",
+                              groups.layers_per_group, " of ", d.num_kv_heads, " of size ", d.head_dim));
 }
 
 void Model::forward(const ForwardRequest& request, KvStorage& kv,

@@ -61,17 +61,16 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
   }
   const Need need = blocks_needed(request);
   if (need.total > cache_config.num_blocks) {
-    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ",
-                                       request.max_tokens, " generated ones need ", need.shared, " shared + ",
-                                       need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-                                       " KV blocks of ", cache_config.block_size, " tokens",
-                                       has_windows || cache.num_groups() > 1
-                                           ? str(" in each of ", cache.num_groups(), " groups of layers, ", need.total,
-                                                 " in all where windows free some")
-                                           : "",
-                                       ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
-                                       request.beam_width > 0 ? "beam_width" : "num_samples",
-                                       ", shorten the prompt, or enlarge the cache"));
+    throw InvalidArgument(
+        name() +
+        str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", request.max_tokens, " generated ones need ",
+            need.shared, " shared + ", need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
+            " KV blocks of ", cache_config.block_size, " tokens",
+            has_windows || cache.num_groups() > 1 ? str(" in each of ", cache.num_groups(), " groups of layers, ",
+                                                        need.total, " in all where windows free some")
+                                                  : "",
+            ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
+            request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
   }
 }
 
@@ -88,8 +87,7 @@ Scheduler::Impl::Need Scheduler::Impl::blocks_needed(const SchedulerRequest& req
   need.sequences = std::max(request.beam_width, request.num_samples);
   const std::uint64_t all = need.shared + need.own * need.sequences;
   for (const std::uint32_t window : windows) {
-    const std::uint64_t seen =
-        need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
+    const std::uint64_t seen = need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
     need.total += window == 0 ? all : std::min(all, seen);
   }
   return need;
@@ -107,8 +105,8 @@ std::uint32_t Scheduler::Impl::shared_tokens(const Request& request) const noexc
   return request.prompt_size - request.prompt_size % cache_config.block_size;
 }
 
-/// Blocks that a request still needs once its leader has `has` tokens: the leader's rest, and for every other sample all
-/// that is not shared. A group that fitted with sharing fits again.
+/// Blocks that a request still needs once its leader has `has` tokens: the leader's rest, and for every other sample
+/// all that is not shared. A group that fitted with sharing fits again.
 std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::uint32_t leader,
                                                   std::uint32_t has) const {
   std::uint64_t blocks = blocks_promised(request, request.samples[leader], has);
@@ -234,7 +232,7 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
     const std::uint32_t first = from_prefix ? pinned : match.num_tokens;
     const std::uint32_t rows = std::min(size - first, draft.rows_left);
     const bool fits = from_prefix ? draft.scratch->fork(request.prefix->sequence, first, first + rows)
-                            : draft.scratch->create(match, first + rows);
+                                  : draft.scratch->create(match, first + rows);
     const std::uint64_t later = blocks_after_start(request, leader, first + rows);
     if (fits && (alone || draft.scratch->available() >= draft.promised + later + watermark_blocks)) {
       const SequenceId sequence{next_sequence + draft.admissions.size()};
@@ -245,7 +243,8 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
     }
     if (!alone) return false;
     // A match may take a block more than nothing, the one it copies from: do without. Then take from those who wait.
-    if (const std::uint32_t partial = match.num_tokens % cache_config.block_size; partial > 0 && !has_windows && !from_prefix) {
+    if (const std::uint32_t partial = match.num_tokens % cache_config.block_size;
+        partial > 0 && !has_windows && !from_prefix) {
       match.num_tokens -= partial;
       match.blocks.resize(match.blocks.size() - cache.num_groups());
     } else if (match.num_tokens > 0 && !from_prefix) {

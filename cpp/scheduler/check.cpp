@@ -37,7 +37,8 @@ void check_request(const Request& request, const KvCacheManager& cache, bool in_
     }
   }
   if (request.running && request.swapped) throw Corrupt(str("request ", id, " runs in the swap space"));
-  if ((started > 0) != (request.running || request.swapped)) throw Corrupt(str("request ", id, " is in the wrong queue"));
+  if ((started > 0) != (request.running || request.swapped))
+    throw Corrupt(str("request ", id, " is in the wrong queue"));
   if (request.evicted) throw Corrupt(str("request ", id, " is marked by a plan that is over"));
 }
 
@@ -77,7 +78,8 @@ void Scheduler::Impl::check() const {
         users += request->prefix == prefix.get();
       }
     }
-    if (users != prefix->users) throw Corrupt(str("prefix ", raw(prefix->id), " counts ", prefix->users, " users of ", users));
+    if (users != prefix->users)
+      throw Corrupt(str("prefix ", raw(prefix->id), " counts ", prefix->users, " users of ", users));
     // One that was released before it was there only waits for its users to go.
     const bool is_there = raw(prefix->sequence) != 0;
     if (is_there ? prefix->computing != nullptr : prefix->computing == nullptr && !prefix->released) {

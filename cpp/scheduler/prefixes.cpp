@@ -12,7 +12,8 @@ using sched::PinnedPrefix;
 using sched::Request;
 
 PinnedPrefix* Scheduler::Impl::find_prefix(PrefixId id) const noexcept {
-  const auto found = std::ranges::find_if(prefixes, [&](const auto& prefix) { return !prefix->released && prefix->id == id; });
+  const auto found =
+      std::ranges::find_if(prefixes, [&](const auto& prefix) { return !prefix->released && prefix->id == id; });
   return found == prefixes.end() ? nullptr : found->get();
 }
 
@@ -41,8 +42,8 @@ void Scheduler::Impl::register_prefix(PrefixId id, SchedulerRequest spec) {
   if (pinned_blocks + prefix->blocks + most > cache_config.num_blocks) {
     throw InvalidArgument(str("prefix ", raw(id), ": its ", spec.prompt.size(), " tokens pin ", prefix->blocks,
                               " KV blocks; with ", pinned_blocks, " pinned by other prefixes and ", most,
-                              " that a request already accepted may need that makes ", pinned_blocks + prefix->blocks + most,
-                              ", but the cache has ", cache_config.num_blocks,
+                              " that a request already accepted may need that makes ",
+                              pinned_blocks + prefix->blocks + most, ", but the cache has ", cache_config.num_blocks,
                               "; shorten it, release another, wait for requests to end, or enlarge the cache"));
   }
   prefixes.reserve(prefixes.size() + 1);
@@ -56,7 +57,8 @@ void Scheduler::Impl::register_prefix(PrefixId id, SchedulerRequest spec) {
 
 void Scheduler::Impl::release_prefix(PrefixId id) {
   PinnedPrefix* prefix = find_prefix(id);
-  if (prefix == nullptr) throw InvalidArgument(str("prefix ", raw(id), " is unknown; it was released, or never registered"));
+  if (prefix == nullptr)
+    throw InvalidArgument(str("prefix ", raw(id), " is unknown; it was released, or never registered"));
   prefix->released = true;
   if (prefix->computing != nullptr) {
     remove(*prefix->computing);  // settles it

@@ -58,10 +58,10 @@ struct Request {
   bool evicted = false;          // by the plan in the making
   bool waited = false;           // for a prefix that another request was computing
   bool preempt_after_commit = false;
-  bool swap_next = false;        // swapped out by the next plan
-  bool swapped = false;          // waits with all its sequences in the swap space
-  bool progressed = true;        // since it was last preempted
-  std::uint64_t needs = 0;       // blocks when it is alone, beside its prefix
+  bool swap_next = false;          // swapped out by the next plan
+  bool swapped = false;            // waits with all its sequences in the swap space
+  bool progressed = true;          // since it was last preempted
+  std::uint64_t needs = 0;         // blocks when it is alone, beside its prefix
   PinnedPrefix* prefix = nullptr;  // that it uses
   PinnedPrefix* pins = nullptr;    // that it computes
   StepId last_step{};  // the last that was planned with one of its sequences, and so may read any of its blocks

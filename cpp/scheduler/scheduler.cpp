@@ -103,7 +103,8 @@ void Scheduler::submit(SchedulerRequest spec) {
     }
     // What it shares with the prefix is counted there. It computes its last token and, for their logprobs, all of them.
     if (!impl_->has_windows && !spec.prompt_logprobs) {
-      needs -= std::min(prefix->tokens.size(), spec.prompt.size() - 1) / impl_->cache_config.block_size * impl_->windows.size();
+      needs -= std::min(prefix->tokens.size(), spec.prompt.size() - 1) / impl_->cache_config.block_size *
+               impl_->windows.size();
     }
   }
   if (needs + impl_->pinned_blocks > impl_->cache_config.num_blocks) {

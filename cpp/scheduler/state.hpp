@@ -175,7 +175,7 @@ struct Scheduler::Impl {
   kv::FlatMap<std::unique_ptr<sched::Request>> requests;       // by RequestId
   std::vector<std::unique_ptr<sched::PinnedPrefix>> prefixes;  // few; released ones as long as they are in use
   std::uint64_t pinned_blocks = 0;                             // of all prefixes
-  std::vector<std::uint32_t> windows;  // of each group of layers
+  std::vector<std::uint32_t> windows;                          // of each group of layers
   bool has_windows = false;
   bool caching = true;  // prefixes are shared between requests
   PreemptionCosts costs;

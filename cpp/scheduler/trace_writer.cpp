@@ -50,8 +50,7 @@ class Line {
 };
 
 void put(Line& line, const SchedulerRequest& r) {
-  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs
-       << r.prefix;
+  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs << r.prefix;
   line.list(r.prompt, [&](TokenId token) { line << token; });
 }
 

@@ -23,7 +23,8 @@ Scheduler::Impl::Price Scheduler::Impl::price(const Request& request) const noex
   if (blocks <= 0.0) return {.per_block = std::numeric_limits<double>::max()};
   // Tokens of blocks that others keep alive are found again; of the rest the last block is not full.
   const Sample& leader = request.samples[request.leader()];
-  const std::uint32_t unused = cache_config.block_size - 1 - (leader.computed + cache_config.block_size - 1) % cache_config.block_size;
+  const std::uint32_t unused =
+      cache_config.block_size - 1 - (leader.computed + cache_config.block_size - 1) % cache_config.block_size;
   const double tokens = blocks / cache.num_groups() * cache_config.block_size - unused;
   const double recompute = tokens * costs.token;
   const double swap = blocks * (costs.block_out + costs.block_in);

@@ -78,7 +78,7 @@ def test_what_cannot_be_registered(gguf: Any) -> None:
         llm.register_prefix("a", [5] * 320)
         with pytest.raises(InvalidArgument, match="'a' is registered"):
             llm.register_prefix("a", "text")
-        with pytest.raises(InvalidArgument, match="pin 21 KV blocks.*20 pinned by other prefixes"):
+        with pytest.raises(InvalidArgument, match=r"pin 21 KV blocks.*20 pinned by other prefixes"):
             llm.register_prefix("b", [6] * 335)
         with pytest.raises(InvalidArgument, match="'b' is not registered"):
             llm.generate("x", prefix="b")
@@ -110,7 +110,7 @@ def test_prefixes_survive_a_crowd(gguf: Any) -> None:
                     assert seen(llm.generate(QUESTIONS, GREEDY, prefix="p")) == expected
                     assert seen(llm.generate(QUESTIONS, GREEDY, prefix=name)) == expected
                     llm.release_prefix(name)
-            except BaseException as failure:  # noqa: BLE001
+            except BaseException as failure:
                 failures.append(failure)
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
@@ -128,7 +128,7 @@ def test_hits_end_anywhere(gguf: Any) -> None:
     tokens = [(13 * i * i + 5) % 40000 for i in range(200)]
     with LLM(gguf, kv_cache_memory=KV, enable_prefix_caching=False) as llm:
         lengths = [17, 31, 32, 33, 100, 157, 199]
-        prompts = [tokens[:length] + [7, 8, 9] for length in lengths]
+        prompts = [[*tokens[:length], 7, 8, 9] for length in lengths]
         expected = seen(llm.generate(prompts, GREEDY))
     with LLM(gguf, kv_cache_memory=KV) as llm:
         llm.generate([tokens], SamplingParams(max_tokens=1))

@@ -78,7 +78,8 @@ class Step {
     set_rows(task, tile, unit.kv_head, memory);
     memory += rows_bytes_ + q_bytes_;
     float* states = reinterpret_cast<float*>(memory);
-    const ContextReader context(kv_, layer_, unit.kv_head, tile, batch_.tables(work_.shape.tables).data() + tile.table_offset,
+    const ContextReader context(kv_, layer_, unit.kv_head, tile,
+                                batch_.tables(work_.shape.tables).data() + tile.table_offset,
                                 memory + 3 * state_floats_ * 4);
     if (unit.split >= 0) {
       Split& split = work_.splits[static_cast<std::size_t>(unit.split)];
@@ -258,7 +259,8 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   check_matrix("q", q, batch.rows(), cols);
   if (params.window < 0) throw InvalidArgument(str("attention window ", params.window, "; 0 means none"));
 
-  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(), shape.group};
+  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(),
+                      shape.group};
   WorkList& work = batch.work(key);
   const Step step(out, q, kv, layer, batch, params, work);
   const auto body = [&](std::int64_t i, int worker) { step.run(work.units[static_cast<std::size_t>(i)], worker); };

@@ -50,8 +50,8 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))) {
   if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
   if (num_groups_ < 1 || entries_ * static_cast<std::size_t>(num_groups_) != tables_.size())
-    throw InvalidArgument(
-        str(tables_.size(), " block table entries for ", num_groups_, " groups of layers: as many for each, at least 1"));
+    throw InvalidArgument(str(tables_.size(), " block table entries for ", num_groups_,
+                              " groups of layers: as many for each, at least 1"));
   positions_.reserve(tokens_.size());
   std::int64_t next_row = 0;
   for (std::size_t i = 0; i < ranges_.size(); ++i) {

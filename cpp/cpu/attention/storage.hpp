@@ -64,6 +64,10 @@ class PagedStorage final : public KvStorage {
   std::uint32_t num_blocks() const noexcept override { return num_blocks_; }
   std::size_t block_bytes() const noexcept override { return layout_.block_bytes; }
 
+  const std::byte* host_view(BlockId block) const noexcept override {
+    return reinterpret_cast<const std::byte*>(part(raw(block), 0, 0));
+  }
+
   const TileLayout& layout() const noexcept { return layout_; }
   Isa isa() const noexcept { return isa_; }
   const AttentionKernels& kernels() const noexcept { return *kernels_; }

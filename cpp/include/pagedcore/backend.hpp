@@ -61,6 +61,8 @@ class PAGEDCORE_API KvStorage {
   virtual const KvShape& shape() const noexcept = 0;
   virtual std::uint32_t num_blocks() const noexcept = 0;
   virtual std::size_t block_bytes() const noexcept = 0;
+  /// Host address of a block after synchronize(), or null where the host cannot read it.
+  virtual const std::byte* host_view(BlockId block) const noexcept;
 };
 
 /// Consecutive tokens of one sequence in the flat batch: rows [first_row, first_row + num_rows) hold positions
@@ -157,8 +159,8 @@ class PAGEDCORE_API Backend {
   /// All copies of a step as one operation. Sources and destinations are disjoint sets.
   virtual void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) = 0;
   /// Whole blocks to or from host memory, block_bytes() each, as one operation: dst[i] receives blocks[i]. The host
-  /// memory must stay valid, and is filled or free again, after synchronize(). Throw InvalidArgument, with nothing moved,
-  /// for a block outside the storage.
+  /// memory must stay valid, and is filled or free again, after synchronize(). Throw InvalidArgument, with nothing
+  /// moved, for a block outside the storage.
   virtual void swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) = 0;
   virtual void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) = 0;
 

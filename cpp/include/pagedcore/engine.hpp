@@ -35,7 +35,7 @@ struct EngineConfig {
                                     // start, without a name from then on, gone with the engine
   std::size_t swap_file_bytes = 0;  // 0: as much as the KV cache
   std::uint32_t max_cache_events = 0;  // > 0: keep up to so many events for Engine::cache_events()
-  std::string trace_file;  // write a trace of the scheduler there (see trace.hpp); empty: none
+  std::string trace_file;              // write a trace of the scheduler there (see trace.hpp); empty: none
   CpuOptions cpu;
 };
 
@@ -139,8 +139,8 @@ class PAGEDCORE_API Engine {
   std::string describe() const;
   void clear_prefix_cache();
   /// Computes a prefix and keeps its blocks in memory under a name until release_prefix(): requests that name it share
-  /// them, with prefix caching or without. The id is that of the request that computes it, whose one output says that it
-  /// is there (FinishReason::length) or why it is not (error). Throws InvalidArgument for an empty name, one in use,
+  /// them, with prefix caching or without. The id is that of the request that computes it, whose one output says that
+  /// it is there (FinishReason::length) or why it is not (error). Throws InvalidArgument for an empty name, one in use,
   /// and a prefix that can never fit.
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0);
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. Throws InvalidArgument for

@@ -5,9 +5,9 @@
 // Three primitives carry everything (section 5.2): append, fork, free. A sequence has a *length*, the number of token
 // slots its table has reserved, and the caller writes the slots that append() made writable before anything reads them.
 //
-// Layers with different attention windows have different needs, so a model's layers are divided into *groups* of equally
-// many layers with one window each, and a sequence has one table per group. A block holds block_size tokens of the
-// layers of one group; all groups take their blocks from one pool. Most models have one group with full context.
+// Layers with different attention windows have different needs, so a model's layers are divided into *groups* of
+// equally many layers with one window each, and a sequence has one table per group. A block holds block_size tokens of
+// the layers of one group; all groups take their blocks from one pool. Most models have one group with full context.
 //
 // Not thread-safe: one thread owns a manager. Calls that throw have changed nothing.
 #pragma once
@@ -31,21 +31,21 @@ struct KvCacheConfig {
   std::uint32_t num_blocks = 0;   // in [1, 2^32 - 2]
   std::uint32_t block_size = 16;  // tokens per block, in [1, 65536]
   bool enable_prefix_caching = true;
-  PrefixHash prefix_hash = nullptr;       // null: the built-in one
-  std::vector<std::uint32_t> windows{};   // attention window of each group of layers in tokens, 0: full context; empty:
-                                          // one group with full context. At most 64 groups
-  std::uint32_t num_swap_blocks = 0;      // slots of the swap space; lower slots are used first
-  std::uint32_t max_events = 0;           // > 0: keep up to so many CacheEvents for take_events()
+  PrefixHash prefix_hash = nullptr;      // null: the built-in one
+  std::vector<std::uint32_t> windows{};  // attention window of each group of layers in tokens, 0: full context; empty:
+                                         // one group with full context. At most 64 groups
+  std::uint32_t num_swap_blocks = 0;     // slots of the swap space; lower slots are used first
+  std::uint32_t max_events = 0;          // > 0: keep up to so many CacheEvents for take_events()
 };
 
 /// Where every block is. free + cached + in_flight + used == num_blocks at all times.
 struct KvCacheCounts {
   std::uint32_t total = 0;
-  std::uint32_t free = 0;       // holds nothing of use
-  std::uint32_t cached = 0;     // referenced by no sequence, kept for prefix hits, reusable at once
-  std::uint32_t in_flight = 0;  // freed, but a step that may read it has not completed
-  std::uint32_t used = 0;       // referenced by one or more sequences
-  std::uint32_t shared = 0;     // of the used: referenced by more than one
+  std::uint32_t free = 0;        // holds nothing of use
+  std::uint32_t cached = 0;      // referenced by no sequence, kept for prefix hits, reusable at once
+  std::uint32_t in_flight = 0;   // freed, but a step that may read it has not completed
+  std::uint32_t used = 0;        // referenced by one or more sequences
+  std::uint32_t shared = 0;      // of the used: referenced by more than one
   std::uint32_t swap_total = 0;  // slots of the swap space
   std::uint32_t swapped = 0;     // of them in use
 };
@@ -66,9 +66,9 @@ enum class CacheEventKind : std::uint8_t {
 /// News of the prefix cache, for those who route requests to where their prefix is.
 struct CacheEvent {
   CacheEventKind kind = CacheEventKind::stored;
-  std::uint64_t id = 0;         // of one publication; never used again
-  std::uint64_t parent = 0;     // stored: the id of the block before; 0 at the beginning of a prompt
-  std::uint64_t salt = 0;       // stored, at the beginning of a prompt: the tenant's
+  std::uint64_t id = 0;           // of one publication; never used again
+  std::uint64_t parent = 0;       // stored: the id of the block before; 0 at the beginning of a prompt
+  std::uint64_t salt = 0;         // stored, at the beginning of a prompt: the tenant's
   std::vector<TokenId> tokens{};  // stored: those of the block, block_size or fewer
 };
 
@@ -181,8 +181,8 @@ class PAGEDCORE_API KvCacheManager {
 
   bool contains(SequenceId seq) const noexcept;
   std::uint32_t length(SequenceId seq) const;
-  /// Physical blocks of the sequence, [logical block][group]; kNoBlock where a window has passed, and where the block is
-  /// in the swap space. Valid until the manager next changes.
+  /// Physical blocks of the sequence, [logical block][group]; kNoBlock where a window has passed, and where the block
+  /// is in the swap space. Valid until the manager next changes.
   std::span<const BlockId> block_table(SequenceId seq) const;
   /// Number of tables that reference a block.
   std::uint32_t references(BlockId block) const;

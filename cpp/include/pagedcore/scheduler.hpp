@@ -5,8 +5,9 @@
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
 // A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. Of the latter
-// nothing is freed at once: its blocks enter the prefix cache (under a key of its own where prefix caching is off), from
-// which they are taken one by one, the last tokens first, as others need them. What is left when it comes back is used.
+// nothing is freed at once: its blocks enter the prefix cache (under a key of its own where prefix caching is off),
+// from which they are taken one by one, the last tokens first, as others need them. What is left when it comes back is
+// used.
 //
 // The sequences of a request (its samples, or the beams of a beam search) form a *group* that is admitted, preempted
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
@@ -95,9 +96,9 @@ struct StepPlan {
   // Then computed.
   std::vector<ScheduledSequence> sequences;
   std::vector<TokenId> tokens;        // [rows]
-  std::vector<BlockId> block_tables;  // [groups of layers][table_entries]: tables one behind the other. kNoBlock where a
-                                      // window has passed
-  std::uint32_t table_entries = 0;    // of all sequences together, in one group
+  std::vector<BlockId> block_tables;  // [groups of layers][table_entries]: tables one behind the other. kNoBlock where
+                                      // a window has passed
+  std::uint32_t table_entries = 0;          // of all sequences together, in one group
   std::vector<SwappedRequest> swapped_out;  // whose swap_outs those are, in order
   std::vector<SwappedRequest> swapped_in;   // likewise; they compute from the next step on
   std::vector<RequestId> preempted;         // requests preempted while planning, for observers
@@ -127,11 +128,11 @@ struct BeamResult {
 
 struct StepResult {
   StepId step{};
-  std::vector<SampledToken> tokens;  // exactly those that the plan asked for, less those of failed requests
-  std::vector<RequestId> failed;     // planned requests that cannot go on (their error is the executor's to report)
-  std::vector<BeamResult> beams;     // one for each beam search that the plan sampled, less failed ones
-  std::vector<RequestId> swap_failed{};  // of the plan's swapped_out and swapped_in: some block was lost on the way. They
-                                       // are recomputed
+  std::vector<SampledToken> tokens;      // exactly those that the plan asked for, less those of failed requests
+  std::vector<RequestId> failed;         // planned requests that cannot go on (their error is the executor's to report)
+  std::vector<BeamResult> beams;         // one for each beam search that the plan sampled, less failed ones
+  std::vector<RequestId> swap_failed{};  // of the plan's swapped_out and swapped_in: some block was lost on the way.
+                                         // They are recomputed
 };
 
 /// Which beam every child becomes, so that forks are minimal: the first child of a parent takes its parent's place and
@@ -172,8 +173,9 @@ struct SchedulerStats {
   std::uint32_t swapped = 0;        // of the waiting: swapped out
   std::uint32_t prefixes = 0;       // registered ones, or released and in use
   std::uint32_t blocks_pinned = 0;  // that they hold
-  std::uint64_t tokens_cached = 0;  // tokens whose KV running and swapped-in sequences hold, each counted once a sequence
-  std::uint64_t slots_unused = 0;   // token slots of their blocks that hold nothing
+  std::uint64_t tokens_cached =
+      0;  // tokens whose KV running and swapped-in sequences hold, each counted once a sequence
+  std::uint64_t slots_unused = 0;  // token slots of their blocks that hold nothing
 };
 
 class PAGEDCORE_API Scheduler {
@@ -195,9 +197,9 @@ class PAGEDCORE_API Scheduler {
   /// configuration only.
   void validate(const SchedulerRequest& request) const;
 
-  /// Computes `prefix.prompt` as a request does (its id, arrival and salt are used) and keeps its blocks in memory until
-  /// release_prefix(). Requests that name it share them (section 4.4), with prefix caching or without, and with a salt
-  /// of their own. The request ends with FinishReason::length when it is there; until then those who name it wait.
+  /// Computes `prefix.prompt` as a request does (its id, arrival and salt are used) and keeps its blocks in memory
+  /// until release_prefix(). Requests that name it share them (section 4.4), with prefix caching or without, and with a
+  /// salt of their own. The request ends with FinishReason::length when it is there; until then those who name it wait.
   /// Aborting it releases the prefix. Throws InvalidArgument for an id in use or 0, and when its blocks would leave no
   /// room for itself or for a request that was accepted.
   void register_prefix(PrefixId id, SchedulerRequest prefix);
@@ -211,8 +213,8 @@ class PAGEDCORE_API Scheduler {
   /// First come, first served: running requests first, in order of arrival, then waiting ones. When blocks are short a
   /// later arrival is preempted, all its sequences: the one that costs least per block that it frees, among those that
   /// have progressed since they were last preempted, if there are any. A step that preempted admits and resumes nobody.
-  /// The request that arrived first always progresses. A waiting request whose prefix a running one is computing waits for
-  /// that, and lets others pass. At most one plan is outstanding: commit() it before planning again.
+  /// The request that arrived first always progresses. A waiting request whose prefix a running one is computing waits
+  /// for that, and lets others pass. At most one plan is outstanding: commit() it before planning again.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

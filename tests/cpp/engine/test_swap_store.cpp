@@ -15,7 +15,7 @@ using namespace pagedcore;
 
 namespace {
 
-/// A file in memory that can be told to fail.
+/// A file in memory that can be told to fail. For one thread.
 class FakeFile final : public SwapFile {
  public:
   void write(std::uint64_t offset, std::span<const std::byte> bytes) override {
@@ -37,8 +37,8 @@ class FakeFile final : public SwapFile {
 struct World {
   static constexpr std::uint32_t kBlocks = 24;
 
-  explicit World(std::uint32_t host_slots, std::uint32_t file_slots, std::unique_ptr<SwapFile> file) {
-    backend = make_cpu_backend({.threads = 2});
+  World(std::uint32_t host_slots, std::uint32_t file_slots, std::unique_ptr<SwapFile> file, int threads = 1) {
+    backend = make_cpu_backend({.threads = threads});
     const KvShape shape{3, 2, 64, 16, DType::bf16};
     kv = backend->allocate_kv(shape, kBlocks);
     bytes = kv->block_bytes();
@@ -92,7 +92,7 @@ using Failed = std::vector<std::uint8_t>;
 
 TEST_CASE("blocks come back bit for bit, through both tiers in one call") {
   const std::string path = temporary("pagedcore-swap-");
-  World world(5, 13, make_swap_file(path));
+  World world(5, 13, make_swap_file(path), 2);
   CHECK_FALSE(std::filesystem::exists(path));  // it has no name: nobody finds it, and it goes with the process
   std::vector<BlockSwap> moves, back;
   for (std::uint32_t i = 0; i < 18; ++i) {

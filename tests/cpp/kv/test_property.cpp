@@ -39,10 +39,10 @@ std::uint64_t poor_hash(std::uint64_t seed, const TokenId* tokens, std::size_t) 
 struct ModelSequence {
   std::uint64_t salt = 0;
   std::vector<TokenId> tokens;
-  bool borrows = false;  // its last block belongs to the cache
-  std::vector<std::uint32_t> slid;  // [groups] positions below it are gone
+  bool borrows = false;              // its last block belongs to the cache
+  std::vector<std::uint32_t> slid;   // [groups] positions below it are gone
   std::vector<std::uint32_t> freed;  // [groups] likewise, and their blocks are known to be freed
-  int swapped = 0;  // > 0: number of the group with which it is swapped out
+  int swapped = 0;                   // > 0: number of the group with which it is swapped out
 };
 
 /// What one group of layers keeps for a value.
@@ -199,7 +199,8 @@ class Machine {
     if (length == now || now % block_size() == 0) return count;
     bool copies = model_.at(seq).borrows;
     const auto holders = references(true);
-    for (std::size_t i = blocks.size() - groups(); i < blocks.size() && !copies; ++i) copies = holders.at(raw(blocks[i])) > 1;
+    for (std::size_t i = blocks.size() - groups(); i < blocks.size() && !copies; ++i)
+      copies = holders.at(raw(blocks[i])) > 1;
     return count + static_cast<std::uint32_t>(copies ? groups() : 0);
   }
 

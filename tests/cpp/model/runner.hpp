@@ -26,7 +26,8 @@ class Runner {
         computed_(sequences_.size()),
         logits(sequences_.size()) {
     groups = kv_groups(tiny.d);
-    std::vector<std::uint32_t> free(sequences_.size() * blocks_each * groups.windows.size());  // [group][sequence][block]
+    std::vector<std::uint32_t> free(sequences_.size() * blocks_each *
+                                    groups.windows.size());  // [group][sequence][block]
     std::iota(free.begin(), free.end(), 0u);
     std::shuffle(free.begin(), free.end(), std::mt19937(7));
     tables_ = free;
@@ -65,8 +66,8 @@ class Runner {
         }
       }
     }
-    const auto batch = backend->prepare({tokens, ranges, tables, static_cast<std::int32_t>(groups.windows.size())},
-                                        block_size);
+    const auto batch =
+        backend->prepare({tokens, ranges, tables, static_cast<std::int32_t>(groups.windows.size())}, block_size);
     model.forward({batch.get(), wanted}, *kv, [&](std::int64_t first, const Tensor& piece) {
       const auto* values = static_cast<const float*>(backend->host_view(piece));
       for (std::int64_t i = 0; i < piece.rows; ++i) {

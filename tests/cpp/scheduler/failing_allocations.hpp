@@ -1,4 +1,5 @@
-// Lets operator new fail at a chosen moment. Defined in test_out_of_memory.cpp, which replaces it for the whole program.
+// Lets operator new fail at a chosen moment. Defined in test_out_of_memory.cpp, which replaces it for the whole
+// program.
 #pragma once
 
 /// How many allocations of this thread succeed before one throws std::bad_alloc; negative: all.

@@ -1,7 +1,8 @@
-// Everything at once against models that are obviously right: searches, groups of samples, single requests and registered
-// prefixes, tenants, aborts in any state, preemption of every kind, layers with windows, a swap space that loses blocks,
-// and host memory that runs out at any allocation. After every operation: every invariant (conservation among them), the
-// sharing bound, bounded waste. In the end: liveness, and every output as if its request had been alone.
+// Everything at once against models that are obviously right: searches, groups of samples, single requests and
+// registered prefixes, tenants, aborts in any state, preemption of every kind, layers with windows, a swap space that
+// loses blocks, and host memory that runs out at any allocation. After every operation: every invariant (conservation
+// among them), the sharing bound, bounded waste. In the end: liveness, and every output as if its request had been
+// alone.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -30,8 +31,13 @@ struct Totals {
 class Machine {
  public:
   Machine(std::uint64_t seed, Totals& totals)
-      : random_(seed), totals_(totals), cache_(random_cache(seed)), config_(random_config(seed)),
-        stop_every_(pick(3) == 0 ? 0 : 5 + pick(12)), scheduler_(config_, cache_), executor_(cache_, stop_every_) {
+      : random_(seed),
+        totals_(totals),
+        cache_(random_cache(seed)),
+        config_(random_config(seed)),
+        stop_every_(pick(3) == 0 ? 0 : 5 + pick(12)),
+        scheduler_(config_, cache_),
+        executor_(cache_, stop_every_) {
     executor_.lose_every = pick(3) == 0 ? 2 + pick(20) : 0;
   }
 
