@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,49 @@ def test_a_short_cache_preempts_by_itself(gguf: Any, undisturbed: list[Any]) -> 
         assert everything(llm) == undisturbed
         stats = llm.stats()
     assert stats["preemptions_swap"] + stats["preemptions_recompute"] > 0
+
+
+def test_a_full_disk_costs_time_and_no_request(gguf: Any, undisturbed: list[Any], tmp_path: Path) -> None:
+    """The kernel refuses to let the swap file grow beyond two blocks."""
+    with LLM(gguf, kv_cache_memory=KV, preemption="swap", swap_file=tmp_path / "swap") as llm:
+        llm.engine.force_preemption(4, "swap")
+        block = llm.memory_plan().kv_block
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * block, hard))
+        try:
+            assert everything(llm) == undisturbed
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        stats = llm.stats()
+    assert stats["swap_errors"] > 0 and stats["swap_fallbacks"] > 0
+    assert stats["requests_failed"] == stats["blocks_used"] == stats["blocks_swapped"] == 0
+
+
+def test_requests_are_aborted_in_any_state(gguf: Any) -> None:
+    """Streams of every kind, closed after a random number of tokens, while everything is being swapped."""
+    source = random.Random(2)
+    with LLM(gguf, kv_cache_memory=KV, swap_space="64MiB") as llm:
+        llm.register_prefix("p", PROMPTS[0])
+        llm.engine.force_preemption(2, "swap")
+        for round_ in range(12):
+            streams = [
+                llm.stream(PROMPTS[1], SAMPLES),
+                llm.stream(PROMPTS[2], GREEDY, prefix="p"),
+                llm.stream_beam_search(PROMPTS[3], BEAMS),
+            ]
+            for stream in streams:
+                for _ in range(source.randrange(4)):
+                    next(stream, None)
+            if round_ % 2:
+                source.shuffle(streams)
+            for stream in streams:
+                stream.close()
+        llm.engine.force_preemption(0)
+        llm.release_prefix("p")
+        llm.generate("x", SamplingParams(max_tokens=1))
+        stats = llm.stats()
+    assert stats["preemptions_swap"] > 0
+    assert stats["blocks_used"] == stats["blocks_swapped"] == stats["requests_failed"] == 0
 
 
 @pytest.mark.parametrize(
