@@ -103,6 +103,7 @@ struct Scheduler::Impl {
     bool swaps = false;      // cheaper than recomputing
   };
   Price price(const sched::Request& request) const noexcept;
+  void let_go(sched::Request& request) noexcept;
   void preempt(sched::Request& request, bool keep = true) noexcept;
   void give_up(sched::Request& request) noexcept;
   // prefixes.cpp

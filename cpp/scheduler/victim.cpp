@@ -95,25 +95,28 @@ bool Scheduler::Impl::give_up_later(const Request& request) {
   return false;
 }
 
-/// Back to the waiting queue, to its place by arrival. With `keep` its blocks stay in the prefix cache until they are
-/// needed.
-void Scheduler::Impl::preempt(Request& request, bool keep) noexcept {
+/// Its sequences go; it will be computed from the start, or from what the cache has by then.
+void Scheduler::Impl::let_go(Request& request) noexcept {
   for (Sample& sample : request.samples) {
     if (!sample.started) continue;
-    if (keep && sample.computed > 0) {
-      const std::vector<TokenId>& tokens = sample.tokens.empty() ? request.samples[0].tokens : sample.tokens;
-      cache.publish(sample.sequence, tokens, sample.computed, true);
-    }
     cache.free(sample.sequence, request.last_step);
     sample.started = false;
     sample.computed = 0;
   }
   plan_forks(request);
   request.unstarted = request.unfinished;
-  request.running = false;
-  request.preempt_after_commit = false;
-  request.swap_next = false;
-  request.progressed = false;
+}
+
+/// Back to the waiting queue, to its place by arrival. With `keep` its blocks stay in the prefix cache until they are
+/// needed.
+void Scheduler::Impl::preempt(Request& request, bool keep) noexcept {
+  for (const Sample& sample : request.samples) {
+    if (!keep || !sample.started || sample.computed == 0) continue;
+    const std::vector<TokenId>& tokens = sample.tokens.empty() ? request.samples[0].tokens : sample.tokens;
+    cache.publish(sample.sequence, tokens, sample.computed, true);
+  }
+  let_go(request);
+  request.running = request.preempt_after_commit = request.swap_next = request.progressed = false;
   running.erase(request);
   waiting.insert_from_front(request);
   ++stats.preemptions_recompute;
@@ -121,14 +124,7 @@ void Scheduler::Impl::preempt(Request& request, bool keep) noexcept {
 
 /// One that waits in the swap space is to be recomputed after all.
 void Scheduler::Impl::give_up(Request& request) noexcept {
-  for (Sample& sample : request.samples) {
-    if (!sample.started) continue;
-    cache.free(sample.sequence, request.last_step);
-    sample.started = false;
-    sample.computed = 0;
-  }
-  plan_forks(request);
-  request.unstarted = request.unfinished;
+  let_go(request);
   request.swapped = false;
   ++stats.swap_fallbacks;
 }

@@ -61,6 +61,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-batched-tokens", type=int, default=512, metavar="N", help="tokens computed in one step")
     group.add_argument("--max-sequences", type=int, default=256, metavar="N", help="sequences in one step")
     group.add_argument("--no-prefix-caching", action="store_true", help="do not reuse the KV of common beginnings")
+    group.add_argument("--swap-space", metavar="SIZE", help="memory for requests that must make room, such as 1GiB")
+    group.add_argument("--swap-file", metavar="PATH", help="a new file for those that find no place there")
+    group.add_argument("--preemption", default="auto", help="how requests make room: auto, swap or recompute")
     group.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
     group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -104,6 +107,9 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_batched_tokens": arguments.max_batched_tokens,
         "max_sequences": arguments.max_sequences,
         "enable_prefix_caching": not arguments.no_prefix_caching,
+        "swap_space": arguments.swap_space,
+        "swap_file": arguments.swap_file,
+        "preemption": arguments.preemption,
         "threads": arguments.threads,
         "isa": arguments.isa,
     }

@@ -201,3 +201,61 @@ TEST_CASE("many threads submit, abort and wait at once") {
   CHECK(stats.requests_finished + stats.requests_aborted == kThreads * kEach);
   CHECK(stats.blocks.used == 0);
 }
+
+TEST_CASE("the name of a prefix is free again when it was released, refused, or never got there") {
+  const auto loop = make_loop();
+  const auto refused = [&](const auto& call, const char* why) {
+    try {
+      call();
+      FAIL("it was accepted");
+    } catch (const InvalidArgument& error) {
+      CHECK(std::string(error.what()).find(why) != std::string::npos);
+    }
+  };
+  const auto ends = [&](RequestId id) {
+    FinishReason finish = FinishReason::none;
+    while (finish == FinishReason::none) {
+      for (const EngineOutput& output : loop->wait(1.0)) {
+        if (output.request == id && output.last) finish = output.finish;
+      }
+    }
+    return finish;
+  };
+  const auto prefix = make_prompt(30, 5);
+  CHECK(ends(loop->register_prefix("a", prefix, 0)) == FinishReason::length);
+  CHECK(loop->stats().scheduler.prefixes == 1);
+  refused([&] { loop->register_prefix("a", prefix, 0); }, "'a' is registered");
+  refused([&] { loop->register_prefix("", prefix, 0); }, "is empty");
+  refused([&] { loop->register_prefix("b", {-1}, 0); }, "prompt token 0 is -1");
+  refused([&] { loop->release_prefix("b"); }, "'b' is unknown");
+
+  EngineRequest request = make_request(prefix, 5);
+  request.prefix = "b";
+  refused([&] { loop->submit(request); }, "'b' is unknown");
+  request.prefix = "a";
+  request.prompt.push_back(1);
+  CHECK(ends(loop->submit(request)) == FinishReason::length);
+  request.prompt[3] ^= 1;  // leaves the prefix
+  CHECK(ends(loop->submit(request)) == FinishReason::error);
+
+  // More than what is left: told by its output, and the name is free.
+  REQUIRE(loop->stats().blocks.total == 200);  // of 4 tokens
+  for (const char* name : {"x", "y", "z"}) {
+    CHECK(ends(loop->register_prefix(name, make_prompt(196, 7), 0)) == FinishReason::length);
+  }
+  CHECK(ends(loop->register_prefix("large", make_prompt(196, 8), 0)) == FinishReason::error);
+  for (const char* name : {"x", "y", "z"}) loop->release_prefix(name);
+  CHECK(ends(loop->register_prefix("large", make_prompt(8, 7), 0)) == FinishReason::length);
+  // Aborted at once: whether it got there or not, nothing is left of it once the name is released.
+  const RequestId id = loop->register_prefix("c", make_prompt(40, 8), 0);
+  loop->abort(id);
+  const FinishReason finish = ends(id);
+  CHECK((finish == FinishReason::abort || finish == FinishReason::length));
+  if (finish == FinishReason::length) loop->release_prefix("c");
+  CHECK(ends(loop->register_prefix("c", make_prompt(12, 8), 0)) == FinishReason::length);
+  for (const char* name : {"a", "large", "c"}) loop->release_prefix(name);
+  drain(*loop);
+  CHECK(ends(loop->submit(make_request(make_prompt(3, 1), 1))) == FinishReason::length);
+  CHECK(loop->stats().blocks.used == 0);
+  CHECK(loop->stats().scheduler.prefixes == 0);
+}

@@ -1,0 +1,180 @@
+// The side of EngineLoop that any thread may call: checks, and messages to the engine thread.
+#include <algorithm>
+#include <exception>
+#include <system_error>
+#include <utility>
+
+#include "base/signals_blocked.hpp"
+#include "base/text.hpp"
+#include "engine/engine_loop.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+void check_tokens(const std::vector<TokenId>& prompt, std::int32_t vocab_size) {
+  const auto bad = std::find_if(prompt.begin(), prompt.end(), [&](TokenId t) { return t < 0 || t >= vocab_size; });
+  if (bad != prompt.end()) {
+    throw InvalidArgument(
+        str("prompt token ", bad - prompt.begin(), " is ", *bad, ", but the vocabulary is [0, ", vocab_size, ")"));
+  }
+}
+
+/// How many tokens each sample may have: what was asked for, cut where the context ends.
+std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::uint32_t max_context) {
+  const bool fits = max_tokens == 0 ? prompt <= max_context : prompt < max_context;
+  if (!fits) {
+    throw InvalidArgument(str("a prompt of ", prompt, " tokens leaves no room to generate: a context holds at most ",
+                              max_context, " tokens, prompt and output together; shorten the prompt to ",
+                              max_context - 1, " tokens or fewer, or raise max_context and the KV cache"));
+  }
+  return static_cast<std::uint32_t>(std::min<std::size_t>(max_tokens, max_context - prompt));
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
+                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
+    : limits_(limits),
+      mailbox_(limits.max_cache_events),
+      scheduler_(std::move(scheduler)),
+      requests_(std::move(requests)),
+      executor_(std::move(executor)),
+      trace_(std::move(trace)) {
+  publish();
+  const SignalsBlocked blocked;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& error) {
+    throw OutOfMemory(str("the engine's thread could not be started: ", error.what(),
+                          "; check the limits on threads and memory of this process"));
+  }
+}
+
+EngineLoop::~EngineLoop() { close(); }
+
+/// What the scheduler is told of a request, which has passed every check.
+SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
+  fork_guard_.check();
+  SchedulerRequest s;
+  if (request.beam) {
+    pagedcore::validate(*request.beam, limits_.vocab_size);
+    s.beam_width = request.beam->width;
+  } else {
+    pagedcore::validate(request.sampling, limits_.vocab_size);
+    s.num_samples = request.sampling.n;
+    s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
+  }
+  check_tokens(request.prompt, limits_.vocab_size);
+  const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
+  s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
+  s.salt = request.salt;
+  s.prompt = request.prompt;
+  scheduler_.validate(s);
+  return s;
+}
+
+RequestId EngineLoop::submit(EngineRequest request) {
+  SubmitCommand command;
+  command.scheduling = checked(request);
+  std::unique_lock lock(prefixes_mutex_, std::defer_lock);
+  if (!request.prefix.empty()) {
+    lock.lock();
+    const auto named = prefixes_.find(request.prefix);
+    if (named == prefixes_.end()) {
+      throw InvalidArgument(str("prefix '", request.prefix, "' is unknown: it was not registered, or was released; ",
+                                prefixes_.size(), " are registered; register it first or name none"));
+    }
+    command.scheduling.prefix = named->second.id;
+  }
+  if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
+  command.request = std::move(request);
+  return mailbox_.submit(std::move(command));
+}
+
+void EngineLoop::validate(const EngineRequest& request) const {
+  static_cast<void>(checked(request));
+  static_cast<void>(mailbox_.busy());  // throws when closed or failed
+}
+
+void EngineLoop::abort(RequestId id) {
+  fork_guard_.check();
+  mailbox_.post(AbortCommand{id});
+}
+
+std::vector<EngineOutput> EngineLoop::wait(double timeout) {
+  fork_guard_.check();
+  return mailbox_.wait(timeout);
+}
+
+bool EngineLoop::busy() const {
+  fork_guard_.check();
+  return mailbox_.busy();
+}
+
+EngineStats EngineLoop::stats() const {
+  fork_guard_.check();
+  return mailbox_.stats();
+}
+
+void EngineLoop::clear_prefix_cache() {
+  fork_guard_.check();
+  mailbox_.post(ClearPrefixCacheCommand{});
+}
+
+RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
+  if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
+  SubmitCommand command;
+  command.request.prompt = std::move(tokens);
+  command.request.salt = salt;
+  command.request.sampling.max_tokens = 0;
+  command.scheduling = checked(command.request);
+  const std::lock_guard lock(prefixes_mutex_);
+  if (prefixes_.contains(name)) {
+    throw InvalidArgument(str("prefix '", name, "' is registered; release it first or choose another name"));
+  }
+  command.pins = PrefixId{last_prefix_ + 1};
+  NamedPrefix& named = prefixes_[name];
+  try {
+    named.computing = mailbox_.submit(std::move(command));
+  } catch (...) {
+    prefixes_.erase(name);
+    throw;
+  }
+  named.id = PrefixId{++last_prefix_};
+  return named.computing;
+}
+
+void EngineLoop::release_prefix(const std::string& name) {
+  fork_guard_.check();
+  const std::lock_guard lock(prefixes_mutex_);
+  const auto named = prefixes_.find(name);
+  if (named == prefixes_.end()) {
+    throw InvalidArgument(str("prefix '", name, "' is unknown: it was not registered, or was released already"));
+  }
+  mailbox_.post(ReleasePrefixCommand{named->second.id});
+  prefixes_.erase(named);
+}
+
+std::vector<CacheEvent> EngineLoop::cache_events() {
+  fork_guard_.check();
+  return mailbox_.take_events();
+}
+
+void EngineLoop::force_preemption(std::uint32_t period, PreemptionMode mode) {
+  fork_guard_.check();
+  mailbox_.post(ForcePreemptionCommand{period, mode});
+}
+
+void EngineLoop::close() noexcept {
+  if (fork_guard_.in_child()) return;
+  mailbox_.close();
+  const std::lock_guard lock(closing_);  // whoever closes second waits until it is done
+  if (!thread_.joinable()) return;
+  thread_.join();
+  executor_.reset();
+  requests_.reset();
+  trace_.reset();
+}
+
+}  // namespace pagedcore
