@@ -206,8 +206,11 @@ def test_nothing_of_the_process_is_touched(tiny: Any) -> None:
 
 def test_closing_returns_the_memory(gguf: Path) -> None:
     code = """
-        import sys
+        import ctypes, gc, sys
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: None)  # glibc's
         def rss():
+            gc.collect()
+            trim(0)  # else what the allocator keeps for later varies by 30 MiB from run to run
             return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) * 1024
         def live():
             with LLM(sys.argv[1], kv_cache_memory="64MiB") as llm:
@@ -223,7 +226,7 @@ def test_closing_returns_the_memory(gguf: Path) -> None:
     assert done.returncode == 0, done.stderr
     inside, after = map(int, done.stdout.split())
     assert inside > 150 * 2**20  # the weights alone are 257 MiB; some of it goes where the first round's lay
-    assert after < 24 * 2**20
+    assert after < 4 * 2**20
 
 
 _FIRST_TOKEN = """

@@ -55,9 +55,8 @@ struct MemoryPlan {
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
   /// Tokens whose KV fits at once, in all groups of layers, if no window frees any of it.
-  std::uint64_t kv_tokens() const noexcept {
-    return num_blocks / std::max<std::uint64_t>(1, windows.size()) * block_size;
-  }
+  std::uint64_t num_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
+  std::uint64_t kv_tokens() const noexcept { return num_blocks / num_groups() * block_size; }
 };
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
