@@ -25,7 +25,7 @@ std::uint64_t constant_hash(std::uint64_t, const TokenId*, std::size_t) noexcept
 
 struct Totals {
   long requests = 0, refused = 0, aborted = 0, searches = 0, prefixes = 0, pinned_hits = 0, hits = 0, left_over = 0,
-       recomputed = 0, swapped = 0, fallbacks = 0, forks = 0, copies = 0, out_of_memory = 0, waits = 0;
+       recomputed = 0, swapped = 0, fallbacks = 0, forks = 0, copies = 0, out_of_memory = 0, waits = 0, failed = 0;
 };
 
 class Machine {
@@ -239,13 +239,18 @@ class Machine {
     if (last_id_ == 0) return;
     const std::uint64_t id = 1 + pick(last_id_);
     const bool known = live_.contains(id);
-    if (known && live_.at(id).is_prefix) {
+    REQUIRE(scheduler_.abort(RequestId{id}) == known);
+    totals_.aborted += known;
+    if (known) forget(id);
+  }
+
+  void forget(std::uint64_t id) {
+    if (live_.at(id).is_prefix) {
       for (const auto& [prefix, request] : computing_) {
         if (request == id) prefixes_.erase(prefix);
       }
     }
-    REQUIRE(scheduler_.abort(RequestId{id}) == known);
-    totals_.aborted += known;
+    totals_.failed += failed_.contains(id);
     live_.erase(id);
     executor_.searches.erase(id);
   }
@@ -283,7 +288,12 @@ class Machine {
       scheduler_.check();
     }
     // Searches that were aborted meanwhile have no model any more: their rows are ignored, as their results would be.
-    const StepResult result = executor_.run(plan);
+    StepResult result = executor_.run(plan);
+    failed_.clear();
+    if (pick(30) == 0 && !plan.sequences.empty()) {  // a copy, or whatever else an executor does for one request, fails
+      failed_.insert(raw(plan.sequences[pick(plan.sequences.size())].request));
+      for (const std::uint64_t id : failed_) result.failed.push_back(RequestId{id});
+    }
     std::map<std::uint64_t, std::vector<std::vector<TokenId>>> ended;
     for (const BeamResult& beam : result.beams) {
       if (!beam.children.empty()) continue;
@@ -298,6 +308,11 @@ class Machine {
 
   void take_in(const SampleUpdate& update, std::map<std::uint64_t, std::vector<std::vector<TokenId>>>& ended) {
     const std::uint64_t id = raw(update.request);
+    if (update.finish == FinishReason::error) {
+      REQUIRE(failed_.contains(id));
+      if (live_.contains(id)) forget(id);
+      return;
+    }
     Live& live = live_.at(id);
     if (live.request.beam_width > 0) {
       if (update.finish == FinishReason::none) return;
@@ -363,6 +378,7 @@ class Machine {
   std::map<std::uint64_t, std::vector<TokenId>> prefixes_;
   std::map<std::uint64_t, std::uint64_t> computing_;  // requests of the prefixes, by prefix
   std::map<std::uint64_t, std::vector<TokenId>> stored_;
+  std::set<std::uint64_t> failed_;  // requests of the step that is taken in
   std::uint64_t last_id_ = 0;
 };
 
@@ -380,10 +396,12 @@ TEST_CASE("random mixtures of everything, with faults of every kind") {
                       << t.searches << ", prefixes " << t.prefixes << ", pinned hits " << t.pinned_hits << ", hits "
                       << t.hits << ", left over " << t.left_over << ", waits " << t.waits << ", recomputed "
                       << t.recomputed << ", swapped " << t.swapped << ", fallbacks " << t.fallbacks << ", forks "
-                      << t.forks << ", copies " << t.copies << ", out of memory " << t.out_of_memory);
+                      << t.forks << ", copies " << t.copies << ", out of memory " << t.out_of_memory << ", failed "
+                      << t.failed);
   // The run was about something.
-  for (const long count : {t.requests, t.refused, t.aborted, t.searches, t.prefixes, t.pinned_hits, t.hits, t.left_over,
-                           t.waits, t.recomputed, t.swapped, t.fallbacks, t.forks, t.copies, t.out_of_memory}) {
+  for (const long count :
+       {t.requests, t.refused, t.aborted, t.searches, t.prefixes, t.pinned_hits, t.hits, t.left_over, t.waits,
+        t.recomputed, t.swapped, t.fallbacks, t.forks, t.copies, t.out_of_memory, t.failed}) {
     CHECK(count > machines / 20);
   }
 }
