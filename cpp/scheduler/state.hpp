@@ -80,7 +80,8 @@ struct Draft {
 
 namespace pagedcore {
 
-struct Scheduler::Impl {
+// Hidden: else it would be exported with the class around it.
+struct [[gnu::visibility("hidden")]] Scheduler::Impl {
   Impl(const SchedulerConfig& config, const KvCacheConfig& cache);
 
   // admission.cpp
