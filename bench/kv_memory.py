@@ -3,7 +3,8 @@
 python bench/kv_memory.py [--model PATH] [--memory 256MiB] [--requests 96]
 
 Prompts and outputs have lengths like those of ShareGPT conversations (means of 161 and 338 tokens, log-normal). The
-engine is asked for its gauges again and again while requests wait. Reported are slots without a token, of the blocks
+engine is asked for its gauges again and again; it counts as saturated while requests wait and less than a tenth of the
+blocks is available. Reported are slots without a token, of the blocks
 in use (what paging wastes) and of the whole cache (with the blocks that the next request in line does not fit into).
 """
 
@@ -44,9 +45,9 @@ def main() -> None:
         def watch() -> None:
             while not done.wait(0.01):
                 stats = llm.stats()
-                # Saturated: more requests wait than fit.
-                if stats["requests_waiting"] == 0 or stats["kv_tokens"] == 0:
-                    continue
+                available = stats["blocks_free"] + stats["blocks_cached"]
+                if stats["requests_waiting"] == 0 or available > 0.1 * plan.num_blocks:
+                    continue  # not saturated: something else than memory is short
                 waste.append(1 - stats["kv_tokens"] / slots)
                 inside.append(stats["kv_slots_unused"] / (stats["kv_slots_unused"] + stats["kv_tokens"]))
 
@@ -56,9 +57,7 @@ def main() -> None:
         done.set()
         watcher.join()
         stats = llm.stats()
-    waste = waste[len(waste) // 10 :]  # while the cache fills for the first time it is not saturated
-    inside = inside[len(inside) // 10 :]
-    print(f"{plan.num_blocks} blocks of {plan.block_size} tokens, {len(waste)} samples while requests waited")
+    print(f"{plan.num_blocks} blocks of {plan.block_size} tokens, {len(waste)} samples of a saturated cache")
     print(f"unused slots of blocks in use: {100 * statistics.mean(inside):.2f} % (most {100 * max(inside):.2f} %)")
     mean, median = 100 * statistics.mean(waste), 100 * statistics.median(waste)
     print(f"slots of the whole cache:      {mean:.2f} % (median {median:.2f} %)")

@@ -26,7 +26,7 @@ void grow_capacity(std::vector<T>& vector, std::size_t size) {
 namespace pagedcore {
 
 // Hidden: else it would be exported with the class around it.
-struct [[gnu::visibility("hidden")]] KvCacheManager::Impl {
+struct PAGEDCORE_HIDDEN KvCacheManager::Impl {
   explicit Impl(const KvCacheConfig& config);
 
   std::uint32_t blocks_for(std::uint64_t tokens) const noexcept;

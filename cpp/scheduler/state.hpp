@@ -81,7 +81,7 @@ struct Draft {
 namespace pagedcore {
 
 // Hidden: else it would be exported with the class around it.
-struct [[gnu::visibility("hidden")]] Scheduler::Impl {
+struct PAGEDCORE_HIDDEN Scheduler::Impl {
   Impl(const SchedulerConfig& config, const KvCacheConfig& cache);
 
   // admission.cpp
