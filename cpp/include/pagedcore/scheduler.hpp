@@ -98,7 +98,7 @@ struct StepPlan {
   std::vector<TokenId> tokens;        // [rows]
   std::vector<BlockId> block_tables;  // [groups of layers][table_entries]: tables one behind the other. kNoBlock where
                                       // a window has passed
-  std::uint32_t table_entries = 0;          // of all sequences together, in one group
+  std::uint32_t table_entries = 0;    // of all sequences together, in one group
   std::vector<SwappedRequest> swapped_out;  // whose swap_outs those are, in order
   std::vector<SwappedRequest> swapped_in;   // likewise; they compute from the next step on
   std::vector<RequestId> preempted;         // requests preempted while planning, for observers
