@@ -4,7 +4,7 @@ python bench/kv_memory.py [--model PATH] [--memory 256MiB] [--requests 96]
 
 Prompts and outputs have lengths like those of ShareGPT conversations (means of 161 and 338 tokens, log-normal). The
 engine is asked for its gauges again and again; it counts as saturated while requests wait and less than a tenth of the
-blocks is available. Reported are slots without a token, of the blocks in use (what paging wastes) and of the whole cache
+blocks is available. Reported are slots without a token, of the blocks in use (what paging wastes) and of all blocks
 (with the blocks that the next request in line does not fit into).
 """
 
