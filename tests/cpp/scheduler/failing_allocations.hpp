@@ -2,5 +2,6 @@
 // program.
 #pragma once
 
-/// How many allocations of this thread succeed before one throws std::bad_alloc; negative: all.
-extern thread_local long allocations_until_failure;
+/// This many allocations of the calling thread succeed from now on, and the next throws std::bad_alloc; negative: all
+/// succeed.
+void fail_after_allocations(long count) noexcept;

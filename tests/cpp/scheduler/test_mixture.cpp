@@ -128,13 +128,13 @@ class Machine {
   auto call(Call&& action) {
     if (pick(6) == 0) {
       const KvCacheCounts before = scheduler_.cache().counts();
-      allocations_until_failure = static_cast<long>(pick(12));
+      fail_after_allocations(static_cast<long>(pick(12)));
       try {
         auto result = action();
-        allocations_until_failure = -1;
+        fail_after_allocations(-1);
         return result;
       } catch (const std::bad_alloc&) {
-        allocations_until_failure = -1;
+        fail_after_allocations(-1);
         ++totals_.out_of_memory;
         const KvCacheCounts after = scheduler_.cache().counts();
         REQUIRE(before.used == after.used);
@@ -142,7 +142,7 @@ class Machine {
         REQUIRE(before.swapped == after.swapped);
         scheduler_.check();
       } catch (...) {
-        allocations_until_failure = -1;
+        fail_after_allocations(-1);
         throw;
       }
     }

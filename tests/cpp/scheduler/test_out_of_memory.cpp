@@ -11,7 +11,11 @@
 #include "fake_executor.hpp"
 #include "pagedcore/scheduler.hpp"
 
+namespace {
 thread_local long allocations_until_failure = -1;
+}
+
+void fail_after_allocations(long count) noexcept { allocations_until_failure = count; }
 
 // Not inlined: GCC would see free() called on what `new` returned and take it for a mistake.
 [[gnu::noinline]] void* operator new(std::size_t size) {
