@@ -11,11 +11,13 @@ void KvCacheManager::check() const {
   const Impl& kv = *impl_;
   kv.pool.check();
   if (kv.index) kv.index->check();
+  if (kv.reservations) kv.reservations->check();
 
   std::vector<std::uint32_t> references(kv.pool.size());
   std::vector<std::uint32_t> borrows(kv.pool.size());
   std::vector<std::uint32_t> slot_references(kv.swap.size());
   std::size_t live = 0;
+  std::vector<std::uint8_t> reserved(kv.reservations ? kv.pool.size() : 0);
   for (const kv::BlockTable& table : kv.tables) {
     if (!table.live) {
       if (!table.blocks.empty()) throw Corrupt("a free table slot still lists blocks");
@@ -25,6 +27,14 @@ void KvCacheManager::check() const {
     const auto id = raw(table.sequence);
     if (table.blocks.size() != std::size_t{kv.blocks_for(table.length)} * kv.groups) {
       throw Corrupt(str("sequence ", id, " has ", table.blocks.size(), " blocks for ", table.length, " tokens"));
+    }
+    if (kv.reservations && !table.lacks_chunk) {
+      for (std::uint32_t i = 0; i < table.chunk.size(); ++i) {
+        if (reserved.at(table.chunk.first + i)++ > 0) throw Corrupt(str("sequence ", id, " shares its chunk"));
+        if (i < table.blocks.size() && raw(table.blocks[i]) != table.chunk.first + i) {
+          throw Corrupt(str("sequence ", id, " has a block ", i, " outside its chunk"));
+        }
+      }
     }
     if (table.slots.size() != (table.swapped ? table.blocks.size() : 0)) {
       throw Corrupt(str("sequence ", id, " has ", table.slots.size(), " swap slots"));

@@ -27,6 +27,13 @@ const KvCacheConfig& validated(const KvCacheConfig& config) {
   if (config.num_swap_blocks >= 0x80000000u) {
     throw InvalidArgument(str("num_swap_blocks is ", config.num_swap_blocks, "; it must be below 2^31"));
   }
+  if (config.allocation == AllocationPolicy::paged) return config;
+  if (config.max_reservation == 0) throw InvalidArgument("max_reservation is 0; a sequence has one token at least");
+  if (config.num_swap_blocks > 0 || config.windows.size() > 1 || (!config.windows.empty() && config.windows[0] > 0)) {
+    throw InvalidArgument(
+        str("contiguous allocation with ", config.num_swap_blocks, " swap blocks and ", config.windows.size(),
+            " groups of layers; it swaps nothing and knows one group with full context: use paged allocation"));
+  }
   return config;
 }
 
@@ -40,7 +47,9 @@ KvCacheManager::Impl::Impl(const KvCacheConfig& config_)
       pool(config.num_blocks),
       swap(config.num_swap_blocks),
       marks(config.num_blocks) {
-  if (config.enable_prefix_caching) {
+  if (config.allocation != AllocationPolicy::paged) {
+    reservations.emplace(config.num_blocks, kv::BuddyAllocator::order_of(blocks_for(config.max_reservation)));
+  } else if (config.enable_prefix_caching) {
     index.emplace(config.num_blocks, config.block_size, groups, config.prefix_hash, config.max_events);
   }
 }
@@ -121,6 +130,7 @@ KvCacheCounts KvCacheManager::counts() const noexcept {
   KvCacheCounts counts = impl_->pool.counts();
   counts.swap_total = impl_->swap.size();
   counts.swapped = counts.swap_total - impl_->swap.available();
+  if (impl_->reservations) counts.reserved = counts.total - impl_->reservations->buddy().available();
   return counts;
 }
 std::uint32_t KvCacheManager::available() const noexcept { return impl_->pool.available(); }
@@ -151,6 +161,8 @@ std::uint32_t KvCacheManager::references(BlockId block) const {
 }
 
 void KvCacheManager::create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match) {
+  if (impl_->reservations)
+    throw InvalidArgument("a contiguous cache makes no sequence without its chunk; create_reserved() it");
   impl_->verify(match, salt);
   BlockTable& table = impl_->new_table(seq, match.blocks.size());
   const std::uint32_t full = match.num_tokens / impl_->config.block_size;
@@ -193,6 +205,7 @@ void KvCacheManager::Impl::append(BlockTable& table, std::uint32_t length, std::
     throw InvalidArgument(str("append to length ", length, " of sequence ", raw(seq), ", which has length ",
                               table.length, " already; a table only grows (fork() a shorter prefix instead)"));
   }
+  if (reservations) return append_reserved(table, length, copies, reader);
   if (length == table.length) return;
   const std::size_t had = table.blocks.size();
   const bool writes_last = is_partial(table.length);
@@ -235,7 +248,7 @@ void KvCacheManager::Impl::fork(SequenceId parent_id, SequenceId child_id, std::
     throw InvalidArgument(str("fork at ", num_tokens, " tokens of sequence ", raw(parent_id), ", which has ",
                               source.length, "; fork at its length or before"));
   }
-  const std::uint32_t size = blocks_for(num_tokens);
+  const std::uint32_t size = blocks_for(num_tokens), source_reservation = source.reservation;
   for (std::uint32_t group = 0; group < groups; ++group) {
     for (std::uint32_t i = first_visible(group, num_tokens); i < size; ++i) {
       if (source.blocks[std::size_t{i} * groups + group] != kNoBlock) continue;
@@ -245,6 +258,11 @@ void KvCacheManager::Impl::fork(SequenceId parent_id, SequenceId child_id, std::
     }
   }
   BlockTable& child = new_table(child_id, std::size_t{size} * groups);
+  if (reservations) {
+    child.lacks_chunk = true;
+    child.reservation = source_reservation;
+    reservations->join(source_reservation);
+  }
   const BlockTable& parent = table(parent_id);
   const std::uint32_t full = num_tokens / config.block_size;
   child.borrows = parent.borrows && size == blocks_for(parent.length) && is_partial(num_tokens);
@@ -301,7 +319,6 @@ void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reade
 
 void KvCacheManager::free(SequenceId seq, StepId last_reader) {
   BlockTable& table = impl_->table(seq);
-  const std::uint32_t slot = static_cast<std::uint32_t>(&table - impl_->tables.data());
   // Tail first: the end of a prefix is evicted before its beginning, without which it is of no use.
   for (std::size_t i = table.blocks.size(); i-- > 0;) {
     const bool is_last = i / impl_->groups == table.length / impl_->config.block_size;
@@ -315,6 +332,16 @@ void KvCacheManager::free(SequenceId seq, StepId last_reader) {
   for (const SwapSlot held : table.slots) {
     if (held != kNoSlot) impl_->swap.release(held);
   }
+  if (impl_->reservations) {
+    impl_->reservations->leave(table.reservation, table.lacks_chunk ? nullptr : &table.chunk, last_reader);
+  }
+  impl_->drop_table(seq);
+}
+
+/// Forgets a sequence, but keeps the table's memory for the next one.
+void KvCacheManager::Impl::drop_table(SequenceId seq) noexcept {
+  const std::uint32_t slot = *slots.find(raw(seq));
+  BlockTable& table = tables[slot];
   std::vector<BlockId> blocks = std::move(table.blocks);
   std::vector<SwapSlot> swap_slots = std::move(table.slots);
   blocks.clear();
@@ -322,10 +349,13 @@ void KvCacheManager::free(SequenceId seq, StepId last_reader) {
   table = BlockTable{};
   table.blocks = std::move(blocks);
   table.slots = std::move(swap_slots);
-  impl_->slots.erase(raw(seq));
-  impl_->free_slots.push_back(slot);
+  slots.erase(raw(seq));
+  free_slots.push_back(slot);
 }
 
-void KvCacheManager::complete(StepId step) noexcept { impl_->pool.complete(step); }
+void KvCacheManager::complete(StepId step) noexcept {
+  impl_->pool.complete(step);
+  if (impl_->reservations) impl_->reservations->complete(step);
+}
 
 }  // namespace pagedcore

@@ -10,6 +10,7 @@
 #include "kv/block_table.hpp"
 #include "kv/flat_map.hpp"
 #include "kv/prefix_index.hpp"
+#include "kv/reservations.hpp"
 #include "kv/swap_pool.hpp"
 #include "pagedcore/kv_cache.hpp"
 
@@ -39,15 +40,19 @@ struct PAGEDCORE_HIDDEN KvCacheManager::Impl {
   void append(kv::BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader);
   kv::BlockTable& resident_table(SequenceId seq);  // throws when it is swapped out
   kv::BlockTable& new_table(SequenceId seq, std::size_t num_blocks);
+  void drop_table(SequenceId seq) noexcept;
   void fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, const std::uint64_t* salt);
   /// The common case of a decode: one more slot of a last block that nobody else can see.
   bool grows_in_place(const kv::BlockTable& table, std::uint32_t length) const {
-    return groups == 1 && is_partial(table.length) && !table.borrows && !table.swapped &&
+    return groups == 1 && is_partial(table.length) && !table.borrows && !table.swapped && !table.lacks_chunk &&
            length <= table.blocks.size() * config.block_size && pool.is_exclusive(table.blocks.back());
   }
   template <class Holders>
   bool copies_last(const kv::BlockTable& table, Holders&& holders) const;
   BlockId take();
+  // contiguous.cpp
+  std::uint32_t reservation_order(std::uint32_t tokens) const noexcept;
+  void append_reserved(kv::BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader);
   bool is_published(BlockId block) const { return pool.is_cached(block); }
   void withdraw(BlockId block);
   void verify(const PrefixMatch& match, std::uint64_t salt) const;
@@ -60,8 +65,9 @@ struct PAGEDCORE_HIDDEN KvCacheManager::Impl {
   bool has_windows;
   kv::BlockPool pool;
   kv::SwapPool swap;
-  std::optional<kv::PrefixIndex> index;  // when prefix caching is on
-  std::vector<kv::BlockTable> tables;    // slots; a slot keeps its memory for the next sequence
+  std::optional<kv::PrefixIndex> index;          // when prefix caching is on
+  std::optional<kv::Reservations> reservations;  // contiguous allocation
+  std::vector<kv::BlockTable> tables;            // slots; a slot keeps its memory for the next sequence
   std::vector<std::uint32_t> free_slots;
   kv::FlatMap<std::uint32_t> slots;  // SequenceId -> slot
   std::vector<std::uint32_t> marks;  // [num_blocks] all 0 between calls: scratch of swap_out()

@@ -24,7 +24,9 @@ struct KvScratch::Impl {
   };
 
   explicit Impl(const KvCacheManager::Impl& kv_)
-      : kv(&kv_), available(kv_.pool.available()), slots(kv_.swap.available()) {}
+      : kv(&kv_), available(kv_.pool.available()), slots(kv_.swap.available()) {
+    if (kv_.reservations) chunks = kv_.reservations->buddy().counts();
+  }
 
   /// Those who may write to the block.
   std::uint32_t holders(BlockId block) const {
@@ -62,6 +64,7 @@ struct KvScratch::Impl {
   const KvCacheManager::Impl* kv;
   std::uint32_t available;
   std::uint32_t slots;
+  kv::BuddyAllocator::Counts chunks{};  // free ones; those of a group that is freed here are not counted on
   kv::FlatMap<Table> tables;
   kv::FlatMap<Block> blocks;
 };
@@ -83,6 +86,7 @@ bool KvScratch::append(SequenceId seq, std::uint32_t length) {
   }
   const Impl::Table table = impl_->table(real);
   if (table.freed || real.swapped) return false;
+  if (impl_->kv->reservations) return true;  // set aside when it was created
   const std::uint32_t groups = impl_->kv->groups;
   const std::uint32_t size = impl_->kv->blocks_for(length);
   const std::uint32_t had = table.kept + table.taken;
@@ -145,7 +149,8 @@ bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t 
   const Impl::Table table = impl_->table(real);
   const std::uint32_t groups = impl_->kv->groups;
   const std::uint32_t shared = impl_->kv->blocks_for(num_tokens);
-  if (table.freed || real.swapped || shared > table.kept) return false;  // only what the manager holds can be shared
+  if (table.freed || real.swapped || shared > table.kept || impl_->kv->reservations)
+    return false;  // only what the manager holds can be shared
   const bool copies_last = length > num_tokens && impl_->kv->is_partial(num_tokens);
   const std::uint32_t size = impl_->kv->blocks_for(length);
   const std::uint32_t needed = (size > shared ? size - shared : 0) + copies_last;
@@ -154,6 +159,15 @@ bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t 
     if (real.blocks[i] != kNoBlock) impl_->hold(real.blocks[i]);
   }
   impl_->available -= needed * groups;
+  return true;
+}
+
+bool KvScratch::reserve(std::uint32_t count, std::uint32_t tokens) {
+  kv::BuddyAllocator::Counts counts = impl_->chunks;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (!kv::BuddyAllocator::take(counts, impl_->kv->reservation_order(tokens))) return false;
+  }
+  impl_->chunks = counts;
   return true;
 }
 

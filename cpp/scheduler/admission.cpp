@@ -59,6 +59,7 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
                               prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
                               "shorten the prompt"));
   }
+  if (!paged) return validate_reservation(request);
   const Need need = blocks_needed(request);
   if (need.total > cache_config.num_blocks) {
     throw InvalidArgument(
@@ -71,6 +72,28 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
                                                   : "",
             ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
             request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
+  }
+}
+
+/// Contiguous allocation: the chunks of the whole group, in an empty cache.
+void Scheduler::Impl::validate_reservation(const SchedulerRequest& request) const {
+  const std::uint32_t count = std::max(request.beam_width, request.num_samples);
+  const auto prompt = static_cast<std::uint32_t>(request.prompt.size());
+  const std::uint64_t context = std::uint64_t{prompt} + request.max_tokens;
+  if (context > cache_config.max_reservation) {
+    throw InvalidArgument(str("request ", raw(request.id), ": a prompt of ", prompt, " tokens and max_tokens = ",
+                              request.max_tokens, " make ", context, ", but a reservation has at most ",
+                              cache_config.max_reservation, " (max_reservation); lower max_tokens or raise that"));
+  }
+  const std::uint32_t tokens = cache.reservation(prompt, request.max_tokens);
+  const std::uint32_t order = kv::BuddyAllocator::order_of(cache.blocks_for(tokens));
+  kv::BuddyAllocator::Counts left = chunks;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (kv::BuddyAllocator::take(left, order)) continue;
+    throw InvalidArgument(str("request ", raw(request.id), ": its ", count, " sequence(s) reserve ", tokens,
+                              " tokens each, a chunk of ", 1u << order, " KV blocks of ", cache_config.block_size,
+                              " tokens, but an empty cache of ", cache_config.num_blocks, " has ", i,
+                              " such chunks; lower max_tokens or the number of samples, or enlarge the cache"));
   }
 }
 
@@ -205,6 +228,14 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
       if (&other != &sample && !other.is_finished()) most = std::min(most, other.fork_length);
     }
   }
+  if (!paged) {
+    const std::uint32_t reserved = cache.reservation(request.prompt_size, request.max_tokens);
+    if (!draft.scratch->reserve(request.most_sequences(), reserved)) return false;
+    const SequenceId sequence{next_sequence + draft.admissions.size()};
+    draft.admissions.push_back({.request = &request, .work = draft.work.size(), .reserved = reserved});
+    add_work(request, leader, sequence, 0, std::min(size, draft.rows_left));
+    return true;
+  }
   const bool is_new = sample.computed_before == 0;
   PrefixMatch match;
   if (most > 0 && (caching || !is_new)) match = cache.match_prefix(sample.tokens, request.salt, most);
@@ -236,7 +267,8 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
     const std::uint64_t later = blocks_after_start(request, leader, first + rows);
     if (fits && (alone || draft.scratch->available() >= draft.promised + later + watermark_blocks)) {
       const SequenceId sequence{next_sequence + draft.admissions.size()};
-      draft.admissions.push_back({&request, draft.work.size(), std::move(match), from_prefix});
+      draft.admissions.push_back(
+          {.request = &request, .work = draft.work.size(), .match = std::move(match), .from_prefix = from_prefix});
       add_work(request, leader, sequence, first, rows);
       draft.promised += later;
       return true;

@@ -116,7 +116,8 @@ StepPlan Scheduler::Impl::draw_up() const {
     rows += work.rows;
     blocks += cache.blocks_for(work.end());
   }
-  plan.copies.reserve(draft.work.size() * cache.num_groups());
+  // A fork of the contiguous cache copies all it has.
+  plan.copies.reserve(draft.work.size() * cache.num_groups() + (paged ? 0 : blocks));
   plan.sequences.reserve(draft.work.size());
   plan.tokens.reserve(rows);
   if (cache.num_groups() == 1) {
@@ -170,7 +171,9 @@ void Scheduler::Impl::prepare_cache(StepPlan& plan) {
   try {
     for (const Admission& admission : draft.admissions) {
       const Work& work = draft.work[admission.work];
-      if (admission.from_prefix) {
+      if (!paged) {
+        cache.create_reserved(work.sequence, admission.request->most_sequences(), admission.reserved);
+      } else if (admission.from_prefix) {
         cache.fork(admission.request->prefix->sequence, work.sequence, work.first, admission.request->salt);
       } else {
         cache.create(work.sequence, admission.request->salt, admission.match);

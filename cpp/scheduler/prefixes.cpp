@@ -19,6 +19,9 @@ PinnedPrefix* Scheduler::Impl::find_prefix(PrefixId id) const noexcept {
 
 void Scheduler::Impl::register_prefix(PrefixId id, SchedulerRequest spec) {
   if (raw(id) == 0) throw InvalidArgument("prefix 0 means no prefix; choose another id");
+  if (!paged) {
+    throw InvalidArgument(str("prefix ", raw(id), ": a contiguous cache shares nothing; use paged allocation"));
+  }
   if (find_prefix(id) != nullptr) {
     throw InvalidArgument(str("prefix ", raw(id), " is registered; release it first or choose another id"));
   }

@@ -72,6 +72,8 @@ struct Request {
   bool is_beam_search() const noexcept { return beam_width > 0; }
   /// Sequences that the request has, or will have once its prompt is computed.
   std::uint32_t group_size() const noexcept { return is_beam_search() && !sampled ? beam_width : unfinished; }
+  /// The most sequences that it will have at once from now on.
+  std::uint32_t most_sequences() const noexcept { return is_beam_search() ? beam_width : unfinished; }
   /// Tokens known of a sample.
   std::uint32_t size(const Sample& sample) const noexcept {
     return std::max(static_cast<std::uint32_t>(sample.tokens.size()), prompt_size);

@@ -39,7 +39,13 @@ Scheduler::Impl::Impl(const SchedulerConfig& config_, const KvCacheConfig& cache
       watermark_blocks(static_cast<std::uint32_t>(std::floor(config.watermark * cache_.num_blocks))),
       windows(cache_.windows.empty() ? std::vector<std::uint32_t>{0} : cache_.windows),
       has_windows(std::ranges::any_of(cache_.windows, [](std::uint32_t window) { return window > 0; })),
-      caching(cache_.enable_prefix_caching) {}
+      paged(cache_.allocation == AllocationPolicy::paged),
+      caching(cache_.enable_prefix_caching && paged) {
+  if (paged) return;
+  const auto most = static_cast<std::uint64_t>(cache.blocks_for(cache_config.max_reservation));
+  const auto order = kv::BuddyAllocator::order_of(static_cast<std::uint32_t>(most));
+  chunks = kv::BuddyAllocator(cache_config.num_blocks, order).counts();
+}
 
 Request* Scheduler::Impl::find(RequestId id) const noexcept {
   const std::unique_ptr<Request>* found = requests.find(raw(id));
@@ -107,7 +113,7 @@ void Scheduler::submit(SchedulerRequest spec) {
                impl_->windows.size();
     }
   }
-  if (needs + impl_->pinned_blocks > impl_->cache_config.num_blocks) {
+  if (impl_->paged && needs + impl_->pinned_blocks > impl_->cache_config.num_blocks) {
     refuse(str("it may need ", needs, " KV blocks of its own, but registered prefixes keep ", impl_->pinned_blocks,
                " of ", impl_->cache_config.num_blocks, "; release one, lower max_tokens or enlarge the cache"));
   }
@@ -197,6 +203,14 @@ SchedulerStats Scheduler::stats() const noexcept {
       const std::uint32_t length = impl_->cache.length(sample.sequence);
       stats.tokens_cached += length;
       stats.slots_unused += (impl_->cache.blocks_for(length) * std::uint64_t{impl_->cache_config.block_size}) - length;
+    }
+    if (impl_->paged) continue;
+    const std::uint32_t reserved = impl_->cache.reservation(request->prompt_size, request->max_tokens);
+    for (const Sample& sample : request->samples) {
+      if (sample.is_finished()) continue;
+      const std::uint32_t will_be = request->prompt_size + request->max_tokens;
+      stats.slots_reserved += will_be - (sample.started ? impl_->cache.length(sample.sequence) : 0);
+      stats.slots_overreserved += reserved - will_be;
     }
   }
   return stats;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "kv/buddy_allocator.hpp"
 #include "kv/flat_map.hpp"
 #include "pagedcore/scheduler.hpp"
 #include "scheduler/request.hpp"
@@ -28,8 +29,9 @@ struct Work {
 
 struct Admission {
   Request* request = nullptr;
-  std::size_t work = 0;  // index of its work
-  PrefixMatch match;
+  std::size_t work = 0;        // index of its work
+  std::uint32_t reserved = 0;  // contiguous: tokens of each sequence of its group
+  PrefixMatch match{};
   bool from_prefix = false;  // a fork of the pinned one, at the work's first token, instead
 };
 
@@ -86,6 +88,7 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
 
   // admission.cpp
   void validate(const SchedulerRequest& request) const;
+  void validate_reservation(const SchedulerRequest& request) const;
   struct Need {
     std::uint64_t shared = 0, own = 0, sequences = 0, total = 0;
   };
@@ -179,7 +182,9 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
   std::uint64_t pinned_blocks = 0;                             // of all prefixes
   std::vector<std::uint32_t> windows;                          // of each group of layers
   bool has_windows = false;
-  bool caching = true;  // prefixes are shared between requests
+  bool paged = true;                    // else contiguous: admission reserves all, nothing is shared or preempted
+  kv::BuddyAllocator::Counts chunks{};  // of an empty contiguous cache
+  bool caching = true;                  // prefixes are shared between requests
   PreemptionCosts costs;
   sched::RequestQueue waiting, running;
   std::uint64_t next_order = 0;

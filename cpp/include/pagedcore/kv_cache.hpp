@@ -27,6 +27,15 @@ namespace pagedcore {
 /// verified token by token, so a bad hash costs time and never correctness; a keyed one resists crafted collisions.
 using PrefixHash = std::uint64_t (*)(std::uint64_t seed, const TokenId* tokens, std::size_t count) noexcept;
 
+/// How sequences get their slots. All but the first are the baselines of PagedAttention, section 6.1: on admission a
+/// sequence gets one contiguous chunk of a buddy allocator for all that it may become, and shares nothing.
+enum class AllocationPolicy : std::uint8_t {
+  paged,  // blocks as they are needed, shared copy-on-write
+  max,    // "Orca (Max)": for the longest output that max_reservation admits
+  pow2,   // "Orca (Pow2)": for the request's output, rounded up to a power of two
+  oracle  // "Orca (Oracle)": for exactly the request's output
+};
+
 struct KvCacheConfig {
   std::uint32_t num_blocks = 0;   // in [1, 2^32 - 2]
   std::uint32_t block_size = 16;  // tokens per block, in [1, 65536]
@@ -35,6 +44,9 @@ struct KvCacheConfig {
   std::vector<std::uint32_t> windows{};  // attention window of each group of layers in tokens, 0: full context; empty:
                                          // one group with full context. At most 64 groups
   std::uint32_t num_swap_blocks = 0;     // slots of the swap space; lower slots are used first
+  AllocationPolicy allocation = AllocationPolicy::paged;
+  std::uint32_t max_reservation = 2048;  // tokens of the longest sequence, unless paged. The largest chunk has as many
+                                         // blocks, rounded up to a power of two
   std::uint32_t max_events = 0;          // > 0: keep up to so many CacheEvents for take_events()
 };
 
@@ -48,6 +60,7 @@ struct KvCacheCounts {
   std::uint32_t shared = 0;      // of the used: referenced by more than one
   std::uint32_t swap_total = 0;  // slots of the swap space
   std::uint32_t swapped = 0;     // of them in use
+  std::uint32_t reserved = 0;    // blocks in chunks, unless paged: those in use, and those set aside
 };
 
 /// Blocks whose contents begin with the first `num_tokens` tokens of a prompt. Valid until the manager next changes.
@@ -88,6 +101,8 @@ class PAGEDCORE_API KvScratch {
   /// rest. False also when an append() tried here is going to overwrite a matched block. Apply all creations before the
   /// appends, so that no append evicts what a match found.
   bool create(const PrefixMatch& match, std::uint32_t length);
+  /// As KvCacheManager::create_reserved() followed by append(), unless paged; false when chunks are short.
+  bool reserve(std::uint32_t count, std::uint32_t tokens);
   /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length).
   bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length);
   /// As KvCacheManager::free(seq, last_reader).
@@ -132,6 +147,14 @@ class PAGEDCORE_API KvCacheManager {
   /// `seq` must be new. `salt` joins the keys under which its blocks are published. A block inside which the match ends
   /// is borrowed: the first append() replaces it by a copy of the matched tokens.
   void create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match);
+
+  /// The tokens that the allocation policy sets aside for a sequence of so many; the longest that it may become when
+  /// paged.
+  std::uint32_t reservation(std::uint32_t prompt, std::uint32_t max_output) const noexcept;
+  /// A new, empty sequence, unless paged: the first of a group of `count`, each with a chunk for `tokens`. The others
+  /// are forked from members. A fork reads its parent's blocks until its first append() copies all of them into a chunk
+  /// of its own. The chunks are free again when the group has no members. Throws OutOfMemory when chunks are short.
+  void create_reserved(SequenceId seq, std::uint32_t count, std::uint32_t tokens);
 
   /// Gets the host memory that append(seq, length) will need, so that it can only fail for lack of blocks.
   void reserve(SequenceId seq, std::uint32_t length);

@@ -176,6 +176,10 @@ struct SchedulerStats {
   std::uint64_t tokens_cached =
       0;  // tokens whose KV running and swapped-in sequences hold, each counted once a sequence
   std::uint64_t slots_unused = 0;  // token slots of their blocks that hold nothing
+  // Unless paged, of running requests (PagedAttention, section 3.1): slots set aside for tokens that will come, and for
+  // some that never will (internal fragmentation). What is left of the cache is external fragmentation.
+  std::uint64_t slots_reserved = 0;
+  std::uint64_t slots_overreserved = 0;
 };
 
 class PAGEDCORE_API Scheduler {
