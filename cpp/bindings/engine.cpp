@@ -111,6 +111,8 @@ void bind_config(nb::module_& m) {
       .field("watermark", &C::watermark, "Share of the blocks that an admission must leave free.")
       .field("enable_prefix_caching", &C::enable_prefix_caching)
       .field("preemption", &C::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
+      .field("allocation", &C::allocation, kAllocations, "'paged', or a baseline: 'max', 'pow2', 'oracle'.")
+      .field("max_reservation", &C::max_reservation, "Of such a baseline; 0: the longest that fits.")
       .field("swap_bytes", &C::swap_bytes, "Host memory for the blocks of preempted requests.")
       .field("swap_file", &C::swap_file, "A file for those that find no place there; empty: none.")
       .field("swap_file_bytes", &C::swap_file_bytes, "0: as much as the KV cache.")

@@ -22,6 +22,8 @@ void bind_records(nb::module_& m) {
       .field("enable_prefix_caching", &Config::enable_prefix_caching)
       .field("windows", &Config::windows, "Attention window of each group of layers; 0: full context.")
       .field("num_swap_blocks", &Config::num_swap_blocks, "Slots of the swap space.")
+      .field("allocation", &Config::allocation, kAllocations, "'paged', or a baseline: 'max', 'pow2', 'oracle'.")
+      .field("max_reservation", &Config::max_reservation, "Tokens of the longest sequence, unless paged.")
       .field("max_events", &Config::max_events, "> 0: keep so many events for take_events().");
   using Counts = KvCacheCounts;
   Record<Counts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
@@ -32,7 +34,8 @@ void bind_records(nb::module_& m) {
       .field("used", &Counts::used, "Referenced by one or more sequences.")
       .field("shared", &Counts::shared, "Of the used: referenced by more than one.")
       .field("swap_total", &Counts::swap_total, "Slots of the swap space.")
-      .field("swapped", &Counts::swapped, "Of them in use.");
+      .field("swapped", &Counts::swapped, "Of them in use.")
+      .field("reserved", &Counts::reserved, "Blocks in chunks, unless paged.");
   Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.")
       .field("block", &BlockSwap::block)
       .field("slot", &BlockSwap::slot);

@@ -11,6 +11,7 @@ namespace pagedcore::bindings {
 inline constexpr EnumNames<FinishReason, 5> kFinishReasons{{"none", "stop", "length", "abort", "error"}};
 inline constexpr EnumNames<EarlyStopping, 3> kEarlyStopping{{"heuristic", "immediate", "never"}};
 inline constexpr EnumNames<PreemptionMode, 3> kPreemptionModes{{"auto", "swap", "recompute"}};
+inline constexpr EnumNames<AllocationPolicy, 4> kAllocations{{"paged", "max", "pow2", "oracle"}};
 inline constexpr EnumNames<CacheEventKind, 3> kCacheEvents{{"stored", "removed", "cleared"}};
 /// The first of DType.
 inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};

@@ -124,7 +124,9 @@ void bind_result(nb::module_& m) {
       .field("prefixes", &Stats::prefixes)
       .field("blocks_pinned", &Stats::blocks_pinned)
       .field("tokens_cached", &Stats::tokens_cached)
-      .field("slots_unused", &Stats::slots_unused);
+      .field("slots_unused", &Stats::slots_unused)
+      .field("slots_reserved", &Stats::slots_reserved)
+      .field("slots_overreserved", &Stats::slots_overreserved);
 }
 
 void bind_trace(nb::module_& m) {

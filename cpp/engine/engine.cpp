@@ -37,6 +37,8 @@ struct Engine::Impl {
                               .enable_prefix_caching = config.enable_prefix_caching,
                               .windows = plan.windows,
                               .num_swap_blocks = plan.num_swap_blocks,
+                              .allocation = config.allocation,
+                              .max_reservation = plan.max_context,
                               .max_events = config.max_cache_events};
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);

@@ -1,6 +1,7 @@
 #include "engine/memory_plan.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "base/text.hpp"
@@ -120,6 +121,19 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.swap_file = file_slots * memory.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
   plan.max_context = longest_context(plan, config.max_batched_tokens, context);
+  if (config.allocation != AllocationPolicy::paged) {
+    if (plan.num_swap_blocks > 0 || plan.windows.size() > 1 || plan.windows[0] > 0) {
+      throw InvalidArgument(
+          str("contiguous allocation serves models of one attention window over the full context, "
+              "without swap space; this one has ",
+              plan.windows.size(), " group(s) of layers, the first with a window of ", plan.windows[0], ", and ",
+              plan.num_swap_blocks, " swap blocks: use paged allocation"));
+    }
+    // A sequence lies in one chunk, a power of two of blocks.
+    const std::uint64_t chunk = std::uint64_t{std::bit_floor(plan.num_blocks)} * plan.block_size;
+    plan.max_context = static_cast<std::uint32_t>(std::min<std::uint64_t>(plan.max_context, chunk));
+    if (config.max_reservation > 0) plan.max_context = std::min(plan.max_context, config.max_reservation);
+  }
   if (plan.max_context < 2) {
     throw InvalidArgument(str("a context of ", plan.max_context,
                               " token(s) cannot hold one prompt token and one "

@@ -118,6 +118,8 @@ class Replayer {
       fields.get(cache.enable_prefix_caching);
       fields.get(cache.num_swap_blocks);
       fields.list(cache.windows);
+      fields.get(cache.allocation);
+      fields.get(cache.max_reservation);
       scheduler_.emplace(*config_, cache);
     } else if (!scheduler_) {
       throw Corrupt(str("'", word, "' comes after 'scheduler' and 'cache'"));

@@ -2,7 +2,7 @@
 //
 //   pagedcore-trace 1
 //   scheduler max_batched_tokens max_sequences max_context watermark preemption
-//   cache num_blocks block_size prefix_caching num_swap_blocks n window{n}
+//   cache num_blocks block_size prefix_caching num_swap_blocks n window{n} allocation max_reservation
 //   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs prefix n token{n}
 //   register prefix, then as submit   release prefix
 //   abort id   preempt id mode   clear   costs token block_out block_in
@@ -134,6 +134,7 @@ TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config,
   impl_->write("cache", [&](Line& line) {
     line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching << cache.num_swap_blocks;
     line.list(cache.windows, [&](std::uint32_t window) { line << window; });
+    line << cache.allocation << cache.max_reservation;
   });
 }
 TraceWriter::~TraceWriter() = default;

@@ -18,6 +18,7 @@ _Logits: TypeAlias = NDArray[np.float32]
 _Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
 _FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
 _PreemptionMode: TypeAlias = Literal["auto", "swap", "recompute"]
+_Allocation: TypeAlias = Literal["paged", "max", "pow2", "oracle"]
 
 @dataclass_transform(kw_only_default=True)
 class _Record:
@@ -195,6 +196,8 @@ class KvCacheConfig(_Record):
     enable_prefix_caching: bool = ...
     windows: list[int] = ...  # Attention window of each group of layers; 0: full context.
     num_swap_blocks: int = ...  # Slots of the swap space.
+    allocation: _Allocation = ...
+    max_reservation: int = ...  # Tokens of the longest sequence, unless paged.
     max_events: int = ...  # > 0: keep so many events for take_events().
 
 class KvCacheCounts(_Record):
@@ -208,6 +211,7 @@ class KvCacheCounts(_Record):
     shared: int = ...  # Of the used: referenced by more than one.
     swap_total: int = ...  # Slots of the swap space.
     swapped: int = ...  # Of them in use.
+    reserved: int = ...  # Blocks in chunks, unless paged.
 
 class BlockSwap(_Record):
     """Move a block out to a slot of the swap space, or in from there."""
@@ -430,6 +434,8 @@ class SchedulerStats(_Record):
     blocks_pinned: int = ...
     tokens_cached: int = ...
     slots_unused: int = ...
+    slots_reserved: int = ...
+    slots_overreserved: int = ...
 
 class Scheduler:
     """plan() decides the next step, commit() takes its results in."""
@@ -490,6 +496,8 @@ class EngineConfig(_Record):
     watermark: float = ...  # Share of the blocks that an admission must leave free.
     enable_prefix_caching: bool = ...
     preemption: _PreemptionMode = ...
+    allocation: _Allocation = ...
+    max_reservation: int = ...  # Of such a baseline; 0: the longest that fits.
     swap_bytes: int = ...  # Host memory for the blocks of preempted requests.
     swap_file: str = ...  # A file for those that find no place there; empty: none.
     swap_file_bytes: int = ...  # 0: as much as the KV cache.

@@ -25,6 +25,7 @@ _DTYPES: dict[str, Literal["f32", "bf16"]] = {
 }
 
 
+_ALLOCATION: tuple[Literal["paged", "max", "pow2", "oracle"], ...] = ("paged", "max", "pow2", "oracle")
 _PREEMPTION: tuple[Literal["auto", "swap", "recompute"], ...] = ("auto", "swap", "recompute")
 
 
@@ -45,6 +46,8 @@ class EngineOptions:
     isa: str = "auto"
     trace_file: str | os.PathLike[str] | None = None
     preemption: str = "auto"
+    allocation: str = "paged"
+    max_reservation: int | None = None
     swap_space: int | str | None = None
     swap_file: str | os.PathLike[str] | None = None
     swap_file_size: int | str | None = None
@@ -57,6 +60,13 @@ class EngineOptions:
             raise InvalidArgument(f"dtype={self.dtype!r} is not one of auto, {', '.join(_DTYPES)}")
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
+        if self.allocation not in _ALLOCATION:
+            raise InvalidArgument(f"allocation={self.allocation!r} is not one of {', '.join(_ALLOCATION)}")
+        if self.allocation == "paged" and self.max_reservation is not None:
+            raise InvalidArgument(
+                f"max_reservation={self.max_reservation!r} is for the baselines allocation='max', 'pow2' and 'oracle'; "
+                "paged allocation reserves nothing"
+            )
         if self.preemption not in _PREEMPTION:
             raise InvalidArgument(f"preemption={self.preemption!r} is not one of {', '.join(_PREEMPTION)}")
         if self.preemption == "swap" and self.swap_space is None and self.swap_file is None:
@@ -71,7 +81,8 @@ class EngineOptions:
             raise InvalidArgument(
                 f"cache_events={self.cache_events!r} is how many to keep: an integer in [0, {2**31 - 1}]"
             )
-        for name in ("block_size", "max_batched_tokens", "max_sequences", "num_blocks", "max_context", "threads"):
+        names = ("block_size", "max_batched_tokens", "max_sequences", "num_blocks", "max_context", "threads")
+        for name in (*names, "max_reservation"):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -102,6 +113,8 @@ class EngineOptions:
             max_context=self.max_context or 0,
             enable_prefix_caching=self.enable_prefix_caching,
             preemption=next(mode for mode in _PREEMPTION if mode == self.preemption),
+            allocation=next(policy for policy in _ALLOCATION if policy == self.allocation),
+            max_reservation=self.max_reservation or 0,
             swap_bytes=size_of(self.swap_space),
             swap_file=os.fspath(self.swap_file) if self.swap_file is not None else "",
             swap_file_bytes=size_of(self.swap_file_size),

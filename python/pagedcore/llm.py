@@ -52,6 +52,8 @@ class LLM:
         seed: int = 0,
         isa: str = "auto",
         preemption: str = "auto",
+        allocation: str = "paged",
+        max_reservation: int | None = None,
         swap_space: int | str | None = None,
         swap_file: str | os.PathLike[str] | None = None,
         swap_file_size: int | str | None = None,
@@ -79,6 +81,10 @@ class LLM:
             preemption: What becomes of a request that must make room for an earlier one: "swap" moves its KV to swap
                 space and back, "recompute" computes again what others took of it, "auto" takes whichever is cheaper by
                 measured rates. The output is the same, bit for bit.
+            allocation: "paged", or, for comparisons, a baseline of the PagedAttention paper: a request reserves a
+                contiguous chunk on admission, for the longest output ("max"), for its max_tokens rounded up to a power
+                of two ("pow2"), or for exactly that ("oracle"), and shares nothing.
+            max_reservation: Tokens of the longest sequence under such a baseline. None: the longest that fits.
             swap_space: Host memory for that, bytes or a text such as "1GiB". None: none.
             swap_file: A file for what finds no place there. It must not exist; it has no name while the engine runs and
                 is gone with it.
@@ -103,6 +109,8 @@ class LLM:
             isa=isa,
             trace_file=trace_file,
             preemption=preemption,
+            allocation=allocation,
+            max_reservation=max_reservation,
             swap_space=swap_space,
             swap_file=swap_file,
             swap_file_size=swap_file_size,

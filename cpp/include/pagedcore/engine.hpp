@@ -30,10 +30,12 @@ struct EngineConfig {
   double watermark = 0.01;
   bool enable_prefix_caching = true;
   PreemptionMode preemption = PreemptionMode::automatic;
-  std::size_t swap_bytes = 0;       // host memory for the blocks of preempted requests
-  std::string swap_file;            // a file for those that find no place there; empty: none. Must not exist; made on
-                                    // start, without a name from then on, gone with the engine
-  std::size_t swap_file_bytes = 0;  // 0: as much as the KV cache
+  AllocationPolicy allocation = AllocationPolicy::paged;  // else a baseline for comparisons: no sharing, no swap space
+  std::uint32_t max_reservation = 0;  // of such a baseline, tokens of the longest sequence; 0: the longest that fits
+  std::size_t swap_bytes = 0;         // host memory for the blocks of preempted requests
+  std::string swap_file;              // a file for those that find no place there; empty: none. Must not exist; made on
+                                      // start, without a name from then on, gone with the engine
+  std::size_t swap_file_bytes = 0;    // 0: as much as the KV cache
   std::uint32_t max_cache_events = 0;  // > 0: keep up to so many events for Engine::cache_events()
   std::string trace_file;              // write a trace of the scheduler there (see trace.hpp); empty: none
   CpuOptions cpu;
