@@ -23,6 +23,7 @@ ROOMS_BELOW = {
     "model": {"base", "tensor", "backend"},
     "io": {"base", "tensor"},
     "engine": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
+    "sim": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model", "engine"},
     "capi": {"base"},
     "bindings": set(),
 }
@@ -39,6 +40,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "engine.hpp": "engine",
+    "simulation.hpp": "sim",
     "pagedcore.h": "capi",
 }
 # Rooms that may see public headers of rooms which they do not otherwise know.

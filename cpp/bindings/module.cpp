@@ -14,4 +14,5 @@ NB_MODULE(_core, m) {
   bind_kv_cache(m);
   bind_scheduler(m);
   bind_engine(m);
+  bind_simulation(m);
 }

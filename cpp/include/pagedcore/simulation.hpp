@@ -1,0 +1,109 @@
+// Service on a virtual clock: the scheduler and the block manager that serve real requests, unchanged, under an
+// executor that prices every plan instead of computing it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pagedcore/engine.hpp"
+#include "pagedcore/export.hpp"
+#include "pagedcore/scheduler.hpp"
+
+namespace pagedcore {
+
+/// What a step costs, in seconds. The terms are those of a roofline with overheads:
+///   step + max(weights, rows * row + pairs * pair) + context * context_token + samples * sample + block operations
+/// where `pairs` counts the (row, context token) pairs of attention, and `context` the tokens whose KV is read: of a
+/// decoding sequence all it has, of a prompt chunk those before the chunk.
+struct CostModel {
+  double step = 0.0;     // of any step, whatever it computes
+  double weights = 0.0;  // reading all weights once
+  double row = 0.0;      // arithmetic of one row
+  double pair = 0.0;     // of attention, for one row and one token of its context
+  double context_token = 0.0;
+  double sample = 0.0;  // of sampling once
+  double copy_block = 0.0;
+  double swap_out_block = 0.0;
+  double swap_in_block = 0.0;
+};
+
+/// Throws nothing; thread-safe.
+PAGEDCORE_API double step_seconds(const CostModel& cost, const StepPlan& plan) noexcept;
+
+/// So many tokens of some content. Equal contents are equal tokens, which the prefix cache finds.
+struct PromptPart {
+  std::uint64_t content = 0;
+  std::uint32_t tokens = 0;
+};
+
+struct SimulatedRequest {
+  double arrival = 0.0;            // virtual seconds
+  std::vector<PromptPart> prompt;  // one token at least in all
+  std::uint32_t output = 1;        // tokens generated, by every sample
+  std::uint32_t num_samples = 1;
+  std::uint32_t beam_width = 0;  // > 0: a beam search; num_samples is 1
+};
+
+struct SimulationConfig {
+  SchedulerConfig scheduler;
+  KvCacheConfig cache;
+  CostModel cost;
+  // Request-level batching, the FasterTransformer baseline (PagedAttention, section 6.1): up to so many of the earliest
+  // requests, as long as their longest prompt and longest output make at most batch_tokens, are padded to those and
+  // served until all are done. 0: iteration-level.
+  std::uint32_t batch_requests = 0;
+  std::uint32_t batch_tokens = 2040;
+  // In every step a beam goes on from its own past, or with this probability from that of a random beam: a
+  // one-parameter model of the ancestry of beams, to be fitted.
+  double beam_mixing = 0.0;
+  // Averages of the report are over this part of the virtual time.
+  double window_begin = 0.0;
+  double window_end = 1e300;
+  double stop = 1e300;  // end here, whatever is still to be served
+};
+
+/// Averages over time. Shares are of all token slots of the cache.
+struct SimulationReport {
+  std::uint64_t steps = 0;
+  std::uint64_t finished = 0;  // requests
+  double now = 0.0;
+  double seconds = 0.0;       // of the window, that have passed
+  double requests = 0.0;      // running
+  double sequences = 0.0;     // computed in a step
+  double token_states = 0.0;  // share of slots with a token, each counted once
+  double reserved = 0.0;      // of slots that wait for tokens to come
+  double internal = 0.0;      // of slots that were set aside for nothing
+  double allocated = 0.0;     // of slots in blocks that sequences hold
+  double sharing = 0.0;       // blocks that sequences hold, by blocks that there are: 1 without sharing
+  double tokens = 0.0;        // generated, a second
+  SchedulerStats scheduler;
+};
+
+class PAGEDCORE_API Simulation {
+ public:
+  /// Throws InvalidArgument for a request that can never be served (it names which), for arrivals that are negative,
+  /// not finite or not in order, and for costs that are negative or all zero.
+  Simulation(const SimulationConfig& config, std::vector<SimulatedRequest> requests);
+  ~Simulation();
+  Simulation(Simulation&&) noexcept;
+  Simulation& operator=(Simulation&&) noexcept;
+
+  /// Makes up to so many steps; false when there is nothing more to do.
+  bool run(std::uint64_t max_steps);
+  SimulationReport report() const;
+  /// Virtual seconds, [requests]; negative: it has not come to that. A request has ended with the last of its samples.
+  const std::vector<double>& first_token() const noexcept;
+  const std::vector<double>& finish() const noexcept;
+  const Scheduler& scheduler() const noexcept;
+  /// The latest plan, as to_text() gives it, for comparing with a real engine's trace.
+  std::string last_plan() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pagedcore

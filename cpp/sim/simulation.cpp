@@ -1,0 +1,219 @@
+#include "pagedcore/simulation.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+#include "pagedcore/trace.hpp"
+#include "sim/request_batcher.hpp"
+#include "sim/simulated_executor.hpp"
+
+namespace pagedcore {
+namespace {
+
+void check(const CostModel& cost) {
+  double sum = 0.0;
+  for (const double term : {cost.step, cost.weights, cost.row, cost.pair, cost.context_token, cost.sample,
+                            cost.copy_block, cost.swap_out_block, cost.swap_in_block}) {
+    if (!(term >= 0.0 && std::isfinite(term))) {
+      throw InvalidArgument(str("a cost of ", term, " s; costs are finite and not negative"));
+    }
+    sum += term;
+  }
+  if (cost.step + cost.weights + cost.row == 0.0) {
+    throw InvalidArgument(str("costs of ", sum, " s in which a step takes no time; give step, weights or row"));
+  }
+}
+
+}  // namespace
+
+struct PAGEDCORE_HIDDEN Simulation::Impl {
+  Impl(const SimulationConfig& config_, std::vector<SimulatedRequest> requests_)
+      : config(config_),
+        requests(std::move(requests_)),
+        scheduler(config.scheduler, config.cache),
+        executor(config.cost, config.beam_mixing),
+        first_token(requests.size(), -1.0),
+        finish(requests.size(), -1.0) {
+    check(config.cost);
+    if (!(config.beam_mixing >= 0.0 && config.beam_mixing <= 1.0)) {
+      throw InvalidArgument(str("beam_mixing is ", config.beam_mixing, "; it is a probability, in [0, 1]"));
+    }
+    double before = 0.0;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const SimulatedRequest& request = requests[i];
+      if (!std::isfinite(request.arrival) || request.arrival < before) {
+        throw InvalidArgument(str("request ", i, " arrives at ", request.arrival, " s, after one at ", before,
+                                  " s; arrivals are finite, not negative and in order"));
+      }
+      before = request.arrival;
+      if (request.output == 0)
+        throw InvalidArgument(str("request ", i, " generates nothing; it has one token at least"));
+      validate(i);
+    }
+    PreemptionCosts costs;
+    costs.token = std::max(config.cost.row, 1e-12);
+    costs.block_out = config.cost.swap_out_block;
+    costs.block_in = config.cost.swap_in_block;
+    scheduler.set_preemption_costs(costs);
+  }
+
+  /// From 1 on, as an engine counts them.
+  static RequestId id_of(std::size_t index) noexcept { return RequestId{index + 1}; }
+
+  /// Would it fit alone? Its tokens do not matter for that.
+  void validate(std::size_t index) const {
+    const SimulatedRequest& request = requests[index];
+    std::uint64_t tokens = 0;
+    for (const PromptPart& part : request.prompt) tokens += part.tokens;
+    constexpr std::uint64_t kMost = 1u << 27;
+    if (tokens > kMost) {
+      throw InvalidArgument(str("request ", index, " has a prompt of ", tokens, " tokens; at most ", kMost));
+    }
+    SchedulerRequest spec;
+    spec.id = id_of(index);
+    spec.prompt.resize(tokens);
+    spec.num_samples = request.num_samples;
+    spec.beam_width = request.beam_width;
+    spec.max_tokens = request.output;
+    scheduler.validate(spec);
+  }
+
+  void submit(std::size_t index, std::uint32_t prompt, std::uint32_t output) {
+    const SimulatedRequest& request = requests[index];
+    SchedulerRequest spec;
+    spec.id = id_of(index);
+    spec.arrival = request.arrival;
+    spec.prompt.reserve(prompt);
+    for (const PromptPart& part : request.prompt) {
+      for (std::uint32_t i = 0; i < part.tokens; ++i) spec.prompt.push_back(sim::token_of(part.content, i));
+    }
+    spec.prompt.resize(prompt);  // padding
+    spec.num_samples = request.num_samples;
+    spec.beam_width = request.beam_width;
+    spec.max_tokens = output;
+    scheduler.submit(std::move(spec));
+    if (request.beam_width > 0) executor.add_search(id_of(index), request.beam_width, output);
+  }
+
+  /// Those that have arrived; of a request-level batch only when the one before is done.
+  void submit_arrivals() {
+    std::size_t arrived = next;
+    while (arrived < requests.size() && requests[arrived].arrival <= executor.now) ++arrived;
+    if (config.batch_requests == 0) {
+      for (; next < arrived; ++next) submit(next, sim::prompt_tokens(requests[next]), requests[next].output);
+    } else if (!scheduler.has_work() && arrived > next) {
+      const std::span<const SimulatedRequest> waiting(requests.data() + next, arrived - next);
+      const sim::Batch batch = sim::next_batch(waiting, config.batch_requests, config.batch_tokens);
+      for (std::uint32_t i = 0; i < batch.size; ++i, ++next) submit(next, batch.prompt, batch.output);
+    }
+  }
+
+  bool step() {
+    while (true) {
+      if (executor.now >= config.stop) return false;
+      submit_arrivals();
+      if (scheduler.has_work()) break;
+      if (next == requests.size()) return false;
+      pass(requests[next].arrival);  // idle until the next one
+    }
+    StepPlan plan = scheduler.plan(executor.now);
+    // A plan that only preempted is empty; the next one is not.
+    for (int tries = 0; plan.empty(); ++tries) {
+      if (tries == 4) throw Corrupt(str("no step can be planned at ", executor.now, " s although requests wait"));
+      plan = scheduler.plan(executor.now);
+    }
+    const double before = executor.now;
+    const StepResult result = executor.run(plan);
+    const double after = std::exchange(executor.now, before);
+    note(plan, after);
+    pass(after);
+    ++steps;
+    for (const SampleUpdate& update : scheduler.commit(result)) take_in(update);
+    last = std::move(plan);
+    return true;
+  }
+
+  /// The integrals of the report, over the part of [now, until] that lies in the window: what is there from the plan
+  /// until the step has ended.
+  void note(const StepPlan& plan, double until) {
+    const double part = std::min(until, config.window_end) - std::max(executor.now, config.window_begin);
+    if (part <= 0.0) return;
+    const SchedulerStats stats = scheduler.stats();
+    const KvCacheCounts counts = scheduler.cache().counts();
+    const double block_size = config.cache.block_size;
+    const double slots = static_cast<double>(counts.total) * block_size;
+    const double groups = scheduler.cache().num_groups();
+    const double tokens = static_cast<double>(stats.tokens_cached), unused = static_cast<double>(stats.slots_unused);
+    const double logical = (tokens + unused) / block_size * groups;
+    const double sharing = counts.used > 0 ? logical / counts.used : 1.0;
+    sums.requests += part * stats.running;
+    sums.sequences += part * static_cast<double>(plan.sequences.size());
+    sums.token_states += part * tokens * groups / sharing / slots;
+    sums.reserved += part * static_cast<double>(stats.slots_reserved) / slots;
+    sums.internal += part * static_cast<double>(stats.slots_overreserved) / slots;
+    sums.allocated += part * counts.used * block_size / slots;
+    sums.sharing += part * sharing;
+    for (const ScheduledSequence& work : plan.sequences) sums.tokens += work.num_samples;
+  }
+
+  void pass(double until) {
+    sums.seconds += std::max(0.0, std::min(until, config.window_end) - std::max(executor.now, config.window_begin));
+    executor.now = until;
+  }
+
+  void take_in(const SampleUpdate& update) {
+    const auto index = static_cast<std::size_t>(raw(update.request)) - 1;
+    if (first_token[index] < 0.0) first_token[index] = executor.now;
+    if (scheduler.tokens(update.request, 0).empty() && finish[index] < 0.0) {  // it is gone
+      finish[index] = executor.now;
+      ++finished;
+    }
+  }
+
+  SimulationReport report() const {
+    SimulationReport report = sums;
+    for (double* sum : {&report.requests, &report.sequences, &report.token_states, &report.reserved, &report.internal,
+                        &report.allocated, &report.sharing, &report.tokens}) {
+      *sum = sums.seconds > 0.0 ? *sum / sums.seconds : 0.0;
+    }
+    report.steps = steps;
+    report.finished = finished;
+    report.now = executor.now;
+    report.scheduler = scheduler.stats();
+    return report;
+  }
+
+  SimulationConfig config;
+  std::vector<SimulatedRequest> requests;
+  Scheduler scheduler;
+  sim::SimulatedExecutor executor;
+  std::vector<double> first_token, finish;
+  std::size_t next = 0;  // to be submitted
+  std::uint64_t steps = 0, finished = 0;
+  SimulationReport sums;  // integrals over time
+  StepPlan last;
+};
+
+Simulation::Simulation(const SimulationConfig& config, std::vector<SimulatedRequest> requests)
+    : impl_(std::make_unique<Impl>(config, std::move(requests))) {}
+Simulation::~Simulation() = default;
+Simulation::Simulation(Simulation&&) noexcept = default;
+Simulation& Simulation::operator=(Simulation&&) noexcept = default;
+
+bool Simulation::run(std::uint64_t max_steps) {
+  for (std::uint64_t i = 0; i < max_steps; ++i) {
+    if (!impl_->step()) return false;
+  }
+  return true;
+}
+
+SimulationReport Simulation::report() const { return impl_->report(); }
+const std::vector<double>& Simulation::first_token() const noexcept { return impl_->first_token; }
+const std::vector<double>& Simulation::finish() const noexcept { return impl_->finish; }
+const Scheduler& Simulation::scheduler() const noexcept { return impl_->scheduler; }
+std::string Simulation::last_plan() const { return to_text(impl_->last); }
+
+}  // namespace pagedcore

@@ -1,0 +1,97 @@
+"""What serves: a cache of so many slots, the costs of a step, and the policies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any, Literal
+
+from .. import _core
+from ..errors import InvalidArgument
+
+__all__ = ["Deployment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A model on a device under some policies, for :func:`simulate`."""
+
+    name: str
+    slots: int
+    """Tokens of KV that fit."""
+    cost: _core.CostModel
+    """In seconds. The costs of block operations are those of one token: they grow with the block."""
+    block_size: int = 16
+    allocation: Literal["paged", "max", "pow2", "oracle"] = "paged"
+    max_reservation: int = 2048
+    """Tokens of the longest sequence, unless paged."""
+    batch_requests: int = 0
+    """Request-level batches of so many, the FasterTransformer baseline; 0: iteration-level."""
+    max_batched_tokens: int = 2560
+    max_sequences: int = 256
+    preemption: Literal["auto", "swap", "recompute"] = "recompute"
+    swap_slots: int = 0
+    enable_prefix_caching: bool = False
+    beam_mixing: float = 0.0
+    """Chance, in every step, that a beam goes on from the past of a random one: fitted, not measured."""
+
+    @classmethod
+    def of_paper(cls, model: str) -> Deployment:
+        """A setting of the PagedAttention paper: "opt-13b", "opt-66b" or "opt-175b"."""
+        settings = _paper()
+        if model not in settings:
+            raise InvalidArgument(f"{model!r} is none of the paper's settings: {', '.join(settings)}")
+        setting = settings[model]
+        cost = _core.CostModel(
+            **setting["seconds"],
+            swap_out_block=setting["swap_seconds"]["out"],
+            swap_in_block=setting["swap_seconds"]["in"],
+        )
+        return cls(name=f"{model} on {setting['gpus']}", slots=setting["slots"], cost=cost)
+
+    def request_level(self, batch_requests: int, *, step: float) -> Deployment:
+        """FasterTransformer's way: batches that run to their end, on an engine with this overhead of a step. Their
+        memory was set aside by whoever chose the size of the batch."""
+        cost = _core.CostModel(**{**self.cost.to_dict(), "step": step, "sample": 0.0})
+        return replace(
+            self,
+            cost=cost,
+            batch_requests=batch_requests,
+            slots=max(self.slots, 2 * batch_requests * self.max_reservation),
+            max_batched_tokens=batch_requests * self.max_reservation,
+        )
+
+    def config(self) -> _core.SimulationConfig:
+        """Raises InvalidArgument for a cache of less than a block."""
+        num_blocks = self.slots // self.block_size
+        if num_blocks == 0:
+            raise InvalidArgument(
+                f"{self.slots} slots hold no block of {self.block_size} tokens: {self.name} is too small"
+            )
+        per_block = ("copy_block", "swap_out_block", "swap_in_block")
+        cost = self.cost.to_dict()
+        cost |= {name: cost[name] * self.block_size for name in per_block}
+        return _core.SimulationConfig(
+            scheduler=_core.SchedulerConfig(
+                max_batched_tokens=self.max_batched_tokens,
+                max_sequences=self.max_sequences,
+                preemption=self.preemption,
+            ),
+            cache=_core.KvCacheConfig(
+                num_blocks=num_blocks,
+                block_size=self.block_size,
+                enable_prefix_caching=self.enable_prefix_caching,
+                num_swap_blocks=self.swap_slots // self.block_size,
+                allocation=self.allocation,
+                max_reservation=self.max_reservation,
+            ),
+            cost=_core.CostModel(**cost),
+            batch_requests=self.batch_requests,
+            beam_mixing=self.beam_mixing,
+        )
+
+
+def _paper() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("data/paper.json").read_text(encoding="utf-8")
+    return {name: value for name, value in json.loads(text).items() if name != "about"}

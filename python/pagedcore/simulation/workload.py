@@ -1,0 +1,76 @@
+"""What arrives when: requests by their lengths and contents."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import InvalidArgument
+
+__all__ = ["Workload", "poisson_workload"]
+
+Prompt = list[tuple[int, int]]
+"""Parts of (content, tokens). Equal contents are equal tokens."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests in order of arrival."""
+
+    arrivals: list[float]
+    """Seconds."""
+    prompts: list[Prompt]
+    outputs: list[int]
+    """Tokens that every sample generates."""
+    num_samples: int = 1
+    """Of every request."""
+    beam_width: int = 0
+    """Of every request, instead of samples."""
+
+    def __post_init__(self) -> None:
+        if not len(self.arrivals) == len(self.prompts) == len(self.outputs):
+            raise InvalidArgument(
+                f"{len(self.arrivals)} arrivals, {len(self.prompts)} prompts and {len(self.outputs)} outputs: "
+                "give one of each for every request"
+            )
+
+    def __len__(self) -> int:
+        return len(self.arrivals)
+
+    def with_samples(self, num_samples: int = 1, *, beam_width: int = 0) -> Workload:
+        """The same requests, each with so many samples, or as beam searches."""
+        return replace(self, num_samples=num_samples, beam_width=beam_width)
+
+
+def poisson_workload(
+    lengths: Sequence[tuple[int, int]],
+    rate: float,
+    seconds: float,
+    *,
+    max_tokens: int = 2048,
+    seed: int = 0,
+) -> Workload:
+    """Requests of these (prompt, output) lengths at `rate` a second for so many seconds.
+
+    By the rules of the PagedAttention paper's trace generator: a Poisson number arrives at every hundredth of a
+    second; pairs of max_tokens or more are dropped; the first ones are taken, in their order and again from the start
+    when there are too few, and then shuffled. The same arguments give the same requests, with any numpy.
+    """
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InvalidArgument(f"rate={rate!r} is requests a second, a positive number")
+    if not (0 < seconds <= 1e7):
+        raise InvalidArgument(f"seconds={seconds!r} is how long requests arrive: more than 0, and 10^7 at most")
+    pairs = [pair for pair in lengths if sum(pair) < max_tokens]
+    if not pairs:
+        raise InvalidArgument(f"none of the {len(lengths)} pairs of lengths makes less than max_tokens={max_tokens}")
+    quantum = 0.01
+    counts = np.random.RandomState(seed).poisson(rate * quantum, round(seconds / quantum))
+    arrivals = np.repeat(np.arange(len(counts)) * quantum, counts).tolist()
+    chosen = [pairs[i % len(pairs)] for i in range(len(arrivals))]
+    random.Random(seed).shuffle(chosen)
+    prompts = [[(number, prompt)] for number, (prompt, _) in enumerate(chosen, 1)]
+    return Workload(arrivals, prompts, [output for _, output in chosen])
