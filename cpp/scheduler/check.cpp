@@ -47,6 +47,7 @@ void check_request(const Request& request, const KvCacheManager& cache, bool in_
 void Scheduler::Impl::check() const {
   cache.check();
   std::size_t count = 0;
+  std::uint32_t swapped = 0;
   std::uint64_t table_slots = 0;
   const auto held = [&](SequenceId sequence) {
     const auto table = cache.block_table(sequence);
@@ -56,6 +57,7 @@ void Scheduler::Impl::check() const {
     std::uint32_t length = 0;
     for (const Request* request = queue->front(); request != nullptr; request = request->next) {
       ++length;
+      swapped += request->swapped;
       if (request->running != (queue == &running)) throw Corrupt(str("request ", raw(request->id), " is misfiled"));
       if (find(request->id) != request) throw Corrupt(str("request ", raw(request->id), " is not found by its id"));
       if (request->next != nullptr && !request->is_before(*request->next)) {
@@ -69,6 +71,7 @@ void Scheduler::Impl::check() const {
     if (length != queue->size()) throw Corrupt(str("a queue of ", length, " requests counts ", queue->size()));
     count += length;
   }
+  if (swapped != num_swapped) throw Corrupt(str(swapped, " requests are swapped out and ", num_swapped, " counted"));
   std::uint64_t pinned = 0;
   for (const auto& prefix : prefixes) {
     pinned += prefix->blocks;

@@ -260,6 +260,7 @@ void Scheduler::Impl::swap_out(const Departure& swap, StepPlan& plan) {
   plan.swapped_out.push_back({request.id, moves});
   moving.push_back(request.id);
   request.swapped = true;
+  ++num_swapped;
   request.running = request.preempt_after_commit = request.swap_next = request.progressed = false;
   running.erase(request);
   waiting.insert_from_front(request);
@@ -275,6 +276,7 @@ void Scheduler::Impl::swap_in(const sched::Swap& swap, StepPlan& plan) {
   plan.swapped_in.push_back({request.id, moves});
   moving.push_back(request.id);
   request.swapped = false;
+  --num_swapped;
   request.running = true;
   waiting.erase(request);
   running.insert(request);

@@ -61,6 +61,7 @@ void Scheduler::Impl::remove(Request& request) noexcept {
     if (work.request == &request) work.request = nullptr;
   }
   (request.running ? running : waiting).erase(request);
+  num_swapped -= request.swapped;
   if (sched::PinnedPrefix* prefix = request.prefix) {
     --prefix->users;
     settle(*prefix);
@@ -180,9 +181,7 @@ SchedulerStats Scheduler::stats() const noexcept {
   SchedulerStats stats = impl_->stats;
   stats.waiting = impl_->waiting.size();
   stats.running = impl_->running.size();
-  for (const Request* request = impl_->waiting.front(); request != nullptr; request = request->next) {
-    stats.swapped += request->swapped;
-  }
+  stats.swapped = impl_->num_swapped;
   stats.prefixes = static_cast<std::uint32_t>(impl_->prefixes.size());
   for (const auto& prefix : impl_->prefixes) {
     if (raw(prefix->sequence) == 0) continue;

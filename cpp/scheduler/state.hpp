@@ -187,6 +187,7 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
   bool caching = true;                  // prefixes are shared between requests
   PreemptionCosts costs;
   sched::RequestQueue waiting, running;
+  std::uint32_t num_swapped = 0;  // of the waiting: in the swap space
   std::uint64_t next_order = 0;
   std::uint64_t next_sequence = 1;
   std::uint64_t next_step = 1;

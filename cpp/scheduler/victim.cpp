@@ -126,6 +126,7 @@ void Scheduler::Impl::preempt(Request& request, bool keep) noexcept {
 void Scheduler::Impl::give_up(Request& request) noexcept {
   let_go(request);
   request.swapped = false;
+  --num_swapped;
   ++stats.swap_fallbacks;
 }
 

@@ -6,17 +6,24 @@
 """
 
 from .deployment import Deployment
+from .figures import FIGURES, Figure, reproduce, sustained_rate
+from .lengths import paper_lengths
 from .run import Outcome, simulate
 from .traces import read_azure, read_lengths, read_mooncake
 from .workload import Workload, poisson_workload
 
 __all__ = [
+    "FIGURES",
     "Deployment",
+    "Figure",
     "Outcome",
     "Workload",
+    "paper_lengths",
     "poisson_workload",
     "read_azure",
     "read_lengths",
     "read_mooncake",
+    "reproduce",
     "simulate",
+    "sustained_rate",
 ]

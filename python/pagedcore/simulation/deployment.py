@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .. import _core
 from ..errors import InvalidArgument
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "paper_batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,12 @@ class Deployment:
             batch_requests=self.batch_requests,
             beam_mixing=self.beam_mixing,
         )
+
+
+def paper_batch(model: str, dataset: str) -> tuple[int, float]:
+    """The requests in a FasterTransformer batch of the paper, and the seconds of a step besides reading the weights."""
+    batch = _paper()[model]["batch"]
+    return batch[dataset], batch["step"]
 
 
 def _paper() -> dict[str, Any]:
