@@ -42,8 +42,7 @@ Scheduler::Impl::Impl(const SchedulerConfig& config_, const KvCacheConfig& cache
       paged(cache_.allocation == AllocationPolicy::paged),
       caching(cache_.enable_prefix_caching && paged) {
   if (paged) return;
-  const auto most = static_cast<std::uint64_t>(cache.blocks_for(cache_config.max_reservation));
-  const auto order = kv::BuddyAllocator::order_of(static_cast<std::uint32_t>(most));
+  const std::uint32_t order = kv::BuddyAllocator::order_of(cache.blocks_for(cache_config.max_reservation));
   chunks = kv::BuddyAllocator(cache_config.num_blocks, order).counts();
 }
 

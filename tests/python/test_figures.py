@@ -21,8 +21,8 @@ ORCA = ("Orca (Max)", "Orca (Pow2)", "Orca (Oracle)")
 def test_figure_12_ratios(panel: str) -> None:
     """Sustained rates at 0.2 s per token, paged against the Orca baselines: within 20 % of the paper's ratios.
 
-    FasterTransformer is held to less: served by the published rules its latencies are 1.2 to 2 times the paper's
-    at every load, so paged wins by up to 2.2 times as much as there.
+    FasterTransformer is held to its place in the order only: served by the published rules its latencies are above the
+    paper's at every load, and the ratios are 1.3 (a) to 2.7 (c) times the paper's. Why is not known.
     """
     lengths = read_lengths(real_trace("sharegpt_lengths.csv")) if panel in "abc" else None
     figure = reproduce(f"12{panel}", lengths)
@@ -41,7 +41,7 @@ def test_figure_13a_within_5_percent_but_for_paged() -> None:
     for system in ORCA:
         value = figure.of(system, "sharegpt 2/s")
         assert value.ours == pytest.approx(value.paper, rel=0.05)
-    # At 2 requests/s paged allocation is just overloaded: how full the batch is depends on the engine's speed.
+    # 33.5 against 30.4: outside the 5 %. Why is not known; ours is an average over time.
     paged = figure.of("vLLM", "sharegpt 2/s")
     assert paged.ours == pytest.approx(paged.paper, rel=0.15)
 

@@ -98,7 +98,7 @@ def test_ten_thousand_requests_take_less_than_ten_seconds(sharegpt: list[tuple[i
 def test_an_hour_of_mooncake_takes_less_than_a_minute() -> None:
     workload = read_mooncake(real_trace("mooncake_conversation.jsonl"))
     assert len(workload) > 12_000
-    # A device that keeps up, with memory for about a fifth of the prefixes that come back.
+    # A device that keeps up; its memory holds part of what comes back.
     cost = _core.CostModel(step=0.005, weights=0.005, row=1e-6, pair=1e-12, context_token=2e-8, sample=1e-5)
     cluster = Deployment(
         name="a cluster", slots=20_000_000, cost=cost, enable_prefix_caching=True, max_batched_tokens=16384

@@ -91,7 +91,8 @@ class PAGEDCORE_API Simulation {
   Simulation(Simulation&&) noexcept;
   Simulation& operator=(Simulation&&) noexcept;
 
-  /// Makes up to so many steps; false when there is nothing more to do.
+  /// Makes up to so many steps; false when there is nothing more to do. Throws InvalidArgument when a request that was
+  /// padded to its request-level batch does not fit any more; end there.
   bool run(std::uint64_t max_steps);
   SimulationReport report() const;
   /// Virtual seconds, [requests]; negative: it has not come to that. A request has ended with the last of its samples.

@@ -112,7 +112,7 @@ def _rows(path: StrPath, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
 
 
 def _length(value: Any, where: str) -> int:
-    """A number of tokens. An output of none is taken for one: every request generates something."""
+    """A number of tokens. None is taken for one: every request has a prompt and generates something."""
     try:
         length = int(value)
     except (TypeError, ValueError):
