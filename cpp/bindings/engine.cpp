@@ -67,15 +67,16 @@ void construct(EngineHandle* self, const ModelDescription& model, const Weights&
 using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const SamplingParams& sampling, std::uint64_t salt,
-                 bool stream, std::string prefix) {
-  EngineRequest request{std::move(prompt), sampling, {}, std::move(prefix), salt, stream};
+                 bool stream, std::string prefix, std::int32_t priority, std::uint64_t tenant) {
+  EngineRequest request{std::move(prompt), sampling, {}, std::move(prefix), salt, stream, priority, tenant};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
 RequestId submit_beams(EngineHandle& self, std::vector<TokenId> prompt, const BeamSearchParams& beam,
-                       std::uint64_t salt, bool stream, std::string prefix) {
-  EngineRequest request{std::move(prompt), {}, beam, std::move(prefix), salt, stream};
+                       std::uint64_t salt, bool stream, std::string prefix, std::int32_t priority,
+                       std::uint64_t tenant) {
+  EngineRequest request{std::move(prompt), {}, beam, std::move(prefix), salt, stream, priority, tenant};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -111,6 +112,9 @@ void bind_config(nb::module_& m) {
       .field("watermark", &C::watermark, "Share of the blocks that an admission must leave free.")
       .field("enable_prefix_caching", &C::enable_prefix_caching)
       .field("preemption", &C::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
+      .field("order", &C::order, kOrders, "'fcfs', 'priority' or 'fair'.")
+      .field("admission", &C::admission, kAdmissions, "'known', 'watermark', 'never_evict' or 'adaptive'.")
+      .field("victim", &C::victim, kVictims, "'cheapest' or 'last_arrival'.")
       .field("allocation", &C::allocation, kAllocations, "'paged', or a baseline: 'max', 'pow2', 'oracle'.")
       .field("max_reservation", &C::max_reservation, "Of such a baseline; 0: the longest that fits.")
       .field("swap_bytes", &C::swap_bytes, "Host memory for the blocks of preempted requests.")
@@ -174,14 +178,17 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "submit",
           [](E& self, const TokenArray& prompt, const SamplingParams& params, std::uint64_t salt, bool stream,
-             std::string prefix) {
-            return submit(self, {prompt.data(), prompt.data() + prompt.size()}, params, salt, stream,
-                          std::move(prefix));
+             std::string prefix, std::int32_t priority, std::uint64_t tenant) {
+            return submit(self, {prompt.data(), prompt.data() + prompt.size()}, params, salt, stream, std::move(prefix),
+                          priority, tenant);
           },
-          "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
+          "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false, "prefix"_a = "",
+          "priority"_a = 0, "tenant"_a = 0)
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
-           "prefix"_a = "", "Returns the request's id. Raises InvalidArgument for a request that could never run.")
-      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false, "prefix"_a = "")
+           "prefix"_a = "", "priority"_a = 0, "tenant"_a = 0,
+           "Returns the request's id. Raises InvalidArgument for a request that could never run.")
+      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false, "prefix"_a = "",
+           "priority"_a = 0, "tenant"_a = 0)
       .def(
           "validate",
           [](const E& self, std::vector<TokenId> prompt, const BeamSearchParams& beam) {

@@ -62,8 +62,9 @@ void bind_scratch(nb::module_& m) {
   nb::class_<KvScratch>(m, "KvScratch", "What would be available after some appends, forks and frees.")
       .def_prop_ro("available", &KvScratch::available)
       .def("append", &KvScratch::append, "seq"_a, "length"_a, "Takes the blocks, or returns False.")
-      .def("create", &KvScratch::create, "match"_a, "length"_a)
-      .def("fork", &KvScratch::fork, "parent"_a, "num_tokens"_a, "length"_a)
+      .def("create", &KvScratch::create, "match"_a, "length"_a, "spare"_a = 0,
+           "False when fewer than `spare` blocks would be left.")
+      .def("fork", &KvScratch::fork, "parent"_a, "num_tokens"_a, "length"_a, "spare"_a = 0)
       .def("free", &KvScratch::free, "seq"_a, "last_reader"_a = 0)
       .def(
           "swap_out",
@@ -72,8 +73,11 @@ void bind_scratch(nb::module_& m) {
           },
           "group"_a, "last_reader"_a = 0)
       .def(
-          "swap_in", [](KvScratch& self, const std::vector<SequenceId>& group) { return self.swap_in(group); },
-          "group"_a);
+          "swap_in",
+          [](KvScratch& self, const std::vector<SequenceId>& group, std::uint64_t spare) {
+            return self.swap_in(group, spare);
+          },
+          "group"_a, "spare"_a = 0);
 }
 
 void bind_manager(nb::module_& m) {

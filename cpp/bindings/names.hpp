@@ -12,6 +12,9 @@ inline constexpr EnumNames<FinishReason, 5> kFinishReasons{{"none", "stop", "len
 inline constexpr EnumNames<EarlyStopping, 3> kEarlyStopping{{"heuristic", "immediate", "never"}};
 inline constexpr EnumNames<PreemptionMode, 3> kPreemptionModes{{"auto", "swap", "recompute"}};
 inline constexpr EnumNames<AllocationPolicy, 4> kAllocations{{"paged", "max", "pow2", "oracle"}};
+inline constexpr EnumNames<ServiceOrder, 3> kOrders{{"fcfs", "priority", "fair"}};
+inline constexpr EnumNames<AdmissionPolicy, 4> kAdmissions{{"known", "watermark", "never_evict", "adaptive"}};
+inline constexpr EnumNames<VictimPolicy, 2> kVictims{{"cheapest", "last_arrival"}};
 inline constexpr EnumNames<CacheEventKind, 3> kCacheEvents{{"stored", "removed", "cleared"}};
 /// The first of DType.
 inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};

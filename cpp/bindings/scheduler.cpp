@@ -17,7 +17,12 @@ void bind_requests(nb::module_& m) {
       .field("max_sequences", &Config::max_sequences, "Sequences of one step.")
       .field("max_context", &Config::max_context, "Tokens of one sequence; 0: no limit but memory.")
       .field("watermark", &Config::watermark, "Share of the blocks that an admission must leave free.")
-      .field("preemption", &Config::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.");
+      .field("preemption", &Config::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
+      .field("order", &Config::order, kOrders, "'fcfs', 'priority' or 'fair'.")
+      .field("admission", &Config::admission, kAdmissions, "'known', 'watermark', 'never_evict' or 'adaptive'.")
+      .field("victim", &Config::victim, kVictims, "'cheapest' or 'last_arrival'.")
+      .field("prompt_weight", &Config::prompt_weight, "Fair: service by one prompt token that is computed.")
+      .field("output_weight", &Config::output_weight, "And by one that is generated.");
   using Costs = PreemptionCosts;
   Record<Costs>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.")
       .field("token", &Costs::token, "Of computing one.")
@@ -33,7 +38,9 @@ void bind_requests(nb::module_& m) {
       .field("max_tokens", &Request::max_tokens, "Per sample; 0: only compute the prompt.")
       .field("salt", &Request::salt, "Different salts never share cached prefixes.")
       .field("prompt_logprobs", &Request::prompt_logprobs, "Every prompt row is scored.")
-      .field("prefix", &Request::prefix, "A registered prefix with which the prompt begins; 0: none.");
+      .field("prefix", &Request::prefix, "A registered prefix with which the prompt begins; 0: none.")
+      .field("priority", &Request::priority, "Higher goes first, with order 'priority'.")
+      .field("tenant", &Request::tenant, "Who is served by it, for order 'fair'.");
 }
 
 void bind_plan(nb::module_& m) {

@@ -14,9 +14,14 @@ using Parts = std::vector<std::pair<std::uint64_t, std::uint32_t>>;
 
 std::vector<SimulatedRequest> requests_of(const std::vector<double>& arrivals, const std::vector<Parts>& prompts,
                                           const std::vector<std::uint32_t>& outputs, std::uint32_t num_samples,
-                                          std::uint32_t beam_width) {
-  if (prompts.size() != arrivals.size() || outputs.size() != arrivals.size()) {
-    throw InvalidArgument("arrivals, prompts and outputs differ in length; give one of each for every request");
+                                          std::uint32_t beam_width, std::uint32_t max_tokens,
+                                          const std::vector<std::int32_t>& priorities,
+                                          const std::vector<std::uint64_t>& tenants) {
+  const auto is_given = [&](const auto& values) { return values.size() == arrivals.size(); };
+  if (!is_given(prompts) || !is_given(outputs) || !(priorities.empty() || is_given(priorities)) ||
+      !(tenants.empty() || is_given(tenants))) {
+    throw InvalidArgument(
+        "arrivals, prompts, outputs, priorities and tenants differ in length; give one of each for every request");
   }
   std::vector<SimulatedRequest> requests(arrivals.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -26,6 +31,9 @@ std::vector<SimulatedRequest> requests_of(const std::vector<double>& arrivals, c
     request.output = outputs[i];
     request.num_samples = num_samples;
     request.beam_width = beam_width;
+    request.max_tokens = max_tokens;
+    if (!priorities.empty()) request.priority = priorities[i];
+    if (!tenants.empty()) request.tenant = tenants[i];
   }
   return requests;
 }
@@ -79,11 +87,15 @@ void bind_simulation(nb::module_& m) {
           "__init__",
           [](Simulation* self, const SimulationConfig& config, const std::vector<double>& arrivals,
              const std::vector<Parts>& prompts, const std::vector<std::uint32_t>& outputs, std::uint32_t num_samples,
-             std::uint32_t beam_width) {
-            new (self) Simulation(config, requests_of(arrivals, prompts, outputs, num_samples, beam_width));
+             std::uint32_t beam_width, std::uint32_t max_tokens, const std::vector<std::int32_t>& priorities,
+             const std::vector<std::uint64_t>& tenants) {
+            new (self) Simulation(config, requests_of(arrivals, prompts, outputs, num_samples, beam_width, max_tokens,
+                                                      priorities, tenants));
           },
           "config"_a, "arrivals"_a, "prompts"_a, "outputs"_a, "num_samples"_a = 1, "beam_width"_a = 0,
-          "A prompt is a list of (content, tokens); equal contents are equal tokens.")
+          "max_tokens"_a = 0, "priorities"_a = std::vector<std::int32_t>{}, "tenants"_a = std::vector<std::uint64_t>{},
+          "A prompt is a list of (content, tokens); equal contents are equal tokens. max_tokens is what requests ask "
+          "for, 0: just their output.")
       .def("run", &Simulation::run, "max_steps"_a, release_gil(),
            "Makes up to so many steps; False when there is nothing more to do.")
       .def("report", &Simulation::report)

@@ -30,8 +30,14 @@ struct Engine::Impl {
                                          in_file > 0 ? make_swap_file(config.swap_file) : nullptr);
     }
     auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests, swap.get());
-    const SchedulerConfig scheduling{config.max_batched_tokens, config.max_sequences, plan.max_context,
-                                     config.watermark, config.preemption};
+    const SchedulerConfig scheduling{.max_batched_tokens = config.max_batched_tokens,
+                                     .max_sequences = config.max_sequences,
+                                     .max_context = plan.max_context,
+                                     .watermark = config.watermark,
+                                     .preemption = config.preemption,
+                                     .order = config.order,
+                                     .admission = config.admission,
+                                     .victim = config.victim};
     const KvCacheConfig cache{.num_blocks = plan.num_blocks,
                               .block_size = config.block_size,
                               .enable_prefix_caching = config.enable_prefix_caching,

@@ -69,6 +69,8 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
   s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
   s.salt = request.salt;
+  s.priority = request.priority;
+  s.tenant = request.tenant;
   s.prompt = request.prompt;
   scheduler_.validate(s);
   return s;

@@ -99,8 +99,8 @@ void EngineLoop::step() {
   const StepPlan plan = scheduler_.plan(start);
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
-  if (plan.empty()) {  // not a step: there is nothing to commit
-    ++empty_plans_;
+  if (plan.empty()) {                                              // not a step: there is nothing to commit
+    empty_plans_ = plan.preempted.empty() ? empty_plans_ + 1 : 0;  // room was made: the next plan uses it
     return;
   }
   empty_plans_ = 0;

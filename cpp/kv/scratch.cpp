@@ -113,7 +113,7 @@ bool KvScratch::append(SequenceId seq, std::uint32_t length) {
   return true;
 }
 
-bool KvScratch::create(const PrefixMatch& match, std::uint32_t length) {
+bool KvScratch::create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare) {
   const std::uint32_t groups = impl_->kv->groups;
   const std::uint32_t size = impl_->kv->blocks_for(length);
   const std::uint32_t full = match.num_tokens / impl_->kv->config.block_size;
@@ -126,7 +126,7 @@ bool KvScratch::create(const PrefixMatch& match, std::uint32_t length) {
     if (touched != nullptr && touched->withdrawn) return false;
     needed += touched != nullptr ? touched->references == 0 && touched->available : impl_->kv->pool.is_reusable(id);
   }
-  if (needed > impl_->available) return false;
+  if (needed + spare > impl_->available) return false;
   for (std::size_t i = 0; i < match.blocks.size(); ++i) {
     const BlockId id = match.blocks[i];
     if (id == kNoBlock) continue;
@@ -144,7 +144,7 @@ bool KvScratch::create(const PrefixMatch& match, std::uint32_t length) {
   return true;
 }
 
-bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length) {
+bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) {
   const kv::BlockTable& real = impl_->kv->table(parent);
   const Impl::Table table = impl_->table(real);
   const std::uint32_t groups = impl_->kv->groups;
@@ -154,7 +154,7 @@ bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t 
   const bool copies_last = length > num_tokens && impl_->kv->is_partial(num_tokens);
   const std::uint32_t size = impl_->kv->blocks_for(length);
   const std::uint32_t needed = (size > shared ? size - shared : 0) + copies_last;
-  if (std::uint64_t{needed} * groups > impl_->available) return false;
+  if (std::uint64_t{needed} * groups + spare > impl_->available) return false;
   for (std::size_t i = 0; i < std::size_t{shared - copies_last} * groups; ++i) {
     if (real.blocks[i] != kNoBlock) impl_->hold(real.blocks[i]);
   }
@@ -233,7 +233,7 @@ bool KvScratch::swap_out(std::span<const SequenceId> group, StepId last_reader) 
   return true;
 }
 
-bool KvScratch::swap_in(std::span<const SequenceId> group) {
+bool KvScratch::swap_in(std::span<const SequenceId> group, std::uint64_t spare) {
   kv::FlatMap<std::uint8_t> slots;
   for (const SequenceId seq : group) {
     const kv::BlockTable& real = impl_->kv->table(seq);
@@ -243,7 +243,7 @@ bool KvScratch::swap_in(std::span<const SequenceId> group) {
       if (slot != kNoSlot) slots[raw(slot)] = 1;
     }
   }
-  if (slots.size() > impl_->available) return false;
+  if (slots.size() + spare > impl_->available) return false;
   impl_->available -= static_cast<std::uint32_t>(slots.size());
   return true;
 }

@@ -1,10 +1,6 @@
-// Who may come in: the check of a submission, and the admission of waiting requests.
+// Who may come in: waiting requests, in the order of service, as long as there is room.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
-#include "base/text.hpp"
-#include "pagedcore/error.hpp"
 #include "scheduler/state.hpp"
 
 namespace pagedcore {
@@ -13,112 +9,14 @@ using sched::Request;
 using sched::Sample;
 
 namespace {
-constexpr std::uint32_t kMaxSamples = 65536;
 constexpr std::uint32_t kMostPassed = 64;  // requests that may be passed in one plan: bounds its time
 }  // namespace
 
-/// A request that passes can always finish when it is alone: full prompt blocks are shared by its samples, everything
-/// behind them is each sample's own. That holds with copy-on-write too: a shared, partly filled block is counted once
-/// for every sample that may come to own a copy of it.
-void Scheduler::Impl::validate(const SchedulerRequest& request) const {
-  const auto name = [&] { return str("request ", raw(request.id), ": "); };
-  if (request.prompt.empty()) throw InvalidArgument(name() + "the prompt is empty; it needs one token at least");
-  if (const auto bad = std::ranges::find_if(request.prompt, [](TokenId token) { return token < 0; });
-      bad != request.prompt.end()) {
-    throw InvalidArgument(name() + str("token ", *bad, " at position ", bad - request.prompt.begin(),
-                                       " of the prompt is negative; tokens are in [0, vocabulary)"));
-  }
-  if (request.num_samples == 0 || request.num_samples > kMaxSamples) {
-    throw InvalidArgument(name() +
-                          str("num_samples is ", request.num_samples, "; it must be in [1, ", kMaxSamples, "]"));
-  }
-  if (std::isnan(request.arrival)) throw InvalidArgument(name() + "arrival is not a number; use seconds on one clock");
-
-  if (request.beam_width > 0) {
-    if (request.num_samples != 1 || request.prompt_logprobs || request.max_tokens == 0) {
-      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width,
-                                         " generates tokens, takes no samples and scores no prompt; submit a request "
-                                         "of its own for num_samples, prompt_logprobs or max_tokens = 0"));
-    }
-    const std::uint32_t most = std::min(config.max_sequences, config.max_batched_tokens);
-    if (request.beam_width > most) {
-      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width, " computes ",
-                                         request.beam_width, " sequences in one step, but a step has at most ", most,
-                                         " (the lower of max_sequences = ", config.max_sequences,
-                                         " and max_batched_tokens = ", config.max_batched_tokens,
-                                         "); lower the width, or raise that"));
-    }
-  }
-  const std::uint64_t prompt = request.prompt.size();
-  const std::uint64_t context = prompt + request.max_tokens;
-  const std::uint64_t limit = config.max_context != 0 ? config.max_context : std::numeric_limits<std::uint32_t>::max();
-  if (context > limit) {
-    throw InvalidArgument(name() +
-                          str("a prompt of ", prompt, " tokens and max_tokens = ", request.max_tokens, " make ",
-                              context, ", but a sequence has at most ", limit, " (max_context); ",
-                              prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
-                              "shorten the prompt"));
-  }
-  if (!paged) return validate_reservation(request);
-  const Need need = blocks_needed(request);
-  if (need.total > cache_config.num_blocks) {
-    throw InvalidArgument(
-        name() +
-        str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", request.max_tokens, " generated ones need ",
-            need.shared, " shared + ", need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-            " KV blocks of ", cache_config.block_size, " tokens",
-            has_windows || cache.num_groups() > 1 ? str(" in each of ", cache.num_groups(), " groups of layers, ",
-                                                        need.total, " in all where windows free some")
-                                                  : "",
-            ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
-            request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
-  }
-}
-
-/// Contiguous allocation: the chunks of the whole group, in an empty cache.
-void Scheduler::Impl::validate_reservation(const SchedulerRequest& request) const {
-  const std::uint32_t count = std::max(request.beam_width, request.num_samples);
-  const auto prompt = static_cast<std::uint32_t>(request.prompt.size());
-  const std::uint64_t context = std::uint64_t{prompt} + request.max_tokens;
-  if (context > cache_config.max_reservation) {
-    throw InvalidArgument(str("request ", raw(request.id), ": a prompt of ", prompt, " tokens and max_tokens = ",
-                              request.max_tokens, " make ", context, ", but a reservation has at most ",
-                              cache_config.max_reservation, " (max_reservation); lower max_tokens or raise that"));
-  }
-  const std::uint32_t tokens = cache.reservation(prompt, request.max_tokens);
-  const std::uint32_t order = kv::BuddyAllocator::order_of(cache.blocks_for(tokens));
-  kv::BuddyAllocator::Counts left = chunks;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (kv::BuddyAllocator::take(left, order)) continue;
-    throw InvalidArgument(str("request ", raw(request.id), ": its ", count, " sequence(s) reserve ", tokens,
-                              " tokens each, a chunk of ", 1u << order, " KV blocks of ", cache_config.block_size,
-                              " tokens, but an empty cache of ", cache_config.num_blocks, " has ", i,
-                              " such chunks; lower max_tokens or the number of samples, or enlarge the cache"));
-  }
-}
-
-/// The most blocks that a request may come to hold. In a group of layers with a window every sequence holds what the
-/// window reaches, and what a step adds to all of them together.
-Scheduler::Impl::Need Scheduler::Impl::blocks_needed(const SchedulerRequest& request) const noexcept {
-  const std::uint64_t block_size = cache_config.block_size;
-  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
-  const std::uint64_t prompt = request.prompt.size();
-  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
-  Need need;
-  need.shared = one_row ? blocks_for(prompt) : prompt / block_size;
-  need.own = one_row ? 0 : blocks_for(prompt + request.max_tokens - 1) - need.shared;
-  need.sequences = std::max(request.beam_width, request.num_samples);
-  const std::uint64_t all = need.shared + need.own * need.sequences;
-  for (const std::uint32_t window : windows) {
-    const std::uint64_t seen = need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
-    need.total += window == 0 ? all : std::min(all, seen);
-  }
-  return need;
-}
-
-/// Blocks that a started sample with `has` tokens in its blocks still needs for the tokens it knows and the next one.
+/// Blocks that a started sample with `has` tokens in its blocks still needs for the tokens it knows and, unless the
+/// admission is the paper's, the next one.
 std::uint64_t Scheduler::Impl::blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const {
-  const std::uint64_t wanted = std::min(std::uint64_t{request.size(sample)} + 1, std::uint64_t{request.max_length()});
+  const std::uint64_t known = request.size(sample) + std::uint64_t{config.admission != AdmissionPolicy::watermark};
+  const std::uint64_t wanted = std::min(known, std::uint64_t{request.max_length()});
   const std::uint64_t blocks = cache.footprint(wanted), held = cache.footprint(has);
   return blocks > held ? blocks - held : 0;
 }
@@ -148,12 +46,13 @@ std::uint64_t Scheduler::Impl::blocks_after_start(const Request& request, std::u
 
 /// Whether a running request, or one that this plan admits, is about to compute a longer common prefix of `tokens` than
 /// the `has` tokens found in the cache: whole blocks, at most `most` tokens. Who is about to compute is running, so it
-/// gets there, or is preempted and waited for no more.
-bool Scheduler::Impl::is_being_computed(const std::vector<TokenId>& tokens, std::uint32_t has, std::uint32_t most,
-                                        std::uint64_t salt) const noexcept {
+/// gets there, or is preempted and waited for no more. One of a lower priority is not waited for.
+bool Scheduler::Impl::is_being_computed(const Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
+                                        std::uint32_t most) const noexcept {
   const auto computes = [&](const Request& other, const Sample& leader, std::uint32_t computed) {
     const std::uint32_t known = std::min(other.target(leader), most);
-    if (other.salt != salt || known <= has || computed + 1 >= known) return false;
+    if (other.salt != request.salt || other.priority < request.priority || known <= has || computed + 1 >= known)
+      return false;
     const auto common = std::mismatch(leader.tokens.begin(), leader.tokens.begin() + known, tokens.begin()).first;
     const auto shared = static_cast<std::uint32_t>(common - leader.tokens.begin());
     const std::uint32_t whole = shared / cache_config.block_size * cache_config.block_size;
@@ -169,30 +68,44 @@ bool Scheduler::Impl::is_being_computed(const std::vector<TokenId>& tokens, std:
   });
 }
 
-/// First come, first served. Only a request that waits for its prefix lets others pass, and no others than fit beside
-/// it.
-void Scheduler::Impl::admit() {
-  bool alone = running.empty();
-  std::uint32_t passed = 0;
-  for (Request* request = waiting.front(); request != nullptr && !draft.is_full(); request = request->next) {
-    if (request->evicted) continue;
-    if (!alone && draft.running_samples + request->group_size() > config.max_sequences) return;
+/// Lets in those who wait and come before `next`, a running request, or all of them (null): in order, as long as they
+/// fit. Only one that waits for its prefix lets others pass, and no others than fit beside it. A plan that preempts
+/// admits nobody any more. False when running requests have made way for one that waits: what comes behind it computes
+/// nothing in this step, so that the room is still there in the next.
+bool Scheduler::Impl::admit(const Request* next) {
+  while (!draft.closed && draft.victims == 0 && !draft.is_full()) {
+    Request* request = waiting.peek();
+    if (request == nullptr || (next != nullptr && request->priority <= next->priority)) return true;
+    if (request->evicted) {
+      waiting.pass(*request);
+      continue;
+    }
+    const bool alone = running.empty() && draft.admissions.empty() && draft.swap_ins.empty();
+    if (!alone && draft.running_samples + request->group_size() > config.max_sequences) {
+      draft.closed = true;
+      return true;
+    }
     bool waits = false;
-    if (request->swapped) {
-      if (!resume(*request, alone)) return;
-    } else if (!start(*request, alone, waits)) {
-      return;
+    if (!(request->swapped ? resume(*request, alone) : start(*request, alone, waits))) {
+      draft.closed = true;
+      return next == nullptr || !make_way(*request, draft.wanted);
     }
-    if (waits) {
-      const bool for_pinned = request->prefix != nullptr && request->prefix->computing != nullptr;
-      if (!for_pinned && ++passed == kMostPassed) return;
-      stats.prefix_waits += !request->waited;
-      request->waited = true;
-    } else {
-      alone = false;
-    }
+    waiting.pass(*request);
     draft.running_samples += request->group_size();
+    if (!waits) continue;
+    stats.prefix_waits += !request->waited;
+    request->waited = true;
+    const bool for_pinned = request->prefix != nullptr && request->prefix->computing != nullptr;
+    draft.closed = !for_pinned && ++draft.passed == kMostPassed;
   }
+  return true;
+}
+
+/// What a tenant is charged when a request of it comes in with its first `first` tokens computed. Only once: computing
+/// them again is no service.
+double Scheduler::Impl::charge(const Request& request, std::uint32_t first) const noexcept {
+  if (request.charged) return 0.0;
+  return config.prompt_weight * (request.prompt_size - std::min(first, request.prompt_size));
 }
 
 /// Brings one back from the swap space, with room for what it computes next. It computes from the next step on, so that
@@ -205,12 +118,18 @@ bool Scheduler::Impl::resume(Request& request, bool alone) {
     if (sample.started) swap.sequences.push_back(sample.sequence);
     later += blocks_promised(request, sample, sample.started ? sample.computed : shared_tokens(request));
   }
-  while (!draft.scratch->swap_in(swap.sequences)) {
-    if (!alone || !give_up_later(request)) return false;
+  const std::uint64_t spare = draft.promised + later + watermark_blocks;
+  if (alone) {
+    while (!draft.scratch->swap_in(swap.sequences)) {
+      if (!give_up_later(request)) return false;
+    }
+  } else if (!is_foreseen_to_fit(request, 0) || !draft.scratch->swap_in(swap.sequences, spare)) {
+    draft.wanted = draft.promised + blocks_after_start(request, request.leader(), 0) + watermark_blocks;
+    return false;
   }
-  if (!alone && draft.scratch->available() < draft.promised + later + watermark_blocks) return false;
   draft.swap_ins.push_back(std::move(swap));
   draft.promised += later;
+  if (looks_ahead()) foresee(draft.outlook, request, 0);
   return true;
 }
 
@@ -234,12 +153,13 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
     const SequenceId sequence{next_sequence + draft.admissions.size()};
     draft.admissions.push_back({.request = &request, .work = draft.work.size(), .reserved = reserved});
     add_work(request, leader, sequence, 0, std::min(size, draft.rows_left));
+    request.tenant->drafted += charge(request, 0);
     return true;
   }
   const bool is_new = sample.computed_before == 0;
   PrefixMatch match;
   if (most > 0 && (caching || !is_new)) match = cache.match_prefix(sample.tokens, request.salt, most);
-  if (caching && most > 0 && is_being_computed(sample.tokens, match.num_tokens, most, request.salt)) waits = true;
+  if (caching && most > 0 && is_being_computed(request, sample.tokens, match.num_tokens, most)) waits = true;
   std::uint32_t pinned = 0;
   if (request.prefix != nullptr && !request.scores) {
     if (request.prefix->computing != nullptr) waits = true;
@@ -250,6 +170,7 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
   }
   if (waits) {
     draft.promised += blocks_after_start(request, leader, match.num_tokens);
+    if (looks_ahead()) foresee(draft.outlook, request, blocks_saved(match));
     return true;
   }
   // The cache may know the prefix by other blocks than those that are pinned; then it would be held twice.
@@ -262,17 +183,23 @@ bool Scheduler::Impl::start(Request& request, bool alone, bool& waits) {
   while (true) {
     const std::uint32_t first = from_prefix ? pinned : match.num_tokens;
     const std::uint32_t rows = std::min(size - first, draft.rows_left);
-    const bool fits = from_prefix ? draft.scratch->fork(request.prefix->sequence, first, first + rows)
-                                  : draft.scratch->create(match, first + rows);
     const std::uint64_t later = blocks_after_start(request, leader, first + rows);
-    if (fits && (alone || draft.scratch->available() >= draft.promised + later + watermark_blocks)) {
+    const std::uint64_t spare = alone ? 0 : draft.promised + later + watermark_blocks;
+    const std::int64_t saved = from_prefix ? first / cache_config.block_size * cache.num_groups() : blocks_saved(match);
+    const bool fits = (alone || is_foreseen_to_fit(request, saved)) &&
+                      (from_prefix ? draft.scratch->fork(request.prefix->sequence, first, first + rows, spare)
+                                   : draft.scratch->create(match, first + rows, spare));
+    if (fits) {
       const SequenceId sequence{next_sequence + draft.admissions.size()};
       draft.admissions.push_back(
           {.request = &request, .work = draft.work.size(), .match = std::move(match), .from_prefix = from_prefix});
       add_work(request, leader, sequence, first, rows);
       draft.promised += later;
+      if (looks_ahead()) foresee(draft.outlook, request, saved);
+      request.tenant->drafted += charge(request, first);
       return true;
     }
+    draft.wanted = draft.promised + blocks_after_start(request, leader, first) + watermark_blocks;
     if (!alone) return false;
     // A match may take a block more than nothing, the one it copies from: do without. Then take from those who wait.
     if (const std::uint32_t partial = match.num_tokens % cache_config.block_size;

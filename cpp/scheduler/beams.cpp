@@ -105,6 +105,7 @@ void Scheduler::Impl::advance_beams(BeamStep& step, std::vector<SampleUpdate>& u
   const bool ends = step.children.empty();
   updates.push_back({.request = request.id, .finish = ends ? FinishReason::stop : FinishReason::none});
   stats.tokens_sampled += step.children.size();
+  request.tenant->served += config.output_weight * static_cast<double>(step.children.size());
   request.sampled = true;
   if (ends) {
     remove(request);

@@ -53,12 +53,12 @@ void Scheduler::Impl::check() const {
     const auto table = cache.block_table(sequence);
     return static_cast<std::uint64_t>(std::ranges::count_if(table, [](BlockId block) { return block != kNoBlock; }));
   };
-  for (const sched::RequestQueue* queue : {&waiting, &running}) {
+  const auto check_queue = [&](const sched::RequestQueue& queue, bool is_running) {
     std::uint32_t length = 0;
-    for (const Request* request = queue->front(); request != nullptr; request = request->next) {
+    for (const Request* request = queue.front(); request != nullptr; request = request->next) {
       ++length;
       swapped += request->swapped;
-      if (request->running != (queue == &running)) throw Corrupt(str("request ", raw(request->id), " is misfiled"));
+      if (request->running != is_running) throw Corrupt(str("request ", raw(request->id), " is misfiled"));
       if (find(request->id) != request) throw Corrupt(str("request ", raw(request->id), " is not found by its id"));
       if (request->next != nullptr && !request->is_before(*request->next)) {
         throw Corrupt(str("request ", raw(request->id), " is queued before an earlier one"));
@@ -68,19 +68,27 @@ void Scheduler::Impl::check() const {
         if (sample.started) table_slots += held(sample.sequence);
       }
     }
-    if (length != queue->size()) throw Corrupt(str("a queue of ", length, " requests counts ", queue->size()));
+    if (length != queue.size()) throw Corrupt(str("a queue of ", length, " requests counts ", queue.size()));
     count += length;
+  };
+  check_queue(running, true);
+  std::uint32_t tenants_requests = 0;
+  for (const auto& tenant : waiting.tenants()) {
+    check_queue(tenant->waiting, false);
+    tenants_requests += tenant->requests;
+  }
+  std::uint32_t listed = 0;
+  waiting.each([&](const Request&) { ++listed; });
+  if (listed != waiting.size() || count != listed + running.size() || tenants_requests != count) {
+    throw Corrupt(str("tenants with ", tenants_requests, " requests have ", count, ", of which ", listed,
+                      " are listed as ", "waiting and ", waiting.size(), " counted"));
   }
   if (swapped != num_swapped) throw Corrupt(str(swapped, " requests are swapped out and ", num_swapped, " counted"));
   std::uint64_t pinned = 0;
   for (const auto& prefix : prefixes) {
     pinned += prefix->blocks;
     std::uint32_t users = 0;
-    for (const sched::RequestQueue* queue : {&waiting, &running}) {
-      for (const Request* request = queue->front(); request != nullptr; request = request->next) {
-        users += request->prefix == prefix.get();
-      }
-    }
+    each_request([&](const Request& request) { users += request.prefix == prefix.get(); });
     if (users != prefix->users)
       throw Corrupt(str("prefix ", raw(prefix->id), " counts ", prefix->users, " users of ", users));
     // One that was released before it was there only waits for its users to go.

@@ -269,8 +269,14 @@ void Scheduler::Impl::take_in(const Work& work, std::vector<SampleUpdate>& updat
                                 : is_last ? FinishReason::length
                                           : FinishReason::none;
     updates.push_back({request.id, work.sample + k, draw.token, finish});
-    if (finish != FinishReason::none) finish_sample(request, work.sample + k, finish);
+    if (finish == FinishReason::none) continue;
+    if (config.admission == AdmissionPolicy::adaptive) {
+      const std::size_t generated = sample.tokens.size() - request.prompt_size;
+      output_lengths.add(static_cast<std::uint32_t>(generated), finish == FinishReason::length);
+    }
+    finish_sample(request, work.sample + k, finish);
   }
+  request.tenant->served += config.output_weight * work.num_samples;
   stats.tokens_sampled += work.num_samples;
   request.sampled = request.sampled || work.num_samples > 0;
   if (request.unfinished == 0) remove(request);

@@ -37,8 +37,13 @@ void Scheduler::Impl::decide() {
   draft.scratch.emplace(cache.scratch());
   draft.rows_left = config.max_batched_tokens;
   draft.sequences_left = config.max_sequences;
+  draft.available = draft.scratch->available();
   draft.promised = 0;
   draft.running_samples = 0;
+  draft.outlook = {};
+  draft.passed = 0;
+  draft.closed = false;
+  waiting.begin();
   if (swaps_forced) {
     for (Request* request = running.front(); request != nullptr; request = request->next) {
       if (request->swap_next) evict(*request);
@@ -46,10 +51,11 @@ void Scheduler::Impl::decide() {
   }
   for (Request* request = running.front(); request != nullptr; request = request->next) {
     if (request->evicted) continue;
-    continue_running(*request);
+    if (preempts_for_waiting && !admit(request)) return;
     if (draft.is_full()) return;
+    continue_running(*request);
   }
-  if (draft.victims == 0) admit();
+  admit(nullptr);
 }
 
 /// Every started sample computes what budgets allow of the tokens it lacks. When blocks are short, later requests go;
@@ -83,6 +89,7 @@ void Scheduler::Impl::continue_running(Request& request) {
     draft.promised += blocks_promised(request, sample, sample.computed + rows);
   }
   draft.running_samples += request.group_size();
+  if (looks_ahead() && !waiting.empty()) foresee(draft.outlook, request);
 }
 
 /// Whether every sequence of the group lacks exactly its last token.
@@ -214,9 +221,10 @@ void Scheduler::Impl::apply(StepPlan& plan) {
     leader.computed_before = std::max(leader.computed_before, work.first);
     leader.started = true;
     --request.unstarted;
-    request.running = true;
-    waiting.erase(request);
-    running.insert(request);
+    request.found = work.first;
+    request.tenant->served += charge(request, work.first);
+    request.charged = true;
+    start_running(request);
     std::uint64_t& hits = !is_new                 ? stats.preemption_hit_tokens
                           : admission.from_prefix ? stats.pinned_hit_tokens
                                                   : stats.prefix_hit_tokens;
@@ -251,7 +259,7 @@ void Scheduler::Impl::apply(StepPlan& plan) {
   stats.block_copies += plan.copies.size();
 }
 
-/// To its place in the waiting queue, as it is.
+/// To its place among those who wait, as it is.
 void Scheduler::Impl::swap_out(const Departure& swap, StepPlan& plan) {
   Request& request = *swap.request;
   const std::size_t before = plan.swap_outs.size();
@@ -261,9 +269,7 @@ void Scheduler::Impl::swap_out(const Departure& swap, StepPlan& plan) {
   moving.push_back(request.id);
   request.swapped = true;
   ++num_swapped;
-  request.running = request.preempt_after_commit = request.swap_next = request.progressed = false;
-  running.erase(request);
-  waiting.insert_from_front(request);
+  stop_running(request);
   ++stats.preemptions_swap;
   stats.blocks_swapped_out += moves;
 }
@@ -277,9 +283,7 @@ void Scheduler::Impl::swap_in(const sched::Swap& swap, StepPlan& plan) {
   moving.push_back(request.id);
   request.swapped = false;
   --num_swapped;
-  request.running = true;
-  waiting.erase(request);
-  running.insert(request);
+  start_running(request);
   stats.blocks_swapped_in += moves;
 }
 

@@ -37,11 +37,7 @@ void Scheduler::Impl::register_prefix(PrefixId id, SchedulerRequest spec) {
   prefix->blocks = cache.footprint(spec.prompt.size());
   // While it is computed it may hold more, but then it is a request that can be preempted.
   std::uint64_t most = blocks_needed(spec).total - prefix->blocks;
-  for (const sched::RequestQueue* queue : {&waiting, &running}) {
-    for (const Request* request = queue->front(); request != nullptr; request = request->next) {
-      most = std::max(most, request->needs);
-    }
-  }
+  each_request([&](const Request& request) { most = std::max(most, request.needs); });
   if (pinned_blocks + prefix->blocks + most > cache_config.num_blocks) {
     throw InvalidArgument(str("prefix ", raw(id), ": its ", spec.prompt.size(), " tokens pin ", prefix->blocks,
                               " KV blocks; with ", pinned_blocks, " pinned by other prefixes and ", most,
@@ -49,6 +45,7 @@ void Scheduler::Impl::register_prefix(PrefixId id, SchedulerRequest spec) {
                               pinned_blocks + prefix->blocks + most, ", but the cache has ", cache_config.num_blocks,
                               "; shorten it, release another, wait for requests to end, or enlarge the cache"));
   }
+  spec.priority = kMostPriority + 1;  // whoever names it waits for it
   prefixes.reserve(prefixes.size() + 1);
   Request& request = enqueue(std::move(spec));
   request.needs = 0;  // counted as pinned

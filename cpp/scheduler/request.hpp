@@ -28,6 +28,10 @@ struct Sample {
 };
 
 struct Request;
+struct Tenant;
+
+/// Request::turn of one that waits for its turn.
+inline constexpr std::uint64_t kNoTurn = ~std::uint64_t{0};
 
 /// A registered prefix: a sequence that no request owns.
 struct PinnedPrefix {
@@ -44,7 +48,10 @@ struct PinnedPrefix {
 struct Request {
   RequestId id{};
   double arrival = 0.0;
-  std::uint64_t order = 0;  // of submission
+  std::uint64_t order = 0;    // of submission
+  std::int32_t priority = 0;  // 0 where the order does not look at it
+  std::uint64_t turn = 0;     // fair: in which it came in, while it runs, else kNoTurn. 0 in other orders
+  Tenant* tenant = nullptr;
   std::uint32_t prompt_size = 0;
   std::uint32_t max_tokens = 0;
   std::uint32_t beam_width = 0;  // 0: samples
@@ -61,7 +68,10 @@ struct Request {
   bool swap_next = false;          // swapped out by the next plan
   bool swapped = false;            // waits with all its sequences in the swap space
   bool progressed = true;          // since it was last preempted
-  std::uint64_t needs = 0;         // blocks when it is alone, beside its prefix
+  bool charged = false;            // its tenant, for the prompt
+  std::uint32_t found = 0;         // tokens that it found computed when it last came in
+  std::uint64_t most_blocks = 0;   // that it may come to hold
+  std::uint64_t needs = 0;         // of them beside its prefix
   PinnedPrefix* prefix = nullptr;  // that it uses
   PinnedPrefix* pins = nullptr;    // that it computes
   StepId last_step{};  // the last that was planned with one of its sequences, and so may read any of its blocks
@@ -87,12 +97,15 @@ struct Request {
     const auto first = std::ranges::find_if(samples, [](const Sample& sample) { return !sample.is_finished(); });
     return static_cast<std::uint32_t>(first - samples.begin());
   }
+  /// The order of service.
   bool is_before(const Request& other) const noexcept {
+    if (turn != other.turn) return turn < other.turn;
+    if (priority != other.priority) return priority > other.priority;
     return arrival != other.arrival ? arrival < other.arrival : order < other.order;
   }
 };
 
-/// Requests in order of arrival, linked through themselves: nothing here can fail.
+/// Requests in order of service, linked through themselves: nothing here can fail.
 class RequestQueue {
  public:
   Request* front() const noexcept { return front_; }
@@ -100,7 +113,7 @@ class RequestQueue {
   std::uint32_t size() const noexcept { return size_; }
   bool empty() const noexcept { return size_ == 0; }
 
-  /// O(1) when arrivals come in order; else O(requests that arrived later).
+  /// O(1) when they come in order; else O(requests behind it).
   void insert(Request& request) noexcept {
     Request* after = back_;
     while (after != nullptr && request.is_before(*after)) after = after->prev;

@@ -22,6 +22,17 @@ const SchedulerConfig& validated(const SchedulerConfig& config) {
   if (!(config.watermark >= 0.0 && config.watermark <= 1.0)) {
     throw InvalidArgument(str("watermark is ", config.watermark, "; it is a share of the blocks, in [0, 1]"));
   }
+  const auto refuse_unknown = [](const char* what, auto value, auto last) {
+    if (value > last) throw InvalidArgument(str(what, " policy ", static_cast<int>(value), " is unknown"));
+  };
+  refuse_unknown("order", config.order, ServiceOrder::fair);
+  refuse_unknown("admission", config.admission, AdmissionPolicy::adaptive);
+  refuse_unknown("victim", config.victim, VictimPolicy::last_arrival);
+  for (const double weight : {config.prompt_weight, config.output_weight}) {
+    if (!(weight >= 0.0 && std::isfinite(weight))) {
+      throw InvalidArgument(str("a weight of ", weight, " for tokens of tenants; weights are finite, 0 or more"));
+    }
+  }
   return config;
 }
 
@@ -40,7 +51,10 @@ Scheduler::Impl::Impl(const SchedulerConfig& config_, const KvCacheConfig& cache
       windows(cache_.windows.empty() ? std::vector<std::uint32_t>{0} : cache_.windows),
       has_windows(std::ranges::any_of(cache_.windows, [](std::uint32_t window) { return window > 0; })),
       paged(cache_.allocation == AllocationPolicy::paged),
-      caching(cache_.enable_prefix_caching && paged) {
+      caching(cache_.enable_prefix_caching && paged),
+      preempts_for_waiting(config.order == ServiceOrder::priority && paged &&
+                           config.admission != AdmissionPolicy::never_evict) {
+  if (config.admission == AdmissionPolicy::never_evict) watermark_blocks = 0;  // nobody needs more than was set aside
   if (paged) return;
   const std::uint32_t order = kv::BuddyAllocator::order_of(cache.blocks_for(cache_config.max_reservation));
   chunks = kv::BuddyAllocator(cache_config.num_blocks, order).counts();
@@ -59,7 +73,12 @@ void Scheduler::Impl::remove(Request& request) noexcept {
   for (sched::Work& work : in_flight) {
     if (work.request == &request) work.request = nullptr;
   }
-  (request.running ? running : waiting).erase(request);
+  if (request.running) {
+    running.erase(request);
+  } else {
+    waiting.erase(request);
+  }
+  --request.tenant->requests;
   num_swapped -= request.swapped;
   if (sched::PinnedPrefix* prefix = request.prefix) {
     --prefix->users;
@@ -71,6 +90,23 @@ void Scheduler::Impl::remove(Request& request) noexcept {
     settle(*pinned);
   }
   requests.erase(raw(request.id));
+}
+
+/// From those who wait to those who run. Between tenants the order of service of running requests is that of coming in:
+/// who came in first is preempted last, whatever its tenant was served since.
+void Scheduler::Impl::start_running(Request& request) noexcept {
+  waiting.erase(request);
+  request.running = true;
+  if (config.order == ServiceOrder::fair) request.turn = ++last_turn;
+  running.insert(request);
+}
+
+/// And back.
+void Scheduler::Impl::stop_running(Request& request) noexcept {
+  running.erase(request);
+  request.running = request.preempt_after_commit = request.swap_next = request.progressed = false;
+  if (config.order == ServiceOrder::fair) request.turn = sched::kNoTurn;
+  waiting.put_back(request);
 }
 
 Scheduler::Scheduler(const SchedulerConfig& config, const KvCacheConfig& cache)
@@ -130,6 +166,10 @@ Request& Scheduler::Impl::enqueue(SchedulerRequest spec) {
         str("request ", raw(spec.id), " is still being served; choose another id or abort() it first"));
   }
   auto request = std::make_unique<Request>();
+  request->tenant = &waiting.tenant(config.order == ServiceOrder::fair ? spec.tenant : 0);
+  request->turn = config.order == ServiceOrder::fair ? sched::kNoTurn : 0;
+  request->priority = config.order == ServiceOrder::priority ? spec.priority : 0;
+  request->most_blocks = blocks_needed(spec).total;
   request->id = spec.id;
   request->arrival = spec.arrival;
   request->order = next_order;
@@ -147,6 +187,7 @@ Request& Scheduler::Impl::enqueue(SchedulerRequest spec) {
   request->scores = spec.prompt_logprobs;
   Request& added = *request;
   requests[raw(spec.id)] = std::move(request);
+  ++added.tenant->requests;
   waiting.insert(added);
   ++next_order;
   return added;

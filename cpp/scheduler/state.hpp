@@ -9,7 +9,10 @@
 #include "kv/buddy_allocator.hpp"
 #include "kv/flat_map.hpp"
 #include "pagedcore/scheduler.hpp"
+#include "scheduler/outlook.hpp"
+#include "scheduler/output_lengths.hpp"
 #include "scheduler/request.hpp"
+#include "scheduler/waiting.hpp"
 
 namespace pagedcore::sched {
 
@@ -65,6 +68,11 @@ struct Draft {
   std::uint32_t sequences_left = 0;
   std::uint64_t promised = 0;         // blocks that running requests still need for the tokens they know, and one more
   std::uint64_t running_samples = 0;  // unfinished ones of all running requests
+  std::uint32_t available = 0;        // blocks, before the plan takes any
+  Outlook outlook;                    // of running requests and admitted ones, where the admission looks ahead
+  std::uint64_t wanted = 0;           // available blocks without which the first who waits does not come in
+  std::uint32_t passed = 0;           // requests that wait for a prefix
+  bool closed = false;                // nobody comes in any more
 
   bool is_full() const noexcept { return rows_left == 0 || sequences_left == 0; }
   void clear() noexcept {
@@ -86,24 +94,40 @@ namespace pagedcore {
 struct PAGEDCORE_HIDDEN Scheduler::Impl {
   Impl(const SchedulerConfig& config, const KvCacheConfig& cache);
 
-  // admission.cpp
+  // submission.cpp
   void validate(const SchedulerRequest& request) const;
   void validate_reservation(const SchedulerRequest& request) const;
   struct Need {
     std::uint64_t shared = 0, own = 0, sequences = 0, total = 0;
   };
   Need blocks_needed(const SchedulerRequest& request) const noexcept;
-  void admit();
+  // admission.cpp
+  bool admit(const sched::Request* next);
   bool resume(sched::Request& request, bool alone);
   bool start(sched::Request& request, bool alone, bool& waits);
-  bool is_being_computed(const std::vector<TokenId>& tokens, std::uint32_t has, std::uint32_t most,
-                         std::uint64_t salt) const noexcept;
+  bool is_being_computed(const sched::Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
+                         std::uint32_t most) const noexcept;
+  double charge(const sched::Request& request, std::uint32_t first) const noexcept;
+  std::uint64_t blocks_promised(const sched::Request& request, const sched::Sample& sample, std::uint32_t has) const;
+  std::uint64_t blocks_after_start(const sched::Request& request, std::uint32_t leader, std::uint32_t has) const;
+  std::uint32_t shared_tokens(const sched::Request& request) const noexcept;
+  // outlook.cpp
+  bool looks_ahead() const noexcept {
+    return config.admission == AdmissionPolicy::never_evict || config.admission == AdmissionPolicy::adaptive;
+  }
+  void foresee(sched::Outlook& outlook, const sched::Request& request, std::optional<std::int64_t> saved = {}) const;
+  bool is_foreseen_to_fit(const sched::Request& request, std::int64_t saved) const;
+  std::int64_t blocks_held(const sched::Request& request) const noexcept;
+  std::int64_t blocks_saved(const PrefixMatch& match) const noexcept;
   // victim.cpp
+  sched::Request* find_victim(const sched::Request& request) const noexcept;
   bool make_room(sched::Request& request);
+  bool make_way(const sched::Request& request, std::uint64_t blocks);
   void evict(sched::Request& request);
   bool give_up_later(const sched::Request& request);
   struct Price {
-    double per_block = 0.0;  // seconds for every block that is freed
+    double blocks = 0.0;     // that it frees
+    double per_block = 0.0;  // seconds for each
     bool swaps = false;      // cheaper than recomputing
   };
   Price price(const sched::Request& request) const noexcept;
@@ -123,9 +147,6 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
   static bool is_ready(const sched::Request& request) noexcept;
   void add_work(sched::Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
                 std::uint32_t rows);
-  std::uint64_t blocks_promised(const sched::Request& request, const sched::Sample& sample, std::uint32_t has) const;
-  std::uint64_t blocks_after_start(const sched::Request& request, std::uint32_t leader, std::uint32_t has) const;
-  std::uint32_t shared_tokens(const sched::Request& request) const noexcept;
   StepPlan draw_up() const;
   void prepare_cache(StepPlan& plan);
   void apply(StepPlan& plan);
@@ -169,6 +190,13 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
   static void plan_forks(sched::Request& request) noexcept;
   // scheduler.cpp
   void remove(sched::Request& request) noexcept;
+  void start_running(sched::Request& request) noexcept;
+  void stop_running(sched::Request& request) noexcept;
+  template <class Call>
+  void each_request(const Call& call) const {
+    waiting.each(call);
+    for (sched::Request* request = running.front(); request != nullptr; request = request->next) call(*request);
+  }
   sched::Request* find(RequestId id) const noexcept;
   void check() const;
 
@@ -186,7 +214,11 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
   kv::BuddyAllocator::Counts chunks{};  // of an empty contiguous cache
   bool caching = true;                  // prefixes are shared between requests
   PreemptionCosts costs;
-  sched::RequestQueue waiting, running;
+  sched::WaitingRoom waiting;
+  sched::RequestQueue running;
+  sched::OutputLengths output_lengths;  // where the admission is adaptive
+  bool preempts_for_waiting = false;    // of higher priorities
+  std::uint64_t last_turn = 0;
   std::uint32_t num_swapped = 0;  // of the waiting: in the swap space
   std::uint64_t next_order = 0;
   std::uint64_t next_sequence = 1;

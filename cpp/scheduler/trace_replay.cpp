@@ -66,6 +66,8 @@ SchedulerRequest request_of(Fields& fields) {
   fields.get(r.prompt_logprobs);
   fields.get(r.prefix);
   fields.list(r.prompt);
+  fields.get(r.priority);
+  fields.get(r.tenant);
   return r;
 }
 
@@ -99,10 +101,10 @@ class Replayer {
     Fields fields(line);
     const auto word = fields.next<std::string>();
     if (word == "pagedcore-trace") {
-      if (const auto version = fields.next<int>(); version != 1) throw Corrupt(str("version ", version, ", not 1"));
+      if (const auto version = fields.next<int>(); version != 2) throw Corrupt(str("version ", version, ", not 2"));
       seen_header_ = true;
     } else if (!seen_header_) {
-      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 1'");
+      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 2'");
     } else if (word == "scheduler") {
       SchedulerConfig& config = config_.emplace();
       fields.get(config.max_batched_tokens);
@@ -110,6 +112,11 @@ class Replayer {
       fields.get(config.max_context);
       fields.get(config.watermark);
       fields.get(config.preemption);
+      fields.get(config.order);
+      fields.get(config.admission);
+      fields.get(config.victim);
+      fields.get(config.prompt_weight);
+      fields.get(config.output_weight);
     } else if (word == "cache") {
       if (!config_) throw Corrupt("'cache' comes after 'scheduler'");
       KvCacheConfig cache;

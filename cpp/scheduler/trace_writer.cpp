@@ -52,6 +52,7 @@ class Line {
 void put(Line& line, const SchedulerRequest& r) {
   line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs << r.prefix;
   line.list(r.prompt, [&](TokenId token) { line << token; });
+  line << r.priority << r.tenant;
 }
 
 /// FNV-1a (Fowler, Noll, Vo) over 64-bit words.
@@ -126,10 +127,11 @@ TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config,
   if (impl_->file == nullptr) {
     throw Io(str(path, ": the trace cannot be created: ", std::strerror(errno), "; choose a path that can be written"));
   }
-  impl_->write("pagedcore-trace", [](Line& line) { line << 1; });
+  impl_->write("pagedcore-trace", [](Line& line) { line << 2; });
   impl_->write("scheduler", [&](Line& line) {
     line << config.max_batched_tokens << config.max_sequences << config.max_context << config.watermark
-         << config.preemption;
+         << config.preemption << config.order << config.admission << config.victim << config.prompt_weight
+         << config.output_weight;
   });
   impl_->write("cache", [&](Line& line) {
     line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching << cache.num_swap_blocks;

@@ -57,9 +57,11 @@ StepResult SimulatedExecutor::run(const StepPlan& plan) {
       search->sampled = raw(plan.step);
       continue;
     }
-    const std::uint64_t position = work.first_position + work.num_rows;
+    const std::uint32_t position = work.first_position + work.num_rows;
+    const std::uint32_t* stop = stops_.find(raw(work.request));
     for (std::uint32_t k = work.first_sample; k < work.first_sample + work.num_samples; ++k) {
-      result.tokens.push_back({work.sequence, k, token_of((raw(work.request) << 20) + k + 1, position), false});
+      result.tokens.push_back({work.sequence, k, token_of((raw(work.request) << 20) + k + 1, position),
+                               stop != nullptr && position + 1 == *stop});
     }
   }
   for (const BeamResult& beam : result.beams) {

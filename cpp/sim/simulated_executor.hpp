@@ -26,6 +26,8 @@ class SimulatedExecutor final : public Executor {
 
   /// Of a beam search: how long it goes on.
   void add_search(RequestId request, std::uint32_t width, std::uint32_t max_tokens);
+  /// A request whose samples stop by themselves when they have so many tokens, prompt included.
+  void stop_at(RequestId request, std::uint32_t tokens) { stops_[raw(request)] = tokens; }
   /// Advances the clock.
   StepResult run(const StepPlan& plan) override;
 
@@ -43,6 +45,7 @@ class SimulatedExecutor final : public Executor {
   CostModel cost_;
   double beam_mixing_;
   kv::FlatMap<Search> searches_;
+  kv::FlatMap<std::uint32_t> stops_;
 };
 
 }  // namespace pagedcore::sim

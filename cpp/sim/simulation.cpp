@@ -51,6 +51,10 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
       before = request.arrival;
       if (request.output == 0)
         throw InvalidArgument(str("request ", i, " generates nothing; it has one token at least"));
+      if (request.max_tokens != 0 && request.max_tokens < request.output) {
+        throw InvalidArgument(str("request ", i, " generates ", request.output, " tokens, more than its max_tokens = ",
+                                  request.max_tokens, "; raise that, or leave it at 0 for just as many"));
+      }
       validate(i);
     }
     PreemptionCosts costs;
@@ -77,7 +81,8 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     spec.prompt.resize(tokens);
     spec.num_samples = request.num_samples;
     spec.beam_width = request.beam_width;
-    spec.max_tokens = request.output;
+    spec.max_tokens = std::max(request.output, request.max_tokens);
+    spec.priority = request.priority;
     scheduler.validate(spec);
   }
 
@@ -93,7 +98,10 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     spec.prompt.resize(prompt);  // padding
     spec.num_samples = request.num_samples;
     spec.beam_width = request.beam_width;
-    spec.max_tokens = output;
+    spec.max_tokens = std::max(output, request.max_tokens);
+    spec.priority = request.priority;
+    spec.tenant = request.tenant;
+    if (spec.max_tokens > output && request.beam_width == 0) executor.stop_at(spec.id, prompt + output);
     scheduler.submit(std::move(spec));
     if (request.beam_width > 0) executor.add_search(id_of(index), request.beam_width, output);
   }

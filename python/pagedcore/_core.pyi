@@ -19,6 +19,9 @@ _Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
 _FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
 _PreemptionMode: TypeAlias = Literal["auto", "swap", "recompute"]
 _Allocation: TypeAlias = Literal["paged", "max", "pow2", "oracle"]
+_Order: TypeAlias = Literal["fcfs", "priority", "fair"]
+_Admission: TypeAlias = Literal["known", "watermark", "never_evict", "adaptive"]
+_Victim: TypeAlias = Literal["cheapest", "last_arrival"]
 
 @dataclass_transform(kw_only_default=True)
 class _Record:
@@ -250,11 +253,12 @@ class KvScratch:
     def available(self) -> int: ...
     def append(self, seq: int, length: int) -> bool:
         """Takes the blocks, or returns False."""
-    def create(self, match: PrefixMatch, length: int) -> bool: ...
-    def fork(self, parent: int, num_tokens: int, length: int) -> bool: ...
+    def create(self, match: PrefixMatch, length: int, spare: int = 0) -> bool:
+        """False when fewer than `spare` blocks would be left."""
+    def fork(self, parent: int, num_tokens: int, length: int, spare: int = 0) -> bool: ...
     def free(self, seq: int, last_reader: int = 0) -> None: ...
     def swap_out(self, group: Sequence[int], last_reader: int = 0) -> bool: ...
-    def swap_in(self, group: Sequence[int]) -> bool: ...
+    def swap_in(self, group: Sequence[int], spare: int = 0) -> bool: ...
 
 class KvCacheManager:
     """Block tables over a pool of blocks. One thread at a time."""
@@ -312,6 +316,11 @@ class SchedulerConfig(_Record):
     max_context: int = ...  # Tokens of one sequence; 0: no limit but memory.
     watermark: float = ...  # Share of the blocks that an admission must leave free.
     preemption: _PreemptionMode = ...
+    order: _Order = ...
+    admission: _Admission = ...
+    victim: _Victim = ...
+    prompt_weight: float = ...  # Fair: service by one prompt token that is computed.
+    output_weight: float = ...  # And by one that is generated.
 
 class PreemptionCosts(_Record):
     """Measured costs in seconds; 0: not known yet."""
@@ -332,6 +341,8 @@ class SchedulerRequest(_Record):
     salt: int = ...  # Different salts never share cached prefixes.
     prompt_logprobs: bool = ...  # Every prompt row is scored.
     prefix: int = ...  # A registered prefix with which the prompt begins; 0: none.
+    priority: int = ...  # Higher goes first, with order 'priority'.
+    tenant: int = ...  # Who is served by it, for order 'fair'.
 
 class ScheduledSequence(_Record):
     """Rows that one sequence contributes to a step."""
@@ -496,6 +507,9 @@ class EngineConfig(_Record):
     watermark: float = ...  # Share of the blocks that an admission must leave free.
     enable_prefix_caching: bool = ...
     preemption: _PreemptionMode = ...
+    order: _Order = ...
+    admission: _Admission = ...
+    victim: _Victim = ...
     allocation: _Allocation = ...
     max_reservation: int = ...  # Of such a baseline; 0: the longest that fits.
     swap_bytes: int = ...  # Host memory for the blocks of preempted requests.
@@ -560,6 +574,8 @@ class Engine:
         salt: int = 0,
         stream: bool = False,
         prefix: str = "",
+        priority: int = 0,
+        tenant: int = 0,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
     def validate(self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams = ...) -> None:
@@ -641,8 +657,12 @@ class Simulation:
         outputs: list[int],
         num_samples: int = 1,
         beam_width: int = 0,
+        max_tokens: int = 0,
+        priorities: list[int] = ...,
+        tenants: list[int] = ...,
     ) -> None:
-        """A prompt is a list of (content, tokens); equal contents are equal tokens."""
+        """A prompt is a list of (content, tokens); equal contents are equal tokens. max_tokens is what requests ask
+        for, 0: just their output."""
     def run(self, max_steps: int) -> bool:
         """Makes up to so many steps; False when there is nothing more to do."""
     def report(self) -> SimulationReport: ...

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from .errors import InvalidArgument
 
-__all__ = ["check_int", "check_real", "token_ids"]
+__all__ = ["MOST_PRIORITY", "check_int", "check_real", "token_ids"]
+
+MOST_PRIORITY = 1_000_000
+"""Priorities of requests lie within plus and minus that."""
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:

@@ -14,6 +14,7 @@ from .errors import Aborted
 
 if TYPE_CHECKING:
     from ._core import BeamSearchParams, Engine, EngineOutput, SamplingParams
+    from .request import Terms
 
 __all__ = ["Dispatcher", "Inbox"]
 
@@ -47,13 +48,20 @@ class Dispatcher:
         inbox: Inbox,
         *,
         stream: bool,
-        salt: int = 0,
-        prefix: str = "",
+        terms: Terms,
     ) -> int:
         """Returns the request's id. Its outputs come to `inbox` until one says `last`."""
         self._check_process()
         with self._registering:
-            request = self._engine.submit(prompt, params, stream=stream, salt=salt, prefix=prefix)
+            request = self._engine.submit(
+                prompt,
+                params,
+                salt=terms.salt,
+                stream=stream,
+                prefix=terms.prefix or "",
+                priority=terms.priority,
+                tenant=terms.tenant,
+            )
             self._inboxes[request] = inbox
         return request
 

@@ -27,6 +27,14 @@ _DTYPES: dict[str, Literal["f32", "bf16"]] = {
 
 _ALLOCATION: tuple[Literal["paged", "max", "pow2", "oracle"], ...] = ("paged", "max", "pow2", "oracle")
 _PREEMPTION: tuple[Literal["auto", "swap", "recompute"], ...] = ("auto", "swap", "recompute")
+_ORDER: tuple[Literal["fcfs", "priority", "fair"], ...] = ("fcfs", "priority", "fair")
+_ADMISSION: tuple[Literal["known", "watermark", "never_evict", "adaptive"], ...] = (
+    "known",
+    "watermark",
+    "never_evict",
+    "adaptive",
+)
+_VICTIM: tuple[Literal["cheapest", "last_arrival"], ...] = ("cheapest", "last_arrival")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,9 @@ class EngineOptions:
     isa: str = "auto"
     trace_file: str | os.PathLike[str] | None = None
     preemption: str = "auto"
+    order: str = "fcfs"
+    admission: str = "known"
+    victim: str = "cheapest"
     allocation: str = "paged"
     max_reservation: int | None = None
     swap_space: int | str | None = None
@@ -60,15 +71,20 @@ class EngineOptions:
             raise InvalidArgument(f"dtype={self.dtype!r} is not one of auto, {', '.join(_DTYPES)}")
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
-        if self.allocation not in _ALLOCATION:
-            raise InvalidArgument(f"allocation={self.allocation!r} is not one of {', '.join(_ALLOCATION)}")
+        for name, choices in (
+            ("allocation", _ALLOCATION),
+            ("preemption", _PREEMPTION),
+            ("order", _ORDER),
+            ("admission", _ADMISSION),
+            ("victim", _VICTIM),
+        ):
+            if getattr(self, name) not in choices:
+                raise InvalidArgument(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
         if self.allocation == "paged" and self.max_reservation is not None:
             raise InvalidArgument(
                 f"max_reservation={self.max_reservation!r} is for the baselines allocation='max', 'pow2' and 'oracle'; "
                 "paged allocation reserves nothing"
             )
-        if self.preemption not in _PREEMPTION:
-            raise InvalidArgument(f"preemption={self.preemption!r} is not one of {', '.join(_PREEMPTION)}")
         if self.preemption == "swap" and self.swap_space is None and self.swap_file is None:
             raise InvalidArgument('preemption="swap" needs a swap space: give swap_space="1GiB" or swap_file=, or both')
         if self.swap_file_size is not None and self.swap_file is None:
@@ -113,6 +129,9 @@ class EngineOptions:
             max_context=self.max_context or 0,
             enable_prefix_caching=self.enable_prefix_caching,
             preemption=next(mode for mode in _PREEMPTION if mode == self.preemption),
+            order=next(order for order in _ORDER if order == self.order),
+            admission=next(policy for policy in _ADMISSION if policy == self.admission),
+            victim=next(policy for policy in _VICTIM if policy == self.victim),
             allocation=next(policy for policy in _ALLOCATION if policy == self.allocation),
             max_reservation=self.max_reservation or 0,
             swap_bytes=size_of(self.swap_space),

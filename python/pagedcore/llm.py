@@ -19,7 +19,7 @@ from .memory import MemoryReport
 from .outputs import RequestOutput, Score
 from .progress import Progress
 from .prompts import Prompt, PromptReader, is_single_prompt
-from .request import Request
+from .request import Request, Terms
 from .sampling_params import SamplingParams
 from .stream import Stream
 from .tokenizer import Tokenizer
@@ -52,6 +52,9 @@ class LLM:
         seed: int = 0,
         isa: str = "auto",
         preemption: str = "auto",
+        order: str = "fcfs",
+        admission: str = "known",
+        victim: str = "cheapest",
         allocation: str = "paged",
         max_reservation: int | None = None,
         swap_space: int | str | None = None,
@@ -81,6 +84,13 @@ class LLM:
             preemption: What becomes of a request that must make room for an earlier one: "swap" moves its KV to swap
                 space and back, "recompute" computes again what others took of it, "auto" takes whichever is cheaper by
                 measured rates. The output is the same, bit for bit.
+            order: Who is served first: "fcfs", by arrival; "priority", the request with the highest ``priority``, which
+                may preempt those with a lower one; "fair", the ``tenant`` that was served least. No output changes
+                with this and the following two.
+            admission: When a request comes in beside running ones: "known", when all tokens known and the next of each
+                fit; "watermark", all but the next; "never_evict", when all fit to their max_tokens, so that nobody is
+                preempted for room; "adaptive", when they are expected to fit by the output lengths seen so far.
+            victim: Who makes room when blocks are short: "cheapest" per block, or "last_arrival".
             allocation: "paged", or, for comparisons, a baseline of the PagedAttention paper: a request reserves a
                 contiguous chunk on admission, for the longest output ("max"), for its max_tokens rounded up to a power
                 of two ("pow2"), or for exactly that ("oracle"), and shares nothing.
@@ -109,6 +119,9 @@ class LLM:
             isa=isa,
             trace_file=trace_file,
             preemption=preemption,
+            order=order,
+            admission=admission,
+            victim=victim,
             allocation=allocation,
             max_reservation=max_reservation,
             swap_space=swap_space,
@@ -141,18 +154,21 @@ class LLM:
         *,
         prefix: str | None = None,
         salt: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order. A prompt is a text or a list of token ids; parameters are for all prompts,
         or one for each. ``prefix``: name of a registered prefix that the prompts continue (:meth:`register_prefix`).
-        ``salt``: requests with different salts never share cached KV. ``progress`` None: a bar on stderr if that is a
-        terminal.
+        ``salt``: requests with different salts never share cached KV. ``priority`` and ``tenant``: who is served first,
+        where the LLM's ``order`` looks at that. ``progress`` None: a bar on stderr if that is a terminal.
 
         Everything is checked before anything runs: invalid input raises and nothing is lost. What goes wrong with one
         request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.
         Ctrl-C ends the requests of this call and leaves the engine usable.
         """
-        return self._run(self._requests(prompts, sampling_params, prefix=prefix, salt=salt), progress)
+        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
+        return self._run(self._requests(prompts, sampling_params, terms), progress)
 
     def chat(
         self,
@@ -211,12 +227,15 @@ class LLM:
         *,
         prefix: str | None = None,
         salt: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
     ) -> Stream:
         """An iterator over the news of one request, which runs at once. Close it early to end the request. Several
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        (request,) = self._requests([prompt], _streamable(sampling_params), prefix=prefix, salt=salt)
+        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
+        (request,) = self._requests([prompt], _streamable(sampling_params), terms)
         return Stream(self._dispatcher, request)
 
     def stream_chat(
@@ -234,20 +253,31 @@ class LLM:
         *,
         prefix: str | None = None,
         salt: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with the best hypotheses as its ``outputs``, best first, each with its
         ``score``. Runs beside whatever else this LLM does, like :meth:`generate`."""
-        return self._run(self._beam_searches(prompts, params, prefix, salt), progress)
+        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
+        return self._run(self._beam_searches(prompts, params, terms), progress)
 
     def stream_beam_search(
-        self, prompt: Prompt, params: BeamSearchParams | None = None, *, prefix: str | None = None, salt: int = 0
+        self,
+        prompt: Prompt,
+        params: BeamSearchParams | None = None,
+        *,
+        prefix: str | None = None,
+        salt: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
     ) -> Stream:
         """Like :meth:`stream`: first the tokens of the best hypothesis as soon as they can no longer change, then what
         is missing of it, and every other hypothesis as a whole."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream_beam_search() takes one prompt; open several streams for several")
-        (request,) = self._beam_searches([prompt], params, prefix, salt)
+        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
+        (request,) = self._beam_searches([prompt], params, terms)
         return Stream(self._dispatcher, request)
 
     @overload
@@ -359,32 +389,31 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: _Params,
+        terms: Terms | None = None,
         *,
         templated: bool = False,
-        prefix: str | None = None,
-        salt: int = 0,
     ) -> list[Request]:
         engine = self.engine  # raises when closed, before any other complaint
-        before = self._prefix_tokens(prefix)
+        terms = terms or Terms()
+        before = self._prefix_tokens(terms.prefix)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         requests = [
             self._prompts.request(prompt, chosen, (self._seed, number), templated=templated, prefix=before)
             for (prompt, chosen), number in numbered
         ]
-        return self._checked(engine, requests, prefix, salt)
+        return self._checked(engine, requests, terms)
 
     def _beam_searches(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: BeamSearchParams | Sequence[BeamSearchParams] | None,
-        prefix: str | None,
-        salt: int,
+        terms: Terms,
     ) -> list[Request]:
         engine = self.engine
-        before = self._prefix_tokens(prefix)
+        before = self._prefix_tokens(terms.prefix)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
         requests = [self._prompts.beam_search(prompt, chosen, prefix=before) for prompt, chosen in pairs]
-        return self._checked(engine, requests, prefix, salt)
+        return self._checked(engine, requests, terms)
 
     def _prefix_tokens(self, name: str | None) -> list[int]:
         if name is None:
@@ -395,11 +424,9 @@ class LLM:
         return self._prefixes[name]
 
     @staticmethod
-    def _checked(engine: _core.Engine, requests: list[Request], prefix: str | None, salt: int) -> list[Request]:
-        if isinstance(salt, bool) or not isinstance(salt, int) or not 0 <= salt < 2**64:
-            raise InvalidArgument(f"salt={salt!r} must be an integer in [0, {2**64 - 1}]")
+    def _checked(engine: _core.Engine, requests: list[Request], terms: Terms) -> list[Request]:
         for request in requests:
-            request.salt, request.prefix = salt, prefix or ""
+            request.terms = terms
             engine.validate(request.token_ids, request.native)
         return requests
 

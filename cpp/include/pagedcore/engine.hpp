@@ -30,6 +30,9 @@ struct EngineConfig {
   double watermark = 0.01;
   bool enable_prefix_caching = true;
   PreemptionMode preemption = PreemptionMode::automatic;
+  ServiceOrder order = ServiceOrder::fcfs;
+  AdmissionPolicy admission = AdmissionPolicy::known;
+  VictimPolicy victim = VictimPolicy::cheapest;
   AllocationPolicy allocation = AllocationPolicy::paged;  // else a baseline for comparisons: no sharing, no swap space
   std::uint32_t max_reservation = 0;  // of such a baseline, tokens of the longest sequence; 0: the longest that fits
   std::size_t swap_bytes = 0;         // host memory for the blocks of preempted requests
@@ -70,7 +73,9 @@ struct EngineRequest {
   std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
   std::string prefix;  // name of a registered prefix, with whose tokens the prompt begins; empty: none
   std::uint64_t salt = 0;
-  bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
+  bool stream = false;        // deliver every token as it comes; otherwise each sample once, when it ends
+  std::int32_t priority = 0;  // higher goes first, with ServiceOrder::priority; within +-kMostPriority
+  std::uint64_t tenant = 0;   // who is served by it, for ServiceOrder::fair
 };
 
 /// News of one sample. With stream, `tokens` are those since the last news of this sample, else all of them.

@@ -98,19 +98,20 @@ class PAGEDCORE_API KvScratch {
   /// As KvCacheManager::append(seq, length): takes what it would take, or returns false and changes nothing.
   bool append(SequenceId seq, std::uint32_t length);
   /// As KvCacheManager::create() with this match followed by append(length): holds the matched blocks and takes the
-  /// rest. False also when an append() tried here is going to overwrite a matched block. Apply all creations before the
-  /// appends, so that no append evicts what a match found.
-  bool create(const PrefixMatch& match, std::uint32_t length);
+  /// rest. False, changing nothing, when fewer than `spare` blocks would then be available, and also when an append()
+  /// tried here is going to overwrite a matched block. Apply all creations before the appends, so that no append evicts
+  /// what a match found.
+  bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare = 0);
   /// As KvCacheManager::create_reserved() followed by append(), unless paged; false when chunks are short.
   bool reserve(std::uint32_t count, std::uint32_t tokens);
-  /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length).
-  bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length);
+  /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length); `spare` as above.
+  bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare = 0);
   /// As KvCacheManager::free(seq, last_reader).
   void free(SequenceId seq, StepId last_reader);
   /// As KvCacheManager::swap_out(): forgets what append() took here for these sequences. False when slots are short.
   bool swap_out(std::span<const SequenceId> group, StepId last_reader);
-  /// As KvCacheManager::swap_in(); false when blocks are short.
-  bool swap_in(std::span<const SequenceId> group);
+  /// As KvCacheManager::swap_in(); false when blocks are short, `spare` as above.
+  bool swap_in(std::span<const SequenceId> group, std::uint64_t spare = 0);
 
  private:
   friend class KvCacheManager;

@@ -41,6 +41,28 @@ struct PreemptionCosts {
   double block_in = 0.0;   // and back
 };
 
+/// Who is served first. Of the others the order is that of arrival; ties keep the order of submission.
+enum class ServiceOrder : std::uint8_t {
+  fcfs,      // first come, first served
+  priority,  // by SchedulerRequest::priority, then by arrival. One that waits may preempt those of lower priorities
+  fair,      // between tenants: the one that was served least comes in next (virtual token counters, Sheng et al.,
+             // "Fairness in Serving Large Language Models", OSDI 2024)
+};
+
+/// When a waiting request comes in beside running ones: when there are blocks for ...
+enum class AdmissionPolicy : std::uint8_t {
+  known,        // all tokens that it and the running ones know, and the next one of each, above the watermark
+  watermark,    // all tokens that they know, above the watermark (PagedAttention, section 4.5, as released)
+  never_evict,  // everything that they may come to hold: nobody is ever preempted for room
+  adaptive,     // what they are expected to hold at any time to come, by the output lengths seen so far
+};
+
+/// Who makes room when blocks are short, of those that come behind whoever needs them.
+enum class VictimPolicy : std::uint8_t {
+  cheapest,      // the one that costs least for every block that it frees
+  last_arrival,  // the last one (PagedAttention, section 4.5)
+};
+
 struct SchedulerConfig {
   std::uint32_t max_batched_tokens = 512;  // rows of one step
   std::uint32_t max_sequences = 256;       // sequences of one step
@@ -48,7 +70,14 @@ struct SchedulerConfig {
   double watermark =
       0.01;  // share of the blocks that an admission must leave free, so that it is not preempted at once
   PreemptionMode preemption = PreemptionMode::automatic;
+  ServiceOrder order = ServiceOrder::fcfs;
+  AdmissionPolicy admission = AdmissionPolicy::known;
+  VictimPolicy victim = VictimPolicy::cheapest;
+  double prompt_weight = 1.0;  // fair: service by one prompt token that is computed
+  double output_weight = 2.0;  // and by one that is generated
 };
+
+inline constexpr std::int32_t kMostPriority = 1'000'000;
 
 struct SchedulerRequest {
   RequestId id{};
@@ -60,6 +89,8 @@ struct SchedulerRequest {
   std::uint64_t salt = 0;         // tenants with different salts never share cached prefixes
   bool prompt_logprobs = false;   // every prompt row is scored, so cached prefixes are not used for it
   PrefixId prefix{};              // a registered prefix with which the prompt begins; 0: none
+  std::int32_t priority = 0;      // higher goes first, with ServiceOrder::priority; within +-kMostPriority
+  std::uint64_t tenant = 0;       // who is served by it, for ServiceOrder::fair
 };
 
 /// Rows that one sequence contributes to a step.
@@ -88,7 +119,7 @@ struct SwappedRequest {
 
 /// Plain data: all that an executor needs, nothing that points into the scheduler.
 struct StepPlan {
-  StepId step{};  // 0 for an empty plan, which is not committed
+  StepId step{};  // 0 for an empty plan, which is not committed. If it preempted, that made room: plan again
   // To be done first, in this order, each as one operation. A step has swap-outs or swap-ins, never both.
   std::vector<BlockSwap> swap_outs;
   std::vector<BlockSwap> swap_ins;
@@ -214,11 +245,12 @@ class PAGEDCORE_API Scheduler {
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);
 
-  /// First come, first served: running requests first, in order of arrival, then waiting ones. When blocks are short a
-  /// later arrival is preempted, all its sequences: the one that costs least per block that it frees, among those that
-  /// have progressed since they were last preempted, if there are any. A step that preempted admits and resumes nobody.
-  /// The request that arrived first always progresses. A waiting request whose prefix a running one is computing waits
-  /// for that, and lets others pass. At most one plan is outstanding: commit() it before planning again.
+  /// Running requests first, in the order of service, then waiting ones (but those of a higher priority before running
+  /// ones). When blocks are short one that comes behind is preempted, all its sequences; of several with the lowest
+  /// priority VictimPolicy::cheapest spares those that have not progressed since they were last preempted. A step that
+  /// preempted admits and resumes nobody any more. The first in the order always progresses. A waiting request whose
+  /// prefix a running one is computing waits for that, and lets others pass. At most one plan is outstanding: commit()
+  /// it before planning again. A plan that only made room is empty though requests wait: plan again.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

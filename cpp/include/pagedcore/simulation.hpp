@@ -45,6 +45,9 @@ struct SimulatedRequest {
   std::uint32_t output = 1;        // tokens generated, by every sample
   std::uint32_t num_samples = 1;
   std::uint32_t beam_width = 0;  // > 0: a beam search; num_samples is 1
+  std::uint32_t max_tokens = 0;  // that it asks for, more than it generates; 0: just its output
+  std::int32_t priority = 0;     // as in SchedulerRequest
+  std::uint64_t tenant = 0;
 };
 
 struct SimulationConfig {

@@ -64,6 +64,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--swap-space", metavar="SIZE", help="memory for requests that must make room, such as 1GiB")
     group.add_argument("--swap-file", metavar="PATH", help="a new file for those that find no place there")
     group.add_argument("--preemption", default="auto", help="how requests make room: auto, swap or recompute")
+    group.add_argument("--order", default="fcfs", help="who is served first: fcfs, priority or fair between tenants")
+    group.add_argument("--admission", default="known", help="when: known, watermark, never_evict or adaptive")
+    group.add_argument("--victim", default="cheapest", help="who makes room: cheapest or last_arrival")
     group.add_argument("--allocation", default="paged", help="paged, or a baseline: max, pow2 or oracle")
     group.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
     group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
@@ -111,6 +114,9 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "swap_space": arguments.swap_space,
         "swap_file": arguments.swap_file,
         "preemption": arguments.preemption,
+        "order": arguments.order,
+        "admission": arguments.admission,
+        "victim": arguments.victim,
         "allocation": arguments.allocation,
         "threads": arguments.threads,
         "isa": arguments.isa,

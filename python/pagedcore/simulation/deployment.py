@@ -31,6 +31,13 @@ class Deployment:
     max_batched_tokens: int = 2560
     max_sequences: int = 256
     preemption: Literal["auto", "swap", "recompute"] = "recompute"
+    order: Literal["fcfs", "priority", "fair"] = "fcfs"
+    """Who is served first: by arrival, by priority, or the tenant that was served least."""
+    admission: Literal["known", "watermark", "never_evict", "adaptive"] = "known"
+    """When a request comes in: room for the tokens that are known, those but for the next, all that may come, or what
+    is expected to come."""
+    victim: Literal["cheapest", "last_arrival"] = "cheapest"
+    """Who makes room when blocks are short."""
     swap_slots: int = 0
     enable_prefix_caching: bool = False
     beam_mixing: float = 0.0
@@ -77,6 +84,9 @@ class Deployment:
                 max_batched_tokens=self.max_batched_tokens,
                 max_sequences=self.max_sequences,
                 preemption=self.preemption,
+                order=self.order,
+                admission=self.admission,
+                victim=self.victim,
             ),
             cache=_core.KvCacheConfig(
                 num_blocks=num_blocks,

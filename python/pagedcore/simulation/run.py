@@ -56,7 +56,15 @@ def simulate(
     config.window_begin, config.window_end = window
     config.stop = stop
     simulation = _core.Simulation(
-        config, workload.arrivals, workload.prompts, workload.outputs, workload.num_samples, workload.beam_width
+        config,
+        workload.arrivals,
+        workload.prompts,
+        workload.outputs,
+        workload.num_samples,
+        workload.beam_width,
+        workload.max_tokens or 0,
+        workload.priorities or [],
+        workload.tenants or [],
     )
     while simulation.run(_STEPS_AT_ONCE):
         if progress is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..checks import MOST_PRIORITY, check_int
 from ..errors import InvalidArgument
 
 __all__ = ["Workload", "poisson_workload"]
@@ -30,6 +31,12 @@ class Workload:
     """Of every request."""
     beam_width: int = 0
     """Of every request, instead of samples."""
+    max_tokens: int | None = None
+    """What every request asks for, not knowing that it will stop earlier. None: each just what it generates."""
+    priorities: list[int] | None = None
+    """Of every request; higher goes first under ``order="priority"``. None: all alike."""
+    tenants: list[int] | None = None
+    """Who is served by every request, for ``order="fair"``. None: one for all."""
 
     def __post_init__(self) -> None:
         if not len(self.arrivals) == len(self.prompts) == len(self.outputs):
@@ -37,6 +44,18 @@ class Workload:
                 f"{len(self.arrivals)} arrivals, {len(self.prompts)} prompts and {len(self.outputs)} outputs: "
                 "give one of each for every request"
             )
+        for name, values, low, high in (
+            ("priorities", self.priorities, -MOST_PRIORITY, MOST_PRIORITY),
+            ("tenants", self.tenants, 0, 2**64 - 1),
+        ):
+            if values is None:
+                continue
+            if len(values) != len(self):
+                raise InvalidArgument(f"{len(values)} {name} for {len(self)} requests: give one for each, or None")
+            for index, value in enumerate(values):
+                check_int(f"{name}[{index}]", value, low, high)
+        if self.max_tokens is not None:
+            check_int("max_tokens", self.max_tokens, 1, 2**31 - 1)
 
     def __len__(self) -> int:
         return len(self.arrivals)

@@ -1,8 +1,8 @@
 // Everything at once against models that are obviously right: searches, groups of samples, single requests and
 // registered prefixes, tenants, aborts in any state, preemption of every kind, layers with windows, a swap space that
-// loses blocks, and host memory that runs out at any allocation. After every operation: every invariant (conservation
-// among them), the sharing bound, bounded waste. In the end: liveness, and every output as if its request had been
-// alone.
+// loses blocks, host memory that runs out at any allocation, under policies drawn at random. After every operation:
+// every invariant (conservation among them), the sharing bound, bounded waste. In the end: liveness, and every output
+// as if its request had been alone.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -120,7 +120,10 @@ class Machine {
     return {.max_batched_tokens = static_cast<std::uint32_t>(4 + pick(pick(2) == 0 ? 6 : 64)),
             .max_sequences = static_cast<std::uint32_t>(4 + pick(8)),
             .watermark = kWatermarks[pick(3)],
-            .preemption = static_cast<PreemptionMode>(seed / 6 % 3)};
+            .preemption = static_cast<PreemptionMode>(seed / 6 % 3),
+            .order = static_cast<ServiceOrder>(pick(3)),
+            .admission = static_cast<AdmissionPolicy>(pick(4)),
+            .victim = static_cast<VictimPolicy>(pick(2))};
   }
 
   /// Calls; now and then memory runs out on the way, which must change nothing.
@@ -163,6 +166,8 @@ class Machine {
     request.prompt = random_prompt(1 + pick(24));
     request.max_tokens = static_cast<std::uint32_t>(pick(14));
     request.salt = pick(5) == 0;
+    request.priority = static_cast<std::int32_t>(pick(3)) - 1;
+    request.tenant = pick(3);
     if (pick(3) == 0) {
       request.beam_width = static_cast<std::uint32_t>(1 + pick(6));
     } else if (pick(2) == 0) {
@@ -258,13 +263,20 @@ class Machine {
   void force() {
     if (live_.empty()) return;
     const auto live = std::next(live_.begin(), static_cast<std::ptrdiff_t>(pick(live_.size())));
-    scheduler_.force_preempt(RequestId{live->first}, static_cast<PreemptionMode>(pick(3)));
+    if (scheduler_.force_preempt(RequestId{live->first}, static_cast<PreemptionMode>(pick(3)))) {
+      forced_.insert(live->first);
+    }
   }
 
   void step() {
     const StepPlan plan = call([&] { return scheduler_.plan(0.0); });
+    for (const RequestId id : plan.preempted) {
+      const bool is_forced = forced_.erase(raw(id)) > 0;
+      if (config_.admission == AdmissionPolicy::never_evict) REQUIRE(is_forced);
+    }
     if (plan.empty()) {
-      // All that a plan may have done is to preempt the only running request, on demand; the next one brings it back.
+      // All that a plan may have done is to preempt, on demand or for a higher priority; the next one brings somebody
+      // in.
       REQUIRE((!scheduler_.has_work() || !plan.preempted.empty()));
       return;
     }
@@ -378,6 +390,7 @@ class Machine {
   std::map<std::uint64_t, std::vector<TokenId>> prefixes_;
   std::map<std::uint64_t, std::uint64_t> computing_;  // requests of the prefixes, by prefix
   std::map<std::uint64_t, std::vector<TokenId>> stored_;
+  std::set<std::uint64_t> forced_;  // preemptions that a plan will tell of
   std::set<std::uint64_t> failed_;  // requests of the step that is taken in
   std::uint64_t last_id_ = 0;
 };

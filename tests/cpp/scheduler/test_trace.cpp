@@ -30,8 +30,14 @@ struct TemporaryFile {
 };
 
 /// A run with several samples, a tight cache, an abort and a forced preemption. Returns the number of steps.
-std::uint64_t record(const std::string& path) {
-  const SchedulerConfig config{.max_batched_tokens = 16, .max_sequences = 8};
+std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder::fcfs,
+                     AdmissionPolicy admission = AdmissionPolicy::known) {
+  const SchedulerConfig config{.max_batched_tokens = 16,
+                               .max_sequences = 8,
+                               .order = order,
+                               .admission = admission,
+                               .victim = VictimPolicy::last_arrival,
+                               .output_weight = 1.5};
   const KvCacheConfig cache{.num_blocks = 40, .block_size = 4, .windows = {0, 6}, .num_swap_blocks = 30};
   Scheduler scheduler(config, cache);
   TraceWriter trace(path, config, cache);
@@ -47,6 +53,8 @@ std::uint64_t record(const std::string& path) {
     request.prompt.assign(5 + 3 * i, static_cast<TokenId>(i % 2));
     request.num_samples = i == 2 ? 3 : 1;
     request.max_tokens = 9;
+    request.priority = i == 4 ? -7 : static_cast<std::int32_t>(i % 3);
+    request.tenant = i % 2 == 0 ? 0 : ~std::uint64_t{0};
     if (i == 5) {
       request.beam_width = executor.searches[i].width = 3;
       executor.searches[i].max_tokens = 9;
@@ -72,7 +80,10 @@ std::uint64_t record(const std::string& path) {
     const double now = 0.7 * static_cast<double>(++steps);
     const StepPlan plan = scheduler.plan(now);
     trace.plan(now, plan);
-    REQUIRE(!plan.empty());
+    if (plan.empty()) {
+      REQUIRE(!plan.preempted.empty());
+      continue;
+    }
     const StepResult result = executor.run(plan);
     scheduler.commit(result);
     trace.commit(result);
@@ -92,6 +103,31 @@ TEST_CASE("a trace replays to the same plans") {
   CHECK(replay.requests == 6);
   CHECK(replay.is_complete);
   CHECK(replay.difference.empty());
+}
+
+TEST_CASE("policies, priorities and tenants are part of a trace") {
+  for (const ServiceOrder order : {ServiceOrder::fcfs, ServiceOrder::priority, ServiceOrder::fair}) {
+    for (const AdmissionPolicy admission : {AdmissionPolicy::known, AdmissionPolicy::watermark,
+                                            AdmissionPolicy::never_evict, AdmissionPolicy::adaptive}) {
+      const TemporaryFile file;
+      const std::uint64_t steps = record(file.path, order, admission);
+      const TraceReplay replay = replay_trace(file.path);
+      CHECK(replay.steps == steps);
+      CHECK(replay.difference.empty());
+    }
+  }
+  // They matter: the same trace under another order comes out otherwise.
+  const TemporaryFile file;
+  record(file.path, ServiceOrder::priority);
+  std::string text = file.text();
+  const std::size_t at = text.find("\nscheduler 16 8 0 0.01 0 1 0 1 ");
+  REQUIRE(at != std::string::npos);
+  text.replace(at, 26, "\nscheduler 16 8 0 0.01 0 0");
+  file.write(text);
+  CHECK(!replay_trace(file.path).difference.empty());
+  text.replace(at, 26, "\nscheduler 16 8 0 0.01 0 9");
+  file.write(text);
+  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("order policy 9 is unknown"), Corrupt);
 }
 
 TEST_CASE("another arrival, another plan: the difference names the line") {
