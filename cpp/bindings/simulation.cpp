@@ -58,6 +58,7 @@ void bind_records(nb::module_& m) {
       .field("batch_requests", &Config::batch_requests, "Request-level batches of so many; 0: iteration-level.")
       .field("batch_tokens", &Config::batch_tokens, "Longest prompt and longest output of such a batch together.")
       .field("beam_mixing", &Config::beam_mixing, "Chance that a beam goes on from a random one's past.")
+      .field("copy_reservations", &Config::copy_reservations, "A fork copies all that was set aside, unless paged.")
       .field("window_begin", &Config::window_begin, "Averages are over this part of the virtual time.")
       .field("window_end", &Config::window_end)
       .field("stop", &Config::stop, "End here.");

@@ -135,6 +135,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     }
     const double before = executor.now;
     const StepResult result = executor.run(plan);
+    executor.now += unfilled_copies(plan) * config.cost.copy_block;
     const double after = std::exchange(executor.now, before);
     note(plan, after);
     pass(after);
@@ -142,6 +143,25 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     for (const SampleUpdate& update : scheduler.commit(result)) take_in(update);
     last = std::move(plan);
     return true;
+  }
+
+  /// Blocks that forks copy although they hold nothing, with copy_reservations.
+  double unfilled_copies(const StepPlan& plan) const {
+    if (!config.copy_reservations || config.cache.allocation == AllocationPolicy::paged || plan.copies.empty())
+      return 0;
+    std::vector<BlockId> copied;
+    copied.reserve(plan.copies.size());
+    for (const BlockCopy& copy : plan.copies) copied.push_back(copy.dst);
+    std::ranges::sort(copied);
+    double blocks = 0.0;
+    for (const ScheduledSequence& work : plan.sequences) {
+      // A fork moves as a whole: its first block tells.
+      if (!std::ranges::binary_search(copied, plan.block_tables[work.table_offset])) continue;
+      const SimulatedRequest& request = requests[static_cast<std::size_t>(raw(work.request)) - 1];
+      const KvCacheManager& cache = scheduler.cache();
+      blocks += cache.blocks_for(cache.reservation(sim::prompt_tokens(request), request.output));
+    }
+    return blocks - static_cast<double>(copied.size());
   }
 
   /// The integrals of the report, over the part of [now, until] that lies in the window: what is there from the plan

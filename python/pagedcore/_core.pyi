@@ -625,6 +625,7 @@ class SimulationConfig(_Record):
     batch_requests: int = ...  # Request-level batches of so many; 0: iteration-level.
     batch_tokens: int = ...  # Longest prompt and longest output of such a batch together.
     beam_mixing: float = ...  # Chance that a beam goes on from a random one's past.
+    copy_reservations: bool = ...  # A fork copies all that was set aside, unless paged.
     window_begin: float = ...  # Averages are over this part of the virtual time.
     window_end: float = ...
     stop: float = ...  # End here.

@@ -6,44 +6,132 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from pagedcore import InvalidArgument
-from pagedcore.simulation import FIGURES, paper_lengths, read_lengths, reproduce, sustained_rate
+from pagedcore.simulation import FIGURES, Figure, paper_lengths, read_lengths, reproduce, sustained_rate
+from pagedcore.simulation.figures import Value
 from test_simulation import real_trace
 
 ORCA = ("Orca (Max)", "Orca (Pow2)", "Orca (Oracle)")
 
 
-@pytest.mark.parametrize("panel", "abcdef")
-def test_figure_12_ratios(panel: str) -> None:
-    """Sustained rates at 0.2 s per token, paged against the Orca baselines: within 20 % of the paper's ratios.
+@pytest.fixture(scope="module")
+def sharegpt() -> list[tuple[int, int]]:
+    return read_lengths(real_trace("sharegpt_lengths.csv"))
 
-    FasterTransformer is held to its place in the order only: served by the published rules its latencies are above the
-    paper's at every load, and the ratios are 1.3 (a) to 2.7 (c) times the paper's. Why is not known.
-    """
+
+def misordered(values: Iterable[Value]) -> set[tuple[str, str]]:
+    """Pairs that the paper separates by more than 10 % and that are the other way round here."""
+    return {
+        (first.series + " " + first.at, second.series + " " + second.at)
+        for first, second in combinations(values, 2)
+        if first.paper is not None and second.paper is not None
+        if max(first.paper, second.paper) > 1.1 * min(first.paper, second.paper)
+        if (first.paper < second.paper) != (first.ours < second.ours)
+    }
+
+
+def assert_order_of_systems(figure: Figure) -> None:
+    """In the sustained rate, and in the latency at every rate at which the paper has more than one of them."""
+    for panel in figure.panels:
+        values = [value for value in figure.values if value.panel == panel]
+        for at in {value.at for value in values}:
+            assert misordered(value for value in values if value.at == at) == set(), (panel, at)
+
+
+# FasterTransformer's ShareGPT traces have few requests, so they have to be the paper's; Alpaca's are cut.
+@pytest.mark.parametrize(
+    ("panel", "seconds"), [("a", None), ("b", None), ("c", None), ("d", 1200), ("e", 1200), ("f", None)]
+)
+def test_figure_12_ratios(panel: str, seconds: float | None) -> None:
+    """Sustained rates at 0.2 s per token, paged against every baseline: within 20 % of the paper's ratios."""
     lengths = read_lengths(real_trace("sharegpt_lengths.csv")) if panel in "abc" else None
-    figure = reproduce(f"12{panel}", lengths)
+    figure = reproduce(f"12{panel}", lengths, seconds=seconds)
     paged = figure.of("vLLM", "sustained")
     assert paged.paper is not None
-    for system in ORCA:
+    for system in (*ORCA, "FasterTransformer"):
         other = figure.of(system, "sustained")
         assert other.paper is not None
         assert (paged.ours / other.ours) / (paged.paper / other.paper) == pytest.approx(1, abs=0.2), system
-    batches = figure.of("FasterTransformer", "sustained")
-    assert batches.ours < figure.of("Orca (Max)", "sustained").ours
 
 
-def test_figure_13a_within_5_percent_but_for_paged() -> None:
-    figure = reproduce("13", read_lengths(real_trace("sharegpt_lengths.csv")))
+def test_figure_12_batches_point_by_point(sharegpt: list[tuple[int, int]]) -> None:
+    """Request-level batching by the published rules: one constant, fitted to the first point, gives the others."""
+    figure = reproduce("12c", sharegpt)
+    points = [value for value in figure.values if value.series == "FasterTransformer" and value.x is not None]
+    assert len(points) == 5
+    for value in points:
+        assert value.ours == pytest.approx(value.paper, rel=0.1)
+
+
+def test_figure_13a_within_5_percent_but_for_paged(sharegpt: list[tuple[int, int]]) -> None:
+    figure = reproduce("13", sharegpt)
     for system in ORCA:
         value = figure.of(system, "sharegpt 2/s")
         assert value.ours == pytest.approx(value.paper, rel=0.05)
-    # 33.5 against 30.4: outside the 5 %. Why is not known; ours is an average over time.
+    # 33.9 against 30.4: outside the 5 %. The figure's notes say what is known of it.
     paged = figure.of("vLLM", "sharegpt 2/s")
     assert paged.ours == pytest.approx(paged.paper, rel=0.15)
+
+
+def test_figure_14_order() -> None:
+    figure = reproduce("14", seconds=200)
+    assert figure.panels == ["parallel 2", "parallel 4", "parallel 6", "beam 2", "beam 4", "beam 6"]
+    assert_order_of_systems(figure)
+
+
+def test_figure_15_savings() -> None:
+    """Parallel sampling is predicted. Beams have one fitted parameter for three widths."""
+    figure = reproduce("15", seconds=300)
+    for value in figure.values:
+        assert value.paper is not None
+        assert abs(value.ours - value.paper) < 3, value
+    assert any("FITTED" in note for note in figure.notes)
+
+
+def test_figure_16_order() -> None:
+    figure = reproduce("16", seconds=120)
+    assert_order_of_systems(figure)
+    # What sharing a longer prefix is worth, beyond the memory that paging saves.
+    gains = [
+        figure.of("vLLM", "sustained", panel).ours / figure.of("Orca (Oracle)", "sustained", panel).ours
+        for panel in ("1-shot", "5-shot")
+    ]
+    assert 1.4 < gains[0] < gains[1] - 0.5
+
+
+def test_figure_17_order(sharegpt: list[tuple[int, int]]) -> None:
+    figure = reproduce("17", sharegpt, seconds=1800)
+    assert_order_of_systems(figure)
+    for system in (*ORCA, "vLLM"):
+        value = figure.of(system, "sustained")
+        assert value.ours == pytest.approx(value.paper, rel=0.2)
+
+
+def test_figure_18b_order(sharegpt: list[tuple[int, int]]) -> None:
+    figure = reproduce("18b", sharegpt)
+    assert misordered(value for value in figure.values if value.series == "ShareGPT") == set()
+    # At 30.1 requests/s Alpaca is far into overload: what blocks below 16 cost weighs more here than in the paper,
+    # whose own 2 and 4 are out of order.
+    known = {("1", "128"), ("2", "4"), ("2", "128"), ("8", "64")}
+    assert misordered(value for value in figure.values if value.series == "Alpaca") <= {
+        (f"Alpaca {first}", f"Alpaca {second}") for first, second in known
+    }
+
+
+def test_figure_19b_order(sharegpt: list[tuple[int, int]]) -> None:
+    figure = reproduce("19b", sharegpt)
+    for series in ("recompute", "swap"):
+        assert misordered(value for value in figure.values if value.series == series) == set()
+    for value in figure.values:
+        # Recomputation wins at the large sizes too, other than in the paper; the figure's notes say why.
+        if value.series == "recompute" and value.at not in ("128", "256"):
+            assert misordered([value, figure.of("swap", value.at)]) == set()
 
 
 def test_lengths_have_the_published_moments() -> None:

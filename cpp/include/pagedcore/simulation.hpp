@@ -62,6 +62,9 @@ struct SimulationConfig {
   // In every step a beam goes on from its own past, or with this probability from that of a random beam: a
   // one-parameter model of the ancestry of beams, to be fitted.
   double beam_mixing = 0.0;
+  // Unless paged: a fork is priced as a copy of all that was set aside for its parent, filled or not, as in the
+  // baselines of PagedAttention, section 6.1. Else of what is filled.
+  bool copy_reservations = false;
   // Averages of the report are over this part of the virtual time.
   double window_begin = 0.0;
   double window_end = 1e300;

@@ -40,8 +40,13 @@ class Deployment:
     """Who makes room when blocks are short."""
     swap_slots: int = 0
     enable_prefix_caching: bool = False
+    swap_out_overhead: float = 0.0
+    """Seconds of a block, whatever its size."""
+    swap_in_overhead: float = 0.0
     beam_mixing: float = 0.0
     """Chance, in every step, that a beam goes on from the past of a random one: fitted, not measured."""
+    copy_reservations: bool = False
+    """Unless paged: a fork costs a copy of all that was set aside, as in the paper's baselines."""
 
     @classmethod
     def of_paper(cls, model: str) -> Deployment:
@@ -52,10 +57,17 @@ class Deployment:
         setting = settings[model]
         cost = _core.CostModel(
             **setting["seconds"],
+            copy_block=setting["copy_seconds"],
             swap_out_block=setting["swap_seconds"]["out"],
             swap_in_block=setting["swap_seconds"]["in"],
         )
-        return cls(name=f"{model} on {setting['gpus']}", slots=setting["slots"], cost=cost)
+        return cls(
+            name=f"{model} on {setting['gpus']}",
+            slots=setting["slots"],
+            cost=cost,
+            swap_out_overhead=setting["swap_seconds"]["block_out"],
+            swap_in_overhead=setting["swap_seconds"]["block_in"],
+        )
 
     def request_level(self, batch_requests: int, *, step: float) -> Deployment:
         """FasterTransformer's way: batches that run to their end, on an engine with this overhead of a step. Their
@@ -79,6 +91,8 @@ class Deployment:
         per_block = ("copy_block", "swap_out_block", "swap_in_block")
         cost = self.cost.to_dict()
         cost |= {name: cost[name] * self.block_size for name in per_block}
+        cost["swap_out_block"] += self.swap_out_overhead
+        cost["swap_in_block"] += self.swap_in_overhead
         return _core.SimulationConfig(
             scheduler=_core.SchedulerConfig(
                 max_batched_tokens=self.max_batched_tokens,
@@ -99,6 +113,7 @@ class Deployment:
             cost=_core.CostModel(**cost),
             batch_requests=self.batch_requests,
             beam_mixing=self.beam_mixing,
+            copy_reservations=self.copy_reservations,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InvalidArgument, Io
 from .workload import Prompt, Workload
 
-__all__ = ["read_azure", "read_lengths", "read_mooncake"]
+__all__ = ["read_azure", "read_conversations", "read_lengths", "read_mooncake"]
 
 _MOST = 1 << 24  # tokens of one prompt or output
 _MOONCAKE_BLOCK = 512  # tokens that one hash id stands for
@@ -28,6 +28,16 @@ def read_lengths(path: StrPath) -> list[tuple[int, int]]:
         (_length(row["input_tokens"], where), _length(row["output_tokens"], where))
         for where, row in _rows(path, ("input_tokens", "output_tokens"))
     ]
+
+
+def read_conversations(path: StrPath) -> list[list[tuple[int, int]]]:
+    """Rounds of chats: a CSV file with the columns conversation (any name), input_tokens (said) and output_tokens
+    (answered), the rounds of a conversation in order."""
+    conversations: dict[str, list[tuple[int, int]]] = {}
+    for where, row in _rows(path, ("conversation", "input_tokens", "output_tokens")):
+        lengths = _length(row["input_tokens"], where), _length(row["output_tokens"], where)
+        conversations.setdefault(row["conversation"], []).append(lengths)
+    return list(conversations.values())
 
 
 def read_azure(path: StrPath) -> Workload:

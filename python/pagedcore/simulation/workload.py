@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import MOST_PRIORITY, check_int
 from ..errors import InvalidArgument
 
-__all__ = ["Workload", "poisson_workload"]
+__all__ = ["Workload", "poisson_arrivals", "poisson_workload", "shared_prefix_workload"]
 
 Prompt = list[tuple[int, int]]
 """Parts of (content, tokens). Equal contents are equal tokens."""
@@ -65,6 +65,19 @@ class Workload:
         return replace(self, num_samples=num_samples, beam_width=beam_width)
 
 
+def poisson_arrivals(rate: float, seconds: float, *, seed: int = 0) -> list[float]:
+    """Seconds at which `rate` requests a second arrive: a Poisson number at every hundredth of a second. The same
+    arguments give the same times, with any numpy."""
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InvalidArgument(f"rate={rate!r} is requests a second, a positive number")
+    if not (0 < seconds <= 1e7):
+        raise InvalidArgument(f"seconds={seconds!r} is how long requests arrive: more than 0, and 10^7 at most")
+    quantum = 0.01
+    counts = np.random.RandomState(seed).poisson(rate * quantum, round(seconds / quantum))
+    arrivals: list[float] = np.repeat(np.arange(len(counts)) * quantum, counts).tolist()
+    return arrivals
+
+
 def poisson_workload(
     lengths: Sequence[tuple[int, int]],
     rate: float,
@@ -75,21 +88,32 @@ def poisson_workload(
 ) -> Workload:
     """Requests of these (prompt, output) lengths at `rate` a second for so many seconds.
 
-    By the rules of the PagedAttention paper's trace generator: a Poisson number arrives at every hundredth of a
-    second; pairs of max_tokens or more are dropped; the first ones are taken, in their order and again from the start
-    when there are too few, and then shuffled. The same arguments give the same requests, with any numpy.
+    By the rules of the PagedAttention paper's trace generator: arrivals as of poisson_arrivals(); pairs of max_tokens
+    or more are dropped; the first ones are taken, in their order and again from the start when there are too few, and
+    then shuffled. The same arguments give the same requests.
     """
-    if not (rate > 0 and math.isfinite(rate)):
-        raise InvalidArgument(f"rate={rate!r} is requests a second, a positive number")
-    if not (0 < seconds <= 1e7):
-        raise InvalidArgument(f"seconds={seconds!r} is how long requests arrive: more than 0, and 10^7 at most")
     pairs = [pair for pair in lengths if sum(pair) < max_tokens]
     if not pairs:
         raise InvalidArgument(f"none of the {len(lengths)} pairs of lengths makes less than max_tokens={max_tokens}")
-    quantum = 0.01
-    counts = np.random.RandomState(seed).poisson(rate * quantum, round(seconds / quantum))
-    arrivals = np.repeat(np.arange(len(counts)) * quantum, counts).tolist()
+    arrivals = poisson_arrivals(rate, seconds, seed=seed)
     chosen = [pairs[i % len(pairs)] for i in range(len(arrivals))]
     random.Random(seed).shuffle(chosen)
     prompts = [[(number, prompt)] for number, (prompt, _) in enumerate(chosen, 1)]
     return Workload(arrivals, prompts, [output for _, output in chosen])
+
+
+def shared_prefix_workload(
+    lengths: Sequence[tuple[int, int]],
+    rate: float,
+    seconds: float,
+    *,
+    prefix: int,
+    max_tokens: int = 2048,
+    seed: int = 0,
+) -> Workload:
+    """A poisson_workload() of which every prompt begins with the same `prefix` tokens, as instructions and examples do;
+    the lengths are of what follows."""
+    if prefix < 1:
+        raise InvalidArgument(f"prefix={prefix!r} is how many tokens all prompts begin with, one at least")
+    requests = poisson_workload(lengths, rate, seconds, max_tokens=max_tokens - prefix, seed=seed)
+    return replace(requests, prompts=[[(0, prefix), *prompt] for prompt in requests.prompts])

@@ -103,6 +103,20 @@ TEST_CASE("samples share their prompt, beams what their ancestry has in common")
   CHECK(mixed.scheduler.forks > 32);
 }
 
+TEST_CASE("a fork without paging copies what is filled, or all that was set aside") {
+  SimulationConfig config = config_of();
+  config.cache.allocation = AllocationPolicy::max;
+  config.cache.max_reservation = 128;  // 8 blocks of 16
+  config.cost.copy_block = 0.01;
+  SimulatedRequest request = request_of(0.0, 20, 10);
+  request.num_samples = 3;  // two forks of two blocks each
+  CHECK(served(config, {request}).report().now == doctest::Approx(10.0 + 2 * 2 * 0.01));
+  config.copy_reservations = true;
+  CHECK(served(config, {request}).report().now == doctest::Approx(10.0 + 2 * 8 * 0.01));
+  config.cache.allocation = AllocationPolicy::paged;  // sets nothing aside: the last block is copied
+  CHECK(served(config, {request}).report().now == doctest::Approx(10.0 + 2 * 0.01));
+}
+
 TEST_CASE("a request-level batch is padded to its longest prompt and output, and ends as one") {
   std::vector<SimulatedRequest> requests{request_of(0.0, 10, 4), request_of(0.0, 30, 2), request_of(0.0, 5, 9),
                                          request_of(0.0, 5, 5)};
