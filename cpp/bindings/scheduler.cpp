@@ -143,7 +143,7 @@ void bind_trace(nb::module_& m) {
       .field("requests", &R::requests, "Requests that were submitted.")
       .field("difference", &R::difference, "The first plan that came out otherwise; empty: none.")
       .field("is_complete", &R::is_complete, "False when the last line is cut off.");
-  m.def("replay_trace", &replay_trace, "path"_a, release_gil(),
+  m.def("replay_trace", nb::overload_cast<const std::string&>(&replay_trace), "path"_a, release_gil(),
         "Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line.");
 }
 

@@ -50,6 +50,22 @@ void bind_records(nb::module_& m) {
       .field("copy_block", &Cost::copy_block)
       .field("swap_out_block", &Cost::swap_out_block)
       .field("swap_in_block", &Cost::swap_in_block);
+  using Work = StepWork;
+  Record<Work>(m, "StepWork", "What a plan asks of an executor, in the terms of CostModel.")
+      .field("rows", &Work::rows)
+      .field("pairs", &Work::pairs, "(row, context token) pairs of attention.")
+      .field("context", &Work::context, "Tokens whose KV is read.")
+      .field("samples", &Work::samples)
+      .field("copies", &Work::copies, "Blocks.")
+      .field("swap_outs", &Work::swap_outs)
+      .field("swap_ins", &Work::swap_ins);
+  using Timed = TimedStep;
+  Record<Timed>(m, "TimedStep", "A step of a real engine, and how long it took.")
+      .field("work", &Timed::work)
+      .field("seconds", &Timed::seconds);
+  m.def("timed_steps", &timed_steps, "trace"_a, release_gil(),
+        "The steps of a trace, each until the next one was planned; less those after which there was nothing to do. "
+        "Raises as replay_trace() does.");
   using Config = SimulationConfig;
   Record<Config>(m, "SimulationConfig", "What serves, and what it costs.")
       .field("scheduler", &Config::scheduler)

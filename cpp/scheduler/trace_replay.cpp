@@ -5,6 +5,7 @@
 #include <optional>
 #include <sstream>
 #include <type_traits>
+#include <utility>
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
@@ -94,6 +95,8 @@ StepResult result_of(Fields& fields) {
 
 class Replayer {
  public:
+  explicit Replayer(const TraceVisitor& visit) : visit_(visit) {}
+
   TraceReplay report;
 
   /// False once a plan came out otherwise.
@@ -167,22 +170,27 @@ class Replayer {
     } else {
       throw Corrupt(str("'", word, "' is no kind of line"));
     }
+    was_busy_ = was_busy_ && scheduler.has_work();
     fields.expect_end();
     return true;
   }
 
   bool plan(Fields& fields) {
     const auto now = fields.next<double>();
-    const std::string recorded = fields.rest(), planned = to_text(scheduler_->plan(now));
+    const StepPlan plan = scheduler_->plan(now);
+    const std::string recorded = fields.rest(), planned = to_text(plan);
     if (planned != recorded) {
       report.difference = str("recorded: ", recorded, "\nplanned:  ", planned);
       return false;
     }
     ++report.steps;
+    visit_(now, plan, std::exchange(was_busy_, true));
     return true;
   }
 
+  const TraceVisitor& visit_;
   bool seen_header_ = false;
+  bool was_busy_ = false;  // since the latest plan
   std::optional<SchedulerConfig> config_;
   std::optional<Scheduler> scheduler_;
 };
@@ -190,9 +198,13 @@ class Replayer {
 }  // namespace
 
 TraceReplay replay_trace(const std::string& path) {
+  return replay_trace(path, [](double, const StepPlan&, bool) {});
+}
+
+TraceReplay replay_trace(const std::string& path, const TraceVisitor& visit) {
   std::ifstream file(path);
   if (!file) throw Io(str(path, ": the trace cannot be opened: ", std::strerror(errno)));
-  Replayer replayer;
+  Replayer replayer(visit);
   std::string line;
   std::uint64_t number = 0;
   while (std::getline(file, line)) {

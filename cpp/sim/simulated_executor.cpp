@@ -4,21 +4,28 @@
 
 namespace pagedcore {
 
-double step_seconds(const CostModel& cost, const StepPlan& plan) noexcept {
-  double rows = 0.0, pairs = 0.0, context = 0.0, samples = 0.0;
+StepWork step_work(const StepPlan& plan) noexcept {
+  StepWork total;
   for (const ScheduledSequence& work : plan.sequences) {
     const double n = work.num_rows, before = work.first_position;
-    rows += n;
-    pairs += n * before + n * (n + 1.0) / 2.0;
-    context += work.num_rows == 1 ? before + 1.0 : before;
-    samples += work.num_samples;
+    total.rows += n;
+    total.pairs += n * before + n * (n + 1.0) / 2.0;
+    total.context += work.num_rows == 1 ? before + 1.0 : before;
+    total.samples += work.num_samples;
   }
-  double seconds = static_cast<double>(plan.swap_outs.size()) * cost.swap_out_block +
-                   static_cast<double>(plan.swap_ins.size()) * cost.swap_in_block +
-                   static_cast<double>(plan.copies.size()) * cost.copy_block;
-  if (plan.sequences.empty()) return seconds;
-  seconds += cost.step + std::max(cost.weights, rows * cost.row + pairs * cost.pair);
-  return seconds + context * cost.context_token + samples * cost.sample;
+  total.copies = static_cast<double>(plan.copies.size());
+  total.swap_outs = static_cast<double>(plan.swap_outs.size());
+  total.swap_ins = static_cast<double>(plan.swap_ins.size());
+  return total;
+}
+
+double step_seconds(const CostModel& cost, const StepPlan& plan) noexcept {
+  const StepWork work = step_work(plan);
+  const double moves =
+      work.swap_outs * cost.swap_out_block + work.swap_ins * cost.swap_in_block + work.copies * cost.copy_block;
+  if (plan.sequences.empty()) return moves;
+  return moves + cost.step + std::max(cost.weights, work.rows * cost.row + work.pairs * cost.pair) +
+         work.context * cost.context_token + work.samples * cost.sample;
 }
 
 namespace sim {

@@ -169,6 +169,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   void note(const StepPlan& plan, double until) {
     const double part = std::min(until, config.window_end) - std::max(executor.now, config.window_begin);
     if (part <= 0.0) return;
+    busy += part;
     const SchedulerStats stats = scheduler.stats();
     const KvCacheCounts counts = scheduler.cache().counts();
     const double block_size = config.cache.block_size;
@@ -204,9 +205,10 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   SimulationReport report() const {
     SimulationReport report = sums;
     for (double* sum : {&report.requests, &report.sequences, &report.token_states, &report.reserved, &report.internal,
-                        &report.allocated, &report.sharing, &report.tokens}) {
+                        &report.allocated, &report.tokens}) {
       *sum = sums.seconds > 0.0 ? *sum / sums.seconds : 0.0;
     }
+    report.sharing = busy > 0.0 ? sums.sharing / busy : 1.0;
     report.steps = steps;
     report.finished = finished;
     report.now = executor.now;
@@ -222,6 +224,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   std::size_t next = 0;  // to be submitted
   std::uint64_t steps = 0, finished = 0;
   SimulationReport sums;  // integrals over time
+  double busy = 0.0;      // time of the window with a step
   StepPlan last;
 };
 

@@ -522,6 +522,11 @@ class EngineConfig(_Record):
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""
 
+def attention_seconds(
+    cpu: CpuOptions, model: ModelDescription, block_size: int, batch: int, context: int, repeats: int = 20
+) -> float:
+    """Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered."""
+
 class MemoryPlan(_Record):
     """Every byte the engine will hold, by purpose."""
 
@@ -615,6 +620,27 @@ class CostModel(_Record):
     copy_block: float = ...
     swap_out_block: float = ...
     swap_in_block: float = ...
+
+class StepWork(_Record):
+    """What a plan asks of an executor, in the terms of CostModel."""
+
+    rows: float = ...
+    pairs: float = ...  # (row, context token) pairs of attention.
+    context: float = ...  # Tokens whose KV is read.
+    samples: float = ...
+    copies: float = ...  # Blocks.
+    swap_outs: float = ...
+    swap_ins: float = ...
+
+class TimedStep(_Record):
+    """A step of a real engine, and how long it took."""
+
+    work: StepWork = ...
+    seconds: float = ...
+
+def timed_steps(trace: str) -> list[TimedStep]:
+    """The steps of a trace, each until the next one was planned; less those after which there was nothing to do.
+    Raises as replay_trace() does."""
 
 class SimulationConfig(_Record):
     """What serves, and what it costs."""

@@ -154,7 +154,7 @@ class OpenModel:
         self.eos_token_ids = tuple(checkpoint.eos_token_ids)
         self.description = _core.ModelDescription(**checkpoint.description)
         own_dtype: Literal["f32", "bf16"] = "f32" if checkpoint.source_dtype in ("f32", "f64") else "bf16"
-        self._config = options.config(_DTYPES.get(options.dtype, own_dtype))
+        self.config = options.config(_DTYPES.get(options.dtype, own_dtype))
 
     def tokenizer(self, choice: str | os.PathLike[str] | Tokenizer | None) -> Tokenizer | None:
         """The user's choice, or the checkpoint's; None when it has none."""
@@ -174,13 +174,13 @@ class OpenModel:
         return Tokenizer.from_path(source.path)
 
     def plan(self) -> MemoryReport:
-        return MemoryReport.from_native(_core.plan_memory(self.description, self._config))
+        return MemoryReport.from_native(_core.plan_memory(self.description, self.config))
 
     def engine(self) -> _core.Engine:
         weights = _core.WeightMap()
         for name, (dtype, shape, buffer) in self._checkpoint.tensors.items():
             weights.add(name, dtype, shape, buffer)
-        return _core.Engine(self.description, weights, self._config)
+        return _core.Engine(self.description, weights, self.config)
 
     def close(self) -> None:
         self._checkpoint.close()

@@ -13,15 +13,19 @@ _INTERVAL = 0.1  # seconds between redraws
 
 
 class Progress:
-    """Counts finished requests and generated tokens. Redraws one line, at most every 0.1 s."""
+    """Counts what has finished (requests), and generated tokens if it is told of any. Redraws one line, at most every
+    0.1 s."""
 
-    def __init__(self, total: int, *, enabled: bool | None = None, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, *, noun: str = "requests", enabled: bool | None = None, stream: TextIO | None = None
+    ) -> None:
         """``enabled`` None: only when the stream is a terminal."""
         self._stream = sys.stderr if stream is None else stream
         # stderr is None under pythonw and some services.
         tty = self._stream is not None and self._stream.isatty()
         self._enabled = self._stream is not None and (tty if enabled is None else enabled)
         self._total = total
+        self._noun = noun
         self._done = 0
         self._tokens = 0
         self._start = time.monotonic()
@@ -39,8 +43,12 @@ class Progress:
             self._stream.flush()
 
     def update(self, *, requests: int = 0, tokens: int = 0) -> None:
-        self._done += requests
         self._tokens += tokens
+        self.reach(self._done + requests, self._total)
+
+    def reach(self, done: int, total: int) -> None:
+        """So many of so many, by now."""
+        self._done, self._total = done, total
         now = time.monotonic()
         if self._enabled and (now - self._drawn >= _INTERVAL or self._done == self._total):
             self._drawn = now
@@ -51,8 +59,7 @@ class Progress:
         share = self._done / self._total if self._total else 1.0
         bar = "#" * int(share * 24)
         left = f", {elapsed / share - elapsed:.0f} s left" if 0 < share < 1 else ""
-        self._stream.write(
-            f"\r{share:4.0%} |{bar:<24}| {self._done}/{self._total} requests, "
-            f"{self._tokens / elapsed:.1f} tokens/s, {elapsed:.0f} s{left}\x1b[K"
-        )
+        speed = f"{self._tokens / elapsed:.1f} tokens/s, " if self._tokens else ""
+        counts = f"{self._done:,}/{self._total:,} {self._noun}"
+        self._stream.write(f"\r{share:4.0%} |{bar:<24}| {counts}, {speed}{elapsed:.0f} s{left}\x1b[K")
         self._stream.flush()

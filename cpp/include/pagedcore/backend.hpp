@@ -195,6 +195,20 @@ class PAGEDCORE_API Backend {
   virtual const void* host_view(const Tensor& t) noexcept = 0;
 };
 
+/// A batch of decoding sequences of equal context, for timing attention by how its KV lies in memory.
+struct AttentionProbe {
+  KvShape kv;
+  std::int32_t num_heads = 0;  // of queries
+  std::int32_t batch = 0;
+  std::int32_t context = 0;   // tokens
+  std::int32_t repeats = 20;  // of one call for every layer
+};
+
+/// Seconds of one call of attention(): the mean over the layers, the least over the repeats (other work only adds). A
+/// sequence has the blocks it needs, all of them in a random order (seeded: the same probe, the same order); with a
+/// block_size of `context` each is contiguous. Throws InvalidArgument for counts below 1, and as the backend does.
+PAGEDCORE_API double attention_seconds(Backend& backend, const AttentionProbe& probe);
+
 struct CpuOptions {
   int threads = 0;            // 0: the number of CPUs this process may run on
   DType dtype = DType::bf16;  // compute type: f32 or bf16

@@ -30,8 +30,30 @@ struct CostModel {
   double swap_in_block = 0.0;
 };
 
-/// Throws nothing; thread-safe.
+/// What a plan asks of an executor, in the terms of CostModel.
+struct StepWork {
+  double rows = 0.0;
+  double pairs = 0.0;
+  double context = 0.0;  // tokens whose KV is read
+  double samples = 0.0;
+  double copies = 0.0;  // blocks
+  double swap_outs = 0.0;
+  double swap_ins = 0.0;
+};
+
+/// Throw nothing; thread-safe.
+PAGEDCORE_API StepWork step_work(const StepPlan& plan) noexcept;
 PAGEDCORE_API double step_seconds(const CostModel& cost, const StepPlan& plan) noexcept;
+
+struct TimedStep {
+  StepWork work;
+  double seconds = 0.0;
+};
+
+/// The steps of a real engine's trace (trace.hpp) and how long each took: from its plan to the next one, with all that
+/// the engine does between steps. Left out are steps after which nothing was left to do: when they ended is not known.
+/// Throws as replay_trace() does, and Corrupt for a trace that this scheduler plans otherwise.
+PAGEDCORE_API std::vector<TimedStep> timed_steps(const std::string& trace);
 
 /// So many tokens of some content. Equal contents are equal tokens, which the prefix cache finds.
 struct PromptPart {
@@ -83,7 +105,7 @@ struct SimulationReport {
   double reserved = 0.0;      // of slots that wait for tokens to come
   double internal = 0.0;      // of slots that were set aside for nothing
   double allocated = 0.0;     // of slots in blocks that sequences hold
-  double sharing = 0.0;       // blocks that sequences hold, by blocks that there are: 1 without sharing
+  double sharing = 0.0;       // blocks that sequences hold, by blocks that there are, while a step runs; 1: none
   double tokens = 0.0;        // generated, a second
   SchedulerStats scheduler;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -53,5 +54,10 @@ struct TraceReplay {
 /// Feeds a trace to a new scheduler. Throws Io when the file cannot be read, and Corrupt, with the line number, when a
 /// line is malformed or the scheduler refuses what it accepted when the trace was written.
 PAGEDCORE_API TraceReplay replay_trace(const std::string& path);
+
+/// A plan of a trace, when it was made, and whether there was work ever since the plan before.
+using TraceVisitor = std::function<void(double now, const StepPlan& plan, bool was_busy)>;
+/// The same, and calls `visit` with every plan that came out alike, in order.
+PAGEDCORE_API TraceReplay replay_trace(const std::string& path, const TraceVisitor& visit);
 
 }  // namespace pagedcore

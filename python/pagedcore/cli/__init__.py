@@ -1,4 +1,4 @@
-"""The command line: ``pagedcore generate | chat | plan | bench | replay | simulate | info``."""
+"""The command line: ``pagedcore generate | chat | plan | bench | replay | simulate | calibrate | info``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import bench, chat, generate, info, plan, replay, simulate
+    from . import bench, calibrate, chat, generate, info, plan, replay, simulate
     from .common import Formatter
 
     parser = argparse.ArgumentParser(
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=info.Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (generate, chat, plan, bench, replay, simulate, info):
+    for command in (generate, chat, plan, bench, replay, simulate, calibrate, info):
         command.add_to(commands)
     return parser
 

@@ -1,34 +1,61 @@
 """Service on a virtual clock: the scheduler that serves real requests under an executor that prices its plans.
 
+:func:`simulate` runs on that clock, :func:`serve` runs the same workload on a real engine.
+
 >>> from pagedcore.simulation import Deployment, poisson_workload, read_lengths, simulate
 >>> workload = poisson_workload(read_lengths("sharegpt_lengths.csv"), rate=1.5, seconds=3600)
 >>> simulate(workload, Deployment.of_paper("opt-13b")).normalized_latency
 """
 
 from .chat import chat_workload, draw_conversations
-from .deployment import Deployment
+from .comparison import Comparison, Trial, compare
+from .deployment import Deployment, costs_text
+from .device import Device
 from .figures import FIGURES, Figure, reproduce, sustained_rate
 from .lengths import paper_lengths, translation_lengths
+from .model_shape import ModelShape
+from .placement import Placement
+from .planning import ServicePlan, StationaryBatch, Steady, plan_service
+from .plots import draw
+from .roofline import fit_device, kv_slots, model_cost
 from .run import Outcome, simulate
-from .traces import read_azure, read_conversations, read_lengths, read_mooncake
+from .serve import serve
+from .traces import read_azure, read_conversations, read_lengths, read_mooncake, read_trace
 from .workload import Workload, poisson_arrivals, poisson_workload, shared_prefix_workload
 
 __all__ = [
     "FIGURES",
+    "Comparison",
     "Deployment",
+    "Device",
     "Figure",
+    "ModelShape",
     "Outcome",
+    "Placement",
+    "ServicePlan",
+    "StationaryBatch",
+    "Steady",
+    "Trial",
     "Workload",
     "chat_workload",
+    "compare",
+    "costs_text",
+    "draw",
     "draw_conversations",
+    "fit_device",
+    "kv_slots",
+    "model_cost",
     "paper_lengths",
+    "plan_service",
     "poisson_arrivals",
     "poisson_workload",
     "read_azure",
     "read_conversations",
     "read_lengths",
     "read_mooncake",
+    "read_trace",
     "reproduce",
+    "serve",
     "shared_prefix_workload",
     "simulate",
     "sustained_rate",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .. import _core
 from ..errors import InvalidArgument
 
-__all__ = ["Deployment", "paper_batch"]
+__all__ = ["Deployment", "costs_text", "paper_batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,8 @@ class Deployment:
 
     def config(self) -> _core.SimulationConfig:
         """Raises InvalidArgument for a cache of less than a block."""
+        if self.block_size < 1:
+            raise InvalidArgument(f"block_size={self.block_size} is tokens in a block, 1 at least")
         num_blocks = self.slots // self.block_size
         if num_blocks == 0:
             raise InvalidArgument(
@@ -121,6 +123,11 @@ def paper_batch(model: str, dataset: str) -> tuple[int, float]:
     """The requests in a FasterTransformer batch of the paper, and the seconds of a step besides reading the weights."""
     batch = _paper()[model]["batch"]
     return batch[dataset], batch["step"]
+
+
+def costs_text(cost: _core.CostModel) -> str:
+    """The constants that are not 0."""
+    return "costs in s: " + ", ".join(f"{name} {value:.3g}" for name, value in cost.to_dict().items() if value)
 
 
 def _paper() -> dict[str, Any]:

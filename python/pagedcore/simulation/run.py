@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _core
 from .deployment import Deployment
@@ -13,7 +15,8 @@ from .workload import Workload
 
 __all__ = ["Outcome", "simulate"]
 
-_STEPS_AT_ONCE = 20_000
+Seconds: TypeAlias = npt.NDArray[np.float64]
+_STEPS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,87 @@ class Outcome:
     def normalized_latency(self) -> float:
         """Mean over the requests that have ended of (end - arrival) / output tokens, in seconds: the paper's metric.
         NaN when none has."""
-        finish = np.array(self.finish)
-        per_token = (finish - np.array(self.workload.arrivals)) / np.array(self.workload.outputs)
-        ended = finish >= 0
-        return float(per_token[ended].mean()) if ended.any() else float("nan")
+        latencies = self.normalized_latencies
+        return float(latencies.mean()) if len(latencies) else float("nan")
+
+    @property
+    def normalized_latencies(self) -> Seconds:
+        """(end - arrival) / output tokens of each request that has ended."""
+        arrivals, _, finish, outputs = self._ended()
+        latencies: Seconds = (finish - arrivals) / outputs
+        return latencies
+
+    @property
+    def times_to_first_token(self) -> Seconds:
+        """From the arrival of each request that has come to a first token."""
+        first, arrivals = np.array(self.first_token), np.array(self.workload.arrivals)
+        times: Seconds = (first - arrivals)[first >= 0]
+        return times
+
+    @property
+    def times_per_output_token(self) -> Seconds:
+        """(end - first token) / (output tokens - 1) of each request that has ended and has more than one."""
+        _, first, finish, outputs = self._ended()
+        more = outputs > 1
+        return (finish - first)[more] / (outputs - 1)[more]
+
+    @property
+    def prefix_hits(self) -> float:
+        """Prompt tokens taken from the prefix cache, as a share of those of the requests that have ended."""
+        ended = np.array(self.finish) >= 0
+        prompts = np.array([prompt for prompt, _ in self.workload.lengths])[ended].sum()
+        return float(self.report.scheduler.prefix_hit_tokens / prompts) if prompts else 0.0
+
+    def of_tenant(self, tenant: int) -> Outcome:
+        """What came of a tenant's requests; the report stays that of all."""
+        chosen = [number for number, one in enumerate(self.workload.tenants or ()) if one == tenant]
+        first_token, finish = ([values[number] for number in chosen] for values in (self.first_token, self.finish))
+        return Outcome(self.workload.of_tenant(tenant), self.report, first_token, finish)
+
+    def latencies(self) -> dict[str, dict[str, float] | None]:
+        """Mean and percentiles in seconds; None where there is nothing to count."""
+        return {
+            "normalized_latency": _percentiles(self.normalized_latencies),
+            "time_to_first_token": _percentiles(self.times_to_first_token),
+            "time_per_output_token": _percentiles(self.times_per_output_token),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a run is judged by. Seconds; shares are of all token slots, over the window."""
+        report = self.report
+        tenants = sorted(set(self.workload.tenants or ()))
+        return {
+            "requests": len(self.workload),
+            "finished": report.finished,
+            "seconds": report.now,
+            "requests_per_second": report.finished / report.now if report.now else 0.0,
+            "output_tokens_per_second": report.tokens,
+            **self.latencies(),
+            "batched_requests": report.requests,
+            "kv_allocated": report.allocated,
+            "kv_token_states": report.token_states,
+            "sharing_saves": 1 - 1 / report.sharing if report.sharing else 0.0,
+            "prefix_hits": self.prefix_hits,
+            "preemptions_recompute": report.scheduler.preemptions_recompute,
+            "preemptions_swap": report.scheduler.preemptions_swap,
+            "tokens_recomputed": report.scheduler.tokens_recomputed,
+            "steps": report.steps,
+            "tenants": [{"tenant": tenant, **self.of_tenant(tenant).latencies()} for tenant in tenants],
+        }
+
+    def _ended(self) -> tuple[Seconds, Seconds, Seconds, Seconds]:
+        """Arrival, first token, end and output tokens of each request that has ended."""
+        workload = self.workload
+        values = np.array([workload.arrivals, self.first_token, self.finish, workload.outputs])
+        arrivals, first, finish, outputs = values[:, values[2] >= 0]
+        return arrivals, first, finish, outputs
+
+
+def _percentiles(values: Seconds) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
+    return {"mean": float(values.mean()), "p50": p50, "p90": p90, "p99": p99, "max": float(values.max())}
 
 
 def simulate(
@@ -66,7 +146,9 @@ def simulate(
         workload.priorities or [],
         workload.tenants or [],
     )
-    while simulation.run(_STEPS_AT_ONCE):
+    going = True
+    while going:
+        going = simulation.run(_STEPS_AT_ONCE)
         if progress is not None:
             progress(simulation.report().finished, len(workload))
     return Outcome(workload, simulation.report(), simulation.first_token, simulation.finish)

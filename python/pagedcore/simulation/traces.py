@@ -14,12 +14,35 @@ from typing import Any
 from ..errors import InvalidArgument, Io
 from .workload import Prompt, Workload
 
-__all__ = ["read_azure", "read_conversations", "read_lengths", "read_mooncake"]
+__all__ = ["read_azure", "read_conversations", "read_lengths", "read_mooncake", "read_trace"]
 
 _MOST = 1 << 24  # tokens of one prompt or output
 _MOONCAKE_BLOCK = 512  # tokens that one hash id stands for
 
 StrPath = str | os.PathLike[str]
+
+
+def read_trace(path: StrPath) -> Workload | list[tuple[int, int]]:
+    """A file in any of the formats below, told apart by its first line; (prompt, output) lengths where it does not say
+    when requests arrive. Raises InvalidArgument for other formats, and for a file without requests."""
+    where, line = next(_lines(path), (os.fspath(path), ""))
+    columns = next(csv.reader([line]), [])
+    requests: Workload | list[tuple[int, int]]
+    if line.lstrip().startswith("{"):
+        requests = read_mooncake(path)
+    elif "TIMESTAMP" in columns:
+        requests = read_azure(path)
+    elif {"input_tokens", "output_tokens"} & set(columns):
+        requests = read_lengths(path)
+    else:
+        raise InvalidArgument(
+            f"{where}: this is no trace of a known format. There are CSV files with the columns input_tokens and "
+            "output_tokens, or TIMESTAMP, ContextTokens and GeneratedTokens (Azure), and lines of JSON with timestamp, "
+            "input_length, output_length and hash_ids (Mooncake)"
+        )
+    if not requests:
+        raise InvalidArgument(f"{os.fspath(path)} has no requests")
+    return requests
 
 
 def read_lengths(path: StrPath) -> list[tuple[int, int]]:

@@ -8,11 +8,22 @@ from ...errors import InvalidArgument
 from ..chat import Conversation
 from .block_size import figure_18b, figure_19b
 from .figure import Axes, Figure, Value
+from .measured import measure_figure_18a, measure_figure_19a
 from .memory import figure_2, figure_13, figure_15
 from .rates import FIGURE_12, figure_12, figure_14, figure_16, figure_17
 from .systems import Inputs, Lengths, sustained_rate
 
-__all__ = ["FIGURES", "Axes", "Figure", "Inputs", "Value", "reproduce", "sustained_rate"]
+__all__ = [
+    "FIGURES",
+    "Axes",
+    "Figure",
+    "Inputs",
+    "Value",
+    "measure_figure_18a",
+    "measure_figure_19a",
+    "reproduce",
+    "sustained_rate",
+]
 
 FIGURES: dict[str, Callable[[str, Inputs], Figure]] = {
     "2": figure_2,
@@ -22,10 +33,12 @@ FIGURES: dict[str, Callable[[str, Inputs], Figure]] = {
     "15": figure_15,
     "16": figure_16,
     "17": figure_17,
+    "18a": lambda name, inputs: measure_figure_18a(progress=inputs.progress),
     "18b": figure_18b,
+    "19a": lambda name, inputs: measure_figure_19a(progress=inputs.progress),
     "19b": figure_19b,
 }
-"""By the paper's numbers."""
+"""By the paper's numbers. 18a and 19a are measured on this machine, with the default model."""
 
 
 def reproduce(

@@ -1,0 +1,79 @@
+// A micro-benchmark of attention, for comparing layouts of the KV storage (PagedAttention, section 7.1).
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "base/text.hpp"
+#include "pagedcore/backend.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+/// Small numbers in every slot of every block, whatever a tile looks like inside. Untouched storage may be one page.
+void fill(Backend& backend, KvStorage& kv) {
+  std::vector<std::byte> block(kv.block_bytes());
+  const float value = 1.0f / 64;  // exact in bf16, whose bits are the upper half
+  std::byte bits[sizeof value];
+  std::memcpy(bits, &value, sizeof value);
+  const std::size_t element = kv.shape().dtype == DType::bf16 ? 2 : 4;
+  for (std::size_t i = 0; i < block.size(); ++i) block[i] = bits[sizeof value - element + i % element];
+  for (std::uint32_t b = 0; b < kv.num_blocks(); ++b) {
+    const BlockId id{b};
+    const std::byte* source = block.data();
+    backend.swap_in(kv, {&id, 1}, {&source, 1});
+  }
+  backend.synchronize();
+}
+
+Tensor matrix(Buffer& buffer, DType dtype, std::int64_t rows, std::int64_t cols) {
+  return {buffer.data(), dtype, rows, cols, cols};
+}
+
+}  // namespace
+
+double attention_seconds(Backend& backend, const AttentionProbe& probe) {
+  for (const std::int32_t count : {probe.batch, probe.context, probe.repeats, probe.num_heads, probe.kv.block_size}) {
+    if (count < 1) throw InvalidArgument(str("a count of ", count, " in an attention probe; all are at least 1"));
+  }
+  const auto batch = static_cast<std::uint32_t>(probe.batch);
+  const auto blocks = static_cast<std::uint32_t>((probe.context + probe.kv.block_size - 1) / probe.kv.block_size);
+  const auto kv = backend.allocate_kv(probe.kv, batch * blocks);
+  fill(backend, *kv);
+
+  std::vector<std::uint32_t> tables(batch * blocks);
+  std::iota(tables.begin(), tables.end(), 0u);
+  std::shuffle(tables.begin(), tables.end(), std::mt19937(1));
+  std::vector<TokenRange> ranges;
+  for (std::int32_t i = 0; i < probe.batch; ++i) {
+    ranges.push_back({i, 1, probe.context - 1, i * static_cast<std::int32_t>(blocks)});
+  }
+  const std::vector<TokenId> tokens(batch);
+  const auto prepared = backend.prepare({tokens, ranges, tables}, probe.kv.block_size);
+
+  const std::int64_t cols = std::int64_t{probe.num_heads} * probe.kv.head_dim;
+  const DType dtype = backend.compute_dtype();
+  const std::size_t bytes = static_cast<std::size_t>(probe.batch * cols) * (dtype == DType::bf16 ? 2 : 4);
+  const auto queries = backend.allocate(bytes), outputs = backend.allocate(bytes);
+  const Tensor q = matrix(*queries, dtype, probe.batch, cols), out = matrix(*outputs, dtype, probe.batch, cols);
+  AttentionParams params;
+  params.shape = {probe.num_heads, probe.kv.num_kv_heads, probe.kv.head_dim, 0};
+
+  double least = std::numeric_limits<double>::infinity();
+  for (std::int32_t repeat = 0; repeat <= probe.repeats; ++repeat) {  // the first one warms up
+    const auto start = std::chrono::steady_clock::now();
+    for (std::int32_t layer = 0; layer < probe.kv.num_layers; ++layer) {
+      backend.attention(out, q, *kv, layer, *prepared, params);
+    }
+    backend.synchronize();
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    if (repeat > 0) least = std::min(least, passed.count() / probe.kv.num_layers);
+  }
+  return least;
+}
+
+}  // namespace pagedcore

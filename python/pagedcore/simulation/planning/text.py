@@ -1,0 +1,85 @@
+"""A plan of a service as people read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .plan import ServicePlan
+
+__all__ = ["lines"]
+
+_BUSY = 0.8  # of the saturated rate: below that it is not the limit of the batch that bounds the rate
+
+
+def lines(plan: ServicePlan) -> Iterator[str]:
+    deployment, steady = plan.deployment, plan.steady
+    yield (
+        f"{deployment.name}: {deployment.slots:,} tokens of KV in blocks of {deployment.block_size}, "
+        f"allocation {deployment.allocation}"
+    )
+    left = f"; {plan.left_out:,} more are too long" if plan.left_out else ""
+    yield (
+        f"{plan.requests:,} requests of {plan.mean_prompt:,.0f} prompt and {plan.mean_output:,.0f} output tokens on "
+        f"average{left}"
+    )
+    first = f", 99 of 100 first tokens within {plan.first_token:g} s" if plan.first_token is not None else ""
+    yield f"goal: {plan.latency:g} s per token on average{first}"
+    yield ""
+    parts = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in plan.step.items() if seconds > 5e-6)
+    step = f"{1000 * sum(plan.step.values()):.3g} ms: {parts}"
+    if plan.rate == 0:
+        yield _row("sustained", "0 requests/s: no rate meets the goal")
+        yield _row(
+            "alone", f"{steady.normalized_latency:.3g} s per token, the first after {steady.first_token_p99:.3g} s"
+        )
+        yield _row("step", step)
+    else:
+        each = f" by {plan.replicas:,} replicas, {plan.rate:.3g} each" if plan.replicas > 1 else ""
+        total = plan.total_rate
+        yield _row("sustained", f"{total:.3g} requests/s{each}; {total * plan.mean_output:,.0f} output tokens/s")
+        bound = (
+            f"{plan.limited_by}, {plan.batch_limit:.3g} requests at once" if steady.utilization > _BUSY else "latency"
+        )
+        yield _row("bounded by", f"{bound}; {plan.saturated_rate:.3g} requests/s would saturate a replica")
+        yield _row("batch", f"{steady.batch:.3g} requests")
+        yield _row("step", step)
+        yield _row("KV cache", f"{steady.kv_allocated:.1%} allocated, {steady.kv_tokens:.1%} with a token")
+        yield _row(
+            "waiting",
+            f"{steady.wait_seconds:.2g} s on average; 99 of 100 first tokens within {steady.first_token_p99:.2g} s",
+        )
+        yield _row("preemptions", f"{steady.preemptions:.2g} of a request")
+    if plan.target_rate is not None:
+        if plan.at_target is None:
+            yield _row("target", f"{plan.target_rate:g} requests/s: no number of replicas meets the goal")
+        else:
+            yield _row(
+                "target",
+                f"{plan.target_rate:g} requests/s take {plan.replicas:,} replicas: {plan.at_target.rate:.3g} each, "
+                f"{plan.at_target.normalized_latency:.2g} s per token, {plan.at_target.utilization:.0%} busy",
+            )
+    if plan.simulated is not None:
+        found = plan.simulated
+        yield ""
+        yield _row(
+            "simulated",
+            f"{found.rate:.3g} requests/s a replica ({plan.rate / found.rate - 1:+.0%} is the plan's), in {found.runs} "
+            f"runs of {found.seconds:,.0f} s: batch {found.batch:.3g}, KV {found.kv_allocated:.1%} allocated and "
+            f"{found.kv_tokens:.1%} with a token, {found.preemptions:.2g} preemptions of a request, 99 of 100 first "
+            f"tokens within {found.first_token_p99:.2g} s",
+        )
+    if plan.options:
+        yield ""
+        width = max(len(option.name) for option in plan.options)
+        yield f"{'what a change buys':<{width}}  requests/s"
+        for option in plan.options:
+            gain = f"{option.gain:+8.0%}" if math.isfinite(option.gain) else ""
+            yield f"{option.name:<{width}}  {option.rate:>10.3g}{gain}"
+    yield from plan.notes
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<14}{text}"
