@@ -25,6 +25,7 @@ struct AttentionShape {
   static constexpr int kTokens = kAttentionPiece / kColumnWarps;               // of a piece, scored by one warp
   static constexpr int kOutputs = (kSteps + kColumnWarps - 1) / kColumnWarps;  // steps along a head, of one warp's acc
   static constexpr bool kQueryInRegisters = kRowWarps == 1 && kHeadDim <= 128;
+  static constexpr int kQueryFragments = kQueryInRegisters ? kSteps : 1;
   static_assert(kHeadDim % 16 == 0 && kTokens % 16 == 0);
 
   // Strides in bytes, of an odd number of 16 bytes: the eight rows of a matrix lie in different banks.
