@@ -126,8 +126,9 @@ TEST_CASE("windows and soft caps") {
 }
 
 TEST_CASE("same row, same bits: alone, in any chunk and batch, split or not") {
-  for (const Storage& storage : kStorages) {
+  for (const Storage& storage : {kStorages[0], kStorages[1], kStorages[2], kStorages[5]}) {
     for (const int window : {0, 150}) {
+      if (window > 0 && storage.kv != KvType::f16) continue;  // masks do not depend on the storage
       CAPTURE(name(storage.kv));
       CAPTURE(window);
       WorldShape shape = shape_of(storage, 64, 4, 2);
