@@ -77,7 +77,7 @@ std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind)
   return kind == PackKind::gated ? rows / 2 : rows;
 }
 
-void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute,
+void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e) {
   const bool gated = e.kind == Epilogue::Kind::gated;
   if (in.dtype != compute || in.cols != weight.k() || in.rows < 0 || in.stride < in.cols)
@@ -86,9 +86,9 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
   if (out.rows != in.rows || out.cols != weight.n() || out.stride < out.cols)
     throw InvalidArgument(str("matmul: the output is ", shape_of(out), " with stride ", out.stride, "; it must be [",
                               in.rows, ", ", weight.n(), "]"));
-  if (out.dtype != DType::f32 && (out.dtype != compute || e.kind == Epilogue::Kind::accumulate))
-    throw InvalidArgument(str("matmul: the output cannot be ", info(out.dtype).name,
-                              "; it is f32, or ", info(compute).name, " where nothing is accumulated"));
+  if (out.dtype != DType::f32 && (out.dtype != narrow || e.kind == Epilogue::Kind::accumulate))
+    throw InvalidArgument(str("matmul: the output cannot be ", info(out.dtype).name, "; it is f32, or ",
+                              info(narrow).name, " where nothing is accumulated"));
   if (gated != (kind == PackKind::gated))
     throw InvalidArgument("matmul: the gated epilogue goes with a gated weight, and the others with a stacked one");
   const std::int64_t biases = gated ? 2 * weight.n() : weight.n();

@@ -17,8 +17,8 @@ void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_
 
 /// Rows of the packed matrix (of a gated pair: of one half).
 std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind);
-/// `compute` is the type of the weight's inputs, and of outputs that are not f32.
-void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute,
+/// `compute` is the type of the weight's inputs, `narrow` that of outputs that are not f32.
+void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e);
 
 /// Returns the largest block that the tables name where ranges use them; 0 without any.

@@ -47,7 +47,7 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   return open_plugin(options.plugin.empty() ? default_path() : options.plugin).make_backend(options);
 }
 
-Device parse_device(const std::string& text) {
+DeviceId parse_device(const std::string& text) {
   if (text == "cpu") return {DeviceKind::cpu, 0};
   if (text == "cuda") return {DeviceKind::cuda, 0};
   constexpr std::size_t prefix = 5;

@@ -145,7 +145,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
 }
 
 std::unique_ptr<Backend> make_backend(const EngineConfig& config) {
-  const Device device = parse_device(config.device);
+  const DeviceId device = parse_device(config.device);
   if (device.kind == DeviceKind::cpu) return make_cpu_backend(config.cpu);
   CudaOptions options = config.cuda;
   options.device = device.index;

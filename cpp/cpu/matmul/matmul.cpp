@@ -53,7 +53,7 @@ struct FreeDeleter {
 
 void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& any_weight, const Epilogue& epilogue) {
   const auto& weight = static_cast<const PackedWeight&>(any_weight);
-  check_matmul(out, in, weight, weight.kind(), weight.dtype(), epilogue);
+  check_matmul(out, in, weight, weight.kind(), weight.dtype(), DType::bf16, epilogue);
   if (in.rows == 0) return;
   const MatmulKernel& kernel = weight.kernel();
   const PackedLayout& layout = weight.layout();
