@@ -25,6 +25,13 @@ __device__ inline void cp_async16_zfill(void* shared, const void* global, bool v
                : "memory");
 }
 
+/// Four bytes, through L1; both addresses aligned to 4.
+__device__ inline void cp_async4_zfill(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global),
+               "r"(valid ? 4 : 0)
+               : "memory");
+}
+
 /// Closes the calling thread's group of copies.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -69,6 +69,10 @@ inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float __sinf(float x) { return std::sin(x); }
 inline float __cosf(float x) { return std::cos(x); }
+inline void sincospif(float x, float* sin, float* cos) {
+  *sin = static_cast<float>(std::sin(M_PI * x));
+  *cos = static_cast<float>(std::cos(M_PI * x));
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }

@@ -20,6 +20,9 @@ inline void cp_async16(void* shared, const void* global, const Where& where = Wh
 inline void cp_async16_zfill(void* shared, const void* global, bool valid, const Where& where = Where::current()) {
   cuda_emu::copy_async(shared, valid ? global : nullptr, 16, where);
 }
+inline void cp_async4_zfill(void* shared, const void* global, bool valid, const Where& where = Where::current()) {
+  cuda_emu::copy_async(shared, valid ? global : nullptr, 4, where);
+}
 inline void cp_async_commit() { cuda_emu::commit_copies(); }
 template <int Newest>
 inline void cp_async_wait() {
