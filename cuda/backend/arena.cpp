@@ -7,7 +7,9 @@
 namespace pagedcore::cuda {
 namespace {
 
-std::size_t rounded(std::size_t bytes) { return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment; }
+std::size_t rounded(std::size_t bytes) {
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+}
 
 }  // namespace
 

@@ -75,7 +75,8 @@ const CudaBatch::Rotary& CudaBatch::rotary(const RopeParams& rope) const {
   args.rows = static_cast<std::int32_t>(rows());
   args.num_frequencies = static_cast<std::int32_t>(rope.inv_freq->cols);
   args.magnitude = rope.magnitude;
-  device_.check(launch_rotary_table(args, device_.stream()), "the rotary table");
+  launch_rotary_table(args, device_.stream());
+  device_.check_launch("the rotary table");
   rotary_.push_back(std::move(made));
   return *rotary_.back();
 }
@@ -94,8 +95,8 @@ const CudaBatch::Work& CudaBatch::work(const AttentionShape& shape, std::int32_t
   plan_shape.block_size = block_size_;
   plan_shape.window = window;
   plan_shape.parallelism = 2 * device_.multiprocessors();
-  plan_shape.max_states = static_cast<std::int64_t>(state_bytes) /
-                          attention_state_bytes(1, shape.num_heads, shape.head_dim);
+  plan_shape.max_states =
+      static_cast<std::int64_t>(state_bytes) / attention_state_bytes(1, shape.num_heads, shape.head_dim);
   const auto tables = std::span(tables_).subspan(static_cast<std::size_t>(shape.group) * entries_, entries_);
   const AttentionPlan plan = plan_attention(ranges_, tables, plan_shape);
 

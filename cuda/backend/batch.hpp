@@ -40,7 +40,7 @@ class CudaBatch final : public Batch {
   /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
   void check_blocks(std::uint32_t num_blocks) const;
 
-  const TokenId* tokens() const noexcept { return at<TokenId>(memory_, tokens_at_); }           // [rows]
+  const TokenId* tokens() const noexcept { return at<TokenId>(memory_, tokens_at_); }  // [rows]
   const std::int32_t* positions() const noexcept { return at<std::int32_t>(memory_, positions_at_); }
   const std::int32_t* row_tables() const noexcept { return at<std::int32_t>(memory_, row_tables_at_); }
   const std::uint32_t* tables(std::int32_t group) const noexcept {

@@ -18,14 +18,20 @@ int device_count() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   switch (error) {
-    case cudaSuccess: break;
+    case cudaSuccess:
+      break;
     case cudaErrorInsufficientDriver:
       throw Unsupported(str("the CUDA backend is not available: no NVIDIA driver, or one older than CUDA ",
-                            CUDART_VERSION / 1000, " needs (", error_text(error), "); install or update it, or use device cpu"));
-    case cudaErrorNoDevice: count = 0; break;
-    default: throw Unsupported(str("the CUDA backend is not available: ", error_text(error), "; or use device cpu"));
+                            CUDART_VERSION / 1000, " needs (", error_text(error),
+                            "); install or update it, or use device cpu"));
+    case cudaErrorNoDevice:
+      count = 0;
+      break;
+    default:
+      throw Unsupported(str("the CUDA backend is not available: ", error_text(error), "; or use device cpu"));
   }
-  if (count == 0) throw Unsupported("the CUDA backend is not available: this machine has no NVIDIA GPU; use device cpu");
+  if (count == 0)
+    throw Unsupported("the CUDA backend is not available: this machine has no NVIDIA GPU; use device cpu");
   return count;
 }
 
@@ -49,8 +55,8 @@ Event::Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullpt
 Device::Device(int index) : index_(index) {
   const int count = device_count();
   if (index < 0 || index >= count) {
-    throw InvalidArgument(str("device cuda:", index, ": this machine has ", count, " NVIDIA GPU(s), from cuda:0 to cuda:",
-                              count - 1));
+    throw InvalidArgument(
+        str("device cuda:", index, ": this machine has ", count, " NVIDIA GPU(s), from cuda:0 to cuda:", count - 1));
   }
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index), "asking for the device's properties");
@@ -97,8 +103,8 @@ Device::Chunk& Device::add_chunk(std::size_t bytes, const std::string& purpose) 
   const cudaError_t error = cudaMalloc(&memory, bytes);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
-    throw OutOfMemory(str(purpose, ": ", bytes, " bytes of device memory cannot be had; ", free_memory(), " are free on ",
-                          name_));
+    throw OutOfMemory(
+        str(purpose, ": ", bytes, " bytes of device memory cannot be had; ", free_memory(), " are free on ", name_));
   }
   check(error, "allocating memory");
   chunks_.push_back({static_cast<std::byte*>(memory), Arena(bytes)});
@@ -109,11 +115,12 @@ void Device::reserve(std::size_t planned, std::size_t workspace) {
   use();
   if (reserved_) throw InvalidArgument("the device's memory has been reserved already");
   const std::size_t free = free_memory();
-  const std::string purpose = str("weights, activations and KV cache of ", planned, " bytes + a workspace of ", workspace,
-                                  " bytes = ", planned + workspace);
+  const std::string purpose = str("weights, activations and KV cache of ", planned, " bytes + a workspace of ",
+                                  workspace, " bytes = ", planned + workspace);
   if (planned > free || workspace > free - planned) {
-    throw OutOfMemory(str(purpose, ", but ", name_, " has ", free,
-                          " bytes free; lower kv_cache_bytes, max_batched_tokens or the workspace, or use a smaller model"));
+    throw OutOfMemory(
+        str(purpose, ", but ", name_, " has ", free,
+            " bytes free; lower kv_cache_bytes, max_batched_tokens or the workspace, or use a smaller model"));
   }
   add_chunk(planned + workspace, purpose);
   reserved_ = true;
@@ -125,8 +132,8 @@ std::byte* Device::take(std::size_t bytes) {
   }
   if (reserved_) {
     const Arena& arena = chunks_.front().arena;
-    throw OutOfMemory(str(bytes, " bytes do not fit into the ", arena.capacity(), " bytes reserved on ", name_, ", of which ",
-                          arena.used(), " are in use and ", arena.largest_gap(),
+    throw OutOfMemory(str(bytes, " bytes do not fit into the ", arena.capacity(), " bytes reserved on ", name_,
+                          ", of which ", arena.used(), " are in use and ", arena.largest_gap(),
                           " free in one piece; raise workspace_bytes or lower max_batched_tokens"));
   }
   Chunk& chunk = add_chunk(std::max(bytes, kSmallChunk) + Arena::kAlignment, "a buffer");

@@ -16,8 +16,8 @@ namespace pagedcore::cuda {
 
 class Device;
 
-/// Device memory in use. What was enqueued before it is given back may still use it: later operations of the stream come
-/// after that, whoever has the memory then.
+/// Device memory in use. What was enqueued before it is given back may still use it: later operations of the stream
+/// come after that, whoever has the memory then.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -68,10 +68,13 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  /// Throws what the error means: OutOfMemory for a failed allocation. Anything else leaves the device in an unknown state
-  /// and poisons this object: every later call of use() throws Aborted with the first error's text.
+  /// Throws what the error means: OutOfMemory for a failed allocation. Anything else leaves the device in an unknown
+  /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
   void check(cudaError_t error, const char* what);
-  /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling thread.
+  /// After a launch: whether it was accepted. What it does wrong shows in a later call.
+  void check_launch(const char* what) { check(cudaGetLastError(), what); }
+  /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
+  /// thread.
   void use();
 
   cudaStream_t stream() const noexcept { return stream_->get(); }

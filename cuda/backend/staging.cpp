@@ -13,7 +13,8 @@ Staging::Staging(Device& device, std::size_t bytes) : device_(device), capacity_
   const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
-    throw OutOfMemory(str("pinned host memory of ", bytes, " bytes for transfers cannot be had; raise the limit of locked "
+    throw OutOfMemory(str("pinned host memory of ", bytes,
+                          " bytes for transfers cannot be had; raise the limit of locked "
                           "memory (ulimit -l) or free memory"));
   }
   device.check(error, "allocating pinned host memory");
@@ -33,7 +34,8 @@ std::byte* Staging::take(std::size_t bytes) {
   if (next_ + bytes > capacity_) next_ = 0;
   const std::size_t begin = next_, end = begin + bytes;
   // Oldest first, so that whatever lies in the way goes, and nothing that was taken later.
-  while (!pieces_.empty() && std::ranges::any_of(pieces_, [&](const Piece& p) { return p.begin < end && begin < p.end; })) {
+  while (!pieces_.empty() &&
+         std::ranges::any_of(pieces_, [&](const Piece& p) { return p.begin < end && begin < p.end; })) {
     device_.check(cudaEventSynchronize(pieces_.front().event.get()), "waiting for a transfer");
     pieces_.pop_front();
   }

@@ -19,12 +19,12 @@ class Staging {
 
   std::size_t capacity() const noexcept { return capacity_; }
 
-  /// Enqueues on `stream` the copy of host memory of any size to the device; it is read before this returns. Waits where
-  /// the ring is full of copies that have not happened yet.
+  /// Enqueues on `stream` the copy of host memory of any size to the device; it is read before this returns. Waits
+  /// where the ring is full of copies that have not happened yet.
   void upload(std::byte* to, std::span<const std::byte> from, cudaStream_t stream);
 
-  /// A piece of at most half the ring, aligned to 64, to be filled or to be copied to. After enqueueing the copies that use
-  /// it on `stream`, done() says so.
+  /// A piece of at most half the ring, aligned to 64, to be filled or to be copied to. After enqueueing the copies that
+  /// use it on `stream`, done() says so.
   std::byte* take(std::size_t bytes);
   void done(cudaStream_t stream);
 

@@ -9,9 +9,12 @@ namespace {
 
 KvType kv_type_of(DType dtype) {
   switch (dtype) {
-    case DType::f16: return KvType::f16;
-    case DType::bf16: return KvType::bf16;
-    case DType::i8: return KvType::int8;
+    case DType::f16:
+      return KvType::f16;
+    case DType::bf16:
+      return KvType::bf16;
+    case DType::i8:
+      return KvType::int8;
     default:
       throw Unsupported(str("KV element type ", info(dtype).name, ": the CUDA backend stores f16, bf16 or i8"));
   }
