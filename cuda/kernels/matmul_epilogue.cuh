@@ -34,15 +34,17 @@ __device__ inline void store_pair(const MatmulArgs& args, std::int64_t row, int 
 /// Finishes rows g and g + 8 of a weight tile for one input row: two neighbouring outputs, or a gate and its up.
 template <class T, WeightFormat kFormat>
 __device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std::int64_t row, float x, float y) {
-  if (row >= args.m) return;
+  const bool gated = args.finish == Epilogue::Kind::gated;
+  const int at = gated ? tile * (kTileRows / 2) + g : tile * kTileRows + 2 * g;
+#ifndef PC_MUTATE_EPILOGUE_BOUND
+  if (row >= args.m || at >= args.n) return;
+#endif
   if constexpr (kFormat == WeightFormat::int8_row) {
     const float2 scale = __ldg(static_cast<const float2*>(args.scales) + std::int64_t{tile} * 8 + g);
     x *= scale.x;
     y *= scale.y;
   }
-  if (args.finish == Epilogue::Kind::gated) {
-    const int at = tile * 8 + g;
-    if (at >= args.n) return;
+  if (gated) {
     if (args.bias != nullptr) {
       x += args.bias[at];
       y += args.bias[args.n + at];
@@ -55,8 +57,6 @@ __device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std:
       static_cast<float*>(args.out)[offset] = value;
     return;
   }
-  const int at = tile * kTileRows + 2 * g;
-  if (at >= args.n) return;
   const bool both = at + 1 < args.n;
   if (args.bias != nullptr) {
     x += args.bias[at];

@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
   const int groups = static_cast<int>(k_groups(args.k)), span = static_cast<int>(groups_per_split(args.k));
   const bool aligned = inputs_aligned<T>(args);
 
+  typename Tile::Scales scales[kWarpTiles];
   float sums[kWarpTiles][kWarpBands][4] = {}, totals[kWarpTiles][kWarpBands][4] = {};
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) {
@@ -83,6 +84,13 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
 
     const std::byte* stage = stages + group % kStages * kStageBytes;
     const auto* inputs = reinterpret_cast<const uint4*>(stage + kBlockTiles * tile_bytes(kFormat));
+    if (group % args.k_groups_per_scale == 0) {
+#pragma unroll
+      for (int i = 0; i < kWarpTiles; ++i) {
+        const int tile = min(static_cast<int>(blockIdx.y) * kBlockTiles + first_tile + i, tiles - 1);
+        scales[i] = Tile::scales(args, tile, group / args.k_groups_per_scale, lane);
+      }
+    }
     uint4 x[kWarpBands];
 #pragma unroll
     for (int band = 0; band < kWarpBands; ++band) x[band] = inputs[(first_band + band) * 32 + lane];
@@ -90,8 +98,7 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
     for (int i = 0; i < kWarpTiles; ++i) {
       Tile w;
       w.load(stage + (first_tile + i) * tile_bytes(kFormat), lane, [](const auto* at) { return *at; });
-      const int tile = min(static_cast<int>(blockIdx.y) * kBlockTiles + first_tile + i, tiles - 1);
-      const WeightFragments f = w.fragments(Tile::scales(args, tile, group / args.k_groups_per_scale, lane));
+      const WeightFragments f = w.fragments(scales[i]);
 #pragma unroll
       for (int band = 0; band < kWarpBands; ++band) multiply_group<T>(sums[i][band], f, x[band]);
     }
@@ -117,7 +124,6 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
     for (int band = 0; band < kWarpBands; ++band) {
       const int tile = blockIdx.y * kBlockTiles + first_tile + i;
       const std::int64_t row = std::int64_t{blockIdx.x} * kBlockRows + (first_band + band) * 8 + lane % 4 * 2;
-      if (tile >= tiles) continue;
       finish_pair<T, kFormat>(args, tile, lane / 4, row, totals[i][band][0], totals[i][band][2]);
       finish_pair<T, kFormat>(args, tile, lane / 4, row + 1, totals[i][band][1], totals[i][band][3]);
     }

@@ -139,7 +139,9 @@ class RowSelector {
         const bool tie = take && order_key(x) == tie_key;
         int in_block;
         const int before = ordered_place(tie, in_block);
+#ifndef PC_MUTATE_TIE_BOUND
         if (tie && tied + before >= ties) take = false;
+#endif
         tied += in_block;
       }
       int in_block;
