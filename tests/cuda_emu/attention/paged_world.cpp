@@ -111,6 +111,20 @@ void PagedWorld::write(const Sequence& s, int position) {
   }
 }
 
+void PagedWorld::break_token(int sequence, int position, int kv_head) {
+  const KvTile t = tile();
+  std::byte* k = cache_.data() +
+                 std::int64_t{block_of(sequences_[static_cast<std::size_t>(sequence)], position)} * block_bytes() +
+                 2 * kv_head * t.bytes();
+  const int slot = position % shape_.block_size;
+  std::byte* rows[] = {k + slot * t.row_bytes(), k + t.bytes() + slot * t.row_bytes()};
+  std::fill_n(rows[0], t.row_bytes(), is_quantized(t.type) ? std::byte{0} : std::byte{0xff});
+  std::fill_n(rows[1], t.row_bytes(), std::byte{0});
+  if (!is_quantized(t.type)) return;
+  std::fill_n(k + t.scales_offset() + slot * 4, 4, std::byte{0xff});
+  std::fill_n(k + t.bytes() + t.scales_offset() + slot * 4, 4, std::byte{0});
+}
+
 double PagedWorld::stored(int sequence, int position, int kv_head, int d, bool value) const {
   const KvTile t = tile();
   const Sequence& s = sequences_[static_cast<std::size_t>(sequence)];

@@ -55,6 +55,9 @@ class PagedWorld {
   /// The same up to position `from`, other tokens from there on, in its own blocks.
   int fork(int sequence, int from, int length, std::vector<std::uint32_t> own_blocks, std::uint64_t seed);
 
+  /// Gives a token of a KV head what rope_and_cache writes where a value is not finite: NaN keys, zero values.
+  void break_token(int sequence, int position, int kv_head);
+
   /// The outputs of rows, by (sequence, position).
   std::map<std::pair<int, int>, Bits> run(std::span<const Rows> batch, const Cut& cut = {}) const;
   AttentionPlan plan(std::span<const Rows> batch, const Cut& cut = {}) const;

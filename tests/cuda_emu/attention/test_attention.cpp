@@ -221,6 +221,29 @@ TEST_CASE("sequences with a common prefix read its chunks once, with the same bi
   CHECK(world.run(batch, {.parallelism = 1000}) == shared);
 }
 
+TEST_CASE("a token that is not finite reaches the rows that see it, and no others") {
+  for (const Storage& storage : {kStorages[0], kStorages[1], kStorages[2], kStorages[5]}) {
+    CAPTURE(name(storage.kv));
+    WorldShape shape = shape_of(storage, 64, 4, 2);
+    shape.window = 50;
+    PagedWorld world(shape);
+    const int a = world.add(120, blocks_from(0, 120, 16), 1);
+    const Rows batch[] = {{a, 10, 110}};
+    const auto clean = world.run(batch);
+    world.break_token(a, 37, 1);  // seen by positions 37 to 86, query heads 2 and 3
+    for (const auto& [key, bits] : world.run(batch)) {
+      CAPTURE(key.second);
+      const bool sees = key.second >= 37 && key.second < 37 + 50;
+      const Bits& before = clean.at(key);
+      CHECK(std::equal(bits.begin(), bits.begin() + 128, before.begin()));
+      if (!sees) CHECK(bits == before);
+      if (sees)
+        CHECK(std::all_of(bits.begin() + 128, bits.end(),
+                          [&](std::uint16_t x) { return std::isnan(to_double(storage.compute, x)); }));
+    }
+  }
+}
+
 TEST_CASE("blocks further apart than 2^31 bytes") {
   for (const KvType kv : {KvType::f16, KvType::int8}) {
     PagedWorld world(shape_of({ComputeType::f16, kv}, 64, 2, 1));
