@@ -14,6 +14,6 @@ inline constexpr EnumNames<PreemptionMode, 3> kPreemptionModes{{"auto", "swap", 
 inline constexpr EnumNames<AllocationPolicy, 4> kAllocations{{"paged", "max", "pow2", "oracle"}};
 inline constexpr EnumNames<CacheEventKind, 3> kCacheEvents{{"stored", "removed", "cleared"}};
 /// The first of DType.
-inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};
+inline constexpr EnumNames<DType, 3> kComputeTypes{{"f32", "bf16", "f16"}};
 
 }  // namespace pagedcore::bindings

@@ -31,7 +31,7 @@ class DeviceArray {
     data_ = static_cast<T*>(p);
   }
   explicit DeviceArray(std::span<const T> values) : DeviceArray(values.size()) {
-    check(cudaMemcpy(data_, values.data(), values.size_bytes(), cudaMemcpyHostToDevice));
+    if (!values.empty()) check(cudaMemcpy(data_, values.data(), values.size_bytes(), cudaMemcpyHostToDevice));
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(std::span<const T>(values)) {}
   ~DeviceArray() { cudaFree(data_); }

@@ -192,7 +192,8 @@ __global__ void atomics_are_no_race(int* out) { atomicAdd(out, 1); }
 
 __global__ void beyond_shared(int* out) {
   PC_SHARED(int[64], tile);
-  tile[threadIdx.x + 1] = 1;
+  int* const place = tile;  // UndefinedBehaviorSanitizer knows the array's end
+  place[threadIdx.x + 1] = 1;
   __syncthreads();
   out[threadIdx.x] = tile[threadIdx.x];
 }

@@ -66,6 +66,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preemption", default="auto", help="how requests make room: auto, swap or recompute")
     group.add_argument("--allocation", default="paged", help="paged, or a baseline: max, pow2 or oracle")
     group.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
     group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -113,6 +114,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "preemption": arguments.preemption,
         "allocation": arguments.allocation,
         "threads": arguments.threads,
+        "device": arguments.device,
         "isa": arguments.isa,
     }
     try:

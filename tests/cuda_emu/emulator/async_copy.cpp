@@ -4,6 +4,7 @@
 
 #include "emulator/block.hpp"
 #include "emulator/sanitizer.hpp"
+#include "emulator/traffic.hpp"
 
 namespace cuda_emu {
 namespace {
@@ -30,6 +31,7 @@ void copy_async(void* shared, const void* global, unsigned bytes, const Where& w
   thread.where = where;
   announce_write(shared, bytes);
   poison(shared, bytes);
+  if (global != nullptr) note_access(global, bytes, false, __builtin_return_address(0));
   thread.copies.push_back({shared, global, bytes});
 }
 

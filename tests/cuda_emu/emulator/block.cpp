@@ -6,6 +6,7 @@
 
 #include "emulator/device.hpp"
 #include "emulator/sanitizer.hpp"
+#include "emulator/traffic.hpp"
 
 uint3 threadIdx;
 uint3 blockIdx;
@@ -37,7 +38,8 @@ struct Bank {
   Thread threads[kMaxThreads];
   Warp warps[kMaxThreads / 32];
   char barrier_order[2];
-  char done[2];  // by the end of a block; in turn, as threads of one block are not ordered by one's end and another's start
+  char done[2];  // by the end of a block; in turn, as threads of one block are not ordered by one's end and another's
+                 // start
   unsigned turn = 0;
 };
 
@@ -190,6 +192,7 @@ void thread_main() {
 
 Thread* current_thread() { return current; }
 const Launch* current_launch() { return running; }
+unsigned thread_number() { return number(*current); }
 unsigned lane() { return number(*current) % 32; }
 const Counters& counters() { return totals; }
 Counters& mutable_counters() { return totals; }
@@ -310,6 +313,7 @@ void run_block(const Launch& launch, uint3 index, unsigned bank_index) {
   run(*first);
   switch_fiber(host, first->fiber);
   bank->turn ^= 1;
+  end_of_block_traffic();
   current = nullptr;
   running = nullptr;
 }

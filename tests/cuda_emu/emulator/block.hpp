@@ -41,6 +41,7 @@ struct Thread {
 /// The running thread; null outside of kernels.
 Thread* current_thread();
 const Launch* current_launch();
+unsigned thread_number();  // of the running thread within its block
 /// Whether [p, p + bytes) is shared memory of the running block.
 bool is_shared(const void* p, std::size_t bytes);
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -19,7 +20,6 @@ struct Allocation {
 std::map<std::uintptr_t, Allocation> allocations;
 std::size_t used_bytes = 0;
 int access_depth = 0;
-constexpr std::size_t kDeviceBytes = std::size_t{1} << 30;
 
 std::size_t page_bytes() {
   static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -38,6 +38,8 @@ DeviceAccess::DeviceAccess() {
 DeviceAccess::~DeviceAccess() {
   if (--access_depth == 0) protect_all(PROT_NONE);
 }
+
+std::size_t device_bytes_in_use() { return used_bytes; }
 
 bool is_device_memory(const void* p, std::size_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(p);
@@ -58,7 +60,7 @@ cudaError_t CUDARTAPI cudaMalloc(void** p, std::size_t bytes) {
   *p = nullptr;
   if (bytes == 0) return cudaSuccess;
   const std::size_t page = page_bytes(), mapped = (bytes + page - 1) / page * page;
-  if (bytes > kDeviceBytes - used_bytes) return cudaErrorMemoryAllocation;
+  if (bytes > machine().device_bytes - used_bytes) return cudaErrorMemoryAllocation;
   void* memory = mmap(nullptr, mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
   poison(memory, bytes);
@@ -84,10 +86,23 @@ cudaError_t CUDARTAPI cudaFree(void* p) {
   return cudaSuccess;
 }
 
+cudaError_t CUDARTAPI cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
+  const std::lock_guard lock(device_mutex());
+  *p = bytes <= machine().pinned_bytes ? std::malloc(bytes) : nullptr;
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  poison(*p, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaFreeHost(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+
 cudaError_t CUDARTAPI cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   const std::lock_guard lock(device_mutex());
-  *free_bytes = kDeviceBytes - used_bytes;
-  *total_bytes = kDeviceBytes;
+  *free_bytes = machine().device_bytes - used_bytes;
+  *total_bytes = machine().device_bytes;
   return cudaSuccess;
 }
 

@@ -11,6 +11,17 @@
 
 namespace cuda_emu {
 
+/// The machine that a test wants; an error stays until it is changed back.
+struct Machine {
+  cudaError_t driver = cudaSuccess;  // what cudaGetDeviceCount answers
+  int devices = 1;
+  int compute_capability = 8;
+  std::size_t device_bytes = std::size_t{1} << 30;
+  std::size_t pinned_bytes = std::size_t{1} << 30;  // that cudaHostAlloc gives in one piece
+  cudaError_t kernels = cudaSuccess;                // what kernels end with: found by whoever waits for them
+};
+Machine& machine();
+
 /// Held by every call, so that engines in several threads may share the device.
 std::recursive_mutex& device_mutex();
 
@@ -18,6 +29,8 @@ void set_last_error(cudaError_t error);
 void enqueue(cudaStream_t stream, std::function<void()> operation);
 /// Bytes of dynamic shared memory that the kernel may be launched with.
 std::size_t max_dynamic_shared(const void* kernel);
+/// Bytes of cudaMalloc that have not been given back.
+std::size_t device_bytes_in_use();
 
 /// While one lives, device memory can be touched.
 class DeviceAccess {
