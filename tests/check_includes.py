@@ -1,7 +1,7 @@
 """Checks the include graph of the rooms: python tests/check_includes.py (also a ctest, `includes`).
 
-A room is a folder of cpp/. It may include the rooms below it and the public headers of those rooms. Prints one line
-`file:line: why` for each include that breaks a rule and exits with 1 if there was one.
+A room is a folder of cpp/, or cuda/. It may include the rooms below it and the public headers of those rooms. Prints
+one line `file:line: why` for each include that breaks a rule and exits with 1 if there was one.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ MORE_HEADERS = {"io": {"backend", "model"}, "capi": ALL_HEADERS, "bindings": ALL
 # A source compiled for one instruction set may not instantiate inline code that the rest of the program shares.
 ISA_SOURCE = re.compile(r"_(avx2|avx512|avx512bf16|amx|neon)\.cpp$")
 ISA_SAFE = {"cstddef", "cstdint", "cstring", "cfloat", "climits"}
+
+# Host threads are the same for every device.
+CUDA_SEES_OF_CPU = {"cpu/thread_pool.hpp", "cpu/cpu_count.hpp"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -129,9 +132,38 @@ def check_isa_sources(cpp: Path) -> Iterator[Problem]:
                     yield Problem(file, include.line, f"<{include.path}> is reached from {source.relative_to(cpp)}")
 
 
+def check_cuda(root: Path) -> Iterator[Problem]:
+    """The CUDA plugin sees base, tensor, backend and the threads of cpu; its host code the plain headers of kernels."""
+    cuda, cpp = root / "cuda", root / "cpp"
+    for file in sorted(f for f in cuda.rglob("*") if f.suffix in {".cpp", ".hpp", ".cu", ".cuh"}):
+        device = file.suffix in {".cu", ".cuh"}
+        for include in includes_of(file):
+            first, _, rest = include.path.partition("/")
+            if not include.quoted:
+                continue
+            if first == "pagedcore":
+                if PUBLIC_HEADERS.get(rest) not in ROOMS_BELOW["cpu"]:
+                    yield Problem(file, include.line, f"the CUDA plugin may not see {include.path}")
+            elif device and include.path == "emulator/ptx.hpp" and file.name == "ptx.cuh":
+                continue
+            elif (cuda / include.path).is_file():
+                if include.path.endswith(".cuh") and not device:
+                    yield Problem(file, include.line, f"host code may not include {include.path}")
+                if file.is_relative_to(cuda / "kernels") and first != "kernels":
+                    yield Problem(file, include.line, f"kernels may not include {include.path}")
+            elif first not in ROOMS_BELOW["cpu"] and include.path not in CUDA_SEES_OF_CPU:
+                yield Problem(file, include.line, f"the CUDA plugin may not include {include.path}")
+            elif not (cpp / include.path).is_file():
+                yield Problem(file, include.line, f"{include.path} is not a path below cuda/ or cpp/")
+        if device and file.name != "ptx.cuh":
+            for number, text in enumerate(file.read_text().splitlines(), 1):
+                if re.match(r"\s*(asm|__asm__)\b", text):
+                    yield Problem(file, number, "inline assembly belongs in ptx.cuh")
+
+
 def main() -> int:
     root = Path(__file__).resolve().parent.parent
-    problems = sorted({*check_edges(root / "cpp"), *check_isa_sources(root / "cpp")})
+    problems = sorted({*check_edges(root / "cpp"), *check_isa_sources(root / "cpp"), *check_cuda(root)})
     for problem in problems:
         print(f"{problem.file.relative_to(root)}:{problem.line}: {problem.why}")
     print(f"{len(problems)} broken rules" if problems else "the include graph is as designed")

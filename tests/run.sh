@@ -2,10 +2,10 @@
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
 # Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
-#   cpp       the C++ tests, Release
+#   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc and run in the emulator
 #   install   C++ and C consumers against `cmake --install` and against the wheel
 #   lint      ruff, mypy, clang-format
-#   sanitize  the C++ tests under ASan + UBSan and under TSan
+#   sanitize  the C++ tests under ASan + UBSan and under TSan, less those of the CUDA emulator (CONTRIBUTING.md has their command)
 # Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +34,7 @@ run_cpp() {
   say "C++ tests"
   cmake --preset release
   cmake --build --preset release -j "$jobs"
-  ctest --preset release
+  ctest --preset release -j "$jobs"
 }
 
 run_install() {
@@ -55,7 +55,7 @@ run_lint() {
 run_sanitize() {
   for preset in asan tsan; do
     say "C++ tests, $preset"
-    cmake --preset $preset
+    cmake --preset $preset -DPAGEDCORE_CUDA=OFF
     cmake --build --preset $preset -j "$jobs"
     ctest --preset $preset
   done

@@ -9,5 +9,7 @@ KvStorage::~KvStorage() = default;
 const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
 Batch::~Batch() = default;
 Backend::~Backend() = default;
+std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
+void Backend::reserve(std::size_t) {}
 
 }  // namespace pagedcore

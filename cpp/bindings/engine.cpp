@@ -101,6 +101,12 @@ void bind_config(nb::module_& m) {
       .field("threads", &CpuOptions::threads, "0: the number of CPUs this process may run on.")
       .field("dtype", &CpuOptions::dtype, kComputeTypes, "'f32' or 'bf16'.")
       .field("isa", &CpuOptions::isa, "'auto', or one of cpu_isas().");
+  Record<CudaOptions>(m, "CudaOptions", "How the CUDA backend computes.")
+      .field("device", &CudaOptions::device, "Index of the GPU; EngineConfig.device names it for an engine.")
+      .field("threads", &CudaOptions::threads, "Of the host, for sampling; 0: as for the CPU backend.")
+      .field("dtype", &CudaOptions::dtype, kComputeTypes, "'bf16' or 'f16'.")
+      .field("workspace_bytes", &CudaOptions::workspace_bytes, "Device memory that steps need besides activations.")
+      .field("plugin", &CudaOptions::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore.");
   using C = EngineConfig;
   Record<C>(m, "EngineConfig", "Budgets of an engine; zeros choose.")
       .field("block_size", &C::block_size, "Tokens per block.")
@@ -122,7 +128,9 @@ void bind_config(nb::module_& m) {
       .field("swap_file_bytes", &C::swap_file_bytes, "0: as much as the KV cache.")
       .field("max_cache_events", &C::max_cache_events, "> 0: keep so many events for cache_events().")
       .field("trace_file", &C::trace_file, "Write a trace of the scheduler there; empty: none.")
-      .field("cpu", &C::cpu);
+      .field("device", &C::device, "'cpu', 'cuda' or 'cuda:<index>'.")
+      .field("cpu", &C::cpu)
+      .field("cuda", &C::cuda);
   m.def(
       "cpu_isas",
       [] {

@@ -17,6 +17,6 @@ inline constexpr EnumNames<AdmissionPolicy, 4> kAdmissions{{"known", "watermark"
 inline constexpr EnumNames<VictimPolicy, 2> kVictims{{"cheapest", "last_arrival"}};
 inline constexpr EnumNames<CacheEventKind, 3> kCacheEvents{{"stored", "removed", "cleared"}};
 /// The first of DType.
-inline constexpr EnumNames<DType, 2> kComputeTypes{{"f32", "bf16"}};
+inline constexpr EnumNames<DType, 3> kComputeTypes{{"f32", "bf16", "f16"}};
 
 }  // namespace pagedcore::bindings

@@ -6,7 +6,6 @@
 #include "base/text.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/engine_stats.hpp"
-#include "engine/host_memory.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/memory_plan.hpp"
 
@@ -17,8 +16,9 @@ SwapCounters Executor::swap_counters() const { return {}; }
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& config)
-      : model_description(description), backend(make_cpu_backend(config.cpu)) {
-    plan = plan_memory(description, config, *backend, available_host_memory());
+      : model_description(description), backend(make_backend(config)) {
+    plan = plan_memory(description, config, *backend, available_memory(*backend));
+    backend->reserve(plan.weights + plan.activations + plan.kv_cache());
     model = std::make_unique<Model>(description, weights, *backend, config.max_batched_tokens, max_logit_rows(config));
     kv = backend->allocate_kv(model->kv_shape(static_cast<std::int32_t>(config.block_size)), plan.num_blocks);
     text = str(backend->describe(), "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ",

@@ -144,11 +144,24 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   return plan;
 }
 
+std::unique_ptr<Backend> make_backend(const EngineConfig& config) {
+  const DeviceId device = parse_device(config.device);
+  if (device.kind == DeviceKind::cpu) return make_cpu_backend(config.cpu);
+  CudaOptions options = config.cuda;
+  options.device = device.index;
+  return make_cuda_backend(options);
+}
+
+std::size_t available_memory(const Backend& backend) {
+  const auto device = backend.available_memory();
+  return device ? *device : available_host_memory();
+}
+
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config) {
-  CpuOptions options = config.cpu;
-  options.threads = 1;  // the plan depends on the instruction set and the compute type only
-  const auto backend = make_cpu_backend(options);
-  return plan_memory(model, config, *backend, available_host_memory());
+  EngineConfig quick = config;
+  quick.cpu.threads = quick.cuda.threads = 1;  // the plan does not depend on them
+  const auto backend = make_backend(quick);
+  return plan_memory(model, config, *backend, available_memory(*backend));
 }
 
 }  // namespace pagedcore

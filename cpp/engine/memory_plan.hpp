@@ -1,7 +1,9 @@
 // plan_memory() for a backend that exists already.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "pagedcore/engine.hpp"
 
@@ -9,6 +11,11 @@ namespace pagedcore {
 
 /// Rows of logits that are held at once: the language-model head runs over this many rows at a time.
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept;
+
+/// Of the device that the configuration names.
+std::unique_ptr<Backend> make_backend(const EngineConfig& config);
+/// Bytes that the device, or this process on the host, may still take.
+std::size_t available_memory(const Backend& backend);
 
 /// `available`: bytes of memory that the process may still take.
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,

@@ -1,9 +1,11 @@
 // The lines of a trace, and the file they go to. The first word of a line says what it is; numbers follow.
 //
-//   pagedcore-trace 1
-//   scheduler max_batched_tokens max_sequences max_context watermark preemption
+//   pagedcore-trace 2
+//   scheduler max_batched_tokens max_sequences max_context watermark preemption order admission victim prompt_weight
+//     output_weight
 //   cache num_blocks block_size prefix_caching num_swap_blocks n window{n} allocation max_reservation
-//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs prefix n token{n}
+//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs prefix n token{n} priority
+//     tenant
 //   register prefix, then as submit   release prefix
 //   abort id   preempt id mode   clear   costs token block_out block_in
 //   plan now TEXT               TEXT: as to_text() gives it

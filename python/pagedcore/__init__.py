@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pagedcore import _core
 from pagedcore._core import (
     CpuOptions,
+    CudaOptions,
     Engine,
     EngineConfig,
     EngineOutput,
@@ -51,6 +52,7 @@ __all__ = [
     "CompletionOutput",
     "Corrupt",
     "CpuOptions",
+    "CudaOptions",
     "Engine",
     "EngineConfig",
     "EngineOutput",

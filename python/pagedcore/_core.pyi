@@ -17,6 +17,7 @@ _HostBuffer: TypeAlias = Any
 _Logits: TypeAlias = NDArray[np.float32]
 _Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
 _FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
+_ComputeType = Literal["f32", "bf16", "f16"]
 _PreemptionMode: TypeAlias = Literal["auto", "swap", "recompute"]
 _Allocation: TypeAlias = Literal["paged", "max", "pow2", "oracle"]
 _Order: TypeAlias = Literal["fcfs", "priority", "fair"]
@@ -492,8 +493,17 @@ class CpuOptions(_Record):
     """How the CPU backend computes."""
 
     threads: int = ...  # 0: the number of CPUs this process may run on.
-    dtype: Literal["f32", "bf16"] = ...
+    dtype: _ComputeType = ...  # 'f32' or 'bf16'.
     isa: str = ...  # 'auto', or one of cpu_isas().
+
+class CudaOptions(_Record):
+    """How the CUDA backend computes."""
+
+    device: int = ...  # Index of the GPU; EngineConfig.device names it for an engine.
+    threads: int = ...  # Of the host, for sampling; 0: as for the CPU backend.
+    dtype: _ComputeType = ...  # 'bf16' or 'f16'.
+    workspace_bytes: int = ...  # Device memory that steps need besides activations.
+    plugin: str = ...  # Path of libpagedcore_cuda.so; empty: beside libpagedcore.
 
 class EngineConfig(_Record):
     """Budgets of an engine; zeros choose."""
@@ -517,7 +527,9 @@ class EngineConfig(_Record):
     swap_file_bytes: int = ...  # 0: as much as the KV cache.
     max_cache_events: int = ...  # > 0: keep so many events for cache_events().
     trace_file: str = ...  # Write a trace of the scheduler there; empty: none.
+    device: str = ...  # 'cpu', 'cuda' or 'cuda:<index>'.
     cpu: CpuOptions = ...
+    cuda: CudaOptions = ...
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""

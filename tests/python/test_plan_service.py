@@ -331,7 +331,10 @@ def test_simulation_confirms() -> None:
     plan = plan_service(SHAREGPT, OPT_13B, simulate=True, seconds=900, options=False, progress=runs.append)
     assert plan.simulated is not None
     assert plan.simulated.rate == pytest.approx(plan.rate, rel=0.15)
-    assert plan.simulated.normalized_latency == pytest.approx(GOAL, rel=0.1)
+    # The rate is searched for to 2 %; within these, at the knee, latencies rise by more than a tenth.
+    rate = plan.simulated.rate
+    assert latency(SHAREGPT, OPT_13B, rate / 1.02, 900) < GOAL < latency(SHAREGPT, OPT_13B, rate * 1.02, 900)
+    assert latency(SHAREGPT, OPT_13B, rate / 1.02, 900) < plan.simulated.normalized_latency < 1.5 * GOAL
     assert runs == list(range(1, plan.simulated.runs + 1))
     assert "simulated" in str(plan)
 

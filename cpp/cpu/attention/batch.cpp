@@ -2,45 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/attention/attention.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 namespace attention_detail {
-namespace {
-
-// Returns the number of table entries that the range needs.
-std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_row, std::int32_t block_size,
-                        std::size_t entries) {
-  const TokenRange& range = view.ranges[i];
-  if (range.num_rows < 1)
-    throw InvalidArgument(str("token range ", i, " has ", range.num_rows, " rows; a range has at least 1"));
-  if (range.first_row != next_row)
-    throw InvalidArgument(str("token range ", i, " starts at row ", range.first_row, ", expected row ", next_row,
-                              ": ranges cover the rows in order, each once"));
-  if (next_row + range.num_rows > static_cast<std::int64_t>(view.tokens.size()))
-    throw InvalidArgument(str("token range ", i, " ends at row ", next_row + range.num_rows, " of a batch of ",
-                              view.tokens.size(), " rows"));
-  if (range.first_position < 0)
-    throw InvalidArgument(
-        str("token range ", i, " starts at position ", range.first_position, "; positions start at 0"));
-  const std::int64_t end = std::int64_t{range.first_position} + range.num_rows;
-  if (end > std::numeric_limits<std::int32_t>::max() / 2)
-    throw InvalidArgument(str("token range ", i, " ends at position ", end, ", more than ",
-                              std::numeric_limits<std::int32_t>::max() / 2));
-  const std::int64_t blocks = (end + block_size - 1) / block_size;
-  if (range.table_offset < 0 || range.table_offset + blocks > static_cast<std::int64_t>(entries))
-    throw InvalidArgument(str("token range ", i, " needs ", blocks, " blocks for ", end, " positions of ", block_size,
-                              " tokens a block, at offset ", range.table_offset, " of ", entries,
-                              " block table entries"));
-  return static_cast<std::size_t>(blocks);
-}
-
-}  // namespace
-
 PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
     : tokens_(view.tokens.begin(), view.tokens.end()),
       ranges_(view.ranges.begin(), view.ranges.end()),
@@ -48,20 +17,10 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       block_size_(block_size),
       num_groups_(view.num_groups),
       entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))) {
-  if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
-  if (num_groups_ < 1 || entries_ * static_cast<std::size_t>(num_groups_) != tables_.size())
-    throw InvalidArgument(str(tables_.size(), " block table entries for ", num_groups_,
-                              " groups of layers: as many for each, at least 1"));
+  largest_block_ = check_batch(view, block_size);
   positions_.reserve(tokens_.size());
-  std::int64_t next_row = 0;
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
     const TokenRange& range = ranges_[i];
-    const std::size_t blocks = check_range(view, i, next_row, block_size, entries_);
-    for (std::int32_t group = 0; group < num_groups_; ++group) {
-      for (const std::uint32_t block : tables(group).subspan(static_cast<std::size_t>(range.table_offset), blocks)) {
-        if (block != raw(kNoBlock)) largest_block_ = std::max(largest_block_, block);
-      }
-    }
     for (std::int32_t r = 0; r < range.num_rows; ++r) positions_.push_back(range.first_position + r);
     for (std::int32_t r = 0; r < range.num_rows;) {
       const std::int32_t in_group = (range.first_position + r) % kGroup;
@@ -69,10 +28,7 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       chunks_.push_back({range.first_row + r, range.first_row + next, static_cast<std::int32_t>(i)});
       r = next;
     }
-    next_row += range.num_rows;
   }
-  if (next_row != static_cast<std::int64_t>(tokens_.size()))
-    throw InvalidArgument(str("token ranges cover ", next_row, " of ", tokens_.size(), " rows"));
 }
 
 void PreparedBatch::check_blocks(std::uint32_t num_blocks) const {

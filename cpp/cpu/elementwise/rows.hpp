@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pagedcore/error.hpp"
@@ -28,22 +29,6 @@ void for_each_row(ThreadPool& pool, std::int64_t rows, std::int64_t work, const 
     const std::int64_t end = std::min(rows, (task + 1) * rows_per_task);
     for (std::int64_t row = task * rows_per_task; row < end; ++row) body(row);
   });
-}
-
-inline std::string shape_text(const Tensor& t) {
-  return str(info(t.dtype).name, " [", t.rows, ", ", t.cols, "] (stride ", t.stride, ")");
-}
-
-/// Throws InvalidArgument unless `t` is a well-formed [rows, cols] matrix; its type is the caller's to check.
-inline void check_shape(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols) {
-  if (t.rows != rows || t.cols != cols || t.stride < t.cols || rows < 0 || cols < 0 ||
-      (t.data == nullptr && rows > 0 && cols > 0))
-    throw InvalidArgument(str(what, " is ", shape_text(t), "; expected [", rows, ", ", cols, "]"));
-}
-
-inline void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols) {
-  check_shape(what, t, rows, cols);
-  if (t.dtype != DType::f32) throw InvalidArgument(str(what, " is ", shape_text(t), "; expected f32"));
 }
 
 /// Address of a row; T is the element type.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/matmul/layout.hpp"
 #include "pagedcore/error.hpp"
@@ -22,26 +23,6 @@ static_assert(static_cast<int>(ActivationFunction::gelu) == static_cast<int>(Act
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
-
-std::string shape_of(const Tensor& t) { return str(info(t.dtype).name, " [", t.rows, ", ", t.cols, "]"); }
-
-void check(const Tensor& out, const Tensor& in, const PackedWeight& weight, const Epilogue& e) {
-  const bool gated = e.kind == Epilogue::Kind::gated;
-  if (in.dtype != weight.dtype() || in.cols != weight.k() || in.rows < 0 || in.stride < in.cols)
-    throw InvalidArgument(str("matmul: the input is ", shape_of(in), " with stride ", in.stride,
-                              ", but the weight takes ", info(weight.dtype()).name, " rows of ", weight.k()));
-  if (out.rows != in.rows || out.cols != weight.n() || out.stride < out.cols)
-    throw InvalidArgument(str("matmul: the output is ", shape_of(out), " with stride ", out.stride, "; it must be [",
-                              in.rows, ", ", weight.n(), "]"));
-  if (out.dtype != DType::f32 && (out.dtype != DType::bf16 || e.kind == Epilogue::Kind::accumulate))
-    throw InvalidArgument(str("matmul: the output cannot be ", info(out.dtype).name,
-                              "; it is f32, or bf16 where nothing is accumulated"));
-  if (gated != (weight.kind() == PackKind::gated))
-    throw InvalidArgument("matmul: the gated epilogue goes with a gated weight, and the others with a stacked one");
-  const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
-  if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
-    throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
-}
 
 /// The work cut into rectangles of panels x rows. Nothing here touches the order of any sum.
 struct Partition {
@@ -72,7 +53,7 @@ struct FreeDeleter {
 
 void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& any_weight, const Epilogue& epilogue) {
   const auto& weight = static_cast<const PackedWeight&>(any_weight);
-  check(out, in, weight, epilogue);
+  check_matmul(out, in, weight, weight.kind(), weight.dtype(), DType::bf16, epilogue);
   if (in.rows == 0) return;
   const MatmulKernel& kernel = weight.kernel();
   const PackedLayout& layout = weight.layout();

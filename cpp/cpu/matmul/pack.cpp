@@ -5,6 +5,7 @@
 #include <exception>
 #include <vector>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/matmul/layout.hpp"
 #include "cpu/matmul/matmul.hpp"
@@ -81,34 +82,11 @@ void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::in
   }
 }
 
-/// Rows of the packed matrix (of a gated pair: of one half), after checking the parts.
-std::int64_t checked_rows(std::span<const HostTensor> parts, PackKind kind) {
-  if (parts.empty()) throw InvalidArgument("pack: no matrices given; pass at least one");
-  if (kind == PackKind::gated &&
-      (parts.size() != 2 || parts[0].rows() != parts[1].rows() || parts[0].cols() != parts[1].cols()))
-    throw InvalidArgument("pack: a gated weight takes exactly two matrices (gate, up) of equal shape");
-  std::int64_t rows = 0;
-  for (const HostTensor& part : parts) {
-    const std::int64_t k = part.cols(), block = info(part.dtype).block_elements;
-    if (k != parts[0].cols())
-      throw InvalidArgument(str("pack: matrices of ", parts[0].cols(), " and ", k, " columns cannot be stacked"));
-    if (k < 1 || part.rows() < 1) throw InvalidArgument(str("pack: a matrix of [", part.rows(), ", ", k, "] is empty"));
-    if (k % block != 0)
-      throw InvalidArgument(str("pack: rows of ", k, " columns are not a whole number of ", info(part.dtype).name,
-                                " blocks of ", block, "; convert the tensor to another type"));
-    if (part.data.size() != bytes_of(part.dtype, part.count()))
-      throw InvalidArgument(str("pack: a ", info(part.dtype).name, " matrix of [", part.rows(), ", ", k, "] takes ",
-                                bytes_of(part.dtype, part.count()), " bytes, but ", part.data.size(), " were given"));
-    rows += part.rows();
-  }
-  return kind == PackKind::gated ? rows / 2 : rows;
-}
-
 }  // namespace
 
 std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, PackKind kind, Isa isa,
                                     DType dtype) {
-  const std::int64_t n = checked_rows(parts, kind);
+  const std::int64_t n = checked_pack_rows(parts, kind);
   auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), kind, isa, dtype);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -147,6 +148,12 @@ class PAGEDCORE_API Backend {
   virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
   virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
   virtual void synchronize() = 0;
+  /// Bytes of device memory that can be had now; none where the device's memory is the host's.
+  virtual std::optional<std::size_t> available_memory() const;
+  /// Announces how much memory the caller is going to allocate, pack and keep KV in, all together. A device with memory
+  /// of its own gets it now, in one piece, or throws OutOfMemory with the arithmetic. Once, before anything is
+  /// allocated.
+  virtual void reserve(std::size_t bytes);
 
   // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype().
   virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) = 0;
@@ -209,6 +216,14 @@ struct AttentionProbe {
 /// block_size of `context` each is contiguous. Throws InvalidArgument for counts below 1, and as the backend does.
 PAGEDCORE_API double attention_seconds(Backend& backend, const AttentionProbe& probe);
 
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+struct DeviceId {
+  DeviceKind kind = DeviceKind::cpu;
+  int index = 0;
+};
+/// "cpu", "cuda" or "cuda:<index>"; throws InvalidArgument for anything else.
+PAGEDCORE_API DeviceId parse_device(const std::string& text);
+
 struct CpuOptions {
   int threads = 0;            // 0: the number of CPUs this process may run on
   DType dtype = DType::bf16;  // compute type: f32 or bf16
@@ -219,5 +234,17 @@ struct CpuOptions {
 PAGEDCORE_API std::span<const std::string> cpu_isas();
 /// Throws InvalidArgument for an unknown isa or dtype and Unsupported for one that this CPU lacks.
 PAGEDCORE_API std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+struct CudaOptions {
+  int device = 0;
+  int threads = 0;                                      // of the host, for sampling; 0: as for the CPU backend
+  DType dtype = DType::bf16;                            // compute type: bf16 or f16
+  std::size_t workspace_bytes = std::size_t{64} << 20;  // device memory for what a step needs besides activations
+  std::string plugin;                                   // path of libpagedcore_cuda.so; empty: beside libpagedcore
+};
+
+/// Opens the plugin on first use. Throws Unsupported when it, a driver or a device that it serves is missing, and
+/// InvalidArgument for a device index out of range.
+PAGEDCORE_API std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace pagedcore

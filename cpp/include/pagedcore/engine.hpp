@@ -41,7 +41,9 @@ struct EngineConfig {
   std::size_t swap_file_bytes = 0;    // 0: as much as the KV cache
   std::uint32_t max_cache_events = 0;  // > 0: keep up to so many events for Engine::cache_events()
   std::string trace_file;              // write a trace of the scheduler there (see trace.hpp); empty: none
+  std::string device = "cpu";          // cpu, cuda or cuda:<index>
   CpuOptions cpu;
+  CudaOptions cuda;  // its device index is the one that `device` names
 };
 
 /// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.

@@ -50,7 +50,8 @@ class UsageError(InvalidArgument):
     """A flag's value is out of range: exit status 2, like other wrong usage."""
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
+    """`device`: whether --device says what computes; else it is the caller's."""
     group = parser.add_argument_group("model and memory")
     group.add_argument("-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory or model container")
     group.add_argument("--dtype", default="auto", help="compute type: auto, float32 or bfloat16")
@@ -69,6 +70,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--victim", default="cheapest", help="who makes room: cheapest or last_arrival")
     group.add_argument("--allocation", default="paged", help="paged, or a baseline: max, pow2 or oracle")
     group.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
+    if device:
+        group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
     group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -119,6 +122,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "victim": arguments.victim,
         "allocation": arguments.allocation,
         "threads": arguments.threads,
+        "device": arguments.device,
         "isa": arguments.isa,
     }
     try:

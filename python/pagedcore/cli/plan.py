@@ -76,7 +76,7 @@ def add_to(commands: Any) -> None:
     )
     service.add_argument("--simulate", action="store_true", help="confirm it by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
-    add_model_flags(parser)
+    add_model_flags(parser, device=False)
     # What a paper's setting has, a flag changes only when it is given; the defaults of an engine come later.
     parser.set_defaults(run=_run, **dict.fromkeys(_POLICIES))
 
@@ -94,7 +94,7 @@ def _memory(arguments: argparse.Namespace) -> int:
     for name in (*_SERVICE, "simulate"):
         if getattr(arguments, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
-    for name in _POLICIES:
+    for name in (*_POLICIES, "device"):
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(EngineOptions, name))
     plan = LLM.plan(arguments.model, **engine_options(arguments))

@@ -18,7 +18,7 @@ using namespace pagedcore;
 
 class TinyModel {
  public:
-  explicit TinyModel(std::int32_t vocab = 151, std::int32_t layers = 2) : rng_(7) {
+  explicit TinyModel(std::int32_t vocab = 151, std::int32_t layers = 2, std::int32_t head_dim = 16) : rng_(7) {
     ModelDescription& d = description;
     d.architecture = "tiny";
     d.vocab_size = vocab;
@@ -27,7 +27,7 @@ class TinyModel {
     d.num_layers = layers;
     d.num_heads = 4;
     d.num_kv_heads = 2;
-    d.head_dim = 16;
+    d.head_dim = head_dim;
     d.max_context = 256;
     for (int i = 0; i < d.head_dim / 2; ++i) {
       d.rope_inv_freq.push_back(1.0f /

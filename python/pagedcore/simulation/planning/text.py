@@ -51,7 +51,7 @@ def lines(plan: ServicePlan) -> Iterator[str]:
             "waiting",
             f"{steady.wait_seconds:.2g} s on average; 99 of 100 first tokens within {steady.first_token_p99:.2g} s",
         )
-        yield _row("preemptions", f"{steady.preemptions:.2g} of a request")
+        yield _row("preemptions", f"{steady.preemptions:.2g} per request")
     if plan.target_rate is not None:
         if plan.at_target is None:
             yield _row("target", f"{plan.target_rate:g} requests/s: no number of replicas meets the goal")
@@ -68,7 +68,7 @@ def lines(plan: ServicePlan) -> Iterator[str]:
             "simulated",
             f"{found.rate:.3g} requests/s a replica ({plan.rate / found.rate - 1:+.0%} is the plan's), in {found.runs} "
             f"runs of {found.seconds:,.0f} s: batch {found.batch:.3g}, KV {found.kv_allocated:.1%} allocated and "
-            f"{found.kv_tokens:.1%} with a token, {found.preemptions:.2g} preemptions of a request, 99 of 100 first "
+            f"{found.kv_tokens:.1%} with a token, {found.preemptions:.2g} preemptions per request, 99 of 100 first "
             f"tokens within {found.first_token_p99:.2g} s",
         )
     if plan.options:

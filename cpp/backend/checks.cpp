@@ -1,0 +1,141 @@
+#include "backend/checks.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+std::string shape_of(const Tensor& t) { return str(info(t.dtype).name, " [", t.rows, ", ", t.cols, "]"); }
+
+// Returns the number of table entries that the range needs.
+std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_row, std::int32_t block_size,
+                        std::size_t entries) {
+  const TokenRange& range = view.ranges[i];
+  if (range.num_rows < 1)
+    throw InvalidArgument(str("token range ", i, " has ", range.num_rows, " rows; a range has at least 1"));
+  if (range.first_row != next_row)
+    throw InvalidArgument(str("token range ", i, " starts at row ", range.first_row, ", expected row ", next_row,
+                              ": ranges cover the rows in order, each once"));
+  if (next_row + range.num_rows > static_cast<std::int64_t>(view.tokens.size()))
+    throw InvalidArgument(str("token range ", i, " ends at row ", next_row + range.num_rows, " of a batch of ",
+                              view.tokens.size(), " rows"));
+  if (range.first_position < 0)
+    throw InvalidArgument(
+        str("token range ", i, " starts at position ", range.first_position, "; positions start at 0"));
+  const std::int64_t end = std::int64_t{range.first_position} + range.num_rows;
+  if (end > std::numeric_limits<std::int32_t>::max() / 2)
+    throw InvalidArgument(str("token range ", i, " ends at position ", end, ", more than ",
+                              std::numeric_limits<std::int32_t>::max() / 2));
+  const std::int64_t blocks = (end + block_size - 1) / block_size;
+  if (range.table_offset < 0 || range.table_offset + blocks > static_cast<std::int64_t>(entries))
+    throw InvalidArgument(str("token range ", i, " needs ", blocks, " blocks for ", end, " positions of ", block_size,
+                              " tokens a block, at offset ", range.table_offset, " of ", entries,
+                              " block table entries"));
+  return static_cast<std::size_t>(blocks);
+}
+
+}  // namespace
+
+std::string shape_text(const Tensor& t) {
+  return str(info(t.dtype).name, " [", t.rows, ", ", t.cols, "] (stride ", t.stride, ")");
+}
+
+void check_shape(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols) {
+  if (t.rows != rows || t.cols != cols || t.stride < t.cols || rows < 0 || cols < 0 ||
+      (t.data == nullptr && rows > 0 && cols > 0))
+    throw InvalidArgument(str(what, " is ", shape_text(t), "; expected [", rows, ", ", cols, "]"));
+}
+
+void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols) {
+  check_shape(what, t, rows, cols);
+  if (t.dtype != DType::f32) throw InvalidArgument(str(what, " is ", shape_text(t), "; expected f32"));
+}
+
+std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind) {
+  if (parts.empty()) throw InvalidArgument("pack: no matrices given; pass at least one");
+  if (kind == PackKind::gated &&
+      (parts.size() != 2 || parts[0].rows() != parts[1].rows() || parts[0].cols() != parts[1].cols()))
+    throw InvalidArgument("pack: a gated weight takes exactly two matrices (gate, up) of equal shape");
+  std::int64_t rows = 0;
+  for (const HostTensor& part : parts) {
+    const std::int64_t k = part.cols(), block = info(part.dtype).block_elements;
+    if (k != parts[0].cols())
+      throw InvalidArgument(str("pack: matrices of ", parts[0].cols(), " and ", k, " columns cannot be stacked"));
+    if (k < 1 || part.rows() < 1) throw InvalidArgument(str("pack: a matrix of [", part.rows(), ", ", k, "] is empty"));
+    if (k % block != 0)
+      throw InvalidArgument(str("pack: rows of ", k, " columns are not a whole number of ", info(part.dtype).name,
+                                " blocks of ", block, "; convert the tensor to another type"));
+    if (part.data.size() != bytes_of(part.dtype, part.count()))
+      throw InvalidArgument(str("pack: a ", info(part.dtype).name, " matrix of [", part.rows(), ", ", k, "] takes ",
+                                bytes_of(part.dtype, part.count()), " bytes, but ", part.data.size(), " were given"));
+    rows += part.rows();
+  }
+  return kind == PackKind::gated ? rows / 2 : rows;
+}
+
+void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
+                  const Epilogue& e) {
+  const bool gated = e.kind == Epilogue::Kind::gated;
+  if (in.dtype != compute || in.cols != weight.k() || in.rows < 0 || in.stride < in.cols)
+    throw InvalidArgument(str("matmul: the input is ", shape_of(in), " with stride ", in.stride,
+                              ", but the weight takes ", info(compute).name, " rows of ", weight.k()));
+  if (out.rows != in.rows || out.cols != weight.n() || out.stride < out.cols)
+    throw InvalidArgument(str("matmul: the output is ", shape_of(out), " with stride ", out.stride, "; it must be [",
+                              in.rows, ", ", weight.n(), "]"));
+  if (out.dtype != DType::f32 && (out.dtype != narrow || e.kind == Epilogue::Kind::accumulate))
+    throw InvalidArgument(str("matmul: the output cannot be ", info(out.dtype).name, "; it is f32, or ",
+                              info(narrow).name, " where nothing is accumulated"));
+  if (gated != (kind == PackKind::gated))
+    throw InvalidArgument("matmul: the gated epilogue goes with a gated weight, and the others with a stacked one");
+  const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
+  if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
+    throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
+}
+
+std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
+  if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
+  const auto groups = static_cast<std::size_t>(std::max(1, view.num_groups));
+  const std::size_t entries = view.block_tables.size() / groups;
+  if (view.num_groups < 1 || entries * groups != view.block_tables.size())
+    throw InvalidArgument(str(view.block_tables.size(), " block table entries for ", view.num_groups,
+                              " groups of layers: as many for each, at least 1"));
+  std::uint32_t largest = 0;
+  std::int64_t next_row = 0;
+  for (std::size_t i = 0; i < view.ranges.size(); ++i) {
+    const TokenRange& range = view.ranges[i];
+    const std::size_t blocks = check_range(view, i, next_row, block_size, entries);
+    for (std::size_t group = 0; group < groups; ++group) {
+      const std::size_t first = group * entries + static_cast<std::size_t>(range.table_offset);
+      for (const std::uint32_t block : view.block_tables.subspan(first, blocks)) {
+        if (block != raw(kNoBlock)) largest = std::max(largest, block);
+      }
+    }
+    next_row += range.num_rows;
+  }
+  if (next_row != static_cast<std::int64_t>(view.tokens.size()))
+    throw InvalidArgument(str("token ranges cover ", next_row, " of ", view.tokens.size(), " rows"));
+  return largest;
+}
+
+void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_groups, std::int32_t layer,
+                     const AttentionShape& shape) {
+  if (layer < 0 || layer >= s.num_layers)
+    throw InvalidArgument(str("layer ", layer, " of a KV storage that has ", s.num_layers, " layers"));
+  if (shape.num_kv_heads != s.num_kv_heads || shape.head_dim != s.head_dim)
+    throw InvalidArgument(str("attention over ", shape.num_kv_heads, " KV heads of size ", shape.head_dim,
+                              ", but the KV storage was made for ", s.num_kv_heads, " of size ", s.head_dim));
+  if (shape.num_heads < 1 || shape.num_heads % shape.num_kv_heads != 0)
+    throw InvalidArgument(
+        str(shape.num_heads, " attention heads are not a multiple of ", shape.num_kv_heads, " KV heads"));
+  if (block_size != s.block_size)
+    throw InvalidArgument(str("the batch was prepared for blocks of ", block_size,
+                              " tokens, the KV storage has blocks of ", s.block_size));
+  if (shape.group < 0 || shape.group >= num_groups)
+    throw InvalidArgument(str("group ", shape.group, " of layers, but the batch has tables of ", num_groups));
+}
+
+}  // namespace pagedcore

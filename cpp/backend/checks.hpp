@@ -1,0 +1,30 @@
+// Checks of arguments that every backend makes. All throw InvalidArgument, naming what does not fit.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "pagedcore/backend.hpp"
+#include "pagedcore/tensor.hpp"
+
+namespace pagedcore {
+
+std::string shape_text(const Tensor& t);
+/// Unless `t` is a well-formed [rows, cols] matrix; its type is the caller's to check.
+void check_shape(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols);
+void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols);
+
+/// Rows of the packed matrix (of a gated pair: of one half).
+std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind);
+/// `compute` is the type of the weight's inputs, `narrow` that of outputs that are not f32.
+void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
+                  const Epilogue& e);
+
+/// Returns the largest block that the tables name where ranges use them; 0 without any.
+std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);
+/// Unless layer, head counts and sizes of a call fit the storage and the prepared batch.
+void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_groups, std::int32_t layer,
+                     const AttentionShape& shape);
+
+}  // namespace pagedcore

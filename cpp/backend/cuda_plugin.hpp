@@ -1,0 +1,21 @@
+// What libpagedcore and libpagedcore_cuda, a shared object of its own, know of each other: one exported function, whose
+// name changes when the meaning of this struct does. Both are C++ of the same version, compiler and standard library.
+#pragma once
+
+#include <memory>
+
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore {
+
+struct CudaPlugin {
+  const char* version;  // of pagedcore; the core takes its own only
+  /// Throws Error.
+  std::unique_ptr<Backend> (*make_backend)(const CudaOptions& options);
+};
+
+using CudaPluginEntry = const CudaPlugin*();
+inline constexpr const char* kCudaPluginEntry = "pagedcore_cuda_plugin_v1";
+inline constexpr const char* kCudaPluginFile = "libpagedcore_cuda.so";
+
+}  // namespace pagedcore

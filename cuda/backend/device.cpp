@@ -1,0 +1,165 @@
+#include "backend/device.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies, bf16 matrix instructions
+constexpr std::size_t kSmallChunk = std::size_t{1} << 20;
+
+std::string error_text(cudaError_t error) { return str(cudaGetErrorName(error), ": ", cudaGetErrorString(error)); }
+
+int device_count() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  switch (error) {
+    case cudaSuccess:
+      break;
+    case cudaErrorInsufficientDriver:
+      throw Unsupported(str("the CUDA backend is not available: no NVIDIA driver, or one older than CUDA ",
+                            CUDART_VERSION / 1000, " needs (", error_text(error),
+                            "); install or update it, or use device cpu"));
+    case cudaErrorNoDevice:
+      count = 0;
+      break;
+    default:
+      throw Unsupported(str("the CUDA backend is not available: ", error_text(error), "; or use device cpu"));
+  }
+  if (count == 0)
+    throw Unsupported("the CUDA backend is not available: this machine has no NVIDIA GPU; use device cpu");
+  return count;
+}
+
+}  // namespace
+
+Stream::Stream(Device& device) {
+  device.check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+}
+Stream::~Stream() {
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+Event::Event(Device& device) {
+  device.check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+}
+Event::~Event() {
+  if (event_ != nullptr) cudaEventDestroy(event_);
+}
+Event::Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+
+Device::Device(int index) : index_(index) {
+  const int count = device_count();
+  if (index < 0 || index >= count) {
+    throw InvalidArgument(
+        str("device cuda:", index, ": this machine has ", count, " NVIDIA GPU(s), from cuda:0 to cuda:", count - 1));
+  }
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index), "asking for the device's properties");
+  name_ = properties.name;
+  multiprocessors_ = properties.multiProcessorCount;
+  if (properties.major < kOldestMajor) {
+    throw Unsupported(str("device cuda:", index, ", ", name_, ", has compute capability ", properties.major, ".",
+                          properties.minor, "; the CUDA backend needs 8.0 or newer: use device cpu"));
+  }
+  use();
+  stream_ = std::make_unique<Stream>(*this);
+}
+
+Device::~Device() {
+  if (cudaSetDevice(index_) != cudaSuccess) return;
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_->get());
+  for (const Chunk& chunk : chunks_) cudaFree(chunk.memory);
+  stream_.reset();
+}
+
+void Device::check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
+  const std::string text = str(what, " failed on device cuda:", index_, ": ", error_text(error));
+  if (error == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+  if (failure_.empty()) failure_ = text;
+  throw Aborted(str(text, "; this backend cannot go on"));
+}
+
+void Device::use() {
+  if (!failure_.empty()) throw Aborted(str("the CUDA backend stopped: ", failure_, "; make a new engine"));
+  check(cudaSetDevice(index_), "choosing the device");
+}
+
+std::size_t Device::free_memory() {
+  use();
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
+Device::Chunk& Device::add_chunk(std::size_t bytes, const std::string& purpose) {
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    throw OutOfMemory(
+        str(purpose, ": ", bytes, " bytes of device memory cannot be had; ", free_memory(), " are free on ", name_));
+  }
+  check(error, "allocating memory");
+  chunks_.push_back({static_cast<std::byte*>(memory), Arena(bytes)});
+  return chunks_.back();
+}
+
+void Device::reserve(std::size_t planned, std::size_t workspace) {
+  use();
+  if (reserved_) throw InvalidArgument("the device's memory has been reserved already");
+  const std::size_t free = free_memory();
+  const std::string purpose = str("weights, activations and KV cache of ", planned, " bytes + a workspace of ",
+                                  workspace, " bytes = ", planned + workspace);
+  if (planned > free || workspace > free - planned) {
+    throw OutOfMemory(
+        str(purpose, ", but ", name_, " has ", free,
+            " bytes free; lower kv_cache_bytes, max_batched_tokens or the workspace, or use a smaller model"));
+  }
+  add_chunk(planned + workspace, purpose);
+  reserved_ = true;
+}
+
+std::byte* Device::take(std::size_t bytes) {
+  for (Chunk& chunk : chunks_) {
+    if (const auto offset = chunk.arena.take(bytes)) return chunk.memory + *offset;
+  }
+  if (reserved_) {
+    const Arena& arena = chunks_.front().arena;
+    throw OutOfMemory(str(bytes, " bytes do not fit into the ", arena.capacity(), " bytes reserved on ", name_,
+                          ", of which ", arena.used(), " are in use and ", arena.largest_gap(),
+                          " free in one piece; raise workspace_bytes or lower max_batched_tokens"));
+  }
+  Chunk& chunk = add_chunk(std::max(bytes, kSmallChunk) + Arena::kAlignment, "a buffer");
+  return chunk.memory + *chunk.arena.take(bytes);
+}
+
+void Device::give_back(std::byte* memory) noexcept {
+  for (Chunk& chunk : chunks_) {
+    if (memory >= chunk.memory && memory < chunk.memory + chunk.arena.capacity()) {
+      return chunk.arena.give_back(static_cast<std::size_t>(memory - chunk.memory));
+    }
+  }
+}
+
+DeviceMemory::DeviceMemory(Device& device, std::size_t bytes)
+    : device_(&device), data_(bytes > 0 ? device.take(bytes) : nullptr), bytes_(bytes) {}
+DeviceMemory::~DeviceMemory() {
+  if (data_ != nullptr) device_->give_back(data_);
+}
+DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept
+    : device_(other.device_), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,107 @@
+// One device as one backend sees it: its stream, its memory, and whether it still works.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/arena.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cuda {
+
+class Device;
+
+/// Device memory in use. What was enqueued before it is given back may still use it: later operations of the stream
+/// come after that, whoever has the memory then.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(Device& device, std::size_t bytes);
+  ~DeviceMemory();
+  DeviceMemory(DeviceMemory&& other) noexcept;
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept;
+
+  std::byte* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  Device* device_ = nullptr;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+class Stream {
+ public:
+  explicit Stream(Device& device);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const noexcept { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  explicit Event(Device& device);
+  ~Event();
+  Event(Event&& other) noexcept;
+  Event& operator=(Event&&) = delete;
+  cudaEvent_t get() const noexcept { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+class Device {
+ public:
+  /// Throws Unsupported without a driver, a device or an architecture that the plugin has code for, and InvalidArgument
+  /// for an index out of range.
+  explicit Device(int index);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  /// Throws what the error means: OutOfMemory for a failed allocation. Anything else leaves the device in an unknown
+  /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
+  void check(cudaError_t error, const char* what);
+  /// After a launch: whether it was accepted. What it does wrong shows in a later call.
+  void check_launch(const char* what) { check(cudaGetLastError(), what); }
+  /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
+  /// thread.
+  void use();
+
+  cudaStream_t stream() const noexcept { return stream_->get(); }
+  const std::string& name() const noexcept { return name_; }
+  int multiprocessors() const noexcept { return multiprocessors_; }
+  std::size_t free_memory();
+
+  /// One arena for what was planned and `workspace` more; OutOfMemory with the arithmetic where that is not free.
+  void reserve(std::size_t planned, std::size_t workspace);
+
+ private:
+  friend class DeviceMemory;
+  std::byte* take(std::size_t bytes);
+  void give_back(std::byte* memory) noexcept;
+  struct Chunk {
+    std::byte* memory;
+    Arena arena;
+  };
+  Chunk& add_chunk(std::size_t bytes, const std::string& purpose);
+
+  int index_;
+  std::string name_;
+  int multiprocessors_ = 0;
+  std::string failure_;  // not empty: poisoned
+  std::unique_ptr<Stream> stream_;
+  std::vector<Chunk> chunks_;  // the arena; without reserve(), one for each large allocation
+  bool reserved_ = false;
+};
+
+}  // namespace pagedcore::cuda

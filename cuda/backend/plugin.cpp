@@ -1,0 +1,12 @@
+// The one function that the plugin exports.
+#include "backend/backend.hpp"
+#include "backend/cuda_plugin.hpp"
+#include "pagedcore/version.hpp"
+
+extern "C" __attribute__((visibility("default"))) const pagedcore::CudaPlugin* pagedcore_cuda_plugin_v1() {
+  static constexpr pagedcore::CudaPlugin plugin{
+      PAGEDCORE_VERSION, [](const pagedcore::CudaOptions& options) -> std::unique_ptr<pagedcore::Backend> {
+        return std::make_unique<pagedcore::cuda::CudaBackend>(options);
+      }};
+  return &plugin;
+}

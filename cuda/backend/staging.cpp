@@ -1,0 +1,66 @@
+#include "backend/staging.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cuda {
+
+Staging::Staging(Device& device, std::size_t bytes) : device_(device), capacity_(bytes) {
+  void* memory = nullptr;
+  const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    throw OutOfMemory(str("pinned host memory of ", bytes,
+                          " bytes for transfers cannot be had; raise the limit of locked "
+                          "memory (ulimit -l) or free memory"));
+  }
+  device.check(error, "allocating pinned host memory");
+  memory_ = static_cast<std::byte*>(memory);
+}
+
+Staging::~Staging() {
+  for (const Piece& piece : pieces_) cudaEventSynchronize(piece.event.get());
+  cudaFreeHost(memory_);
+}
+
+std::byte* Staging::take(std::size_t bytes) {
+  bytes = (bytes + 63) / 64 * 64;
+  if (bytes > capacity_ / 2) {
+    throw InvalidArgument(str("a transfer of ", bytes, " bytes in one piece; ", capacity_ / 2, " at most"));
+  }
+  if (next_ + bytes > capacity_) next_ = 0;
+  const std::size_t begin = next_, end = begin + bytes;
+  // Oldest first, so that whatever lies in the way goes, and nothing that was taken later.
+  while (!pieces_.empty() &&
+         std::ranges::any_of(pieces_, [&](const Piece& p) { return p.begin < end && begin < p.end; })) {
+    device_.check(cudaEventSynchronize(pieces_.front().event.get()), "waiting for a transfer");
+    pieces_.pop_front();
+  }
+  taken_begin_ = begin;
+  next_ = end;
+  return memory_ + begin;
+}
+
+void Staging::done(cudaStream_t stream) {
+  Event event(device_);
+  device_.check(cudaEventRecord(event.get(), stream), "recording an event");
+  pieces_.push_back({taken_begin_, next_, std::move(event)});
+}
+
+void Staging::upload(std::byte* to, std::span<const std::byte> from, cudaStream_t stream) {
+  const std::size_t most = capacity_ / 4;
+  while (!from.empty()) {
+    const std::size_t bytes = std::min(most, from.size());
+    std::byte* piece = take(bytes);
+    std::memcpy(piece, from.data(), bytes);
+    device_.check(cudaMemcpyAsync(to, piece, bytes, cudaMemcpyHostToDevice, stream), "a copy to the device");
+    done(stream);
+    to += bytes;
+    from = from.subspan(bytes);
+  }
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,235 @@
+// The operations of a step: arguments checked, kernels enqueued.
+#include <limits>
+
+#include "backend/backend.hpp"
+#include "backend/checks.hpp"
+#include "base/text.hpp"
+#include "kernels/copy.hpp"
+#include "kernels/matmul.hpp"
+#include "kernels/norm.hpp"
+#include "kernels/rope_cache.hpp"
+#include "kernels/rows.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cuda {
+namespace {
+
+const float* floats(const Tensor* t) { return t == nullptr ? nullptr : static_cast<const float*>(t->data); }
+
+void check_aligned(const char* what, const Tensor& t, std::int64_t elements) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.stride % elements == 0;
+  if (!aligned)
+    throw InvalidArgument(
+        str(what, " is ", shape_text(t), "; it must begin at, and have rows of, a multiple of 16 bytes"));
+}
+
+}  // namespace
+
+std::unique_ptr<Batch> CudaBackend::prepare(const BatchView& view, std::int32_t block_size) {
+  device_.use();
+  return std::make_unique<CudaBatch>(device_, *staging_, view, block_size);
+}
+
+void CudaBackend::embed(const Tensor& out, const Weight& weight, const Batch& any_batch, float scale) {
+  const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  const auto& table = static_cast<const CudaWeight&>(weight);
+  check_f32("embed: the output", out, batch.rows(), table.k());
+  if (table.spec().kind != PackKind::stacked) throw InvalidArgument("embed: the table is a gated pair");
+  for (std::size_t row = 0; row < batch.host_tokens().size(); ++row) {
+    const TokenId token = batch.host_tokens()[row];
+    if (token < 0 || token >= table.n())
+      throw InvalidArgument(
+          str("embed: token ", token, " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
+  }
+  device_.use();
+  EmbedArgs args;
+  args.out = static_cast<float*>(out.data);
+  args.out_stride = out.stride;
+  args.tokens = batch.tokens();
+  args.weights = table.data();
+  args.rows = static_cast<std::int32_t>(batch.rows());
+  args.k = static_cast<std::int32_t>(table.k());
+  args.scale = scale;
+  device_.check(launch_embed(args, dtype_, table.spec().format, device_.stream()), "embed");
+}
+
+void CudaBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
+                       const NormParams& p) {
+  check_f32("norm: the input", in, in.rows, in.cols);
+  check_shape("norm: the output", out, in.rows, in.cols);
+  if (out.dtype != DType::f32) check_compute("norm: the output", out);
+  check_f32("norm: the weight", weight, 1, in.cols);
+  if (bias != nullptr) check_f32("norm: the bias", *bias, 1, in.cols);
+  if (out.data == in.data && (out.dtype != in.dtype || out.stride != in.stride))
+    throw InvalidArgument("norm: in place, the output must be f32 with the stride of the input");
+  device_.use();
+  NormArgs args;
+  args.in = floats(&in);
+  args.in_stride = in.stride;
+  args.out = out.data;
+  args.out_stride = out.stride;
+  args.weight = floats(&weight);
+  args.bias = floats(bias);
+  args.rows = static_cast<std::int32_t>(in.rows);
+  args.cols = static_cast<std::int32_t>(in.cols);
+  args.params = p;
+  device_.check(launch_norm(args, out.dtype, device_.stream()), "norm");
+}
+
+void CudaBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) {
+  check_f32("head_norm: the input", x, x.rows, x.cols);
+  if (head_dim < 1 || x.cols % head_dim != 0)
+    throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
+  check_f32("head_norm: the weight", weight, 1, head_dim);
+  device_.use();
+  HeadNormArgs args;
+  args.x = static_cast<float*>(x.data);
+  args.stride = x.stride;
+  args.weight = floats(&weight);
+  args.rows = static_cast<std::int32_t>(x.rows);
+  args.heads = static_cast<std::int32_t>(x.cols / head_dim);
+  args.head_dim = head_dim;
+  args.params = p;
+  device_.check(launch_head_norm(args, device_.stream()), "head_norm");
+}
+
+void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_weight, const Epilogue& epilogue) {
+  const auto& weight = static_cast<const CudaWeight&>(any_weight);
+  check_compute("matmul: the input", in);
+  check_matmul(out, in, weight, weight.spec().kind, dtype_, dtype_, epilogue);
+  device_.use();
+  MatmulArgs args;
+  args.in = in.data;
+  args.in_stride = in.stride;
+  args.m = static_cast<std::int32_t>(in.rows);
+  args.k = static_cast<std::int32_t>(weight.k());
+  args.n = static_cast<std::int32_t>(weight.n());
+  args.weights = weight.data();
+  args.bias = floats(epilogue.bias);
+  args.out = out.data;
+  args.out_stride = out.stride;
+  args.out_is_narrow = out.dtype != DType::f32;
+  args.finish = epilogue.kind;
+  args.activation = epilogue.activation;
+  device_.check(launch_matmul(args, dtype_, weight.spec().format, device_.stream()), "matmul");
+}
+
+void CudaBackend::check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
+                                       const AttentionShape& shape) const {
+  check_attention(kv.shape(), batch.block_size(), batch.num_groups(), layer, shape);
+  batch.check_blocks(kv.num_blocks());
+}
+
+void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& storage, std::int32_t layer,
+                                 const Batch& any_batch, const AttentionShape& shape, const RopeParams& rope) {
+  const auto& kv = static_cast<const CudaKvStorage&>(storage);
+  const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  check_compute("rope_and_cache: q", q);
+  check_attention_call(kv, batch, layer, shape);
+  const std::int64_t q_cols = std::int64_t{shape.num_heads} * shape.head_dim;
+  const std::int64_t kv_cols = std::int64_t{shape.num_kv_heads} * shape.head_dim;
+  check_shape("rope_and_cache: q", q, batch.rows(), q_cols);
+  check_f32("rope_and_cache: qkv", qkv, batch.rows(), q_cols + 2 * kv_cols);
+  check_aligned("rope_and_cache: q", q, 8);
+  check_aligned("rope_and_cache: qkv", qkv, 4);
+  if (rope.inv_freq != nullptr) {
+    check_f32("rope_and_cache: inv_freq", *rope.inv_freq, 1, rope.inv_freq->cols);
+    if (2 * rope.inv_freq->cols > shape.head_dim)
+      throw InvalidArgument(str("rope_and_cache: ", rope.inv_freq->cols, " frequencies rotate ",
+                                2 * rope.inv_freq->cols, " dimensions of a head of ", shape.head_dim));
+  }
+  device_.use();
+  RopeCacheArgs args;
+  args.compute = compute();
+  args.q = q.data;
+  args.qkv = floats(&qkv);
+  args.q_stride = q.stride;
+  args.qkv_stride = qkv.stride;
+  args.kv = kv.layer(layer);
+  args.num_heads = shape.num_heads;
+  args.tables = batch.tables(shape.group);
+  args.row_tables = batch.row_tables();
+  args.positions = batch.positions();
+  args.rows = static_cast<std::int32_t>(batch.rows());
+  if (rope.inv_freq != nullptr) {
+    const CudaBatch::Rotary& rotary = batch.rotary(rope);
+    args.cos = rotary.cos();
+    args.sin = rotary.sin(batch.rows());
+    args.num_frequencies = static_cast<std::int32_t>(rotary.num_frequencies);
+  }
+  launch_rope_and_cache(args, device_.stream());
+  device_.check_launch("rope_and_cache");
+}
+
+void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage& storage, std::int32_t layer,
+                            const Batch& any_batch, const AttentionParams& p) {
+  const auto& kv = static_cast<const CudaKvStorage&>(storage);
+  const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  check_compute("attention: the output", out);
+  check_compute("attention: q", q);
+  check_attention_call(kv, batch, layer, p.shape);
+  const std::int64_t cols = std::int64_t{p.shape.num_heads} * p.shape.head_dim;
+  check_shape("attention: the output", out, batch.rows(), cols);
+  check_shape("attention: q", q, batch.rows(), cols);
+  check_aligned("attention: the output", out, 8);
+  check_aligned("attention: q", q, 8);
+  if (batch.rows() == 0) return;
+  device_.use();
+  AttentionArgs args = batch.work(p.shape, p.window, workspace_bytes_ / 2).args;
+  args.compute = compute();
+  args.out = out.data;
+  args.q = q.data;
+  args.out_stride = out.stride;
+  args.q_stride = q.stride;
+  args.kv = kv.layer(layer);
+  args.num_heads = p.shape.num_heads;
+  args.scale = p.scale;
+  args.softcap = p.softcap;
+  args.window = p.window;
+  launch_attention(args, device_.stream());
+  device_.check_launch("attention");
+}
+
+void CudaBackend::gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
+  check_shape("gather_rows: the output", out, static_cast<std::int64_t>(indices.size()), in.cols);
+  check_shape("gather_rows: the input", in, in.rows, in.cols);
+  if (out.dtype != in.dtype)
+    throw InvalidArgument(
+        str("gather_rows: the output is ", info(out.dtype).name, " and the input ", info(in.dtype).name));
+  std::vector<std::uint32_t> rows;
+  for (const std::int32_t index : indices) {
+    if (index < 0 || index >= in.rows)
+      throw InvalidArgument(str("gather_rows: row ", index, " of an input of ", in.rows, " rows"));
+    rows.push_back(static_cast<std::uint32_t>(index));
+  }
+  if (rows.empty()) return;
+  device_.use();
+  ArrayUpload arrays;
+  arrays.add<std::uint32_t>(rows);
+  const DeviceMemory list = arrays.send(device_, *staging_);
+  const std::int64_t element = info(in.dtype).block_bytes;
+  CopyArgs args;
+  args.dst = static_cast<std::byte*>(out.data);
+  args.src = static_cast<const std::byte*>(in.data);
+  args.dst_stride = out.stride * element;
+  args.src_stride = in.stride * element;
+  args.src_index = reinterpret_cast<const std::uint32_t*>(list.data());
+  args.bytes = in.cols * element;
+  args.count = static_cast<std::int32_t>(rows.size());
+  device_.check(launch_copy(args, device_.stream()), "gather_rows");
+}
+
+void CudaBackend::scale_softcap(const Tensor& x, float scale, float softcap) {
+  check_f32("scale_softcap: the matrix", x, x.rows, x.cols);
+  device_.use();
+  SoftcapArgs args;
+  args.x = static_cast<float*>(x.data);
+  args.stride = x.stride;
+  args.rows = static_cast<std::int32_t>(x.rows);
+  args.cols = static_cast<std::int32_t>(x.cols);
+  args.scale = scale;
+  args.softcap = softcap;
+  device_.check(launch_scale_softcap(args, device_.stream()), "scale_softcap");
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,134 @@
+#include "backend/swapper.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/text.hpp"
+#include "kernels/copy.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cuda {
+namespace {
+
+/// On the device, in the order of the piece.
+DeviceMemory indices_of(Device& device, Staging& staging, std::span<const BlockId> blocks) {
+  std::vector<std::uint32_t> ids;
+  for (const BlockId block : blocks) ids.push_back(raw(block));
+  ArrayUpload arrays;
+  arrays.add<std::uint32_t>(ids);
+  return arrays.send(device, staging);
+}
+
+}  // namespace
+
+Swapper::Swapper(Device& device, Staging& staging, std::size_t piece_bytes)
+    : device_(device), staging_(staging), piece_bytes_(piece_bytes) {}
+
+Swapper::~Swapper() { release_slots(); }
+
+void Swapper::release_slots() noexcept {
+  for (Slot& slot : slots_) {
+    if (slot.busy) cudaEventSynchronize(slot.free->get());
+    if (slot.pinned != nullptr) cudaFreeHost(slot.pinned);
+    slot = Slot{};
+  }
+  slot_bytes_ = 0;
+}
+
+void Swapper::make_slots(std::size_t block_bytes) {
+  const std::size_t bytes = std::max(piece_bytes_, block_bytes);
+  if (slot_bytes_ >= bytes) return;
+  finish();
+  release_slots();
+  if (stream_ == nullptr) stream_ = std::make_unique<Stream>(device_);
+  for (Slot& slot : slots_) {
+    slot.device = DeviceMemory(device_, bytes);
+    void* memory = nullptr;
+    const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
+    if (error == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());
+      throw OutOfMemory(str("pinned host memory of 2 x ", bytes,
+                            " bytes to swap blocks through cannot be had; raise the "
+                            "limit of locked memory (ulimit -l) or free memory"));
+    }
+    device_.check(error, "allocating pinned host memory");
+    slot.pinned = static_cast<std::byte*>(memory);
+    slot.moved = std::make_unique<Event>(device_);
+    slot.free = std::make_unique<Event>(device_);
+  }
+  slot_bytes_ = bytes;
+}
+
+template <typename Move>
+void Swapper::for_each_piece(std::size_t blocks, std::size_t block_bytes, const Move& move) {
+  if (blocks == 0) return;
+  make_slots(block_bytes);
+  const std::size_t most = slot_bytes_ / block_bytes;
+  for (std::size_t first = 0; first < blocks; first += most) {
+    Slot& slot = slots_[next_];
+    next_ = (next_ + 1) % slots_.size();
+    finish(slot);
+    slot.block_bytes = block_bytes;
+    move(slot, first, std::min(most, blocks - first));
+    slot.busy = true;
+  }
+}
+
+void Swapper::out(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) {
+  const std::size_t bytes = kv.block_bytes();
+  for_each_piece(blocks.size(), bytes, [&](Slot& slot, std::size_t first, std::size_t count) {
+    const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
+    CopyArgs args;
+    args.dst = slot.device.data();
+    args.src = kv.data();
+    args.dst_stride = args.src_stride = args.bytes = static_cast<std::int64_t>(bytes);
+    args.src_index = reinterpret_cast<const std::uint32_t*>(indices.data());
+    args.count = static_cast<std::int32_t>(count);
+    device_.check(launch_copy(args, device_.stream()), "gathering blocks");
+    device_.check(cudaEventRecord(slot.moved->get(), device_.stream()), "recording an event");
+    device_.check(cudaStreamWaitEvent(stream_->get(), slot.moved->get(), 0), "waiting for an event");
+    device_.check(
+        cudaMemcpyAsync(slot.pinned, slot.device.data(), count * bytes, cudaMemcpyDeviceToHost, stream_->get()),
+        "swapping out");
+    device_.check(cudaEventRecord(slot.free->get(), stream_->get()), "recording an event");
+    slot.targets.assign(dst.begin() + static_cast<std::ptrdiff_t>(first),
+                        dst.begin() + static_cast<std::ptrdiff_t>(first + count));
+  });
+}
+
+void Swapper::in(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) {
+  const std::size_t bytes = kv.block_bytes();
+  for_each_piece(blocks.size(), bytes, [&](Slot& slot, std::size_t first, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(slot.pinned + i * bytes, src[first + i], bytes);
+    device_.check(
+        cudaMemcpyAsync(slot.device.data(), slot.pinned, count * bytes, cudaMemcpyHostToDevice, stream_->get()),
+        "swapping in");
+    device_.check(cudaEventRecord(slot.moved->get(), stream_->get()), "recording an event");
+    device_.check(cudaStreamWaitEvent(device_.stream(), slot.moved->get(), 0), "waiting for an event");
+    const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
+    CopyArgs args;
+    args.dst = kv.data();
+    args.src = slot.device.data();
+    args.dst_stride = args.src_stride = args.bytes = static_cast<std::int64_t>(bytes);
+    args.dst_index = reinterpret_cast<const std::uint32_t*>(indices.data());
+    args.count = static_cast<std::int32_t>(count);
+    device_.check(launch_copy(args, device_.stream()), "scattering blocks");
+    device_.check(cudaEventRecord(slot.free->get(), device_.stream()), "recording an event");
+  });
+}
+
+void Swapper::finish(Slot& slot) {
+  if (!slot.busy) return;
+  device_.check(cudaEventSynchronize(slot.free->get()), "waiting for a swap");
+  for (std::size_t i = 0; i < slot.targets.size(); ++i) {
+    std::memcpy(slot.targets[i], slot.pinned + i * slot.block_bytes, slot.block_bytes);
+  }
+  slot.targets.clear();
+  slot.busy = false;
+}
+
+void Swapper::finish() {
+  for (std::size_t i = 0; i < slots_.size(); ++i) finish(slots_[(next_ + i) % slots_.size()]);
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,9 @@
+#include "kernels/attention_launch.cuh"
+
+namespace pagedcore::cuda {
+
+void launch_attention_f16(const AttentionArgs& args, cudaStream_t stream) {
+  return launch_storage<__half, KvType::f16>(args, stream);
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,55 @@
+#include "kernels/matmul.hpp"
+#include "kernels/matmul_stream.cuh"
+#include "kernels/matmul_tiled.cuh"
+
+namespace pagedcore::cuda {
+namespace {
+
+template <class T, WeightFormat kFormat, int kBands>
+void stream(const MatmulArgs& args, int tiles, cudaStream_t stream) {
+  PC_LAUNCH((matmul_stream<T, kFormat, kBands>), dim3(tiles), dim3(kStreamThreads), 0, stream, args);
+}
+
+template <class T, WeightFormat kFormat>
+cudaError_t launch(const MatmulArgs& args, cudaStream_t queue) {
+  const int outputs_per_tile = args.finish == Epilogue::Kind::gated ? kTileRows / 2 : kTileRows;
+  const int tiles = (args.n + outputs_per_tile - 1) / outputs_per_tile;
+  if (args.m <= 8) {
+    stream<T, kFormat, 1>(args, tiles, queue);
+  } else if (args.m <= 16) {
+    stream<T, kFormat, 2>(args, tiles, queue);
+  } else if (args.m <= kStreamRows) {
+    stream<T, kFormat, 4>(args, tiles, queue);
+  } else {
+    const dim3 grid((args.m + kBlockRows - 1) / kBlockRows, (tiles + kBlockTiles - 1) / kBlockTiles);
+    PC_LAUNCH((matmul_tiled<T, kFormat>), grid, dim3(kTiledThreads), kStages * stage_bytes(kFormat), queue, args,
+              tiles);
+  }
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch(const MatmulArgs& args, WeightFormat format, cudaStream_t stream) {
+  switch (format) {
+    case WeightFormat::native:
+      return launch<T, WeightFormat::native>(args, stream);
+    case WeightFormat::int8_row:
+      return launch<T, WeightFormat::int8_row>(args, stream);
+    case WeightFormat::int8_group:
+      return launch<T, WeightFormat::int8_group>(args, stream);
+    case WeightFormat::int4_group:
+      return launch<T, WeightFormat::int4_group>(args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream) {
+  if (args.m == 0) return cudaSuccess;
+  if (in_type == DType::f16) return launch<__half>(args, format, stream);
+  if (in_type == DType::bf16) return launch<__nv_bfloat16>(args, format, stream);
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,45 @@
+// out[m, n] = epilogue(in[m, k] W[n, k]^T) over packed weights (matmul_layout.hpp).
+//
+// Same row, same bits. An output is the sum of kSplits partial sums over fixed pieces of k, added in order, each a
+// chain of mma.m16n8k16 that walks its piece 16 columns at a time. The kernel for few rows gives each piece to a warp;
+// the kernel for many rows walks them one after another. So neither m nor the other rows show in the bits of a row.
+// (That the sum inside one instruction does not depend on the place of the row in its operand is taken from the
+// hardware.)
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/matmul_layout.hpp"
+#include "pagedcore/backend.hpp"
+#include "pagedcore/tensor.hpp"
+
+namespace pagedcore::cuda {
+
+/// Sizes and strides in elements. Addresses are of device memory; nothing is aligned beyond its element unless said.
+struct MatmulArgs {
+  const void* in = nullptr;  // T [m, k]
+  std::int64_t in_stride = 0;
+  std::int32_t m = 0;
+  std::int32_t k = 0;
+  std::int32_t n = 0;                   // outputs; of a gated pair, those of one half
+  const std::byte* weights = nullptr;   // packed, 16-byte aligned
+  const void* scales = nullptr;         // as matmul_layout.hpp describes, 8-byte aligned; none for native
+  std::int32_t k_groups_per_scale = 1;  // formats with groups: a scale serves this many groups of 32 columns
+  const float* bias = nullptr;          // [n], of a gated pair [2 n]: gate, then up; or none
+  void* out = nullptr;                  // f32, or T where out_is_narrow
+  std::int64_t out_stride = 0;
+  bool out_is_narrow = false;
+  Epilogue::Kind finish = Epilogue::Kind::store;
+  Activation activation = Activation::silu;
+};
+
+/// Enqueues the product for inputs of type f16 or bf16. With m == 0 it does nothing.
+cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream);
+
+/// Up to this many rows the weights are streamed; beyond, tiles of them are reused from shared memory.
+inline constexpr std::int32_t kStreamRows = 32;
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,40 @@
+// Host side of the packed weights: sizes, quantization and placement (matmul_layout.hpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "kernels/matmul_layout.hpp"
+#include "pagedcore/backend.hpp"
+#include "pagedcore/tensor.hpp"
+
+namespace pagedcore::cuda {
+
+/// A matrix [n, k], of a gated pair two of them.
+struct PackSpec {
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  PackKind kind = PackKind::stacked;
+  WeightFormat format = WeightFormat::native;
+  DType type = DType::bf16;             // T: f16 or bf16
+  std::int32_t k_groups_per_scale = 4;  // formats with groups: columns per scale / 32
+
+  std::int64_t tiles() const noexcept { return kind == PackKind::gated ? (n + 7) / 8 : (n + 15) / 16; }
+  std::int64_t scale_groups() const noexcept { return (k_groups(k) + k_groups_per_scale - 1) / k_groups_per_scale; }
+  std::size_t weight_bytes() const noexcept {
+    return static_cast<std::size_t>(tiles() * k_groups(k)) * static_cast<std::size_t>(tile_bytes(format));
+  }
+  std::size_t scale_bytes() const noexcept;
+};
+
+/// Writes row `row` as f32; of a gated pair, rows [0, n) are the gate's and [n, 2 n) the up matrix's.
+using RowSource = std::function<void(std::int64_t row, std::span<float> values)>;
+
+/// Packs all rows into host memory of weight_bytes() and scale_bytes(). Quantization is to the nearest: int8 by the
+/// largest magnitude of the row or group, 4 bits by its range, widened to hold 0.
+void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byte> weights,
+                 std::span<std::byte> scales);
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,33 @@
+// Names of devices, and a CUDA plugin that is missing, broken or of another kind.
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "backend/cuda_plugin.hpp"
+#include "pagedcore/backend.hpp"
+#include "pagedcore/error.hpp"
+
+using namespace pagedcore;
+
+TEST_CASE("names of devices") {
+  CHECK(parse_device("cpu").kind == DeviceKind::cpu);
+  CHECK(parse_device("cuda").kind == DeviceKind::cuda);
+  CHECK(parse_device("cuda").index == 0);
+  CHECK(parse_device("cuda:12").index == 12);
+  for (const char* bad : {"", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:1x", "cuda:99999", "cpu:0"}) {
+    CHECK_THROWS_WITH_AS(parse_device(bad), doctest::Contains("use cpu, cuda or cuda:<index>"), InvalidArgument);
+  }
+}
+
+TEST_CASE("without the plugin, the CUDA backend says so") {
+  CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("the CUDA backend is not available"), Unsupported);
+  CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("libpagedcore_cuda.so"), Unsupported);
+  CudaOptions options;
+  options.plugin = "test_device_no_library.so";
+  std::ofstream(options.plugin) << "not a shared object";
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("use device cpu"), Unsupported);
+  std::remove(options.plugin.c_str());
+  options.plugin = "libm.so.6";  // a library, but no plugin
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v1"), Unsupported);
+}

@@ -1,0 +1,131 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "kernels/attention_plan.hpp"
+
+using namespace pagedcore::cuda;
+
+namespace {
+
+struct RandomBatch {
+  std::vector<pagedcore::TokenRange> ranges;
+  std::vector<std::uint32_t> tables;
+  std::vector<int> positions, row_tables;  // [rows]
+};
+
+/// Sequences of up to 1,500 tokens; many begin with blocks of a family.
+RandomBatch random_batch(std::mt19937& random, int block_size, int window) {
+  RandomBatch batch;
+  std::uint32_t next_block = 1000;
+  for (int s = 0; s < 12; ++s) {
+    const int length = 1 + static_cast<int>(random() % 1500);
+    const int rows = random() % 3 ? 1 : std::min(length, 1 + static_cast<int>(random() % 90));
+    const int shared = static_cast<int>(random() % 1000) / block_size;
+    batch.ranges.push_back(
+        {static_cast<int>(batch.positions.size()), rows, length - rows, static_cast<int>(batch.tables.size())});
+    for (int b = 0; b * block_size < length; ++b) {
+      const bool reached = window == 0 || (b + 1) * block_size > length - rows - window + 1;
+      batch.tables.push_back(!reached ? 0xffffffffu : b < shared ? static_cast<std::uint32_t>(b) : next_block++);
+    }
+    for (int i = 0; i < rows; ++i) {
+      batch.positions.push_back(length - rows + i);
+      batch.row_tables.push_back(batch.ranges.back().table_offset);
+    }
+  }
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("items cover what each query row sees exactly once, in blocks of its own table") {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    const int block_sizes[] = {1, 5, 16, 24, 256, 300};
+    const int groups[] = {1, 3, 4, 7, 16, 20, 70};
+    const int windows[] = {0, 0, 0, 100, 700};
+    const int parallelisms[] = {1, 30, 1000};
+    const std::int64_t limits[] = {0, 7, 100000};
+    AttentionPlanShape shape;
+    const int group = groups[random() % 7];
+    shape.num_kv_heads = 2, shape.num_heads = 2 * group;
+    shape.head_dim = random() % 2 ? 128 : 256;
+    shape.block_size = block_sizes[random() % 6];
+    shape.window = windows[random() % 5];
+    shape.parallelism = parallelisms[random() % 3];
+    shape.max_states = limits[random() % 3];
+    const RandomBatch batch = random_batch(random, shape.block_size, shape.window);
+    const AttentionPlan plan = plan_attention(batch.ranges, batch.tables, shape);
+    CAPTURE(round);
+
+    CHECK(plan.num_states <= shape.max_states);
+    const auto rows = batch.positions.size();
+    REQUIRE(plan.row_states.size() == rows);
+    std::vector<std::vector<AttentionItem>> of_query_row(rows * static_cast<std::size_t>(group));
+    int problems = 0;
+    const auto take = [&](const AttentionItem& item, int height) {
+      problems += item.count < 1 || item.count > height || item.begin >= item.end;
+      for (int i = 0; i < item.count; ++i) {
+        const int index = item.first + i, row = plan.rows[static_cast<std::size_t>(index / group)];
+        of_query_row[static_cast<std::size_t>(row * group + index % group)].push_back(item);
+      }
+    };
+    for (const AttentionItem& item : plan.narrow) take(item, kNarrowTile);
+    for (const AttentionItem& item : plan.wide) take(item, attention_wide_tile(shape.head_dim));
+
+    std::set<int> states;
+    std::multiset<int> split(plan.split_rows.begin(), plan.split_rows.end());
+    for (std::size_t row = 0; row < rows; ++row) {
+      const int position = batch.positions[row];
+      const int lowest = shape.window > 0 ? std::max(0, position - shape.window + 1) : 0;
+      const bool is_split = plan.row_states[row] >= 0;
+      problems += split.count(static_cast<int>(row)) != (is_split ? 1u : 0u);
+      if (is_split) {
+        for (int c = lowest / kAttentionChunk; c <= position / kAttentionChunk; ++c)
+          problems += !states.insert(plan.row_states[row] + c - lowest / kAttentionChunk).second;
+      }
+      for (int head = 0; head < group; ++head) {
+        auto& items = of_query_row[row * static_cast<std::size_t>(group) + static_cast<std::size_t>(head)];
+        std::ranges::sort(items, {}, &AttentionItem::begin);
+        problems += !is_split && items.size() != 1;
+        int at = lowest;  // covered up to here
+        for (const AttentionItem& item : items) {
+          problems += item.begin > at || (&item != &items[0] && item.begin != at);
+          problems += item.end <= position && item.end % kAttentionChunk != 0;
+          for (int p = std::max(item.begin, lowest); p < std::min(item.end, position + 1); p += shape.block_size) {
+            problems += batch.tables[static_cast<std::size_t>(item.table + p / shape.block_size)] !=
+                        batch.tables[static_cast<std::size_t>(batch.row_tables[row] + p / shape.block_size)];
+          }
+          at = item.end;
+        }
+        problems += at <= position;
+      }
+    }
+    CHECK(problems == 0);
+    CHECK(static_cast<std::int64_t>(states.size()) == plan.num_states);
+  }
+}
+
+TEST_CASE("a decode batch reads each KV head's context once; sequences with a common prefix read it once together") {
+  std::vector<pagedcore::TokenRange> ranges;
+  std::vector<std::uint32_t> tables;
+  for (int s = 0; s < 16; ++s) {
+    ranges.push_back({s, 1, 2047 + s, static_cast<int>(tables.size())});
+    for (std::uint32_t b = 0; b < 130; ++b)
+      tables.push_back(b < 128 ? b : static_cast<std::uint32_t>(1000 + 2 * s) + b);
+  }
+  const auto tokens_read = [&](std::int64_t max_states) {
+    const AttentionPlan plan = plan_attention(ranges, tables, {32, 8, 128, 16, 0, 216, max_states});
+    int tokens = 0;
+    for (const auto& items : {plan.narrow, plan.wide}) {
+      for (const AttentionItem& item : items) tokens += item.end - item.begin;
+    }
+    return tokens;
+  };
+  CHECK(tokens_read(0) == 16 * 2048 + 16 * 15 / 2);
+  // The first sequence ends with the shared blocks: its last chunk holds its own token, shared too.
+  CHECK(tokens_read(1000) == 2048 + 15 * 16 / 2);
+}

@@ -1,0 +1,48 @@
+// One product on the device, beside the same product in double.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/matmul.hpp"
+#include "kernels/matmul_pack.hpp"
+
+namespace pagedcore::cuda {
+
+struct MatmulCase {
+  std::int32_t m = 1, n = 16, k = 32;
+  DType type = DType::bf16;
+  WeightFormat format = WeightFormat::native;
+  std::int32_t k_groups_per_scale = 1;
+  Epilogue::Kind finish = Epilogue::Kind::store;
+  Activation activation = Activation::silu;
+  bool bias = false, narrow_out = false;
+  std::int32_t in_gap = 0, out_gap = 0;  // columns between rows
+  bool exact_scales = false;             // powers of two, so that scale * q is exact in either type
+  std::uint32_t seed = 1;
+
+  std::string text() const;
+};
+
+/// Inputs of unit variance, weights of variance 1 / k, so that sums have unit variance whatever k. Quantized weights
+/// are drawn on their own grid, so that packing loses nothing and the reference is exact.
+class MatmulProblem {
+ public:
+  explicit MatmulProblem(const MatmulCase& c);
+
+  /// Rows as the device computes them, each [n], and nothing changed between them (checked). `order`: which rows of the
+  /// problem are given, in which places; none: all.
+  std::vector<std::vector<float>> run(const std::vector<int>& order = {}) const;
+  /// Makes the first input of a row NaN.
+  void poison(int row);
+  /// Row `row` in double.
+  std::vector<double> reference(int row) const;
+
+ private:
+  MatmulCase c_;
+  PackSpec spec_;
+  std::vector<float> in_, weights_, bias_, before_;  // [m][k], [n or 2 n][k], [n or 2 n], [m][n]
+};
+
+}  // namespace pagedcore::cuda

@@ -1,0 +1,138 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "emulator/block.hpp"
+#include "emulator/sanitizer.hpp"
+#include "runtime/runtime.hpp"
+
+namespace cuda_emu {
+namespace {
+
+struct Allocation {
+  std::size_t bytes = 0;   // as asked for
+  std::size_t mapped = 0;  // whole pages; an inaccessible one follows
+};
+std::map<std::uintptr_t, Allocation> allocations;
+std::size_t used_bytes = 0;
+int access_depth = 0;
+
+std::size_t page_bytes() {
+  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+void protect_all(int protection) {
+  for (const auto& [address, a] : allocations) mprotect(reinterpret_cast<void*>(address), a.mapped, protection);
+}
+
+}  // namespace
+
+DeviceAccess::DeviceAccess() {
+  if (access_depth++ == 0) protect_all(PROT_READ | PROT_WRITE);
+}
+DeviceAccess::~DeviceAccess() {
+  if (--access_depth == 0) protect_all(PROT_NONE);
+}
+
+std::size_t device_bytes_in_use() { return used_bytes; }
+
+bool is_device_memory(const void* p, std::size_t bytes) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  auto after = allocations.upper_bound(address);
+  if (after == allocations.begin()) return false;
+  const auto& [begin, a] = *--after;
+  return address + bytes <= begin + a.bytes;
+}
+
+}  // namespace cuda_emu
+
+using namespace cuda_emu;
+
+extern "C" {
+
+cudaError_t CUDARTAPI cudaMalloc(void** p, std::size_t bytes) {
+  const std::lock_guard lock(device_mutex());
+  *p = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  const std::size_t page = page_bytes(), mapped = (bytes + page - 1) / page * page;
+  if (bytes > machine().device_bytes - used_bytes) return cudaErrorMemoryAllocation;
+  void* memory = mmap(nullptr, mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
+  poison(memory, bytes);
+  forbid(static_cast<char*>(memory) + bytes, mapped - bytes);
+  mprotect(memory, mapped + page, PROT_NONE);
+  if (access_depth > 0) mprotect(memory, mapped, PROT_READ | PROT_WRITE);
+  allocations[reinterpret_cast<std::uintptr_t>(memory)] = {bytes, mapped};
+  used_bytes += bytes;
+  *p = memory;
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaFree(void* p) {
+  if (p == nullptr) return cudaSuccess;
+  cudaDeviceSynchronize();
+  const std::lock_guard lock(device_mutex());
+  const auto found = allocations.find(reinterpret_cast<std::uintptr_t>(p));
+  if (found == allocations.end()) return cudaErrorInvalidValue;
+  allow(p, found->second.mapped);
+  munmap(p, found->second.mapped + page_bytes());
+  used_bytes -= found->second.bytes;
+  allocations.erase(found);
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
+  const std::lock_guard lock(device_mutex());
+  *p = bytes <= machine().pinned_bytes ? std::malloc(bytes) : nullptr;
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  poison(*p, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaFreeHost(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
+  const std::lock_guard lock(device_mutex());
+  *free_bytes = machine().device_bytes - used_bytes;
+  *total_bytes = machine().device_bytes;
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                                      cudaStream_t stream) {
+  const std::lock_guard lock(device_mutex());
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (kind != cudaMemcpyDefault && bytes > 0 &&
+      (is_device_memory(to, bytes) != to_device || is_device_memory(from, bytes) != from_device)) {
+    set_last_error(cudaErrorInvalidValue);
+    return cudaErrorInvalidValue;
+  }
+  enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  return error != cudaSuccess ? error : cudaDeviceSynchronize();
+}
+
+cudaError_t CUDARTAPI cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t stream) {
+  const std::lock_guard lock(device_mutex());
+  if (bytes > 0 && !is_device_memory(p, bytes)) {
+    set_last_error(cudaErrorInvalidValue);
+    return cudaErrorInvalidValue;
+  }
+  enqueue(stream, [=] { std::memset(p, value, bytes); });
+  return cudaSuccess;
+}
+
+}  // extern "C"

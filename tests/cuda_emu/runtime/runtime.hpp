@@ -1,0 +1,46 @@
+// The fake CUDA runtime: the real prototypes over host memory. Streams are queues that run as late as the program
+// allows (Order::ascending: when something waits for them), at once (descending), or now and then (random). Device
+// memory may be touched by kernels and copies only: the host faults on it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <functional>
+#include <mutex>
+
+namespace cuda_emu {
+
+/// The machine that a test wants; an error stays until it is changed back.
+struct Machine {
+  cudaError_t driver = cudaSuccess;  // what cudaGetDeviceCount answers
+  int devices = 1;
+  int compute_capability = 8;
+  std::size_t device_bytes = std::size_t{1} << 30;
+  std::size_t pinned_bytes = std::size_t{1} << 30;  // that cudaHostAlloc gives in one piece
+  cudaError_t kernels = cudaSuccess;                // what kernels end with: found by whoever waits for them
+};
+Machine& machine();
+
+/// Held by every call, so that engines in several threads may share the device.
+std::recursive_mutex& device_mutex();
+
+void set_last_error(cudaError_t error);
+void enqueue(cudaStream_t stream, std::function<void()> operation);
+/// Bytes of dynamic shared memory that the kernel may be launched with.
+std::size_t max_dynamic_shared(const void* kernel);
+/// Bytes of cudaMalloc that have not been given back.
+std::size_t device_bytes_in_use();
+
+/// While one lives, device memory can be touched.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+/// Whether [p, p + bytes) lies within one allocation of device memory.
+bool is_device_memory(const void* p, std::size_t bytes);
+
+}  // namespace cuda_emu
