@@ -239,6 +239,7 @@ TEST_CASE("addresses") {
   CHECK_COMPLAINT("48 KiB of static shared memory", complaint_of(too_much_static));
 }
 
+// Only ThreadSanitizer sees these; in other builds the kernels run through.
 TEST_CASE("races, for ThreadSanitizer" * doctest::skip(!kTsan)) {
   for (const auto kernel : {race_in_shared, shuffle_is_no_fence, copy_without_barrier}) {
     CHECK_COMPLAINT("data race", complaint_of(kernel));
@@ -254,6 +255,7 @@ TEST_CASE("what is ordered is no race") {
   CHECK(complaint_of(atomics_are_no_race, 8) == "");
 }
 
+// Only AddressSanitizer and UndefinedBehaviorSanitizer see these.
 TEST_CASE("accesses outside of what was asked for, for AddressSanitizer" * doctest::skip(!kAsan)) {
   CHECK_COMPLAINT("use-after-poison", complaint_of(beyond_shared));
   CHECK_COMPLAINT("use-after-poison", complaint_of(beyond_dynamic_shared, 1, 64 * sizeof(int)));
