@@ -9,6 +9,7 @@ KvStorage::~KvStorage() = default;
 const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
 Batch::~Batch() = default;
 Backend::~Backend() = default;
+DType Backend::kv_dtype() const noexcept { return compute_dtype(); }
 std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
 void Backend::reserve(std::size_t) {}
 

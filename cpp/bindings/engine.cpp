@@ -105,6 +105,7 @@ void bind_config(nb::module_& m) {
       .field("device", &CudaOptions::device, "Index of the GPU; EngineConfig.device names it for an engine.")
       .field("threads", &CudaOptions::threads, "Of the host, for sampling; 0: as for the CPU backend.")
       .field("dtype", &CudaOptions::dtype, kComputeTypes, "'bf16' or 'f16'.")
+      .field("kv_dtype", &CudaOptions::kv_dtype, "Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.")
       .field("workspace_bytes", &CudaOptions::workspace_bytes, "Device memory that steps need besides activations.")
       .field("plugin", &CudaOptions::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore.");
   using C = EngineConfig;

@@ -159,9 +159,7 @@ Model::~Model() = default;
 
 const ModelDescription& Model::description() const noexcept { return impl_->d; }
 
-KvShape Model::kv_shape(std::int32_t block_size) const {
-  return kv_shape_of(impl_->d, impl_->backend.compute_dtype(), block_size);
-}
+KvShape Model::kv_shape(std::int32_t block_size) const { return kv_shape_of(impl_->d, impl_->backend, block_size); }
 
 std::size_t Model::weight_bytes() const noexcept { return impl_->weights.bytes(); }
 std::size_t Model::activation_bytes() const noexcept { return impl_->activations.bytes(); }

@@ -31,6 +31,14 @@ const CudaOptions& checked(const CudaOptions& options) {
   return options;
 }
 
+DType kv_dtype_of(const CudaOptions& options) {
+  if (options.kv_dtype == "auto") return options.dtype;
+  for (const DType dtype : {DType::f8_e4m3, DType::i8})
+    if (options.kv_dtype == info(dtype).name) return dtype;
+  throw InvalidArgument(str("kv_dtype = '", options.kv_dtype, "': use auto (the compute type, ",
+                            info(options.dtype).name, "), f8_e4m3 or i8"));
+}
+
 /// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
 std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
   check_shape(what, t, t.rows, t.cols);
@@ -54,6 +62,7 @@ void check_blocks(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
 
 CudaBackend::CudaBackend(const CudaOptions& options)
     : dtype_(checked(options).dtype),
+      kv_dtype_(kv_dtype_of(options)),
       workspace_bytes_(options.workspace_bytes),
       device_(options.device),
       pool_(options.threads > 0 ? options.threads : cpu::usable_cpus()) {
@@ -64,7 +73,8 @@ CudaBackend::CudaBackend(const CudaOptions& options)
 CudaBackend::~CudaBackend() = default;
 
 std::string CudaBackend::describe() const {
-  return str("cuda, ", device_.name(), ", ", info(dtype_).name, ", ", pool_.threads(), " host threads");
+  const std::string kv = kv_dtype_ == dtype_ ? "" : str(" (KV in ", info(kv_dtype_).name, ")");
+  return str("cuda, ", device_.name(), ", ", info(dtype_).name, kv, ", ", pool_.threads(), " host threads");
 }
 
 void CudaBackend::check_compute(const char* what, const Tensor& t) const {
@@ -169,9 +179,9 @@ std::size_t CudaBackend::kv_block_bytes(const KvShape& shape) const {
 std::unique_ptr<KvStorage> CudaBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
   const std::size_t block = kv_block_bytes(shape);
   if (num_blocks == 0) throw InvalidArgument("KV storage of 0 blocks: give at least 1");
-  if (shape.dtype != dtype_ && shape.dtype != DType::i8)
+  if (shape.dtype != dtype_ && shape.dtype != DType::f8_e4m3 && shape.dtype != DType::i8)
     throw Unsupported(str("KV element type ", info(shape.dtype).name, " with a compute type of ", info(dtype_).name,
-                          ": use the same, or i8"));
+                          ": use the same, f8_e4m3 or i8"));
   if (block > std::numeric_limits<std::size_t>::max() / 2 / num_blocks)
     throw OutOfMemory(str(num_blocks, " KV blocks x ", block, " bytes are more than the address space; ask for fewer"));
   device_.use();

@@ -17,6 +17,7 @@ class CudaBackend final : public Backend {
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
+  DType kv_dtype() const noexcept override { return kv_dtype_; }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override;
   void upload(const Tensor& dst, std::span<const std::byte> src) override;
@@ -58,7 +59,7 @@ class CudaBackend final : public Backend {
   PackSpec spec(std::int64_t n, std::int64_t k, PackKind kind) const;
   void zero(const DeviceMemory& memory);
 
-  const DType dtype_;
+  const DType dtype_, kv_dtype_;
   const std::size_t workspace_bytes_;
   mutable Device device_;
   cpu::ThreadPool pool_;

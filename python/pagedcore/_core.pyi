@@ -502,6 +502,7 @@ class CudaOptions(_Record):
     device: int = ...  # Index of the GPU; EngineConfig.device names it for an engine.
     threads: int = ...  # Of the host, for sampling; 0: as for the CPU backend.
     dtype: _ComputeType = ...  # 'bf16' or 'f16'.
+    kv_dtype: str = ...  # Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.
     workspace_bytes: int = ...  # Device memory that steps need besides activations.
     plugin: str = ...  # Path of libpagedcore_cuda.so; empty: beside libpagedcore.
 

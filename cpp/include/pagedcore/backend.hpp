@@ -142,6 +142,8 @@ class PAGEDCORE_API Backend {
   virtual std::string describe() const = 0;
   /// The element type in which matmul inputs are kept: f32 or bf16. The residual stream and matmul outputs may be f32.
   virtual DType compute_dtype() const noexcept = 0;
+  /// The element type in which KV is kept: compute_dtype(), unless this backend was asked for a narrower one.
+  virtual DType kv_dtype() const noexcept;
 
   // Memory. All throw OutOfMemory.
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes) = 0;             // 64-byte aligned, zeroed
@@ -239,6 +241,7 @@ struct CudaOptions {
   int device = 0;
   int threads = 0;                                      // of the host, for sampling; 0: as for the CPU backend
   DType dtype = DType::bf16;                            // compute type: bf16 or f16
+  std::string kv_dtype = "auto";                        // of KV: auto, the compute type; f8_e4m3 or i8
   std::size_t workspace_bytes = std::size_t{64} << 20;  // device memory for what a step needs besides activations
   std::string plugin;                                   // path of libpagedcore_cuda.so; empty: beside libpagedcore
 };

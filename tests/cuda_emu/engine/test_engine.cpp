@@ -149,6 +149,53 @@ TEST_CASE("same request, same bits") {
   CHECK(engine.stats().at("prefix_hit_tokens") > 0);
 }
 
+TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
+  const TinyModel model(151, 2, 64);
+  const auto config_of = [](const char* kv_dtype) {
+    EngineConfig config = config_for("cuda");
+    config.cuda.kv_dtype = kv_dtype;
+    return config;
+  };
+  const auto greedy = [&](const EngineConfig& config) {
+    Engine engine(model.description, model.weights, config);
+    EngineRequest r = request(37, 1);
+    r.sampling.temperature = 0.0f;
+    const RequestId id = engine.submit(r);
+    return drain(engine).at(id);
+  };
+  const Collected wide = greedy(config_of("auto"));
+  const std::size_t wide_block = plan_memory(model.description, config_of("auto")).kv_block;
+  // bf16 alone moves log-probabilities of this model by up to 6e-2 (above). An int8 element, 1/254 of its row's largest
+  // off at most, is as exact as a bf16 one nearly; an e4m3 element is off by up to 2^-4 of itself, some five times
+  // more.
+  for (const auto& [kv_dtype, tolerance] : {std::pair{"f8_e4m3", 0.36f}, {"i8", 0.12f}}) {
+    CAPTURE(std::string(kv_dtype));
+    const EngineConfig config = config_of(kv_dtype);
+    const std::size_t block = plan_memory(model.description, config).kv_block;
+    CHECK(block == wide_block / 2 + wide_block / 32);  // a scale of 4 bytes for 64 elements
+    const Collected narrow = greedy(config);
+    CHECK(narrow.error == "");
+    bool differs = false;
+    for (std::size_t t = 0; t < wide.tokens.size() && narrow.tokens[t] == wide.tokens[t]; ++t) {
+      const float difference = narrow.logprobs[t].chosen.logprob - wide.logprobs[t].chosen.logprob;
+      CHECK(std::fabs(difference) < tolerance);
+      differs = differs || difference != 0.0f;
+    }
+    CHECK(differs);  // else nothing was rounded
+    Engine alone(model.description, model.weights, config);
+    const Bits expected = run(alone);
+    EngineConfig disturbed = config;
+    disturbed.max_batched_tokens = 7;
+    disturbed.swap_bytes = 4 << 20;
+    Engine engine(model.description, model.weights, disturbed);
+    engine.force_preemption(2, PreemptionMode::swap);
+    CHECK(run(engine, 3) == expected);
+    CHECK(engine.stats().at("preemptions_swap") > 0);
+  }
+  CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config_of("f16")),
+                       doctest::Contains("kv_dtype = 'f16'"), InvalidArgument);
+}
+
 TEST_CASE("beam search forks and copies blocks on the device") {
   const TinyModel model(151, 2, 64);
   const auto search = [&](const std::string& device) {
