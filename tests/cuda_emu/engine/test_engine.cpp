@@ -4,8 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "fake_executor.hpp"
-#include "tiny_model.hpp"
+#include "same_bits.hpp"
 
 using fake::Collected;
 using fake::Collection;
@@ -25,14 +24,7 @@ EngineConfig config_for(const std::string& device) {
   return config;
 }
 
-EngineRequest request(std::size_t prompt, std::uint32_t seed) {
-  EngineRequest r;
-  for (std::size_t i = 0; i < prompt; ++i) r.prompt.push_back(static_cast<TokenId>((seed * 13 + i * i * 5 + i) % 151));
-  r.sampling.max_tokens = 8;
-  r.sampling.logprobs = 2;
-  r.sampling.seed = seed;
-  return r;
-}
+EngineRequest request(std::size_t prompt, std::uint32_t seed) { return same_bits::request(prompt, seed, 8, 2); }
 
 std::vector<EngineRequest> observed() {
   std::vector<EngineRequest> list{request(1, 0), request(16, 1), request(37, 2)};
@@ -40,29 +32,6 @@ std::vector<EngineRequest> observed() {
   list[1].sampling.n = 2;
   list[2].sampling.top_p = 0.9f;
   return list;
-}
-
-using Bits = std::vector<std::vector<std::uint32_t>>;
-
-Bits run(Engine& engine, std::uint32_t strangers = 0) {
-  std::vector<RequestId> ids;
-  const auto list = observed();
-  for (std::uint32_t i = 0; i < strangers; ++i) engine.submit(request(3 + i * 7 % 30, 1000 + i));
-  for (const EngineRequest& r : list) ids.push_back(engine.submit(r));
-  const Collection all = drain(engine);
-  Bits result;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    for (std::uint32_t sample = 0; sample < list[i].sampling.n; ++sample) {
-      const Collected& c = all.at(ids[i], sample);
-      CHECK(c.error == "");
-      CHECK(c.tokens.size() == 8);
-      std::vector<std::uint32_t> bits;
-      for (const TokenId t : c.tokens) bits.push_back(static_cast<std::uint32_t>(t));
-      for (const PositionLogprobs& p : c.logprobs) bits.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
-      result.push_back(std::move(bits));
-    }
-  }
-  return result;
 }
 
 }  // namespace
@@ -102,51 +71,26 @@ TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits c
 TEST_CASE("same request, same bits") {
   const TinyModel model(151, 2, 64);
   const EngineConfig base = config_for("cuda");
-  const Bits alone = [&] {
-    Bits all;
-    for (std::size_t i = 0; i < observed().size(); ++i) {
-      Engine engine(model.description, model.weights, base);
-      const EngineRequest r = observed()[i];
-      const RequestId id = engine.submit(r);
-      const Collection news = drain(engine);
-      for (std::uint32_t sample = 0; sample < r.sampling.n; ++sample) {
-        const Collected& c = news.at(id, sample);
-        std::vector<std::uint32_t> bits;
-        for (const TokenId t : c.tokens) bits.push_back(static_cast<std::uint32_t>(t));
-        for (const PositionLogprobs& p : c.logprobs) bits.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
-        all.push_back(std::move(bits));
-      }
-    }
-    return all;
-  }();
-  const auto same = [&](const EngineConfig& config, std::uint32_t strangers, const char* what, std::uint32_t period = 0,
-                        PreemptionMode mode = PreemptionMode::recompute) {
-    CAPTURE(what);
-    Engine engine(model.description, model.weights, config);
-    engine.force_preemption(period, mode);
-    CHECK(run(engine, strangers) == alone);
-    if (period > 0) {
-      const char* key = mode == PreemptionMode::swap ? "preemptions_swap" : "preemptions_recompute";
-      CHECK(engine.stats().at(key) > 0);
-    }
+  const auto list = observed();
+  const same_bits::Bits alone = same_bits::run_alone(model, base, list);
+  const auto same = [&](const EngineConfig& config, const same_bits::Disturbance& disturbance) {
+    same_bits::check_same(model, config, list, alone, disturbance);
   };
-  same(base, 0, "together");
-  same(base, 6, "among strangers");
+  same(base, {"together"});
+  same(base, {"among strangers", 6});
   EngineConfig config = base;
   config.max_batched_tokens = 7;
-  same(config, 3, "chunked prefill");
-  same(base, 2, "preempted", 2);
+  same(config, {"chunked prefill", 3});
+  same(base, {"preempted", 2, 2});
   config = base;
   config.swap_bytes = 4 << 20;
-  same(config, 2, "swapped", 2, PreemptionMode::swap);
+  same(config, {"swapped", 2, 2, PreemptionMode::swap});
   config = base;
   config.block_size = 4;
   config.enable_prefix_caching = false;
-  same(config, 0, "small blocks, no prefix cache");
+  same(config, {"small blocks, no prefix cache"});
   Engine engine(model.description, model.weights, base);
-  CHECK(run(engine) == alone);
-  CHECK(run(engine) == alone);
-  CHECK(engine.stats().at("prefix_hit_tokens") > 0);
+  same_bits::check_same_when_cached(engine, list, alone);
 }
 
 TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {

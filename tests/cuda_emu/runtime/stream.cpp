@@ -24,11 +24,12 @@ std::set<CUstream_st*> streams{&default_stream};
 CUstream_st& resolve(cudaStream_t stream) { return stream == nullptr ? default_stream : *stream; }
 
 void run_until(CUstream_st& stream, std::uint64_t ticket) {
+  if (stream.done >= ticket) return;
+  const DeviceAccess access;
   while (stream.done < ticket) {
     const std::function<void()> operation = std::move(stream.operations.front());
     stream.operations.pop_front();
     ++stream.done;
-    const DeviceAccess access;
     operation();
   }
 }
