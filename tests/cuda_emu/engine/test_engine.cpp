@@ -1,7 +1,6 @@
 // The whole engine on the emulated device: the tokens of the CPU, and the same bits under every disturbance.
 #include <doctest/doctest.h>
 
-#include <bit>
 #include <cmath>
 
 #include "same_bits.hpp"
@@ -110,8 +109,7 @@ TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the sam
   const Collected wide = greedy(config_of("auto"));
   const std::size_t wide_block = plan_memory(model.description, config_of("auto")).kv_block;
   // bf16 alone moves log-probabilities of this model by up to 6e-2 (above). An int8 element, 1/254 of its row's largest
-  // off at most, is as exact as a bf16 one nearly; an e4m3 element is off by up to 2^-4 of itself, some five times
-  // more.
+  // off at most, is as exact as a bf16 one nearly; an e4m3 element is off by up to 2^-4 of itself: five times more.
   for (const auto& [kv_dtype, tolerance] : {std::pair{"f8_e4m3", 0.36f}, {"i8", 0.12f}}) {
     CAPTURE(std::string(kv_dtype));
     const EngineConfig config = config_of(kv_dtype);
@@ -126,15 +124,12 @@ TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the sam
       differs = differs || difference != 0.0f;
     }
     CHECK(differs);  // else nothing was rounded
-    Engine alone(model.description, model.weights, config);
-    const Bits expected = run(alone);
     EngineConfig disturbed = config;
     disturbed.max_batched_tokens = 7;
     disturbed.swap_bytes = 4 << 20;
-    Engine engine(model.description, model.weights, disturbed);
-    engine.force_preemption(2, PreemptionMode::swap);
-    CHECK(run(engine, 3) == expected);
-    CHECK(engine.stats().at("preemptions_swap") > 0);
+    const auto list = observed();
+    same_bits::check_same(model, disturbed, list, same_bits::run_alone(model, config, list),
+                          {"chunked and swapped", 3, 2, PreemptionMode::swap});
   }
   CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config_of("f16")),
                        doctest::Contains("kv_dtype = 'f16'"), InvalidArgument);
