@@ -4,35 +4,11 @@
 #include <bit>
 #include <cmath>
 
-#include "fake_executor.hpp"
-#include "tiny_model.hpp"
+#include "harness.hpp"
 
-using fake::Collected;
-using fake::Collection;
-using fake::drain;
-using tiny::TinyModel;
-using namespace pagedcore;
+using namespace cuda_test;
 
 namespace {
-
-EngineConfig config_for(const std::string& device) {
-  EngineConfig config;
-  config.num_blocks = 120;
-  config.device = device;
-  config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace_bytes = 4 << 20;
-  config.cuda.plugin = CUDA_EMU_PLUGIN;
-  return config;
-}
-
-EngineRequest request(std::size_t prompt, std::uint32_t seed) {
-  EngineRequest r;
-  for (std::size_t i = 0; i < prompt; ++i) r.prompt.push_back(static_cast<TokenId>((seed * 13 + i * i * 5 + i) % 151));
-  r.sampling.max_tokens = 8;
-  r.sampling.logprobs = 2;
-  r.sampling.seed = seed;
-  return r;
-}
 
 std::vector<EngineRequest> observed() {
   std::vector<EngineRequest> list{request(1, 0), request(16, 1), request(37, 2)};
