@@ -3,27 +3,11 @@
 
 #include <cmath>
 
-#include "same_bits.hpp"
+#include "harness.hpp"
 
-using fake::Collected;
-using fake::Collection;
-using fake::drain;
-using tiny::TinyModel;
-using namespace pagedcore;
+using namespace cuda_test;
 
 namespace {
-
-EngineConfig config_for(const std::string& device) {
-  EngineConfig config;
-  config.num_blocks = 120;
-  config.device = device;
-  config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace_bytes = 4 << 20;
-  config.cuda.plugin = CUDA_EMU_PLUGIN;
-  return config;
-}
-
-EngineRequest request(std::size_t prompt, std::uint32_t seed) { return same_bits::request(prompt, seed, 8, 2); }
 
 std::vector<EngineRequest> observed() {
   std::vector<EngineRequest> list{request(1, 0), request(16, 1), request(37, 2)};
