@@ -2,16 +2,19 @@
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
 # Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
-#   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc and run in the emulator
+#   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
+#             tests/cuda/sass_expectations.json, and run in the emulator
 #   install   C++ and C consumers against `cmake --install` and against the wheel
 #   lint      ruff, mypy, clang-format
 #   sanitize  the C++ tests under ASan + UBSan and under TSan, less those of the CUDA emulator (CONTRIBUTING.md has their command)
+# PAGEDCORE_CUDA=AUTO, the default: `cpp` takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
 # Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 parts=${*:-python cpp install lint sanitize}
 jobs=${JOBS:-$(nproc)}
+cuda=${PAGEDCORE_CUDA:-AUTO}
 say() { printf '\n== %s\n' "$*"; }
 
 venv() {
@@ -32,9 +35,16 @@ run_python() {
 
 run_cpp() {
   say "C++ tests"
-  cmake --preset release
+  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
   cmake --build --preset release -j "$jobs"
   ctest --preset release -j "$jobs"
+  local plugin=build/release/cpp/libpagedcore_cuda.so
+  if [ "$cuda" = ON ] || { [ "$cuda" = AUTO ] && [ -e "$plugin" ]; }; then
+    say "Machine code of the CUDA kernels"
+    [ -x .venv/bin/python ] || venv
+    .venv/bin/python tests/cuda/sass_gate.py "$plugin"
+    .venv/bin/python bench/cuda_roofline.py --check "$plugin"
+  fi
 }
 
 run_install() {
