@@ -2,17 +2,20 @@
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
 # Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
-#   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc and run in the emulator
+#   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
+#             tests/cuda/sass_expectations.json, and run in the emulator
 #   install   C++ and C consumers against `cmake --install` and against the wheel
 #   lint      ruff, mypy, clang-format
 #   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
 #   mutations the emulated CUDA tests must fail where a kernel lacks a barrier, a wait or a bound
+# PAGEDCORE_CUDA=AUTO, the default: takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
 # Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 parts=${*:-python cpp install lint sanitize mutations}
 jobs=${JOBS:-$(nproc)}
+cuda=${PAGEDCORE_CUDA:-AUTO}
 say() { printf '\n== %s\n' "$*"; }
 
 venv() {
@@ -33,9 +36,16 @@ run_python() {
 
 run_cpp() {
   say "C++ tests"
-  cmake --preset release
+  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
   cmake --build --preset release -j "$jobs"
   ctest --preset release -j "$jobs"
+  local plugin=build/release/cpp/libpagedcore_cuda.so
+  if [ "$cuda" = ON ] || { [ "$cuda" = AUTO ] && [ -e "$plugin" ]; }; then
+    say "Machine code of the CUDA kernels"
+    [ -x .venv/bin/python ] || venv
+    .venv/bin/python tests/cuda/sass_gate.py "$plugin"
+    .venv/bin/python bench/cuda_roofline.py --check "$plugin"
+  fi
 }
 
 run_install() {
@@ -61,7 +71,7 @@ run_sanitize() {
   fi
   for preset in asan tsan; do
     say "C++ tests, $preset"
-    cmake --preset $preset -DPAGEDCORE_CUDA="${PAGEDCORE_CUDA:-AUTO}"
+    cmake --preset $preset -DPAGEDCORE_CUDA="$cuda"
     cmake --build --preset $preset -j "$jobs"
     "${fixed_addresses[@]}" ctest --preset $preset -j "$jobs"
   done
@@ -69,7 +79,7 @@ run_sanitize() {
 
 run_mutations() {
   say "Emulated CUDA tests against mutated kernels"
-  cmake --preset release -DPAGEDCORE_CUDA="${PAGEDCORE_CUDA:-AUTO}"
+  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
   if [ -d build/release/tests/cuda_emu ]; then
     python3 tests/cuda_emu/mutate.py build/release --jobs "$jobs"
   else

@@ -75,8 +75,7 @@ const CudaBatch::Rotary& CudaBatch::rotary(const RopeParams& rope) const {
   args.rows = static_cast<std::int32_t>(rows());
   args.num_frequencies = static_cast<std::int32_t>(rope.inv_freq->cols);
   args.magnitude = rope.magnitude;
-  launch_rotary_table(args, device_.stream());
-  device_.check_launch("the rotary table");
+  device_.check(launch_rotary_table(args, device_.stream()), "the rotary table");
   rotary_.push_back(std::move(made));
   return *rotary_.back();
 }

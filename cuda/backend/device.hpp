@@ -75,8 +75,6 @@ class Device {
   /// Anything else leaves the device in an unknown
   /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
   void check(cudaError_t error, const char* what);
-  /// After a launch: whether it was accepted. What it does wrong shows in a later call.
-  void check_launch(const char* what) { check(cudaGetLastError(), what); }
   /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
   /// thread.
   void use();

@@ -175,8 +175,7 @@ void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& 
     args.sin = rotary.sin(batch.rows());
     args.num_frequencies = static_cast<std::int32_t>(rotary.num_frequencies);
   }
-  launch_rope_and_cache(args, device_.stream());
-  device_.check_launch("rope_and_cache");
+  device_.check(launch_rope_and_cache(args, device_.stream()), "rope_and_cache");
 }
 
 void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage& storage, std::int32_t layer,
@@ -204,8 +203,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   args.scale = p.scale;
   args.softcap = p.softcap;
   args.window = p.window;
-  launch_attention(args, device_.stream());
-  device_.check_launch("attention");
+  device_.check(launch_attention(args, device_.stream()), "attention");
 }
 
 void CudaBackend::gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {

@@ -147,7 +147,7 @@ __device__ void multiply_values(RowStates<Shape>& state, const char* shared, con
   }
 }
 
-/// Row i's state of a chunk, to memory: [head_dim] acc, m, l.
+/// Row i's state of a chunk, to memory.
 template <class Shape>
 __device__ void store_state(float* to, const RowStates<Shape>& state, int i, int column) {
   const int lane = static_cast<int>(lane_index());
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       } else if (chunk >= first_chunk && chunk <= rows.position[i] / kAttentionChunk) {
 #endif
         const int64_t index = static_cast<int64_t>(first_state + chunk - first_chunk) * args.num_heads + query.head;
-        store_state<Shape>(args.states + index * (Shape::kHeadDim + 2), state, i, column);
+        store_state<Shape>(args.states + index * attention_state_size(Shape::kHeadDim), state, i, column);
       }
     }
     state = {};

@@ -48,18 +48,20 @@ struct AttentionArgs {
   const AttentionItem* wide = nullptr;
   const std::int32_t* split_rows = nullptr;  // rows whose states are merged at the end
   std::int32_t num_narrow = 0, num_wide = 0, num_split_rows = 0;
-  float* states = nullptr;  // [states][heads][head_dim + 2]; see attention_state_bytes
+  float* states = nullptr;  // [states][heads][attention_state_size(head_dim)]
 };
 
-/// Head sizes that have kernels; for others nothing is launched.
+/// Head sizes that have kernels.
 constexpr bool attention_supports(int head_dim) {
   return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 112 || head_dim == 128 || head_dim == 256;
 }
+/// Floats of a state: [head_dim] acc, m, l, and as much nothing as makes it whole sectors of memory.
+constexpr PC_HOST_DEVICE int attention_state_size(int head_dim) { return head_dim + 8; }
 constexpr std::int64_t attention_state_bytes(std::int64_t states, int num_heads, int head_dim) {
-  return states * num_heads * (head_dim + 2) * std::int64_t{4};
+  return states * num_heads * attention_state_size(head_dim) * std::int64_t{4};
 }
 
-/// At most three launches.
-void launch_attention(const AttentionArgs& args, cudaStream_t stream);
+/// At most three launches. A head size without kernels is cudaErrorInvalidValue.
+cudaError_t launch_attention(const AttentionArgs& args, cudaStream_t stream);
 
 }  // namespace pagedcore::cuda

@@ -2,7 +2,7 @@
 
 namespace pagedcore::cuda {
 
-void launch_attention_bf16(const AttentionArgs& args, cudaStream_t stream) {
+cudaError_t launch_attention_bf16(const AttentionArgs& args, cudaStream_t stream) {
   return launch_storage<__nv_bfloat16, KvType::bf16>(args, stream);
 }
 

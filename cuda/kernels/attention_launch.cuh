@@ -1,4 +1,5 @@
-// From arguments to the compiled kernel. Each attention_<type>.cu instantiates it for one type of storage.
+// From arguments to the compiled kernel. Each attention_<type>.cu instantiates the attention for one type of storage,
+// and attention.cu the merge of states, which is the same for all.
 #pragma once
 
 #include "kernels/attention.cuh"
@@ -6,36 +7,36 @@
 
 namespace pagedcore::cuda {
 
-void launch_attention_f16(const AttentionArgs& args, cudaStream_t stream);
-void launch_attention_bf16(const AttentionArgs& args, cudaStream_t stream);
-void launch_attention_fp8(const AttentionArgs& args, cudaStream_t stream);
-void launch_attention_int8(const AttentionArgs& args, cudaStream_t stream);
+cudaError_t launch_attention_f16(const AttentionArgs& args, cudaStream_t stream);
+cudaError_t launch_attention_bf16(const AttentionArgs& args, cudaStream_t stream);
+cudaError_t launch_attention_fp8(const AttentionArgs& args, cudaStream_t stream);
+cudaError_t launch_attention_int8(const AttentionArgs& args, cudaStream_t stream);
 
 template <class Shape>
-void launch_shape(const AttentionArgs& args, const AttentionItem* items, int count, cudaStream_t stream) {
+cudaError_t launch_shape(const AttentionArgs& args, const AttentionItem* items, int count, cudaStream_t stream) {
   static_assert(Shape::kSharedBytes <= kMaxSharedBytes);
-  if (count == 0) return;
+  if (count == 0) return cudaSuccess;
   const auto kernel = attention_kernel<Shape>;
-  if constexpr (Shape::kSharedBytes > 48 * 1024)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kSharedBytes);
+  if constexpr (Shape::kSharedBytes > 48 * 1024) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kSharedBytes);
+    if (error != cudaSuccess) return error;
+  }
   PC_LAUNCH(kernel, dim3(count, args.kv.num_kv_heads), dim3(Shape::kThreads), Shape::kSharedBytes, stream, args, items);
+  return cudaGetLastError();
 }
 
 template <typename T, KvType kKv, int kHeadDim>
-void launch_head_dim(const AttentionArgs& args, cudaStream_t stream) {
+cudaError_t launch_head_dim(const AttentionArgs& args, cudaStream_t stream) {
   constexpr int kColumns = kHeadDim > 128 ? 4 : 2;
   using Wide = AttentionShape<T, kKv, kHeadDim, attention_wide_tile(kHeadDim) / 16, kColumns>;
   using Narrow = AttentionShape<T, kKv, kHeadDim, kNarrowTile / 16, 4>;
-  launch_shape<Wide>(args, args.wide, args.num_wide, stream);
-  launch_shape<Narrow>(args, args.narrow, args.num_narrow, stream);
-  const int merges = args.num_split_rows * args.num_heads;
-  if (merges == 0) return;
-  const auto merge = merge_states_kernel<T, kHeadDim>;
-  PC_LAUNCH(merge, dim3((merges + kMergeWarps - 1) / kMergeWarps), dim3(32 * kMergeWarps), 0, stream, args);
+  const cudaError_t error = launch_shape<Wide>(args, args.wide, args.num_wide, stream);
+  return error != cudaSuccess ? error : launch_shape<Narrow>(args, args.narrow, args.num_narrow, stream);
 }
 
 template <typename T, KvType kKv>
-void launch_storage(const AttentionArgs& args, cudaStream_t stream) {
+cudaError_t launch_storage(const AttentionArgs& args, cudaStream_t stream) {
   switch (args.kv.tile.head_dim) {
     case 64:
       return launch_head_dim<T, kKv, 64>(args, stream);
@@ -50,6 +51,15 @@ void launch_storage(const AttentionArgs& args, cudaStream_t stream) {
     case 256:
       return launch_head_dim<T, kKv, 256>(args, stream);
   }
+  return cudaErrorInvalidValue;
+}
+
+template <typename T, int kHeadDim>
+cudaError_t merge_head_dim(const AttentionArgs& args, cudaStream_t stream) {
+  const int merges = args.num_split_rows * args.num_heads;
+  const auto kernel = merge_states_kernel<T, kHeadDim>;
+  PC_LAUNCH(kernel, dim3((merges + kMergeWarps - 1) / kMergeWarps), dim3(32 * kMergeWarps), 0, stream, args);
+  return cudaGetLastError();
 }
 
 }  // namespace pagedcore::cuda

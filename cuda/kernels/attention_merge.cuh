@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(32 * kMergeWarps) merge_states_kernel(Attentio
   StateMax max;
   float sum = 0.0f, acc[kPairs][2] = {};
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const float* state =
-        args.states + (static_cast<int64_t>(args.row_states[row] + chunk) * args.num_heads + head) * (kHeadDim + 2);
+    const int64_t number = static_cast<int64_t>(args.row_states[row] + chunk) * args.num_heads + head;
+    const float* state = args.states + number * attention_state_size(kHeadDim);
     const float2 ml = *reinterpret_cast<const float2*>(state + kHeadDim);
     const MergeWeights w = merge_weights(max.m, ml.x);
     max.m = w.m;

@@ -30,6 +30,6 @@ struct PagedAttention2023Args {
 
 inline constexpr int kPagedAttention2023MaxContext = 8192;
 
-void launch_paged_attention_2023(const PagedAttention2023Args& args, cudaStream_t stream);
+cudaError_t launch_paged_attention_2023(const PagedAttention2023Args& args, cudaStream_t stream);
 
 }  // namespace pagedcore::cuda

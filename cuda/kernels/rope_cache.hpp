@@ -18,7 +18,7 @@ struct RotaryTableArgs {
   std::int32_t rows = 0, num_frequencies = 0;
   float magnitude = 1.0f;
 };
-void launch_rotary_table(const RotaryTableArgs& args, cudaStream_t stream);
+cudaError_t launch_rotary_table(const RotaryTableArgs& args, cudaStream_t stream);
 
 /// See Backend::rope_and_cache. Dimension i pairs with i + num_frequencies; without frequencies nothing is rotated.
 struct RopeCacheArgs {
@@ -36,6 +36,6 @@ struct RopeCacheArgs {
   std::int32_t rows = 0, num_frequencies = 0;
 };
 /// Head sizes are multiples of 16 up to 256.
-void launch_rope_and_cache(const RopeCacheArgs& args, cudaStream_t stream);
+cudaError_t launch_rope_and_cache(const RopeCacheArgs& args, cudaStream_t stream);
 
 }  // namespace pagedcore::cuda

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/four.cuh"
 #include "kernels/matmul_weights.cuh"
 #include "kernels/rows.hpp"
 
@@ -32,12 +33,18 @@ __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) 
     w.load(args.weights + (std::int64_t{tile} * groups + group) * tile_bytes(kFormat), lane,
            [](const auto* at) { return __ldg(at); });
     const WeightFragments f = w.fragments(Tile::scales(matrix, tile, group / args.k_groups_per_scale, lane));
+    float2 pairs[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const std::uint32_t g_row = f.a[i / 2][i % 2 * 2], g_row_plus_8 = f.a[i / 2][i % 2 * 2 + 1];
       const auto pair = bit_cast<typename Narrow<T>::Pair>(g_row ^ ((g_row ^ g_row_plus_8) & second));
-      if (column + 2 * i < args.k) out[column + 2 * i] = scale * Narrow<T>::to_float(pair.x);
-      if (column + 2 * i + 1 < args.k) out[column + 2 * i + 1] = scale * Narrow<T>::to_float(pair.y);
+      pairs[i] = make_float2(scale * Narrow<T>::to_float(pair.x), scale * Narrow<T>::to_float(pair.y));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int at = column + 4 * i;
+      const float2 x = pairs[2 * i], y = pairs[2 * i + 1];
+      if (at < args.k) store_four(out + at, args.k - at, make_float4(x.x, x.y, y.x, y.y));
     }
   }
 }

@@ -223,8 +223,9 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
   const double log_sum = static_cast<double>(row.max) + log(total_of(sums, row.blocks()));
   const auto logprob_of = [&](TokenId t) { return static_cast<float>(static_cast<double>(task.logits[t]) - log_sum); };
 
-  if (task.token != nullptr && task.token->token >= 0) {
-    const TokenId token = task.token->token;
+  // By a shuffle, so that the compiler knows the condition to be the same in all lanes.
+  const TokenId token = task.token != nullptr ? __shfl_sync(kAllLanes, task.token->token, 0) : -1;
+  if (token >= 0) {
     const std::uint32_t above = count_above(task.logits, vocab, token, slots[1]);
     if (threadIdx.x == 0) *task.chosen = {token, logprob_of(token), static_cast<std::int32_t>(above) + 1};
   }

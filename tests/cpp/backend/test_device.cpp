@@ -31,3 +31,10 @@ TEST_CASE("without the plugin, the CUDA backend says so") {
   options.plugin = "libm.so.6";  // a library, but no plugin
   CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v1"), Unsupported);
 }
+
+TEST_CASE("a plugin of another version is refused, and not asked for a backend") {
+  CudaOptions options;
+  options.plugin = OTHER_PLUGIN;
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("is of pagedcore 0.0.0; this is "), Unsupported);
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("install both from one build"), Unsupported);
+}

@@ -248,7 +248,7 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   args.narrow = narrow.data(), args.wide = wide.data(), args.states = states.data();
   args.num_narrow = static_cast<int>(p.narrow.size()), args.num_wide = static_cast<int>(p.wide.size());
   args.num_split_rows = static_cast<int>(p.split_rows.size());
-  launch_attention(args, nullptr);
+  check(launch_attention(args, nullptr));
   finish();
 
   const auto result = out.download();

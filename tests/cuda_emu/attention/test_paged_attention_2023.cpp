@@ -66,7 +66,7 @@ TEST_CASE("the kernel of 2023 against double, and against the kernel that replac
           args.num_sequences = 2, args.num_heads = shape.num_heads, args.num_kv_heads = shape.num_kv_heads;
           args.head_dim = head_dim, args.block_size = block_size, args.max_blocks = static_cast<int>(blocks.size());
           args.max_context_len = length, args.scale = world.shape().scale;
-          launch_paged_attention_2023(args, nullptr);
+          check(launch_paged_attention_2023(args, nullptr));
           finish();
           const auto result = out.download();
           const auto expected = world.reference(sequence, length - 1);

@@ -38,8 +38,8 @@ struct Step {
     const DeviceArray<std::byte> cache_d(
         std::vector<std::byte>(static_cast<std::size_t>(block_bytes()) * 8, std::byte{0xff}));
     const int rows = static_cast<int>(positions.size());
-    launch_rotary_table({cos.data(), sin.data(), inv_freq_d.data(), positions_d.data(), rows, c.num_frequencies, 1.5f},
-                        nullptr);
+    check(launch_rotary_table(
+        {cos.data(), sin.data(), inv_freq_d.data(), positions_d.data(), rows, c.num_frequencies, 1.5f}, nullptr));
     RopeCacheArgs args;
     args.compute = c.compute;
     args.q = q_d.data(), args.qkv = qkv_d.data();
@@ -49,7 +49,7 @@ struct Step {
     args.tables = tables_d.data(), args.row_tables = row_tables_d.data(), args.positions = positions_d.data();
     args.cos = cos.data(), args.sin = sin.data();
     args.rows = rows, args.num_frequencies = c.num_frequencies;
-    launch_rope_and_cache(args, nullptr);
+    check(launch_rope_and_cache(args, nullptr));
     finish();
     q = q_d.download();
     cache = cache_d.download();

@@ -1,8 +1,8 @@
 #include "emulator/traffic.hpp"
 
 #include <algorithm>
-#include <map>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "emulator/block.hpp"
@@ -30,6 +30,7 @@ struct PlaceHash {
 
 bool counting = false;
 Traffic total;
+std::unordered_set<std::uintptr_t> read_sectors, written_sectors;
 std::unordered_map<Place, Instruction, PlaceHash> block_instructions;
 
 }  // namespace
@@ -37,11 +38,15 @@ std::unordered_map<Place, Instruction, PlaceHash> block_instructions;
 void count_traffic() {
   counting = true;
   total = {};
+  read_sectors.clear();
+  written_sectors.clear();
   block_instructions.clear();
 }
 
 Traffic counted_traffic() {
   counting = false;
+  total.distinct_read_bytes = read_sectors.size() * kSector;
+  total.distinct_written_bytes = written_sectors.size() * kSector;
   return total;
 }
 
@@ -66,6 +71,7 @@ void end_of_block_traffic() {
   for (const auto& [place, instruction] : block_instructions) {
     for (const auto& sectors : instruction.sectors) {
       (instruction.write ? total.written_bytes : total.read_bytes) += sectors.size() * kSector;
+      (instruction.write ? written_sectors : read_sectors).insert(sectors.begin(), sectors.end());
       ++total.requests;
     }
   }

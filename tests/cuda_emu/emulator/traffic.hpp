@@ -10,6 +10,8 @@ namespace cuda_emu {
 struct Traffic {
   std::uint64_t read_bytes = 0, written_bytes = 0;  // sectors x 32
   std::uint64_t requests = 0;                       // instructions of warps
+  /// The sectors that were touched at all: what is left for memory where caches keep what is read again.
+  std::uint64_t distinct_read_bytes = 0, distinct_written_bytes = 0;
 };
 
 /// Counts what runs from now on, from zero.
