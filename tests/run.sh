@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
-# Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize]
+# Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
 #   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
 #             tests/cuda/sass_expectations.json, and run in the emulator
 #   install   C++ and C consumers against `cmake --install` and against the wheel
 #   lint      ruff, mypy, clang-format
-#   sanitize  the C++ tests under ASan + UBSan and under TSan, less those of the CUDA emulator (CONTRIBUTING.md has their command)
-# PAGEDCORE_CUDA=AUTO, the default: `cpp` takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
+#   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
+#   mutations the emulated CUDA tests must fail where a kernel lacks a barrier, a wait or a bound
+# PAGEDCORE_CUDA=AUTO, the default: takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
 # Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=${*:-python cpp install lint sanitize}
+parts=${*:-python cpp install lint sanitize mutations}
 jobs=${JOBS:-$(nproc)}
 cuda=${PAGEDCORE_CUDA:-AUTO}
 say() { printf '\n== %s\n' "$*"; }
@@ -63,18 +64,33 @@ run_lint() {
 }
 
 run_sanitize() {
+  local fixed_addresses=()
+  # ThreadSanitizer of older compilers does not start where the kernel places memory more randomly than this.
+  if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 0)" -gt 28 ]; then
+    fixed_addresses=(setarch "$(uname -m)" -R)
+  fi
   for preset in asan tsan; do
     say "C++ tests, $preset"
-    cmake --preset $preset -DPAGEDCORE_CUDA=OFF
+    cmake --preset $preset -DPAGEDCORE_CUDA="$cuda"
     cmake --build --preset $preset -j "$jobs"
-    ctest --preset $preset
+    "${fixed_addresses[@]}" ctest --preset $preset -j "$jobs"
   done
+}
+
+run_mutations() {
+  say "Emulated CUDA tests against mutated kernels"
+  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
+  if [ -d build/release/tests/cuda_emu ]; then
+    python3 tests/cuda_emu/mutate.py build/release --jobs "$jobs"
+  else
+    echo "left out: no CUDA toolkit"
+  fi
 }
 
 for part in $parts; do
   case "$part" in
-    python | cpp | install | lint | sanitize) "run_$part" ;;
-    *) echo "unknown part '$part': python, cpp, install, lint or sanitize" >&2; exit 2 ;;
+    python | cpp | install | lint | sanitize | mutations) "run_$part" ;;
+    *) echo "unknown part '$part': python, cpp, install, lint, sanitize or mutations" >&2; exit 2 ;;
   esac
 done
 say "all parts passed: $parts"

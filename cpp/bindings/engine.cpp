@@ -103,9 +103,12 @@ void bind_config(nb::module_& m) {
       .field("isa", &CpuOptions::isa, "'auto', or one of cpu_isas().");
   Record<CudaOptions>(m, "CudaOptions", "How the CUDA backend computes.")
       .field("device", &CudaOptions::device, "Index of the GPU; EngineConfig.device names it for an engine.")
-      .field("threads", &CudaOptions::threads, "Of the host, for sampling; 0: as for the CPU backend.")
+      .field("threads", &CudaOptions::threads, "Of the host; 0: as for the CPU backend.")
       .field("dtype", &CudaOptions::dtype, kComputeTypes, "'bf16' or 'f16'.")
+      .field("kv_dtype", &CudaOptions::kv_dtype, "Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.")
       .field("workspace_bytes", &CudaOptions::workspace_bytes, "Device memory that steps need besides activations.")
+      .field("graph_rows", &CudaOptions::graph_rows, "Steps of up to so many rows become one CUDA graph; 0: none.")
+      .field("sample_on_device", &CudaOptions::sample_on_device, "Else the host samples: the same tokens.")
       .field("plugin", &CudaOptions::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore.");
   using C = EngineConfig;
   Record<C>(m, "EngineConfig", "Budgets of an engine; zeros choose.")

@@ -1,8 +1,6 @@
 #include "cpu/backend.hpp"
 
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <new>
 
 #include "cpu/attention/attention.hpp"
@@ -148,22 +146,7 @@ void CpuBackend::scale_softcap(const Tensor& x, float scale, float softcap) {
 }
 
 void CpuBackend::host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) {
-  if (count <= 0) return;
-  std::mutex mutex;
-  std::int64_t first_failure = count;
-  std::exception_ptr failure;
-  pool_.for_each(count, [&](std::int64_t i, int) {
-    try {
-      body(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (i < first_failure) {
-        first_failure = i;
-        failure = std::current_exception();
-      }
-    }
-  });
-  if (failure) std::rethrow_exception(failure);
+  pool_.for_each_rethrowing(count, body);
 }
 
 }  // namespace pagedcore::cpu

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <system_error>
@@ -185,6 +186,25 @@ ThreadPool::~ThreadPool() {
 }
 
 int ThreadPool::threads() const noexcept { return impl_->threads; }
+
+void ThreadPool::for_each_rethrowing(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  if (count <= 0) return;
+  std::mutex mutex;
+  std::int64_t first_failure = count;
+  std::exception_ptr failure;
+  for_each(count, [&](std::int64_t i, int) {
+    try {
+      body(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (i < first_failure) {
+        first_failure = i;
+        failure = std::current_exception();
+      }
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+}
 
 void ThreadPool::run(std::int64_t count, Task task, const void* body) {
   Impl& p = *impl_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace pagedcore::cpu {
@@ -23,6 +24,10 @@ class ThreadPool {
     run(
         -1, [](const void* b, std::int64_t, int worker) { (*static_cast<const Body*>(b))(worker); }, &body);
   }
+
+  /// As Backend::host_parallel: body(i) for every i in [0, count), all of them even when some throw; waits, then
+  /// rethrows the exception of the smallest i.
+  void for_each_rethrowing(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
   /// body(i, worker) for every i in [0, count), claimed in ascending order by whichever worker is free; waits. Which
   /// worker runs an i varies, so results may not depend on it. The body must not throw.

@@ -1,7 +1,6 @@
 #include "engine/local_executor.hpp"
 
 #include <algorithm>
-#include <exception>
 #include <utility>
 
 #include "base/text.hpp"
@@ -85,56 +84,80 @@ void LocalExecutor::list_tasks(const StepPlan& plan) {
 }
 
 void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
-  const auto below = [](const Task& task, std::int64_t row) { return task.logit_row < row; };
+  const auto below = [](const RowTask& task, std::int64_t row) { return task.logit_row < row; };
   const auto begin = std::lower_bound(tasks_.begin(), tasks_.end(), first_row, below);
   const auto end = std::lower_bound(begin, tasks_.end(), first_row + logits.rows, below);
+  const std::span<RowTask> tasks(begin, end);
 
+  // Where the host can read the logits it samples; elsewhere the backend does, and the host what the backend leaves.
+  std::vector<RowTask*> own;
   const auto* base = static_cast<const float*>(backend_.host_view(logits));
   std::int64_t stride = logits.stride;
-  if (base == nullptr) {
-    downloaded_.resize(static_cast<std::size_t>(logits.rows * logits.cols));
-    backend_.download(std::as_writable_bytes(std::span(downloaded_)), logits);
-    base = downloaded_.data();
-    stride = logits.cols;
-  } else {
+  if (base != nullptr) {
+    for (RowTask& task : tasks) own.push_back(&task);
     backend_.synchronize();
+  } else {
+    own = leave_to_backend(tasks, first_row, logits);
+    base = download(own, first_row, logits);
+    stride = logits.cols;
   }
-  backend_.host_parallel(end - begin, [&](std::int64_t i) {
-    Task& task = begin[i];
-    run_task(task, {base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)});
+  backend_.host_parallel(static_cast<std::int64_t>(own.size()), [&](std::int64_t i) {
+    RowTask& task = *own[static_cast<std::size_t>(i)];
+    task.run({base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)});
   });
 }
 
-/// On a backend thread. Writes to its own task only.
-void LocalExecutor::run_task(Task& task, std::span<const float> logits) {
-  const EngineRequest& request = task.request->request;
-  try {
-    if (task.position >= 0) {
-      const TokenId next = request.prompt.at(static_cast<std::size_t>(task.position) + 1);
-      task.outcome.logprobs = logprobs_of(logits, next, std::max(request.sampling.prompt_logprobs, 0));
-    } else if (task.request->beams) {
-      task.candidates = sampling::beam_candidates(logits, task.request->beams->search.candidates_per_beam());
-    } else {
-      const auto& output = task.request->samples.at(task.sample).output;
-      task.outcome = sample(logits, {&request.sampling, request.prompt, output, task.sample});
-    }
-  } catch (const std::exception& error) {
-    task.error = str(task.position >= 0 ? "scoring" : "sampling", " failed: ", error.what());
+/// Returns the tasks that the backend has not done.
+std::vector<RowTask*> LocalExecutor::leave_to_backend(std::span<RowTask> tasks, std::int64_t first_row,
+                                                      const Tensor& logits) {
+  backend_tasks_.clear();
+  backend_results_.resize(tasks.size());
+  if (masks_.size() < tasks.size()) masks_.resize(tasks.size());
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    backend_tasks_.push_back(
+        tasks[i].for_backend(tasks[i].logit_row - first_row, static_cast<std::size_t>(logits.cols), masks_[i]));
   }
+  backend_.sample_tokens(logits, backend_tasks_, backend_results_);
+  std::vector<RowTask*> left;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    if (backend_results_[i].done) {
+      tasks[i].take(std::move(backend_results_[i]));
+    } else {
+      left.push_back(&tasks[i]);
+    }
+  }
+  return left;
+}
+
+/// The logits of these tasks (in order of their rows), at the places of a [rows, cols] matrix; the rest of it is not
+/// filled.
+const float* LocalExecutor::download(std::span<RowTask* const> tasks, std::int64_t first_row, const Tensor& logits) {
+  if (tasks.empty()) return nullptr;
+  downloaded_.resize(static_cast<std::size_t>(logits.rows * logits.cols));
+  for (std::size_t i = 0; i < tasks.size();) {
+    const std::int64_t first = tasks[i]->logit_row - first_row;
+    std::int64_t end = first;
+    for (; i < tasks.size() && tasks[i]->logit_row - first_row <= end; ++i) end = tasks[i]->logit_row - first_row + 1;
+    const auto place = std::span(downloaded_)
+                           .subspan(static_cast<std::size_t>(first * logits.cols),
+                                    static_cast<std::size_t>((end - first) * logits.cols));
+    backend_.download(std::as_writable_bytes(place), logits.slice_rows(first, end - first));
+  }
+  return downloaded_.data();
 }
 
 StepResult LocalExecutor::collect(const StepPlan& plan) {
   StepResult result;
   result.step = plan.step;
   result.swap_failed = swap_failed_;
-  for (Task& task : tasks_) {
+  for (RowTask& task : tasks_) {
     if (task.error.empty() || !task.request->error.empty()) continue;
     task.request->error = std::move(task.error);
     result.failed.push_back(task.request->id);
   }
-  std::vector<Task*> beams;  // of one request
+  std::vector<RowTask*> beams;  // of one request
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
-    Task& task = tasks_[i];
+    RowTask& task = tasks_[i];
     RequestState& request = *task.request;
     if (!request.error.empty()) continue;
     if (request.beams) {  // all beams of a search are sampled in one step, one behind the other
@@ -156,11 +179,11 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
   return result;
 }
 
-BeamResult LocalExecutor::advance(RequestState& request, std::span<Task* const> tasks) {
+BeamResult LocalExecutor::advance(RequestState& request, std::span<RowTask* const> tasks) {
   BeamState& beams = *request.beams;
   std::vector<std::vector<sampling::BeamCandidate>> candidates(beams.places.size());
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    const auto task = std::ranges::find(tasks, beams.places[i], [](const Task* t) { return t->sample; });
+    const auto task = std::ranges::find(tasks, beams.places[i], [](const RowTask* t) { return t->sample; });
     if (task == tasks.end()) throw Corrupt(str("beam ", beams.places[i], " is missing from its step"));
     candidates[i] = std::move((*task)->candidates);
   }

@@ -1,10 +1,11 @@
-// The executor of one process: a Model on a Backend, and sampling on the backend's host threads.
+// The executor of one process: a Model on a Backend, and sampling by the backend or on its host threads.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "engine/request_table.hpp"
+#include "engine/row_task.hpp"
 #include "engine/swap_store.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/engine.hpp"
@@ -23,26 +24,15 @@ class LocalExecutor final : public Executor {
   SwapCounters swap_counters() const override;
 
  private:
-  /// What is wanted of one row of logits.
-  struct Task {
-    RequestState* request = nullptr;
-    SequenceId sequence{};
-    std::uint32_t sample = 0;    // of a draw
-    std::int64_t position = -1;  // of a prompt row to score, else -1
-    std::int64_t logit_row = 0;  // index into logit_rows_
-    SampleOutcome outcome;
-    std::vector<sampling::BeamCandidate> candidates;  // of a beam
-    std::string error;
-  };
-
   void swap(const StepPlan& plan);
   void note_failures(const std::vector<SwappedRequest>& requests);
   BatchView describe(const StepPlan& plan);
   void list_tasks(const StepPlan& plan);
   void run_tasks(std::int64_t first_row, const Tensor& logits);
-  static void run_task(Task& task, std::span<const float> logits);
+  std::vector<RowTask*> leave_to_backend(std::span<RowTask> tasks, std::int64_t first_row, const Tensor& logits);
+  const float* download(std::span<RowTask* const> tasks, std::int64_t first_row, const Tensor& logits);
   StepResult collect(const StepPlan& plan);
-  static BeamResult advance(RequestState& request, std::span<Task* const> tasks);
+  static BeamResult advance(RequestState& request, std::span<RowTask* const> tasks);
 
   Backend& backend_;
   Model& model_;
@@ -53,10 +43,14 @@ class LocalExecutor final : public Executor {
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> block_tables_;
   std::vector<std::int32_t> logit_rows_;
-  std::vector<Task> tasks_;  // ordered by logit_row
+  std::vector<RowTask> tasks_;  // ordered by logit_row
   std::vector<std::uint8_t> failed_moves_;
   std::vector<RequestId> swap_failed_;
-  std::vector<float> downloaded_;  // logits, where the host cannot read the backend's memory
+  // Where the host cannot read the backend's memory:
+  std::vector<SamplingTask> backend_tasks_;
+  std::vector<SamplingResult> backend_results_;
+  std::vector<std::vector<std::uint32_t>> masks_;
+  std::vector<float> downloaded_;  // logits
 };
 
 }  // namespace pagedcore

@@ -131,16 +131,23 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   if (batch.rows() == 0) return;
 
   const LayerScratch s = m.activations.layer(batch.rows());
-  m.backend.embed(s.residual, *m.weights.embed, batch, m.d.embedding_scale);
-  for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
-    m.attend(layer, batch, kv);
-    if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);
-  }
-
+  const std::span<const std::int32_t> rows = request.logit_rows;
   const auto piece = static_cast<std::size_t>(m.activations.max_logit_rows());
-  for (std::size_t first = 0; first < request.logit_rows.size(); first += piece) {
-    const std::size_t count = std::min(piece, request.logit_rows.size() - first);
-    consume(static_cast<std::int64_t>(first), m.logits_of(request.logit_rows.subspan(first, count), s));
+  const auto logits_from = [&](std::size_t first) {
+    return m.logits_of(rows.subspan(first, std::min(piece, rows.size() - first)), s);
+  };
+  Tensor logits;
+  m.backend.run_step(batch, [&] {
+    m.backend.embed(s.residual, *m.weights.embed, batch, m.d.embedding_scale);
+    for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
+      m.attend(layer, batch, kv);
+      if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);
+    }
+    if (!rows.empty()) logits = logits_from(0);
+  });
+  for (std::size_t first = 0; first < rows.size(); first += piece) {
+    if (first > 0) logits = logits_from(first);
+    consume(static_cast<std::int64_t>(first), logits);
   }
 }
 
@@ -159,9 +166,7 @@ Model::~Model() = default;
 
 const ModelDescription& Model::description() const noexcept { return impl_->d; }
 
-KvShape Model::kv_shape(std::int32_t block_size) const {
-  return kv_shape_of(impl_->d, impl_->backend.compute_dtype(), block_size);
-}
+KvShape Model::kv_shape(std::int32_t block_size) const { return kv_shape_of(impl_->d, impl_->backend, block_size); }
 
 std::size_t Model::weight_bytes() const noexcept { return impl_->weights.bytes(); }
 std::size_t Model::activation_bytes() const noexcept { return impl_->activations.bytes(); }

@@ -43,9 +43,9 @@ inline std::int64_t q_size(const ModelDescription& d) noexcept { return std::int
 inline std::int64_t kv_size(const ModelDescription& d) noexcept { return std::int64_t{d.num_kv_heads} * d.head_dim; }
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 
-/// The KV storage that the decoder writes: keys and values in the compute type.
-inline KvShape kv_shape_of(const ModelDescription& d, DType compute, std::int32_t block_size) {
-  return {kv_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, compute};
+/// The KV storage that the decoder writes.
+inline KvShape kv_shape_of(const ModelDescription& d, const Backend& backend, std::int32_t block_size) {
+  return {kv_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, backend.kv_dtype()};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one

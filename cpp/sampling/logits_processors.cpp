@@ -107,14 +107,36 @@ void keep_only(std::span<float> row, const std::vector<TokenId>& tokens) {
   for (std::size_t i = 0; i < tokens.size(); ++i) row[static_cast<std::size_t>(tokens[i])] = kept[i];
 }
 
+bool stops_too_early(const SampleContext& context) {
+  return context.output.size() < context.params->min_tokens && !context.params->stop_token_ids.empty();
+}
+
 }  // namespace
+
+std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t vocab_size) {
+  const SamplingParams& p = *context.params;
+  const bool no_stop_yet = stops_too_early(context);
+  if (p.allowed_tokens.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
+  std::vector<std::uint32_t> mask((vocab_size + 31) / 32, p.allowed_tokens.empty() ? ~0u : 0u);
+  const auto set = [&](const std::vector<TokenId>& tokens, bool allowed) {
+    for (const TokenId token : tokens) {
+      const std::size_t t = index_of(token, vocab_size);
+      const std::uint32_t bit = 1u << t % 32;
+      mask[t / 32] = allowed ? mask[t / 32] | bit : mask[t / 32] & ~bit;
+    }
+  };
+  set(p.allowed_tokens, true);
+  set(p.banned_tokens, false);
+  if (no_stop_yet) set(p.stop_token_ids, false);
+  return mask;
+}
 
 std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context,
                                       std::vector<float>& copy) {
   const SamplingParams& p = *context.params;
   const bool penalised = (p.repetition_penalty != 1.0f && context.prompt.size() + context.output.size() > 0) ||
                          ((p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) && !context.output.empty());
-  const bool no_stop_yet = context.output.size() < p.min_tokens && !p.stop_token_ids.empty();
+  const bool no_stop_yet = stops_too_early(context);
   if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_tokens.empty() && !no_stop_yet) {
     return logits;
   }

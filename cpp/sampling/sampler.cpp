@@ -59,8 +59,7 @@ TokenId draw_from_row(std::span<const float> row, float max, float scale, double
 
 TokenId draw(std::span<const float> row, float max, const SampleContext& context, Scratch& scratch) {
   const SamplingParams& p = *context.params;
-  // 1 / temperature overflows for denormal temperatures; any finite scale that large is as good as greedy.
-  const float scale = std::min(1.0f / p.temperature, std::numeric_limits<float>::max());
+  const float scale = logit_scale(p);
   const double u = uniform(p.seed, context.sample, context.prompt.size() + context.output.size());
   if (!truncates(p, row.size())) return draw_from_row(row, max, scale, u, scratch);
   Candidates& c = scratch.candidates;
@@ -91,7 +90,7 @@ SampleOutcome sample(std::span<const float> logits, const SampleContext& context
   SampleOutcome outcome;
   outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(sampling::find_first(row, max))
                                         : sampling::draw(row, max, context, scratch);
-  outcome.stop = std::find(p.stop_token_ids.begin(), p.stop_token_ids.end(), outcome.token) != p.stop_token_ids.end();
+  outcome.stop = p.stops(outcome.token);
   if (p.logprobs >= 0) outcome.logprobs = sampling::row_logprobs(logits, model_max, outcome.token, p.logprobs);
   return outcome;
 }

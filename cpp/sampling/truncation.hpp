@@ -15,6 +15,9 @@ struct Candidates {
   std::vector<float> weights;
 };
 
+/// 1 / temperature, 0 for greedy; finite: any scale as large as that of a denormal temperature is as good as greedy.
+float logit_scale(const SamplingParams& params) noexcept;
+
 bool truncates(const SamplingParams& params, std::size_t vocab_size) noexcept;
 
 /// Replaces `out` by the tokens that min-p, top-k and top-p leave, of a row with the given maximum; `scale` is

@@ -58,6 +58,8 @@ void convert(DType dtype, const std::byte* in, std::span<float> out) {
       return convert_numbers<std::int64_t>(in, out);
     case DType::boolean:
       return convert_each<std::uint8_t>(in, out, [](std::uint8_t value) { return value != 0 ? 1.0f : 0.0f; });
+    case DType::f8_e4m3:
+      return convert_each<std::uint8_t>(in, out, f8_e4m3_to_f32);
     case DType::q4_0:
       return decode_blocks<blocks::Q4_0>(in, out);
     case DType::q4_1:

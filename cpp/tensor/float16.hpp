@@ -1,4 +1,5 @@
-// 16-bit floating point to f32, exact for every value. Without branches, so that loops over them are vectorised.
+// Floating point of 8 and 16 bits to f32, exact for every value. Without branches, so that loops over them are
+// vectorised.
 #pragma once
 
 #include <bit>
@@ -25,6 +26,13 @@ inline float f16_to_f32(std::uint16_t bits) noexcept {
   const std::uint32_t finite = magnitude < one_exponent ? subnormal : normal;
   const std::uint32_t value = magnitude >= 31 * one_exponent ? normal + rebias : finite;
   return std::bit_cast<float>(sign | value);
+}
+
+/// e4m3 as machine learning has it: no infinities, so that all but two bit patterns are finite.
+inline float f8_e4m3_to_f32(std::uint8_t bits) noexcept {
+  // The same fields in f16 have a bias of 15 for one of 7.
+  const float finite = 256.0f * f16_to_f32(static_cast<std::uint16_t>((bits & 0x80) << 8 | (bits & 0x7f) << 7));
+  return (bits & 0x7f) == 0x7f ? std::bit_cast<float>(0x7fc00000u) : finite;
 }
 
 }  // namespace pagedcore

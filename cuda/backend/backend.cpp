@@ -1,10 +1,6 @@
 #include "backend/backend.hpp"
 
-#include <algorithm>
-#include <cstring>
-#include <exception>
 #include <limits>
-#include <mutex>
 #include <vector>
 
 #include "backend/checks.hpp"
@@ -26,9 +22,19 @@ const CudaOptions& checked(const CudaOptions& options) {
   if (options.threads < 0 || options.threads > kMaxThreads)
     throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", kMaxThreads,
                               "]; 0 means every CPU that this process may run on"));
+  if (options.graph_rows < 0)
+    throw InvalidArgument(str("graph_rows = ", options.graph_rows, "; 0 for no graphs, or the most rows of a step"));
   if (options.workspace_bytes < kMinWorkspace)
     throw InvalidArgument(str("workspace_bytes = ", options.workspace_bytes, "; at least ", kMinWorkspace));
   return options;
+}
+
+DType kv_dtype_of(const CudaOptions& options) {
+  if (options.kv_dtype == "auto") return options.dtype;
+  for (const DType dtype : {DType::f8_e4m3, DType::i8})
+    if (options.kv_dtype == info(dtype).name) return dtype;
+  throw InvalidArgument(str("kv_dtype = '", options.kv_dtype, "': use auto (the compute type, ",
+                            info(options.dtype).name, "), f8_e4m3 or i8"));
 }
 
 /// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
@@ -54,17 +60,23 @@ void check_blocks(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
 
 CudaBackend::CudaBackend(const CudaOptions& options)
     : dtype_(checked(options).dtype),
+      kv_dtype_(kv_dtype_of(options)),
       workspace_bytes_(options.workspace_bytes),
+      graph_rows_(options.graph_rows),
+      sample_on_device_(options.sample_on_device),
       device_(options.device),
       pool_(options.threads > 0 ? options.threads : cpu::usable_cpus()) {
   staging_.emplace(device_, kStagingBytes);
   swapper_.emplace(device_, *staging_, workspace_bytes_ / 8);
+  sampler_.emplace(device_, *staging_, workspace_bytes_ / 8);
+  graphs_.emplace(device_, *staging_);
 }
 
 CudaBackend::~CudaBackend() = default;
 
 std::string CudaBackend::describe() const {
-  return str("cuda, ", device_.name(), ", ", info(dtype_).name, ", ", pool_.threads(), " host threads");
+  const std::string kv = kv_dtype_ == dtype_ ? "" : str(" (KV in ", info(kv_dtype_).name, ")");
+  return str("cuda, ", device_.name(), ", ", info(dtype_).name, kv, ", ", pool_.threads(), " host threads");
 }
 
 void CudaBackend::check_compute(const char* what, const Tensor& t) const {
@@ -100,21 +112,10 @@ void CudaBackend::upload(const Tensor& dst, std::span<const std::byte> src) {
 void CudaBackend::download(std::span<std::byte> dst, const Tensor& src) {
   const std::size_t row_bytes = checked_row_bytes("download: the source", src, dst.size());
   device_.use();
-  const std::size_t most = staging_->capacity() / 2;
-  const bool whole = src.stride == src.cols;
-  const std::size_t rows = whole ? 1 : static_cast<std::size_t>(src.rows), bytes = whole ? dst.size() : row_bytes;
-  for (std::size_t row = 0; row < rows; ++row) {
-    const auto* from = static_cast<const std::byte*>(src.slice_rows(static_cast<std::int64_t>(row), 1).data);
-    for (std::size_t at = 0; at < bytes;) {
-      const std::size_t piece = std::min(most, bytes - at);
-      std::byte* pinned = staging_->take(piece);
-      device_.check(cudaMemcpyAsync(pinned, from + at, piece, cudaMemcpyDeviceToHost, device_.stream()),
-                    "a copy from the device");
-      staging_->done(device_.stream());
-      device_.check(cudaStreamSynchronize(device_.stream()), "waiting for the device");
-      std::memcpy(dst.data() + row * bytes + at, pinned, piece);
-      at += piece;
-    }
+  if (src.stride == src.cols) return staging_->download(dst, static_cast<const std::byte*>(src.data), device_.stream());
+  for (std::int64_t row = 0; row < src.rows && row_bytes > 0; ++row) {
+    staging_->download(dst.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes),
+                       static_cast<const std::byte*>(src.slice_rows(row, 1).data), device_.stream());
   }
 }
 
@@ -169,9 +170,9 @@ std::size_t CudaBackend::kv_block_bytes(const KvShape& shape) const {
 std::unique_ptr<KvStorage> CudaBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
   const std::size_t block = kv_block_bytes(shape);
   if (num_blocks == 0) throw InvalidArgument("KV storage of 0 blocks: give at least 1");
-  if (shape.dtype != dtype_ && shape.dtype != DType::i8)
+  if (shape.dtype != dtype_ && shape.dtype != DType::f8_e4m3 && shape.dtype != DType::i8)
     throw Unsupported(str("KV element type ", info(shape.dtype).name, " with a compute type of ", info(dtype_).name,
-                          ": use the same, or i8"));
+                          ": use the same, f8_e4m3 or i8"));
   if (block > std::numeric_limits<std::size_t>::max() / 2 / num_blocks)
     throw OutOfMemory(str(num_blocks, " KV blocks x ", block, " bytes are more than the address space; ask for fewer"));
   device_.use();
@@ -219,22 +220,7 @@ void CudaBackend::swap_in(KvStorage& storage, std::span<const BlockId> blocks, s
 }
 
 void CudaBackend::host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) {
-  if (count <= 0) return;
-  std::mutex mutex;
-  std::int64_t first_failure = count;
-  std::exception_ptr failure;
-  pool_.for_each(count, [&](std::int64_t i, int) {
-    try {
-      body(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (i < first_failure) {
-        first_failure = i;
-        failure = std::current_exception();
-      }
-    }
-  });
-  if (failure) std::rethrow_exception(failure);
+  pool_.for_each_rethrowing(count, body);
 }
 
 }  // namespace pagedcore::cuda

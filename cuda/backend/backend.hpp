@@ -4,6 +4,8 @@
 #include <optional>
 
 #include "backend/batch.hpp"
+#include "backend/sampler.hpp"
+#include "backend/step_graph.hpp"
 #include "backend/storage.hpp"
 #include "backend/swapper.hpp"
 #include "cpu/thread_pool.hpp"
@@ -17,6 +19,7 @@ class CudaBackend final : public Backend {
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
+  DType kv_dtype() const noexcept override { return kv_dtype_; }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override;
   void upload(const Tensor& dst, std::span<const std::byte> src) override;
@@ -35,6 +38,7 @@ class CudaBackend final : public Backend {
   void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
 
   std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) override;
+  void run_step(const Batch& batch, const std::function<void()>& operations) override;
   void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) override;
   void norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
             const NormParams& p) override;
@@ -47,6 +51,8 @@ class CudaBackend final : public Backend {
   void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) override;
   void scale_softcap(const Tensor& x, float scale, float softcap) override;
 
+  void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
+                     std::span<SamplingResult> results) override;
   void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) override;
   const void* host_view(const Tensor&) noexcept override { return nullptr; }
 
@@ -58,12 +64,17 @@ class CudaBackend final : public Backend {
   PackSpec spec(std::int64_t n, std::int64_t k, PackKind kind) const;
   void zero(const DeviceMemory& memory);
 
-  const DType dtype_;
+  const DType dtype_, kv_dtype_;
   const std::size_t workspace_bytes_;
+  const std::int32_t graph_rows_;
+  const bool sample_on_device_;
+  int failed_recordings_ = 0;
   mutable Device device_;
   cpu::ThreadPool pool_;
   std::optional<Staging> staging_;
   std::optional<Swapper> swapper_;
+  std::optional<Sampler> sampler_;
+  std::optional<StepGraphs> graphs_;
 };
 
 }  // namespace pagedcore::cuda

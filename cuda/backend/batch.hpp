@@ -66,6 +66,11 @@ class CudaBatch final : public Batch {
     AttentionArgs args;  // the fields that the plan gives
   };
   const Work& work(const AttentionShape& shape, std::int32_t window, std::size_t state_bytes) const;
+  /// What layers share is made again: it was recorded and never submitted.
+  void forget_shared() const noexcept {
+    rotary_.clear();
+    work_.clear();
+  }
 
  private:
   template <typename T>

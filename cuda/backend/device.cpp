@@ -82,6 +82,8 @@ void Device::check(cudaError_t error, const char* what) {
   static_cast<void>(cudaGetLastError());
   const std::string text = str(what, " failed on device cuda:", index_, ": ", error_text(error));
   if (error == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+  if (recording_ && error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread)
+    throw RecordingFailed();
   if (failure_.empty()) failure_ = text;
   throw Aborted(str(text, "; this backend cannot go on"));
 }

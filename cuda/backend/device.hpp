@@ -59,6 +59,9 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
+/// Thrown where an operation cannot be part of a recording (StepGraphs), which is given up then.
+struct RecordingFailed {};
+
 class Device {
  public:
   /// Throws Unsupported without a driver, a device or an architecture that the plugin has code for, and InvalidArgument
@@ -68,12 +71,17 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  /// Throws what the error means: OutOfMemory for a failed allocation. Anything else leaves the device in an unknown
+  /// Throws what the error means: OutOfMemory for a failed allocation, RecordingFailed for what a recording forbids.
+  /// Anything else leaves the device in an unknown
   /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
   void check(cudaError_t error, const char* what);
   /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
   /// thread.
   void use();
+
+  /// While the operations of the stream are recorded instead of executed.
+  bool recording() const noexcept { return recording_; }
+  void set_recording(bool recording) noexcept { recording_ = recording; }
 
   cudaStream_t stream() const noexcept { return stream_->get(); }
   const std::string& name() const noexcept { return name_; }
@@ -99,7 +107,7 @@ class Device {
   std::string failure_;  // not empty: poisoned
   std::unique_ptr<Stream> stream_;
   std::vector<Chunk> chunks_;  // the arena; without reserve(), one for each large allocation
-  bool reserved_ = false;
+  bool reserved_ = false, recording_ = false;
 };
 
 }  // namespace pagedcore::cuda

@@ -22,7 +22,7 @@ Staging::Staging(Device& device, std::size_t bytes) : device_(device), capacity_
 }
 
 Staging::~Staging() {
-  for (const Piece& piece : pieces_) cudaEventSynchronize(piece.event.get());
+  for (const Piece& piece : pieces_) cudaEventSynchronize(piece.event->get());
   cudaFreeHost(memory_);
 }
 
@@ -36,7 +36,8 @@ std::byte* Staging::take(std::size_t bytes) {
   // Oldest first, so that whatever lies in the way goes, and nothing that was taken later.
   while (!pieces_.empty() &&
          std::ranges::any_of(pieces_, [&](const Piece& p) { return p.begin < end && begin < p.end; })) {
-    device_.check(cudaEventSynchronize(pieces_.front().event.get()), "waiting for a transfer");
+    if (pieces_.front().event == nullptr) throw RecordingFailed();  // it takes more than the ring holds
+    device_.check(cudaEventSynchronize(pieces_.front().event->get()), "waiting for a transfer");
     pieces_.pop_front();
   }
   taken_begin_ = begin;
@@ -45,9 +46,24 @@ std::byte* Staging::take(std::size_t bytes) {
 }
 
 void Staging::done(cudaStream_t stream) {
-  Event event(device_);
-  device_.check(cudaEventRecord(event.get(), stream), "recording an event");
+  std::shared_ptr<Event> event;
+  if (!device_.recording()) {
+    event = std::make_shared<Event>(device_);
+    device_.check(cudaEventRecord(event->get(), stream), "recording an event");
+  }
   pieces_.push_back({taken_begin_, next_, std::move(event)});
+}
+
+void Staging::submit_recorded(cudaStream_t stream) {
+  const auto event = std::make_shared<Event>(device_);
+  device_.check(cudaEventRecord(event->get(), stream), "recording an event");
+  for (Piece& piece : pieces_) {
+    if (piece.event == nullptr) piece.event = event;
+  }
+}
+
+void Staging::forget_recorded() noexcept {
+  std::erase_if(pieces_, [](const Piece& piece) { return piece.event == nullptr; });
 }
 
 void Staging::upload(std::byte* to, std::span<const std::byte> from, cudaStream_t stream) {
@@ -60,6 +76,19 @@ void Staging::upload(std::byte* to, std::span<const std::byte> from, cudaStream_
     done(stream);
     to += bytes;
     from = from.subspan(bytes);
+  }
+}
+
+void Staging::download(std::span<std::byte> to, const std::byte* from, cudaStream_t stream) {
+  while (!to.empty()) {
+    const std::size_t bytes = std::min(capacity_ / 2, to.size());
+    std::byte* piece = take(bytes);
+    device_.check(cudaMemcpyAsync(piece, from, bytes, cudaMemcpyDeviceToHost, stream), "a copy from the device");
+    done(stream);
+    device_.check(cudaStreamSynchronize(stream), "waiting for the device");
+    std::memcpy(to.data(), piece, bytes);
+    from += bytes;
+    to = to.subspan(bytes);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <memory>
 #include <span>
 
 #include "backend/device.hpp"
@@ -10,6 +11,7 @@
 namespace pagedcore::cuda {
 
 /// A ring: pieces are taken in order and are free again when the copies that were enqueued from them have happened.
+/// Those of a recording (StepGraphs) stay until it has been submitted, and its copies have happened, or is forgotten.
 class Staging {
  public:
   Staging(Device& device, std::size_t bytes);
@@ -17,21 +19,26 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  std::size_t capacity() const noexcept { return capacity_; }
-
   /// Enqueues on `stream` the copy of host memory of any size to the device; it is read before this returns. Waits
   /// where the ring is full of copies that have not happened yet.
   void upload(std::byte* to, std::span<const std::byte> from, cudaStream_t stream);
+
+  /// Copies device memory of any size to the host, and waits for it.
+  void download(std::span<std::byte> to, const std::byte* from, cudaStream_t stream);
 
   /// A piece of at most half the ring, aligned to 64, to be filled or to be copied to. After enqueueing the copies that
   /// use it on `stream`, done() says so.
   std::byte* take(std::size_t bytes);
   void done(cudaStream_t stream);
 
+  /// What was recorded since the last call of either has been submitted to `stream`, or never will be.
+  void submit_recorded(cudaStream_t stream);
+  void forget_recorded() noexcept;
+
  private:
   struct Piece {
     std::size_t begin, end;
-    Event event;
+    std::shared_ptr<Event> event;  // none: recorded
   };
   Device& device_;
   std::byte* memory_ = nullptr;

@@ -30,6 +30,24 @@ std::unique_ptr<Batch> CudaBackend::prepare(const BatchView& view, std::int32_t 
   return std::make_unique<CudaBatch>(device_, *staging_, view, block_size);
 }
 
+void CudaBackend::run_step(const Batch& any_batch, const std::function<void()>& operations) {
+  constexpr int kMostFailures = 3;  // then it is not worth trying
+  const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  device_.use();
+  if (batch.rows() == 0 || batch.rows() > graph_rows_ || failed_recordings_ >= kMostFailures) return operations();
+  bool submitted = false;
+  try {
+    submitted = graphs_->run(operations);
+  } catch (...) {
+    batch.forget_shared();
+    throw;
+  }
+  if (submitted) return;
+  ++failed_recordings_;
+  batch.forget_shared();
+  operations();
+}
+
 void CudaBackend::embed(const Tensor& out, const Weight& weight, const Batch& any_batch, float scale) {
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   const auto& table = static_cast<const CudaWeight&>(weight);
@@ -228,6 +246,25 @@ void CudaBackend::scale_softcap(const Tensor& x, float scale, float softcap) {
   args.scale = scale;
   args.softcap = softcap;
   device_.check(launch_scale_softcap(args, device_.stream()), "scale_softcap");
+}
+
+void CudaBackend::sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
+                                std::span<SamplingResult> results) {
+  check_f32("sample_tokens: the logits", logits, logits.rows, logits.cols);
+  if (tasks.size() != results.size())
+    throw InvalidArgument(str("sample_tokens: ", tasks.size(), " tasks, and room for ", results.size(), " results"));
+  const auto words = static_cast<std::size_t>((logits.cols + 31) / 32);
+  for (const SamplingTask& task : tasks) {
+    if (task.row < 0 || task.row >= logits.rows)
+      throw InvalidArgument(str("sample_tokens: row ", task.row, " of logits of ", logits.rows, " rows"));
+    if (!task.mask.empty() && task.mask.size() != words)
+      throw InvalidArgument(
+          str("sample_tokens: a mask of ", task.mask.size(), " words; ", logits.cols, " tokens have ", words));
+  }
+  for (SamplingResult& result : results) result = {};
+  if (!sample_on_device_) return;
+  device_.use();
+  sampler_->run(logits, tasks, results);
 }
 
 }  // namespace pagedcore::cuda

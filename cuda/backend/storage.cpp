@@ -13,10 +13,13 @@ KvType kv_type_of(DType dtype) {
       return KvType::f16;
     case DType::bf16:
       return KvType::bf16;
+    case DType::f8_e4m3:
+      return KvType::fp8_e4m3;
     case DType::i8:
       return KvType::int8;
     default:
-      throw Unsupported(str("KV element type ", info(dtype).name, ": the CUDA backend stores f16, bf16 or i8"));
+      throw Unsupported(
+          str("KV element type ", info(dtype).name, ": the CUDA backend stores f16, bf16, f8_e4m3 or i8"));
   }
 }
 

@@ -32,14 +32,20 @@ __device__ inline double total_of(const DrawScratch& s, int blocks) {
   return total;
 }
 
+struct Place {
+  int index = 0;
+  double margin = 0.0;  // by which the running sum before or after it misses the target
+};
+
 /// The first index at which the running sum of the weights, begun at `sum`, exceeds `target`; should rounding leave
 /// none, the last of positive weight.
-__device__ inline int invert(const float* weights, int count, double sum, double target) {
-  int last = 0;
+__device__ inline Place invert(const float* weights, int count, double sum, double target) {
+  Place last;
   for (int i = 0; i < count; ++i) {
     if (!(weights[i] > 0.0f)) continue;
-    last = i;
+    const double before = sum;
     sum += static_cast<double>(weights[i]);
+    last = {i, fmin(target - before, sum - target)};
     if (sum > target) break;
   }
   return last;
@@ -60,9 +66,9 @@ __device__ inline void find_block(DrawScratch& s, int blocks, double u) {
   }
 }
 
-/// Looks up within the block that find_block found; the index is thread 0's only.
+/// Looks up within the block that find_block found; the place is thread 0's only.
 template <class Weight>
-__device__ inline int find_in_block(DrawScratch& s, int count, const Weight& weight) {
+__device__ inline Place find_in_block(DrawScratch& s, int count, const Weight& weight) {
 #ifndef PC_MUTATE_FOUND_BLOCK_BARRIER
   __syncthreads();
 #endif
@@ -71,17 +77,19 @@ __device__ inline int find_in_block(DrawScratch& s, int count, const Weight& wei
 #ifndef PC_MUTATE_WEIGHTS_BARRIER
   __syncthreads();
 #endif
-  return threadIdx.x == 0 ? first + invert(s.weights, size, s.before, s.target) : 0;
+  if (threadIdx.x != 0) return {};
+  const Place place = invert(s.weights, size, s.before, s.target);
+  return {first + place.index, place.margin};
 }
 
 /// Draws from all tokens of a row whose block sums are there. The token is thread 0's only.
 __device__ inline TokenId draw_from_row(DrawScratch& s, const Row& row, double u) {
   if (threadIdx.x == 0) find_block(s, row.blocks(), u);
-  return find_in_block(s, row.size, [&](int i) { return row.weight(row.logits[i]); });
+  return find_in_block(s, row.size, [&](int i) { return row.weight(row.logits[i]); }).index;
 }
 
-/// Draws from a list of tokens. Likewise.
-__device__ inline TokenId draw_from_list(DrawScratch& s, const RowSelector& list, double u) {
+/// Draws from a list of tokens. Likewise, and so is whether another order of additions could give another token.
+__device__ inline TokenId draw_from_list(DrawScratch& s, const RowSelector& list, double u, bool& undecided) {
   const auto weight = [&](int i) { return list.weight(i); };
   const int size = list.size();
   if (size > kSumBlock) {
@@ -93,8 +101,10 @@ __device__ inline TokenId draw_from_list(DrawScratch& s, const RowSelector& list
       return warp_sum(sum);
     });
     if (threadIdx.x == 0) find_block(s, blocks, u);
-    const int found = find_in_block(s, size, weight);
-    return threadIdx.x == 0 ? list.token(found) : 0;
+    const Place found = find_in_block(s, size, weight);
+    if (threadIdx.x != 0) return 0;
+    undecided = undecided || found.margin < total_of(s, blocks) * rounding_of(size);
+    return list.token(found.index);
   }
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) s.weights[i] = weight(i);
 #ifndef PC_MUTATE_LIST_WEIGHTS_BARRIER
@@ -103,7 +113,7 @@ __device__ inline TokenId draw_from_list(DrawScratch& s, const RowSelector& list
   if (threadIdx.x != 0) return 0;
   double total = 0.0;
   for (int i = 0; i < size; ++i) total += static_cast<double>(s.weights[i]);
-  return list.token(invert(s.weights, size, 0.0, u * total));
+  return list.token(invert(s.weights, size, 0.0, u * total).index);
 }
 
 }  // namespace pagedcore::cuda

@@ -1,6 +1,7 @@
 #include "kernels/matmul.hpp"
 #include "kernels/matmul_stream.cuh"
 #include "kernels/matmul_tiled.cuh"
+#include "kernels/weight_dispatch.hpp"
 
 namespace pagedcore::cuda {
 namespace {
@@ -28,28 +29,12 @@ cudaError_t launch(const MatmulArgs& args, cudaStream_t queue) {
   return cudaGetLastError();
 }
 
-template <class T>
-cudaError_t launch(const MatmulArgs& args, WeightFormat format, cudaStream_t stream) {
-  switch (format) {
-    case WeightFormat::native:
-      return launch<T, WeightFormat::native>(args, stream);
-    case WeightFormat::int8_row:
-      return launch<T, WeightFormat::int8_row>(args, stream);
-    case WeightFormat::int8_group:
-      return launch<T, WeightFormat::int8_group>(args, stream);
-    case WeightFormat::int4_group:
-      return launch<T, WeightFormat::int4_group>(args, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
 }  // namespace
 
 cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream) {
   if (args.m == 0) return cudaSuccess;
-  if (in_type == DType::f16) return launch<__half>(args, format, stream);
-  if (in_type == DType::bf16) return launch<__nv_bfloat16>(args, format, stream);
-  return cudaErrorInvalidValue;
+  return dispatch_weights(in_type, format,
+                          [&]<class T, WeightFormat kFormat>() { return launch<T, kFormat>(args, stream); });
 }
 
 }  // namespace pagedcore::cuda

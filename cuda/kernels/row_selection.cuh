@@ -18,6 +18,10 @@ struct RowScratch {
   double measures[2][3][kRowWarps];
 };
 
+/// Two orders of adding up to `count` positive numbers give sums that differ by less than this share of the total, also
+/// where one is compared with a product of the other.
+__device__ inline double rounding_of(int count) { return (count + 64) * 0x1p-51; }
+
 class RowSelector {
  public:
   __device__ RowSelector(RowScratch& scratch, const Row& row, TokenId* candidates)
@@ -27,6 +31,8 @@ class RowSelector {
   __device__ TokenId token(int i) const { return tokens_[i]; }
   __device__ float logit(int i) const { return row_.logits[tokens_[i]]; }
   __device__ float weight(int i) const { return row_.weight(logit(i)); }
+  /// Whether what was kept could be another list, had the weights been added in another order.
+  __device__ bool is_undecided() const { return undecided_; }
 
   /// The list becomes all tokens of the row that `keep(logit)`, which must hold for every logit above one it holds for.
   template <class Keep>
@@ -61,8 +67,12 @@ class RowSelector {
   }
   /// Keeps the shortest prefix, in order of rank, whose mass reaches `target`; all if none does.
   __device__ void keep_mass(double target) {
-    if (mass() < target) return;
-    keep_measure<double>(target, [&](float logit) { return static_cast<double>(row_.weight(logit)); });
+    const double all = mass(), doubt = all * rounding_of(row_.size);  // the host may list more than this
+    undecided_ = undecided_ || fabs(all - target) < doubt;
+    if (all < target) return;
+    const double margin =
+        keep_measure<double>(target, [&](float logit) { return static_cast<double>(row_.weight(logit)); });
+    undecided_ = undecided_ || margin < doubt;
   }
 
  private:
@@ -72,9 +82,10 @@ class RowSelector {
   }
 
   /// Finds the largest key such that the tokens of at least that key measure `target` together, two bits at a time from
-  /// the highest, then keeps what lies above it and as many of its own as are needed.
+  /// the highest, then keeps what lies above it and as many of its own as are needed. Returns by how much the measure of
+  /// what is kept, or of that less its last token, misses the target.
   template <class Measure, class Of>
-  __device__ void keep_measure(Measure target, const Of& measure) {
+  __device__ double keep_measure(Measure target, const Of& measure) {
     std::uint32_t key = 0;
     Measure above = 0;  // of all keys above those that begin like `key`
     for (int shift = 30; shift >= 0; shift -= 2) {
@@ -117,6 +128,8 @@ class RowSelector {
     }
     compact(
         size_, [&](int i) { return tokens_[i]; }, [&](float x) { return order_key(x) >= key; }, key, ties);
+    const double missing = static_cast<double>(target) - static_cast<double>(above);
+    return fmin(ties * static_cast<double>(one) - missing, missing - (ties - 1) * static_cast<double>(one));
   }
 
   template <class Source, class Keep>
@@ -180,6 +193,7 @@ class RowSelector {
   const int warp_;
   int size_ = 0;
   unsigned turn_ = 0;
+  bool undecided_ = false;
 };
 
 /// By a whole block: the largest key of a row, in every thread; or a key above that of infinity where a logit is NaN.

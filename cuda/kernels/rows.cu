@@ -1,4 +1,5 @@
 #include "kernels/rows.cuh"
+#include "kernels/weight_dispatch.hpp"
 
 namespace pagedcore::cuda {
 namespace {
@@ -9,28 +10,12 @@ cudaError_t launch(const EmbedArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <class T>
-cudaError_t launch(const EmbedArgs& args, WeightFormat format, cudaStream_t stream) {
-  switch (format) {
-    case WeightFormat::native:
-      return launch<T, WeightFormat::native>(args, stream);
-    case WeightFormat::int8_row:
-      return launch<T, WeightFormat::int8_row>(args, stream);
-    case WeightFormat::int8_group:
-      return launch<T, WeightFormat::int8_group>(args, stream);
-    case WeightFormat::int4_group:
-      return launch<T, WeightFormat::int4_group>(args, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
 }  // namespace
 
 cudaError_t launch_embed(const EmbedArgs& args, DType type, WeightFormat format, cudaStream_t stream) {
   if (args.rows == 0) return cudaSuccess;
-  if (type == DType::f16) return launch<__half>(args, format, stream);
-  if (type == DType::bf16) return launch<__nv_bfloat16>(args, format, stream);
-  return cudaErrorInvalidValue;
+  return dispatch_weights(type, format,
+                          [&]<class T, WeightFormat kFormat>() { return launch<T, kFormat>(args, stream); });
 }
 
 cudaError_t launch_scale_softcap(const SoftcapArgs& args, cudaStream_t stream) {

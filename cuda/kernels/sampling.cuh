@@ -144,6 +144,7 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
   }
   const Row row{task.logits, vocab, logit_of_key(key), task.scale};
   TokenId token;
+  bool undecided = false;
   if (task.scale == 0.0f) {
     token = first_with_key(task.logits, vocab, key, slots[2]);
   } else {
@@ -151,13 +152,18 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
     if (task.min_p > 0.0f || task.top_p < 1.0f || (task.top_k > 0 && task.top_k < vocab)) {
       RowSelector list(scratch, row, task.candidates);
       truncate(list, draw, row, task);
-      token = draw_from_list(draw, list, u);
+      undecided = list.is_undecided();
+      token = draw_from_list(draw, list, u, undecided);
     } else {
       sum_blocks(draw, row.blocks(), [&](int b) { return block_weight(row, b); });
       token = draw_from_row(draw, row, u);
     }
   }
-  if (threadIdx.x == 0) result = {token, RowStatus::ok};
+  if (threadIdx.x != 0) return;
+  if (undecided)
+    result = {-1, RowStatus::undecided};
+  else
+    result = {token, RowStatus::ok};
 }
 
 /// By a whole block: how many tokens of a row rank above `token`. The count is thread 0's only.

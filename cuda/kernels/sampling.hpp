@@ -4,7 +4,7 @@
 // the sum over those, the Philox stream, the running sum in which a draw is looked up (of all tokens, and of up to 1024
 // that truncation leaves), penalties and bias. Sums in another order than the host's, in double: the mass that top-p
 // compares with its target (the host's own order is that of its quickselect), and a draw among more than 1024 kept
-// tokens. A choice differs there only where a sum comes within about 1e-13 of its bound.
+// tokens. Where such a sum comes so close to its bound that the order could matter, the row is `undecided`.
 //
 // One block of threads works on one row. All arrays are device memory. Nothing is checked here but the row itself.
 #pragma once
@@ -43,8 +43,9 @@ cudaError_t launch_process_logits(const ProcessTask* tasks, std::int32_t count, 
 
 enum class RowStatus : std::int32_t {
   ok,
-  corrupt,  // a logit is NaN or +inf, or all of the model's are -inf
-  empty,    // masks and bias leave no token
+  corrupt,    // a logit is NaN or +inf, or all of the model's are -inf
+  empty,      // masks and bias leave no token
+  undecided,  // rounding could give another token than the host's
 };
 
 struct SampleTask {

@@ -500,9 +500,12 @@ class CudaOptions(_Record):
     """How the CUDA backend computes."""
 
     device: int = ...  # Index of the GPU; EngineConfig.device names it for an engine.
-    threads: int = ...  # Of the host, for sampling; 0: as for the CPU backend.
+    threads: int = ...  # Of the host; 0: as for the CPU backend.
     dtype: _ComputeType = ...  # 'bf16' or 'f16'.
+    kv_dtype: str = ...  # Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.
     workspace_bytes: int = ...  # Device memory that steps need besides activations.
+    graph_rows: int = ...  # Steps of up to so many rows become one CUDA graph; 0: none.
+    sample_on_device: bool = ...  # Else the host samples: the same tokens.
     plugin: str = ...  # Path of libpagedcore_cuda.so; empty: beside libpagedcore.
 
 class EngineConfig(_Record):

@@ -30,7 +30,8 @@ class Inbox:
 
 class Dispatcher:
     """No thread of its own. Ctrl-C may strike between any two bytecodes of the main thread, which may be draining for
-    others: an output is therefore moved from the engine to its inbox by single C calls, and is lost at no point."""
+    others. An output is therefore moved from the engine to its inbox by single C calls, and is lost at no point; and
+    who drains is an entry in a dictionary, not a lock: a thread that was struck with it in hand finds it its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -38,7 +39,7 @@ class Dispatcher:
         self._registering = threading.Lock()
         self._inboxes: dict[int, Inbox] = {}
         self._waiting: dict[int, Inbox] = {}  # of calls that are inside _step()
-        self._draining = threading.Lock()
+        self._drainer: dict[None, int] = {}  # at most one entry: the thread that drains
         self._arrived: deque[EngineOutput] = deque()  # from the engine, not routed yet; touched by the drainer only
 
     def submit(
@@ -108,20 +109,20 @@ class Dispatcher:
 
     def _step(self, inbox: Inbox) -> EngineOutput | None:
         """Drains once, or waits a slice for the thread that drains now."""
-        self._waiting[id(inbox)] = inbox  # before the attempt: whoever holds the lock now will see it
+        me = threading.get_ident()
         try:
-            if self._draining.acquire(blocking=False):
-                try:
-                    self._drain()
-                finally:
-                    self._draining.release()
-                    self._wake_another(inbox)
+            self._waiting[id(inbox)] = inbox  # before the attempt: whoever drains now will see it
+            if self._drainer.setdefault(None, me) == me:
+                self._drain()
                 return None
             return inbox.queue.get(timeout=_SLICE)
         except queue.Empty:
             return None
         finally:
             self._waiting.pop(id(inbox), None)
+            if self._drainer.get(None) == me:
+                self._drainer.pop(None, None)
+                self._wake_another(inbox)
 
     def _drain(self) -> None:
         self._arrived.extend(chain.from_iterable(map(self._engine.wait, repeat(_SLICE, 1))))

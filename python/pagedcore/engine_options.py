@@ -27,6 +27,7 @@ _DTYPES: dict[str, _ComputeType] = {
     "f16": "f16",
     "fp16": "f16",
 }
+_KV_DTYPES = {"auto": "auto", "fp8": "f8_e4m3", "fp8_e4m3": "f8_e4m3", "int8": "i8"}
 _SERVED: dict[str, tuple[_ComputeType, ...]] = {"cpu": ("f32", "bf16"), "cuda": ("bf16", "f16")}
 
 
@@ -48,6 +49,7 @@ class EngineOptions:
 
     dtype: str = "auto"
     device: str = "cpu"
+    kv_cache_dtype: str = "auto"
     block_size: int = 16
     kv_cache_memory: int | str | None = None
     num_blocks: int | None = None
@@ -78,6 +80,12 @@ class EngineOptions:
         if self.dtype != "auto" and _DTYPES[self.dtype] not in _SERVED[kind]:
             raise Unsupported(
                 f"dtype={self.dtype!r} on device={self.device!r}, which computes in {' or '.join(_SERVED[kind])}"
+            )
+        if self.kv_cache_dtype not in _KV_DTYPES:
+            raise InvalidArgument(f"kv_cache_dtype={self.kv_cache_dtype!r} is not one of {', '.join(_KV_DTYPES)}")
+        if self.kv_cache_dtype != "auto" and kind == "cpu":
+            raise Unsupported(
+                f"kv_cache_dtype={self.kv_cache_dtype!r} on device='cpu', whose KV has the compute type: use 'auto'"
             )
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
@@ -139,7 +147,11 @@ class EngineOptions:
 
         on_cpu = self.device == "cpu"
         cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype if on_cpu else "bf16", isa=self.isa)
-        cuda = _core.CudaOptions(threads=self.threads or 0, dtype="bf16" if on_cpu else compute_dtype)
+        cuda = _core.CudaOptions(
+            threads=self.threads or 0,
+            dtype="bf16" if on_cpu else compute_dtype,
+            kv_dtype=_KV_DTYPES[self.kv_cache_dtype],
+        )
         return _core.EngineConfig(
             block_size=self.block_size,
             num_blocks=self.num_blocks or 0,

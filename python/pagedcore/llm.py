@@ -41,6 +41,7 @@ class LLM:
         *,
         dtype: str = "auto",
         device: str = "cpu",
+        kv_cache_dtype: str = "auto",
         block_size: int = 16,
         kv_cache_memory: int | str | None = None,
         num_blocks: int | None = None,
@@ -71,6 +72,8 @@ class LLM:
             dtype: Compute type, "float32" or "bfloat16", on a GPU "bfloat16" or "float16". "auto": float32 for float32
                 checkpoints where the device has it, else bfloat16.
             device: "cpu", "cuda" or "cuda:1", which need a build with CUDA and a GPU.
+            kv_cache_dtype: "auto": KV in the compute type. "fp8" (e4m3) or "int8" with a scale for each token and head
+                take half the memory and lose some precision; on a GPU only.
             block_size: Tokens per KV block.
             kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
                 max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.
@@ -109,6 +112,7 @@ class LLM:
         options = EngineOptions(
             dtype=dtype,
             device=device,
+            kv_cache_dtype=kv_cache_dtype,
             block_size=block_size,
             kv_cache_memory=kv_cache_memory,
             num_blocks=num_blocks,

@@ -78,6 +78,8 @@ def test_within_15_percent_with_the_real_lengths(model: str) -> None:
         {"preemption": "swap", "swap_slots": 15728},
         {"max_sequences": 16},
         {"block_size": 128},
+        {"admission": "never_evict"},
+        {"admission": "adaptive"},
     ],
 )
 def test_policies_within_15_percent(change: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pagedcore/export.hpp"
 #include "pagedcore/tensor.hpp"
@@ -134,6 +136,42 @@ struct AttentionParams {
   std::int32_t window = 0;  // > 0: a row at position p sees positions (p - window, p]
 };
 
+/// What is wanted of one row of logits. The values, and the order in which they apply, are those of sampling.hpp.
+struct SamplingTask {
+  enum class Kind : std::uint8_t {
+    draw,        // as sample()
+    score,       // as logprobs_of(), for `token`
+    candidates,  // of a beam: the `num_top` most likely tokens, by log-probability, then by token
+  };
+  Kind kind = Kind::draw;
+  std::int64_t row = 0;  // of the logits; tasks may share one
+  TokenId token = -1;    // to score
+
+  // Of a draw.
+  std::span<const TokenId> prompt, output;  // the position of the draw is their size together
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  std::span<const std::pair<TokenId, float>> logit_bias;
+  std::span<const std::uint32_t> mask;  // bit t % 32 of word t / 32: token t may be chosen; empty: all may
+  float scale = 1.0f;                   // 1 / temperature, finite; 0: greedy
+  std::int32_t top_k = 0;               // 0 or less: off
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  std::uint64_t seed = 0;
+  std::uint32_t sample = 0;
+
+  bool wants_logprobs = false;  // of a draw: `chosen` and `top`
+  std::int32_t num_top = 0;
+};
+
+struct SamplingResult {
+  bool done = false;              // false: the task is left to the caller; nothing else is set
+  TokenId token = -1;             // drawn
+  TokenLogprob chosen;            // the token's, of a draw that wants it or of a score
+  std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
+};
+
 class PAGEDCORE_API Backend {
  public:
   virtual ~Backend();
@@ -142,6 +180,8 @@ class PAGEDCORE_API Backend {
   virtual std::string describe() const = 0;
   /// The element type in which matmul inputs are kept: f32 or bf16. The residual stream and matmul outputs may be f32.
   virtual DType compute_dtype() const noexcept = 0;
+  /// The element type in which KV is kept: compute_dtype(), unless this backend was asked for a narrower one.
+  virtual DType kv_dtype() const noexcept;
 
   // Memory. All throw OutOfMemory.
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes) = 0;             // 64-byte aligned, zeroed
@@ -173,6 +213,9 @@ class PAGEDCORE_API Backend {
 
   // One step. `prepare` copies the description to the device and works out what all layers share.
   virtual std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) = 0;
+  /// Calls `operations`, which enqueues operations over the batch and waits for none, so that a device can take them as
+  /// one. It may be called twice, where what it did first was put aside unexecuted: it must do the same again.
+  virtual void run_step(const Batch& batch, const std::function<void()>& operations);
 
   /// out[r, :] = scale * table[token of row r, :]; out is f32 [rows, k].
   virtual void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) = 0;
@@ -194,6 +237,16 @@ class PAGEDCORE_API Backend {
   virtual void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) = 0;
   /// In place on f32: x = scale * x, then with softcap > 0, x = softcap * tanh(x / softcap).
   virtual void scale_softcap(const Tensor& x, float scale, float softcap) = 0;
+
+  /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
+  /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
+  /// logarithm. Left to the caller are tasks that a backend has no means for or that rounding could decide otherwise,
+  /// and those at fault (logits that are no distribution, nothing left to choose, a token outside the row), whose error
+  /// the caller's own attempt reports. Which ones depends on the task and its row alone. A backend without such means
+  /// leaves all: the default, right where host_view() gives the logits. Throws InvalidArgument for logits of another
+  /// type, a row outside them, a mask of another size, and unequal numbers of tasks and results.
+  virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
+                             std::span<SamplingResult> results);
 
   /// Runs body(i) for i in [0, count) on the backend's host threads and waits. Exceptions from the body are rethrown
   /// (the one of the smallest i). For host work of a step such as sampling.
@@ -237,10 +290,13 @@ PAGEDCORE_API std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& option
 
 struct CudaOptions {
   int device = 0;
-  int threads = 0;                                      // of the host, for sampling; 0: as for the CPU backend
+  int threads = 0;                                      // of the host; 0: as for the CPU backend
   DType dtype = DType::bf16;                            // compute type: bf16 or f16
+  std::string kv_dtype = "auto";                        // of KV: auto, the compute type; f8_e4m3 or i8
   std::size_t workspace_bytes = std::size_t{64} << 20;  // device memory for what a step needs besides activations
-  std::string plugin;                                   // path of libpagedcore_cuda.so; empty: beside libpagedcore
+  std::int32_t graph_rows = 64;  // steps of up to so many rows are submitted as one CUDA graph; 0: none are
+  bool sample_on_device = true;  // else the host samples, from downloaded logits: the same tokens
+  std::string plugin;            // path of libpagedcore_cuda.so; empty: beside libpagedcore
 };
 
 /// Opens the plugin on first use. Throws Unsupported when it, a driver or a device that it serves is missing, and

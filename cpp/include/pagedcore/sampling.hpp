@@ -2,6 +2,7 @@
 // of one instruction set, whatever else runs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -32,6 +33,10 @@ struct SamplingParams {
   std::int32_t logprobs = -1;  // >= 0: report the chosen token's log-probability and this many most likely tokens
   std::int32_t prompt_logprobs = -1;  // likewise for every prompt token but the first
   std::uint64_t seed = 0;
+
+  bool stops(TokenId token) const noexcept {
+    return std::find(stop_token_ids.begin(), stop_token_ids.end(), token) != stop_token_ids.end();
+  }
 };
 
 /// Throws InvalidArgument naming the first value out of range, its limits, and (for tokens) the vocabulary.
@@ -55,12 +60,6 @@ struct BeamSearchParams {
   std::vector<TokenId> stop_token_ids;  // end a hypothesis, and belong to it
 };
 PAGEDCORE_API void validate(const BeamSearchParams& params, std::int32_t vocab_size);
-
-struct TokenLogprob {
-  TokenId token = -1;
-  float logprob = 0.0f;
-  std::int32_t rank = 0;  // 1 is the most likely
-};
 
 /// Log-probabilities at one position, of the model's own distribution (before penalties and temperature).
 struct PositionLogprobs {

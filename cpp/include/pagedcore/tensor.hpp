@@ -24,6 +24,7 @@ enum class DType : std::uint8_t {
   i32,
   i64,
   boolean,
+  f8_e4m3,  // without infinities; largest 448
   q4_0,
   q4_1,
   q5_0,

@@ -34,6 +34,13 @@ constexpr auto raw(Id id) noexcept {
   return static_cast<std::underlying_type_t<Id>>(id);
 }
 
+/// A token, its log-probability and its place among all tokens.
+struct TokenLogprob {
+  TokenId token = -1;
+  float logprob = 0.0f;
+  std::int32_t rank = 0;  // 1 is the most likely
+};
+
 /// Copy the first `num_tokens` token slots, of every layer, from block `src` to block `dst`.
 struct BlockCopy {
   BlockId src{};

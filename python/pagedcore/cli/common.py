@@ -72,6 +72,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> 
     group.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
     if device:
         group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
+        group.add_argument("--kv-cache-dtype", default="auto", help="auto: the compute type; fp8 or int8, on a GPU")
     group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -123,6 +124,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "allocation": arguments.allocation,
         "threads": arguments.threads,
         "device": arguments.device,
+        "kv_cache_dtype": arguments.kv_cache_dtype,
         "isa": arguments.isa,
     }
     try:

@@ -6,8 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "fake_executor.hpp"
-#include "tiny_model.hpp"
+#include "same_bits.hpp"
 
 using fake::Collected;
 using fake::Collection;
@@ -17,14 +16,7 @@ using namespace pagedcore;
 
 namespace {
 
-EngineRequest request(std::size_t prompt, std::uint32_t seed) {
-  EngineRequest r;
-  for (std::size_t i = 0; i < prompt; ++i) r.prompt.push_back(static_cast<TokenId>((seed * 13 + i * i * 5 + i) % 151));
-  r.sampling.max_tokens = 24;
-  r.sampling.logprobs = 3;
-  r.sampling.seed = seed;
-  return r;
-}
+EngineRequest request(std::size_t prompt, std::uint32_t seed) { return same_bits::request(prompt, seed, 24, 3); }
 
 /// The requests that are observed: greedy, sampled, truncated, penalised, several samples, a scored prompt.
 std::vector<EngineRequest> observed() {
@@ -44,61 +36,6 @@ std::vector<EngineRequest> observed() {
   return list;
 }
 
-/// A sample as bits.
-std::vector<std::uint32_t> bits(const Collected& c) {
-  std::vector<std::uint32_t> out;
-  for (const TokenId t : c.tokens) out.push_back(static_cast<std::uint32_t>(t));
-  for (const PositionLogprobs& p : c.logprobs) {
-    out.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
-    for (const TokenLogprob& t : p.top) {
-      out.push_back(static_cast<std::uint32_t>(t.token));
-      out.push_back(std::bit_cast<std::uint32_t>(t.logprob));
-    }
-  }
-  return out;
-}
-
-using Bits = std::vector<std::vector<std::uint32_t>>;
-
-/// All samples of the observed requests, submitted to one engine among `strangers` others.
-Bits run(Engine& engine, std::uint32_t strangers = 0) {
-  std::vector<RequestId> ids;
-  const auto list = observed();
-  for (std::uint32_t i = 0; i < std::max<std::uint32_t>(strangers, static_cast<std::uint32_t>(list.size())); ++i) {
-    if (i < strangers) {
-      EngineRequest stranger = request(3 + i * 5 % 90, 1000 + i);
-      stranger.sampling.max_tokens = 5 + i;
-      engine.submit(stranger);
-    }
-    if (i < list.size()) ids.push_back(engine.submit(list[i]));
-  }
-  const Collection all = drain(engine);
-  Bits result;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    for (std::uint32_t sample = 0; sample < list[i].sampling.n; ++sample) {
-      const Collected& c = all.at(ids[i], sample);
-      CHECK(c.error == "");
-      CHECK(c.tokens.size() == 24);
-      CHECK(c.logprobs.size() == 24);
-      result.push_back(bits(c));
-    }
-  }
-  CHECK(engine.stats().at("blocks_used") == 0);
-  return result;
-}
-
-/// Each observed request alone in a fresh engine.
-Bits run_alone(const TinyModel& model, const EngineConfig& config) {
-  Bits result;
-  for (const EngineRequest& r : observed()) {
-    Engine engine(model.description, model.weights, config);
-    const RequestId id = engine.submit(r);
-    const Collection all = drain(engine);
-    for (std::uint32_t sample = 0; sample < r.sampling.n; ++sample) result.push_back(bits(all.at(id, sample)));
-  }
-  return result;
-}
-
 EngineConfig config_for(DType dtype, int threads = 1) {
   EngineConfig config;
   config.num_blocks = 2000;
@@ -114,13 +51,10 @@ TEST_CASE("same request, same bits") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     CAPTURE(info(dtype).name);
     const EngineConfig base = config_for(dtype);
-    const Bits alone = run_alone(model, base);
-    const auto same = [&](EngineConfig config, std::uint32_t strangers, std::uint32_t period, const char* what) {
-      CAPTURE(what);
-      Engine engine(model.description, model.weights, config);
-      engine.force_preemption(period);
-      CHECK(run(engine, strangers) == alone);
-      if (period > 0) CHECK(engine.stats().at("preemptions_recompute") > 0);
+    const auto list = observed();
+    const same_bits::Bits alone = same_bits::run_alone(model, base, list);
+    const auto same = [&](const EngineConfig& config, std::uint32_t strangers, std::uint32_t period, const char* what) {
+      same_bits::check_same(model, config, list, alone, {what, strangers, period});
     };
     EngineConfig config = base;
     same(config, 0, 0, "together");
@@ -146,11 +80,9 @@ TEST_CASE("same request, same bits") {
     same(config, 8, 0, "few blocks");
 
     Engine engine(model.description, model.weights, base);
-    CHECK(run(engine) == alone);
-    CHECK(run(engine) == alone);  // prefixes cached, outputs too
-    CHECK(engine.stats().at("prefix_hit_tokens") > 0);
+    same_bits::check_same_when_cached(engine, list, alone);
     engine.clear_prefix_cache();
-    CHECK(run(engine, 4) == alone);
+    CHECK(same_bits::run(engine, list, 4) == alone);
   }
 }
 

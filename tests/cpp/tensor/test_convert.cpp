@@ -40,6 +40,22 @@ void put(std::vector<std::uint8_t>& block, std::size_t at, const std::uint8_t (&
 
 }  // namespace
 
+TEST_CASE("every f8_e4m3 value is exact") {
+  for (unsigned bits = 0; bits < 256; ++bits) {
+    const int exponent = static_cast<int>(bits >> 3 & 15), mantissa = static_cast<int>(bits & 7);
+    const double magnitude =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);  // the format's definition
+    const float value = f8_e4m3_to_f32(static_cast<std::uint8_t>(bits));
+    CAPTURE(bits);
+    if ((bits & 0x7f) == 0x7f) {
+      CHECK(std::isnan(value));
+    } else {
+      CHECK(static_cast<double>(value) == (bits & 0x80 ? -magnitude : magnitude));
+      CHECK(std::signbit(value) == ((bits & 0x80) != 0));
+    }
+  }
+}
+
 TEST_CASE("every f16 value is exact") {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
     const int exponent = (bits >> 10) & 31;

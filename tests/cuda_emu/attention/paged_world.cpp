@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 namespace cuda_test {
 namespace {
@@ -83,6 +84,7 @@ std::uint32_t PagedWorld::block_of(const Sequence& s, int position) const {
 }
 
 void PagedWorld::write(const Sequence& s, int position) {
+  plain_.clear();
   const KvTile t = tile();
   const std::uint64_t seed = s.seeds[static_cast<std::size_t>(position)];
   for (int h = 0; h < shape_.num_kv_heads; ++h) {
@@ -112,6 +114,7 @@ void PagedWorld::write(const Sequence& s, int position) {
 }
 
 void PagedWorld::break_token(int sequence, int position, int kv_head) {
+  plain_.clear();
   const KvTile t = tile();
   std::byte* k = cache_.data() +
                  std::int64_t{block_of(sequences_[static_cast<std::size_t>(sequence)], position)} * block_bytes() +
@@ -148,26 +151,37 @@ std::uint16_t PagedWorld::query(int sequence, int position, int head, int d) con
   return to_bits(shape_.compute, element(seed, kQuery, position, head, d));
 }
 
+const std::vector<double>& PagedWorld::plain(int sequence, int kv_head, bool value) const {
+  std::vector<double>& rows = plain_[{sequence, kv_head, value}];
+  if (!rows.empty()) return rows;
+  for (int p = 0; p < sequences_[static_cast<std::size_t>(sequence)].length; ++p) {
+    for (int d = 0; d < shape_.head_dim; ++d) rows.push_back(stored(sequence, p, kv_head, d, value));
+  }
+  return rows;
+}
+
 std::vector<double> PagedWorld::reference(int sequence, int position) const {
   std::vector<double> out;
-  const int group = shape_.num_heads / shape_.num_kv_heads, dim = shape_.head_dim;
+  const int group = shape_.num_heads / shape_.num_kv_heads;
+  const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const int lowest = shape_.window > 0 ? std::max(0, position - shape_.window + 1) : 0;
   for (int h = 0; h < shape_.num_heads; ++h) {
-    std::vector<double> scores;
+    const auto &keys = plain(sequence, h / group, false), &values = plain(sequence, h / group, true);
+    std::vector<double> q, scores;
+    for (int d = 0; d < shape_.head_dim; ++d) q.push_back(to_double(shape_.compute, query(sequence, position, h, d)));
     for (int p = lowest; p <= position; ++p) {
-      double x = 0;
-      for (int d = 0; d < dim; ++d)
-        x += to_double(shape_.compute, query(sequence, position, h, d)) * stored(sequence, p, h / group, d, false);
-      x *= shape_.scale;
+      const double* key = &keys[static_cast<std::size_t>(p) * dim];
+      const double x = std::inner_product(q.begin(), q.end(), key, 0.0) * shape_.scale;
       scores.push_back(shape_.softcap > 0 ? shape_.softcap * std::tanh(x / shape_.softcap) : x);
     }
     const double top = *std::ranges::max_element(scores);
     double sum = 0;
-    std::vector<double> acc(static_cast<std::size_t>(dim));
+    std::vector<double> acc(dim);
     for (int p = lowest; p <= position; ++p) {
       const double e = std::exp(scores[static_cast<std::size_t>(p - lowest)] - top);
       sum += e;
-      for (int d = 0; d < dim; ++d) acc[static_cast<std::size_t>(d)] += e * stored(sequence, p, h / group, d, true);
+      const double* value = &values[static_cast<std::size_t>(p) * dim];
+      for (std::size_t d = 0; d < dim; ++d) acc[d] += e * value[d];
     }
     for (const double x : acc) out.push_back(x / sum);
   }

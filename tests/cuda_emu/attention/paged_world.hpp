@@ -7,6 +7,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -82,6 +83,8 @@ class PagedWorld {
     std::vector<std::uint64_t> seeds;  // of every position
   };
   void write(const Sequence& s, int position);
+  /// All that the cache holds of a sequence's KV head, [position][d].
+  const std::vector<double>& plain(int sequence, int kv_head, bool value) const;
   std::uint32_t block_of(const Sequence& s, int position) const;
 
   struct Batch {
@@ -95,6 +98,7 @@ class PagedWorld {
   WorldShape shape_;
   std::vector<Sequence> sequences_;
   std::vector<std::byte> cache_;  // 0xff where nothing was written: NaN in every type, and in scales
+  mutable std::map<std::tuple<int, int, bool>, std::vector<double>> plain_;  // of what has been asked for
   std::byte* outside_ = nullptr;
   std::int64_t stride_ = 0;
 };

@@ -167,7 +167,7 @@ void settle(unsigned warp_index) {
   }
 }
 
-void thread_main() {
+[[gnu::no_sanitize("address")]] void thread_main() {
   enter_fiber();
   acquire(&launched);
   acquire(&bank->done[bank->turn ^ 1]);
@@ -184,7 +184,7 @@ void thread_main() {
   Thread* next = pick();
   if (next == nullptr && num_exited < num_threads) deadlock();
   if (next != nullptr) run(*next);
-  switch_fiber(me.fiber, next != nullptr ? next->fiber : host, true);
+  switch_fiber(me.fiber, next != nullptr ? next->fiber : host);
   std::abort();
 }
 

@@ -91,14 +91,16 @@ char* new_stack() {
   return static_cast<char*>(memory) + page;
 }
 
-Fiber* switched_from = nullptr;
+Fiber *switched_from = nullptr, *switched_to = nullptr;
+
+}  // namespace
 
 /// Completes a switch, on the stack that was switched to.
-void arrive([[maybe_unused]] void* asan_stack) {
+void enter_fiber() {
 #ifdef __SANITIZE_ADDRESS__
   const void* bottom = nullptr;
   std::size_t bytes = 0;
-  __sanitizer_finish_switch_fiber(asan_stack, &bottom, &bytes);
+  __sanitizer_finish_switch_fiber(switched_to->asan_stack, &bottom, &bytes);
   if (switched_from->stack_bytes == 0) {  // an OS thread's stack, known only now
     switched_from->stack = static_cast<char*>(const_cast<void*>(bottom));
     switched_from->stack_bytes = bytes;
@@ -106,18 +108,15 @@ void arrive([[maybe_unused]] void* asan_stack) {
 #endif
 }
 
-}  // namespace
-
 void prepare_fiber(Fiber& fiber, void (*entry)()) {
   if (fiber.stack == nullptr) {
     fiber.stack = new_stack();
     fiber.stack_bytes = kStackBytes;
+    allow(fiber.stack, fiber.stack_bytes);
 #ifdef CUDA_EMU_TSAN
     fiber.tsan_fiber = __tsan_create_fiber(0);  // kept for good: making one takes as long as running a small kernel
 #endif
   }
-  allow(fiber.stack, fiber.stack_bytes);
-  fiber.asan_stack = nullptr;
   auto* top = reinterpret_cast<std::uintptr_t*>(fiber.stack + fiber.stack_bytes);
 #if defined(__x86_64__)
   top -= 2;  // at entry the stack is 8 bytes off a multiple of 16, as after a call
@@ -139,19 +138,18 @@ void adopt_thread(Fiber& fiber) {
 #endif
 }
 
-void switch_fiber(Fiber& from, Fiber& to, [[maybe_unused]] bool ends) {
+void switch_fiber(Fiber& from, Fiber& to) {
   switched_from = &from;
+  switched_to = &to;
 #ifdef CUDA_EMU_TSAN
   constexpr unsigned no_sync = 1;
   __tsan_switch_to_fiber(to.tsan_fiber, no_sync);
 #endif
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(ends ? nullptr : &from.asan_stack, to.stack, to.stack_bytes);
+  __sanitizer_start_switch_fiber(&from.asan_stack, to.stack, to.stack_bytes);
 #endif
   cuda_emu_switch_stack(&from.stack_pointer, to.stack_pointer);
-  arrive(from.asan_stack);
+  enter_fiber();
 }
-
-void enter_fiber() { arrive(nullptr); }
 
 }  // namespace cuda_emu

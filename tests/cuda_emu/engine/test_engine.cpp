@@ -1,38 +1,13 @@
 // The whole engine on the emulated device: the tokens of the CPU, and the same bits under every disturbance.
 #include <doctest/doctest.h>
 
-#include <bit>
 #include <cmath>
 
-#include "fake_executor.hpp"
-#include "tiny_model.hpp"
+#include "harness.hpp"
 
-using fake::Collected;
-using fake::Collection;
-using fake::drain;
-using tiny::TinyModel;
-using namespace pagedcore;
+using namespace cuda_test;
 
 namespace {
-
-EngineConfig config_for(const std::string& device) {
-  EngineConfig config;
-  config.num_blocks = 120;
-  config.device = device;
-  config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace_bytes = 4 << 20;
-  config.cuda.plugin = CUDA_EMU_PLUGIN;
-  return config;
-}
-
-EngineRequest request(std::size_t prompt, std::uint32_t seed) {
-  EngineRequest r;
-  for (std::size_t i = 0; i < prompt; ++i) r.prompt.push_back(static_cast<TokenId>((seed * 13 + i * i * 5 + i) % 151));
-  r.sampling.max_tokens = 8;
-  r.sampling.logprobs = 2;
-  r.sampling.seed = seed;
-  return r;
-}
 
 std::vector<EngineRequest> observed() {
   std::vector<EngineRequest> list{request(1, 0), request(16, 1), request(37, 2)};
@@ -40,29 +15,6 @@ std::vector<EngineRequest> observed() {
   list[1].sampling.n = 2;
   list[2].sampling.top_p = 0.9f;
   return list;
-}
-
-using Bits = std::vector<std::vector<std::uint32_t>>;
-
-Bits run(Engine& engine, std::uint32_t strangers = 0) {
-  std::vector<RequestId> ids;
-  const auto list = observed();
-  for (std::uint32_t i = 0; i < strangers; ++i) engine.submit(request(3 + i * 7 % 30, 1000 + i));
-  for (const EngineRequest& r : list) ids.push_back(engine.submit(r));
-  const Collection all = drain(engine);
-  Bits result;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    for (std::uint32_t sample = 0; sample < list[i].sampling.n; ++sample) {
-      const Collected& c = all.at(ids[i], sample);
-      CHECK(c.error == "");
-      CHECK(c.tokens.size() == 8);
-      std::vector<std::uint32_t> bits;
-      for (const TokenId t : c.tokens) bits.push_back(static_cast<std::uint32_t>(t));
-      for (const PositionLogprobs& p : c.logprobs) bits.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
-      result.push_back(std::move(bits));
-    }
-  }
-  return result;
 }
 
 }  // namespace
@@ -102,51 +54,69 @@ TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits c
 TEST_CASE("same request, same bits") {
   const TinyModel model(151, 2, 64);
   const EngineConfig base = config_for("cuda");
-  const Bits alone = [&] {
-    Bits all;
-    for (std::size_t i = 0; i < observed().size(); ++i) {
-      Engine engine(model.description, model.weights, base);
-      const EngineRequest r = observed()[i];
-      const RequestId id = engine.submit(r);
-      const Collection news = drain(engine);
-      for (std::uint32_t sample = 0; sample < r.sampling.n; ++sample) {
-        const Collected& c = news.at(id, sample);
-        std::vector<std::uint32_t> bits;
-        for (const TokenId t : c.tokens) bits.push_back(static_cast<std::uint32_t>(t));
-        for (const PositionLogprobs& p : c.logprobs) bits.push_back(std::bit_cast<std::uint32_t>(p.chosen.logprob));
-        all.push_back(std::move(bits));
-      }
-    }
-    return all;
-  }();
-  const auto same = [&](const EngineConfig& config, std::uint32_t strangers, const char* what, std::uint32_t period = 0,
-                        PreemptionMode mode = PreemptionMode::recompute) {
-    CAPTURE(what);
-    Engine engine(model.description, model.weights, config);
-    engine.force_preemption(period, mode);
-    CHECK(run(engine, strangers) == alone);
-    if (period > 0) {
-      const char* key = mode == PreemptionMode::swap ? "preemptions_swap" : "preemptions_recompute";
-      CHECK(engine.stats().at(key) > 0);
-    }
+  const auto list = observed();
+  const same_bits::Bits alone = same_bits::run_alone(model, base, list);
+  const auto same = [&](const EngineConfig& config, const same_bits::Disturbance& disturbance) {
+    same_bits::check_same(model, config, list, alone, disturbance);
   };
-  same(base, 0, "together");
-  same(base, 6, "among strangers");
+  same(base, {"together"});
+  same(base, {"among strangers", 6});
   EngineConfig config = base;
   config.max_batched_tokens = 7;
-  same(config, 3, "chunked prefill");
-  same(base, 2, "preempted", 2);
+  same(config, {"chunked prefill", 3});
+  same(base, {"preempted", 2, 2});
   config = base;
   config.swap_bytes = 4 << 20;
-  same(config, 2, "swapped", 2, PreemptionMode::swap);
+  same(config, {"swapped", 2, 2, PreemptionMode::swap});
   config = base;
   config.block_size = 4;
   config.enable_prefix_caching = false;
-  same(config, 0, "small blocks, no prefix cache");
+  same(config, {"small blocks, no prefix cache"});
   Engine engine(model.description, model.weights, base);
-  CHECK(run(engine) == alone);
-  CHECK(run(engine) == alone);
-  CHECK(engine.stats().at("prefix_hit_tokens") > 0);
+  same_bits::check_same_when_cached(engine, list, alone);
+}
+
+TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
+  const TinyModel model(151, 2, 64);
+  const auto config_of = [](const char* kv_dtype) {
+    EngineConfig config = config_for("cuda");
+    config.cuda.kv_dtype = kv_dtype;
+    return config;
+  };
+  const auto greedy = [&](const EngineConfig& config) {
+    Engine engine(model.description, model.weights, config);
+    EngineRequest r = request(37, 1);
+    r.sampling.temperature = 0.0f;
+    const RequestId id = engine.submit(r);
+    return drain(engine).at(id);
+  };
+  const Collected wide = greedy(config_of("auto"));
+  const std::size_t wide_block = plan_memory(model.description, config_of("auto")).kv_block;
+  // bf16 alone moves log-probabilities of this model by up to 6e-2 (above). An int8 element, 1/254 of its row's largest
+  // off at most, is as exact as a bf16 one nearly; an e4m3 element is off by up to 2^-4 of itself: five times more.
+  for (const auto& [kv_dtype, tolerance] : {std::pair{"f8_e4m3", 0.36f}, {"i8", 0.12f}}) {
+    CAPTURE(std::string(kv_dtype));
+    const EngineConfig config = config_of(kv_dtype);
+    const std::size_t block = plan_memory(model.description, config).kv_block;
+    CHECK(block == wide_block / 2 + wide_block / 32);  // a scale of 4 bytes for 64 elements
+    const Collected narrow = greedy(config);
+    CHECK(narrow.error == "");
+    bool differs = false;
+    for (std::size_t t = 0; t < wide.tokens.size() && narrow.tokens[t] == wide.tokens[t]; ++t) {
+      const float difference = narrow.logprobs[t].chosen.logprob - wide.logprobs[t].chosen.logprob;
+      CHECK(std::fabs(difference) < tolerance);
+      differs = differs || difference != 0.0f;
+    }
+    CHECK(differs);  // else nothing was rounded
+    EngineConfig disturbed = config;
+    disturbed.max_batched_tokens = 7;
+    disturbed.swap_bytes = 4 << 20;
+    const auto list = observed();
+    same_bits::check_same(model, disturbed, list, same_bits::run_alone(model, config, list),
+                          {"chunked and swapped", 3, 2, PreemptionMode::swap});
+  }
+  CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config_of("f16")),
+                       doctest::Contains("kv_dtype = 'f16'"), InvalidArgument);
 }
 
 TEST_CASE("beam search forks and copies blocks on the device") {

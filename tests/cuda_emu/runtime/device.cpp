@@ -65,7 +65,9 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   _(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
   _(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
   _(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
-  _(cudaErrorIllegalAddress, "an illegal memory access was encountered")
+  _(cudaErrorIllegalAddress, "an illegal memory access was encountered")                         \
+  _(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")       \
+  _(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")
 
 const char* CUDARTAPI cudaGetErrorName(cudaError_t error) {
 #define CUDA_EMU_NAME(code, text) \

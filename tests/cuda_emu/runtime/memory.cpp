@@ -9,6 +9,7 @@
 #include "emulator/block.hpp"
 #include "emulator/sanitizer.hpp"
 #include "runtime/runtime.hpp"
+#include "runtime/stream.hpp"
 
 namespace cuda_emu {
 namespace {
@@ -18,6 +19,7 @@ struct Allocation {
   std::size_t mapped = 0;  // whole pages; an inaccessible one follows
 };
 std::map<std::uintptr_t, Allocation> allocations;
+std::map<std::uintptr_t, std::size_t> pinned;  // address -> bytes
 std::size_t used_bytes = 0;
 int access_depth = 0;
 
@@ -49,6 +51,14 @@ bool is_device_memory(const void* p, std::size_t bytes) {
   return address + bytes <= begin + a.bytes;
 }
 
+bool is_pinned_memory(const void* p, std::size_t bytes) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  auto after = pinned.upper_bound(address);
+  if (after == pinned.begin()) return false;
+  const auto& [begin, size] = *--after;
+  return address + bytes <= begin + size;
+}
+
 }  // namespace cuda_emu
 
 using namespace cuda_emu;
@@ -75,7 +85,7 @@ cudaError_t CUDARTAPI cudaMalloc(void** p, std::size_t bytes) {
 
 cudaError_t CUDARTAPI cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
-  cudaDeviceSynchronize();
+  if (const cudaError_t error = cudaDeviceSynchronize(); error == cudaErrorStreamCaptureUnsupported) return error;
   const std::lock_guard lock(device_mutex());
   const auto found = allocations.find(reinterpret_cast<std::uintptr_t>(p));
   if (found == allocations.end()) return cudaErrorInvalidValue;
@@ -91,10 +101,13 @@ cudaError_t CUDARTAPI cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
   *p = bytes <= machine().pinned_bytes ? std::malloc(bytes) : nullptr;
   if (*p == nullptr) return cudaErrorMemoryAllocation;
   poison(*p, bytes);
+  pinned[reinterpret_cast<std::uintptr_t>(*p)] = bytes;
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaFreeHost(void* p) {
+  const std::lock_guard lock(device_mutex());
+  pinned.erase(reinterpret_cast<std::uintptr_t>(p));
   std::free(p);
   return cudaSuccess;
 }
@@ -116,7 +129,15 @@ cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, std::size_t by
     set_last_error(cudaErrorInvalidValue);
     return cudaErrorInvalidValue;
   }
-  enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  const bool pageable = (to_device && !from_device && !is_pinned_memory(from, bytes)) ||
+                        (from_device && !to_device && !is_pinned_memory(to, bytes));
+  if (pageable) {  // would be read, or filled, when the graph runs
+    if (const cudaError_t error = refuse_in_capture(resolve(stream), cudaErrorStreamCaptureUnsupported)) return error;
+  }
+  const NodeKind node = from_device && to_device ? NodeKind::copy_within
+                        : from_device            ? NodeKind::copy_out
+                                                 : NodeKind::copy_in;
+  enqueue(stream, node, [=] { std::memcpy(to, from, bytes); });
   return cudaSuccess;
 }
 
@@ -131,7 +152,7 @@ cudaError_t CUDARTAPI cudaMemsetAsync(void* p, int value, std::size_t bytes, cud
     set_last_error(cudaErrorInvalidValue);
     return cudaErrorInvalidValue;
   }
-  enqueue(stream, [=] { std::memset(p, value, bytes); });
+  enqueue(stream, NodeKind::memset, [=] { std::memset(p, value, bytes); });
   return cudaSuccess;
 }
 

@@ -6,10 +6,14 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 
 namespace cuda_emu {
+
+/// What a driver does with graphs.
+enum class Graphs { all, no_capture, no_updates, no_executables };
 
 /// The machine that a test wants; an error stays until it is changed back.
 struct Machine {
@@ -19,13 +23,21 @@ struct Machine {
   std::size_t device_bytes = std::size_t{1} << 30;
   std::size_t pinned_bytes = std::size_t{1} << 30;  // that cudaHostAlloc gives in one piece
   cudaError_t kernels = cudaSuccess;                // what kernels end with: found by whoever waits for them
+  Graphs graphs = Graphs::all;
 };
 Machine& machine();
+
+/// What happened to graphs since the program started.
+struct GraphCounters {
+  std::uint64_t captures = 0, instantiations = 0, updates = 0, launches = 0;
+};
+GraphCounters& graph_counters();
 
 /// Held by every call, so that engines in several threads may share the device.
 std::recursive_mutex& device_mutex();
 
 void set_last_error(cudaError_t error);
+/// A kernel, or anything else that a graph can hold like one.
 void enqueue(cudaStream_t stream, std::function<void()> operation);
 /// Bytes of dynamic shared memory that the kernel may be launched with.
 std::size_t max_dynamic_shared(const void* kernel);
@@ -40,7 +52,8 @@ class DeviceAccess {
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
-/// Whether [p, p + bytes) lies within one allocation of device memory.
+/// Whether [p, p + bytes) lies within one allocation of device memory, or of pinned host memory.
 bool is_device_memory(const void* p, std::size_t bytes);
+bool is_pinned_memory(const void* p, std::size_t bytes);
 
 }  // namespace cuda_emu

@@ -1,18 +1,9 @@
-#include <deque>
+#include "runtime/stream.hpp"
+
 #include <set>
 
 #include "emulator/block.hpp"
 #include "runtime/runtime.hpp"
-
-struct CUstream_st {
-  std::deque<std::function<void()>> operations;
-  std::uint64_t enqueued = 0, done = 0;
-};
-
-struct CUevent_st {
-  CUstream_st* stream = nullptr;
-  std::uint64_t ticket = 0;  // has happened once so many operations of the stream are done
-};
 
 namespace cuda_emu {
 namespace {
@@ -21,14 +12,13 @@ cudaError_t last_error = cudaSuccess;
 CUstream_st default_stream;
 std::set<CUstream_st*> streams{&default_stream};
 
-CUstream_st& resolve(cudaStream_t stream) { return stream == nullptr ? default_stream : *stream; }
-
 void run_until(CUstream_st& stream, std::uint64_t ticket) {
+  if (stream.done >= ticket) return;
+  const DeviceAccess access;
   while (stream.done < ticket) {
     const std::function<void()> operation = std::move(stream.operations.front());
     stream.operations.pop_front();
     ++stream.done;
-    const DeviceAccess access;
     operation();
   }
 }
@@ -43,11 +33,21 @@ std::recursive_mutex& device_mutex() {
   return mutex;
 }
 
+CUstream_st& resolve(cudaStream_t stream) { return stream == nullptr ? default_stream : *stream; }
+
 void set_last_error(cudaError_t error) { last_error = error; }
 
 void enqueue(cudaStream_t stream, std::function<void()> operation) {
+  enqueue(stream, NodeKind::kernel, std::move(operation));
+}
+
+void enqueue(cudaStream_t stream, NodeKind kind, std::function<void()> operation) {
   const std::lock_guard lock(device_mutex());
   CUstream_st& s = resolve(stream);
+  if (s.capturing != nullptr) {
+    s.capturing->nodes.push_back({kind, std::move(operation)});
+    return;
+  }
   s.operations.push_back(std::move(operation));
   ++s.enqueued;
   switch (options().order) {
@@ -76,6 +76,7 @@ cudaError_t CUDARTAPI cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) 
 
 cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t stream) {
   const std::lock_guard lock(device_mutex());
+  if (const cudaError_t error = refuse_in_capture(*stream, cudaErrorStreamCaptureUnsupported)) return error;
   run_until(*stream, stream->enqueued);
   streams.erase(stream);
   delete stream;
@@ -84,12 +85,16 @@ cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard lock(device_mutex());
+  if (const cudaError_t error = refuse_in_capture(resolve(stream), cudaErrorStreamCaptureUnsupported)) return error;
   run_until(resolve(stream), resolve(stream).enqueued);
   return after_waiting();
 }
 
 cudaError_t CUDARTAPI cudaDeviceSynchronize() {
   const std::lock_guard lock(device_mutex());
+  for (CUstream_st* stream : streams) {
+    if (const cudaError_t error = refuse_in_capture(*stream, cudaErrorStreamCaptureUnsupported)) return error;
+  }
   for (CUstream_st* stream : streams) run_until(*stream, stream->enqueued);
   return after_waiting();
 }
@@ -106,17 +111,30 @@ cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard lock(device_mutex());
-  *event = {&resolve(stream), resolve(stream).enqueued};
+  *event = {&resolve(stream), resolve(stream).enqueued, resolve(stream).capturing != nullptr};
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard lock(device_mutex());
+  if (event->captured) {
+    if (streams.contains(event->stream)) refuse_in_capture(*event->stream, cudaErrorCapturedEvent);
+    set_last_error(cudaErrorCapturedEvent);
+    return cudaErrorCapturedEvent;
+  }
   if (event->stream != nullptr && streams.contains(event->stream)) run_until(*event->stream, event->ticket);
   return after_waiting();
 }
 
 cudaError_t CUDARTAPI cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const std::lock_guard lock(device_mutex());
+  // Captures of several streams, joined by events, are beyond this runtime; so is waiting for what a capture cannot
+  // see.
+  if (event->captured || resolve(stream).capturing != nullptr) {
+    refuse_in_capture(resolve(stream), cudaErrorStreamCaptureIsolation);
+    set_last_error(cudaErrorStreamCaptureIsolation);
+    return cudaErrorStreamCaptureIsolation;
+  }
   const CUevent_st awaited = *event;
   enqueue(stream, [awaited] {
     if (awaited.stream != nullptr && streams.contains(awaited.stream)) run_until(*awaited.stream, awaited.ticket);

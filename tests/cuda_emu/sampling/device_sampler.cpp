@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <deque>
-#include <limits>
 
 #include "device_array.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/truncation.hpp"
 
 namespace pagedcore::cuda {
 namespace {
@@ -32,20 +33,6 @@ class Pool {
   std::deque<DeviceArray<std::uint32_t>> arrays_;
 };
 
-/// Allowed, banned and too early stop tokens as one mask; empty where nothing is forbidden.
-std::vector<std::uint32_t> mask_of(const SampleContext& c, std::size_t vocab) {
-  const SamplingParams& p = *c.params;
-  const bool no_stop_yet = c.output.size() < p.min_tokens && !p.stop_token_ids.empty();
-  if (p.allowed_tokens.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
-  std::vector<std::uint32_t> mask((vocab + 31) / 32, p.allowed_tokens.empty() ? ~0u : 0u);
-  const auto bit = [](TokenId t) { return 1u << t % 32; };
-  for (const TokenId t : p.allowed_tokens) mask[static_cast<std::size_t>(t / 32)] |= bit(t);
-  for (const TokenId t : p.banned_tokens) mask[static_cast<std::size_t>(t / 32)] &= ~bit(t);
-  if (no_stop_yet)
-    for (const TokenId t : p.stop_token_ids) mask[static_cast<std::size_t>(t / 32)] &= ~bit(t);
-  return mask;
-}
-
 ProcessTask process_task(const SampleContext& c, const float* logits, std::size_t vocab, Pool& pool) {
   const SamplingParams& p = *c.params;
   ProcessTask task;
@@ -69,7 +56,7 @@ ProcessTask process_task(const SampleContext& c, const float* logits, std::size_
   task.bias_tokens = pool.put(bias_tokens);
   task.bias = pool.put(bias);
   task.num_bias = static_cast<std::int32_t>(bias.size());
-  const auto mask = mask_of(c, vocab);
+  const auto mask = sampling::token_mask(c, vocab);
   if (!mask.empty()) task.mask = pool.put(mask);
   return task;
 }
@@ -98,7 +85,7 @@ std::vector<DeviceOutcome> sample_on_device(std::span<const std::vector<float>> 
     process.push_back(process_task(requests[i], logits, vocab, pool));
     task.logits = process.back().out;
     task.candidates = pool.space<TokenId>(vocab);
-    task.scale = p.temperature == 0.0f ? 0.0f : std::min(1.0f / p.temperature, std::numeric_limits<float>::max());
+    task.scale = sampling::logit_scale(p);
     task.top_k = p.top_k;
     task.top_p = p.top_p;
     task.min_p = p.min_p;

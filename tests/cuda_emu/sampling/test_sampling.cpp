@@ -105,6 +105,42 @@ TEST_CASE("a draw among many kept tokens, and from a row without any truncation"
   check_requests(requests, 3000, 5);
 }
 
+TEST_CASE("a choice that the order of a sum could change is left undecided") {
+  // Tokens of equal weight, which sum up exactly: half of them is just enough, and nothing else is close.
+  const std::vector<std::vector<float>> rows(3, std::vector<float>(1000, 0.0f));
+  std::vector<SamplingParams> requests(3);
+  requests[0].top_p = 0.5f;
+  requests[1].top_p = 0.4995f;
+  requests[2].top_p = 0.5f;
+  requests[2].min_p = 0.5f;
+  std::vector<SampleContext> contexts;
+  for (const SamplingParams& p : requests) contexts.push_back({&p, {}, {}, 0});
+  const auto outcomes = sample_on_device(rows, contexts);
+  CHECK(outcomes[0].status == RowStatus::undecided);
+  CHECK(outcomes[0].token == -1);
+  CHECK(outcomes[1].status == RowStatus::ok);
+  CHECK(outcomes[1].token == sample(rows[1], contexts[1]).token);
+  CHECK(outcomes[2].status == RowStatus::undecided);
+
+  // A draw among 4096 tokens of equal weight. The seed was searched for: its draw is 1471 / 4096 within 1e-12.
+  std::vector<float> wide(5000, 0.0f);
+  std::fill(wide.begin() + 4096, wide.end(), -100.0f);
+  SamplingParams p;
+  p.top_k = 4096;
+  for (const std::uint64_t seed : {1u, 2u, 119415082u}) {
+    p.seed = seed;
+    const SampleContext context{&p, {}, {}, 0};
+    const auto outcome = sample_on_device({{wide}}, {{context}})[0];
+    if (seed > 2) {
+      CHECK(std::fabs(uniform(seed, 0, 0) * 4096.0 - 1471.0) < 4e-9);
+      CHECK(outcome.status == RowStatus::undecided);
+    } else {
+      CHECK(outcome.status == RowStatus::ok);
+      CHECK(outcome.token == sample(wide, context).token);
+    }
+  }
+}
+
 TEST_CASE("penalties, bias and masks") {
   constexpr std::size_t kVocab = 300;
   std::mt19937 random(3);

@@ -1,0 +1,78 @@
+#include "engine/row_task.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "base/text.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/truncation.hpp"
+
+namespace pagedcore {
+
+TokenId RowTask::scored_token() const { return request->request.prompt.at(static_cast<std::size_t>(position) + 1); }
+
+SampleContext RowTask::context() const {
+  const EngineRequest& r = request->request;
+  return {&r.sampling, r.prompt, request->samples.at(sample).output, sample};
+}
+
+void RowTask::run(std::span<const float> logits) {
+  try {
+    if (position >= 0) {
+      outcome.logprobs = logprobs_of(logits, scored_token(), std::max(request->request.sampling.prompt_logprobs, 0));
+    } else if (request->beams) {
+      candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam());
+    } else {
+      outcome = pagedcore::sample(logits, context());
+    }
+  } catch (const std::exception& e) {
+    error = str(position >= 0 ? "scoring" : "sampling", " failed: ", e.what());
+  }
+}
+
+SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std::vector<std::uint32_t>& mask) const {
+  SamplingTask task;
+  task.row = row;
+  const SamplingParams& p = request->request.sampling;
+  if (position >= 0) {
+    task.kind = SamplingTask::Kind::score;
+    task.token = scored_token();
+    task.num_top = std::max(p.prompt_logprobs, 0);
+    return task;
+  }
+  if (request->beams) {
+    task.kind = SamplingTask::Kind::candidates;
+    task.num_top = static_cast<std::int32_t>(std::min(request->beams->search.candidates_per_beam(), vocab_size));
+    return task;
+  }
+  const SampleContext c = context();
+  task.prompt = c.prompt;
+  task.output = c.output;
+  task.repetition_penalty = p.repetition_penalty;
+  task.presence_penalty = p.presence_penalty;
+  task.frequency_penalty = p.frequency_penalty;
+  task.logit_bias = p.logit_bias;
+  task.mask = mask = sampling::token_mask(c, vocab_size);
+  task.scale = sampling::logit_scale(p);
+  task.top_k = p.top_k;
+  task.top_p = p.top_p;
+  task.min_p = p.min_p;
+  task.seed = p.seed;
+  task.sample = c.sample;
+  task.wants_logprobs = p.logprobs >= 0;
+  task.num_top = std::max(p.logprobs, 0);
+  return task;
+}
+
+void RowTask::take(SamplingResult&& result) {
+  if (request->beams) {
+    for (const TokenLogprob& top : result.top) candidates.push_back({top.token, top.logprob});
+    return;
+  }
+  outcome.token = result.token;
+  outcome.stop = request->request.sampling.stops(result.token);
+  outcome.logprobs = {result.chosen, std::move(result.top)};
+}
+
+}  // namespace pagedcore

@@ -1,0 +1,103 @@
+#include "backend/step_graph.hpp"
+
+#include <algorithm>
+
+namespace pagedcore::cuda {
+namespace {
+
+constexpr std::size_t kMostExecutables = 8;  // decode steps differ in whether contexts are split, and in little else
+
+void forget_error() { static_cast<void>(cudaGetLastError()); }
+
+}  // namespace
+
+StepGraphs::StepGraphs(Device& device, Staging& staging) : device_(device), staging_(staging) {}
+
+StepGraphs::~StepGraphs() {
+  for (Executable& executable : executables_) discard(executable);
+}
+
+/// It may still be running.
+void StepGraphs::discard(Executable& executable) {
+  cudaStreamSynchronize(device_.stream());
+  cudaGraphExecDestroy(executable.graph);
+}
+
+bool StepGraphs::run(const std::function<void()>& operations) {
+  cudaGraph_t graph = nullptr;
+  try {
+    graph = record(operations);
+  } catch (...) {
+    staging_.forget_recorded();
+    throw;
+  }
+  const cudaGraphExec_t executable = graph != nullptr ? executable_of(graph) : nullptr;
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (executable == nullptr || cudaGraphLaunch(executable, device_.stream()) != cudaSuccess) {
+    forget_error();  // one that stays shows in the next call
+    staging_.forget_recorded();
+    return false;
+  }
+  staging_.submit_recorded(device_.stream());
+  return true;
+}
+
+/// Null where the operations cannot be recorded.
+cudaGraph_t StepGraphs::record(const std::function<void()>& operations) {
+  // Relaxed: what other threads do, and allocations in between, are no concern of this stream's.
+  if (cudaStreamBeginCapture(device_.stream(), cudaStreamCaptureModeRelaxed) != cudaSuccess) {
+    forget_error();
+    return nullptr;
+  }
+  const auto end = [&] {
+    device_.set_recording(false);
+    cudaGraph_t graph = nullptr;
+    if (cudaStreamEndCapture(device_.stream(), &graph) != cudaSuccess) {
+      forget_error();
+      return cudaGraph_t{nullptr};
+    }
+    return graph;
+  };
+  device_.set_recording(true);
+  bool complete = true;
+  try {
+    operations();
+  } catch (const RecordingFailed&) {
+    complete = false;
+  } catch (...) {
+    if (const cudaGraph_t graph = end()) cudaGraphDestroy(graph);
+    throw;
+  }
+  const cudaGraph_t graph = end();
+  if (complete || graph == nullptr) return graph;
+  cudaGraphDestroy(graph);
+  return nullptr;
+}
+
+/// Null where the driver makes none.
+cudaGraphExec_t StepGraphs::executable_of(cudaGraph_t graph) {
+  std::size_t nodes = 0;
+  device_.check(cudaGraphGetNodes(graph, nullptr, &nodes), "counting the operations of a step");
+  auto place = std::ranges::find(executables_, nodes, &Executable::nodes);
+  if (place != executables_.end()) {
+    cudaGraphExecUpdateResultInfo why{};
+    place->last_use = ++uses_;
+    if (cudaGraphExecUpdate(place->graph, graph, &why) == cudaSuccess) return place->graph;
+    forget_error();
+  } else if (executables_.size() == kMostExecutables) {
+    place = std::ranges::min_element(executables_, {}, &Executable::last_use);
+  }
+  if (place != executables_.end()) {
+    discard(*place);
+    executables_.erase(place);
+  }
+  cudaGraphExec_t made = nullptr;
+  if (cudaGraphInstantiate(&made, graph, 0) != cudaSuccess) {
+    forget_error();
+    return nullptr;
+  }
+  executables_.push_back({made, nodes, ++uses_});
+  return made;
+}
+
+}  // namespace pagedcore::cuda
