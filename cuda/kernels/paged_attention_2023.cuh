@@ -11,7 +11,7 @@
 namespace pagedcore::cuda {
 
 template <typename T, int kBlockSize>
-__global__ void __launch_bounds__(128) paged_attention_2023_kernel(PagedAttention2023Args args) {
+__global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAttention2023Args args) {
   constexpr int kWarps = 4;
   constexpr int kVector = 8;                       // elements of 16 bytes
   constexpr int kGroup = 32 / kBlockSize;          // threads to a token's key
