@@ -52,6 +52,7 @@ SUITES = (
 # What a detected mutation prints, the most telling first.
 REPORTS = (
     ("a report of the emulator", re.compile(r"^cuda_emu: .*", re.M)),
+    ("a report of a sanitizer", re.compile(r"(?:WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error): .*")),
     ("a failed check", re.compile(r"ERROR: .*(?:CHECK|REQUIRE|THREW).*", re.M)),
     ("an access outside of an allocation", re.compile(r"FATAL ERROR: .*SIGSEGV.*", re.M)),
 )
