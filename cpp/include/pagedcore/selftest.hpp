@@ -27,10 +27,10 @@ struct SelftestCheck {
   std::string problem;  // the text of what was thrown; empty: nothing was
 };
 
-/// Runs the checks, on memory of a few MiB. `reference` computes in f32 (InvalidArgument otherwise); it may not be the
-/// same object. An exception of the device fails its check, and the others go on. A check uses only operations that
-/// were checked before it, so that the first one that fails names the operation that is broken. `quick` leaves out the
-/// larger shapes.
+/// Runs the checks, in memory of up to 300 MiB (quick: a few MiB). `reference` computes in f32 (InvalidArgument
+/// otherwise); it may not be the same object. An exception of the device fails its check, and the others go on; one of
+/// the reference is thrown. A check uses only operations that were checked before it, so that the first one that fails
+/// names the operation that is broken. `quick` leaves out the larger shapes.
 ///
 /// Tolerances go by the type of the result. f32: 1e-4, as only the order of sums differs, and matrix units may cut
 /// their sums to f32 instead of rounding them. f16 2e-3 and bf16 2e-2: four to five times their rounding error (4.9e-4
