@@ -22,7 +22,9 @@ Staging::Staging(Device& device, std::size_t bytes) : device_(device), capacity_
 }
 
 Staging::~Staging() {
-  for (const Piece& piece : pieces_) cudaEventSynchronize(piece.event->get());
+  for (const Piece& piece : pieces_) {
+    if (piece.event != nullptr) cudaEventSynchronize(piece.event->get());
+  }
   cudaFreeHost(memory_);
 }
 
@@ -40,18 +42,16 @@ std::byte* Staging::take(std::size_t bytes) {
     device_.check(cudaEventSynchronize(pieces_.front().event->get()), "waiting for a transfer");
     pieces_.pop_front();
   }
-  taken_begin_ = begin;
+  // The event is made before anything can be enqueued: a copy whose piece nobody knows of would outlive the ring.
+  pieces_.push_back({begin, end, device_.recording() ? nullptr : std::make_shared<Event>(device_)});
   next_ = end;
   return memory_ + begin;
 }
 
 void Staging::done(cudaStream_t stream) {
-  std::shared_ptr<Event> event;
-  if (!device_.recording()) {
-    event = std::make_shared<Event>(device_);
+  if (const auto& event = pieces_.back().event) {
     device_.check(cudaEventRecord(event->get(), stream), "recording an event");
   }
-  pieces_.push_back({taken_begin_, next_, std::move(event)});
 }
 
 void Staging::submit_recorded(cudaStream_t stream) {

@@ -43,7 +43,7 @@ class Staging {
   Device& device_;
   std::byte* memory_ = nullptr;
   std::size_t capacity_;
-  std::size_t next_ = 0, taken_begin_ = 0;
+  std::size_t next_ = 0;
   std::deque<Piece> pieces_;  // in use, oldest first
 };
 
