@@ -64,11 +64,9 @@ run_lint() {
 }
 
 run_sanitize() {
-  local fixed_addresses=()
-  # ThreadSanitizer of older compilers does not start where the kernel places memory more randomly than this.
-  if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 0)" -gt 28 ]; then
-    fixed_addresses=(setarch "$(uname -m)" -R)
-  fi
+  # ThreadSanitizer of older compilers does not start where memory lies too much at random (vm.mmap_rnd_bits above 28).
+  local fixed_addresses=(setarch "$(uname -m)" -R)
+  "${fixed_addresses[@]}" true 2>/dev/null || fixed_addresses=()
   for preset in asan tsan; do
     say "C++ tests, $preset"
     cmake --preset $preset -DPAGEDCORE_CUDA="$cuda"

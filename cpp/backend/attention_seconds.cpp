@@ -1,7 +1,6 @@
 // A micro-benchmark of attention, for comparing layouts of the KV storage (PagedAttention, section 7.1).
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -14,14 +13,10 @@
 namespace pagedcore {
 namespace {
 
-/// Small numbers in every slot of every block, whatever a tile looks like inside. Untouched storage may be one page.
+/// Something finite in every slot of every block, whatever a tile looks like inside: zeros that were written.
+/// Untouched storage may be one page.
 void fill(Backend& backend, KvStorage& kv) {
-  std::vector<std::byte> block(kv.block_bytes());
-  const float value = 1.0f / 64;  // exact in bf16, whose bits are the upper half
-  std::byte bits[sizeof value];
-  std::memcpy(bits, &value, sizeof value);
-  const std::size_t element = kv.shape().dtype == DType::bf16 ? 2 : 4;
-  for (std::size_t i = 0; i < block.size(); ++i) block[i] = bits[sizeof value - element + i % element];
+  const std::vector<std::byte> block(kv.block_bytes());
   for (std::uint32_t b = 0; b < kv.num_blocks(); ++b) {
     const BlockId id{b};
     const std::byte* source = block.data();
@@ -57,7 +52,7 @@ double attention_seconds(Backend& backend, const AttentionProbe& probe) {
 
   const std::int64_t cols = std::int64_t{probe.num_heads} * probe.kv.head_dim;
   const DType dtype = backend.compute_dtype();
-  const std::size_t bytes = static_cast<std::size_t>(probe.batch * cols) * (dtype == DType::bf16 ? 2 : 4);
+  const std::size_t bytes = bytes_of(dtype, probe.batch * cols);
   const auto queries = backend.allocate(bytes), outputs = backend.allocate(bytes);
   const Tensor q = matrix(*queries, dtype, probe.batch, cols), out = matrix(*outputs, dtype, probe.batch, cols);
   AttentionParams params;

@@ -21,6 +21,8 @@ std::string default_path() {
   return (slash == std::string::npos ? std::string() : path.substr(0, slash + 1)) + kCudaPluginFile;
 }
 
+std::string path_of(const std::string& plugin) { return plugin.empty() ? default_path() : plugin; }
+
 const CudaPlugin& open_plugin(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
@@ -44,7 +46,20 @@ const CudaPlugin& open_plugin(const std::string& path) {
 }  // namespace
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
-  return open_plugin(options.plugin.empty() ? default_path() : options.plugin).make_backend(options);
+  return open_plugin(path_of(options.plugin)).make_backend(options);
+}
+
+CudaStatus cuda_status(const std::string& plugin) {
+  CudaStatus status;
+  status.plugin = path_of(plugin);
+  try {
+    const CudaPlugin& opened = open_plugin(status.plugin);
+    status.plugin_version = opened.version;
+    opened.query(status);
+  } catch (const Error& missing) {
+    status.problem = missing.what();
+  }
+  return status;
 }
 
 DeviceId parse_device(const std::string& text) {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "pagedcore/backend.hpp"
+#include "pagedcore/devices.hpp"
 
 namespace pagedcore {
 
@@ -12,10 +13,12 @@ struct CudaPlugin {
   const char* version;  // of pagedcore; the core takes its own only
   /// Throws Error.
   std::unique_ptr<Backend> (*make_backend)(const CudaOptions& options);
+  /// Fills in all but the fields that are about the plugin. What is missing is a `problem`, no exception.
+  void (*query)(CudaStatus& status);
 };
 
 using CudaPluginEntry = const CudaPlugin*();
-inline constexpr const char* kCudaPluginEntry = "pagedcore_cuda_plugin_v1";
+inline constexpr const char* kCudaPluginEntry = "pagedcore_cuda_plugin_v2";
 inline constexpr const char* kCudaPluginFile = "libpagedcore_cuda.so";
 
 }  // namespace pagedcore

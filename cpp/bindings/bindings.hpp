@@ -24,6 +24,7 @@ void bind_sampling(nb::module_& m);
 void bind_kv_cache(nb::module_& m);
 void bind_scheduler(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_devices(nb::module_& m);
 void bind_simulation(nb::module_& m);
 
 }  // namespace pagedcore::bindings

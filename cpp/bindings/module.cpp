@@ -14,5 +14,6 @@ NB_MODULE(_core, m) {
   bind_kv_cache(m);
   bind_scheduler(m);
   bind_engine(m);
+  bind_devices(m);
   bind_simulation(m);
 }

@@ -1,5 +1,7 @@
+#include <array>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/text.hpp"
@@ -28,6 +30,23 @@ void require_size(const Params& params, const char* name) {
   }
 }
 
+/// The value whose name is `name`; `fallback` for null.
+template <class Enum, std::size_t N>
+Enum named(const char* what, const char* name, const std::array<std::string_view, N>& names, Enum fallback) {
+  if (name == nullptr) return fallback;
+  std::string all;
+  for (std::size_t i = 0; i < N; ++i) {
+    if (names[i] == name) return static_cast<Enum>(i);
+    all.append(all.empty() ? "" : ", ").append(names[i]);
+  }
+  throw InvalidArgument(str(what, " = '", name, "' is not one of ", all));
+}
+
+// In the order of their enums.
+constexpr std::array<std::string_view, 3> kOrders{"fcfs", "priority", "fair"};
+constexpr std::array<std::string_view, 4> kAdmissions{"known", "watermark", "never_evict", "adaptive"};
+constexpr std::array<std::string_view, 2> kVictims{"cheapest", "last_arrival"};
+
 EngineConfig config_of(const pc_engine_params* given) {
   const pc_engine_params p = given != nullptr ? *given : pc_engine_params_default();
   require_size(p, "pc_engine_params");
@@ -40,8 +59,12 @@ EngineConfig config_of(const pc_engine_params* given) {
   c.max_context = p.max_context;
   c.watermark = p.watermark;
   c.enable_prefix_caching = p.enable_prefix_caching != 0;
-  c.cpu.threads = p.threads;
-  if (p.dtype != nullptr) c.cpu.dtype = dtype_from_name(p.dtype);
+  c.order = named("order", p.order, kOrders, c.order);
+  c.admission = named("admission", p.admission, kAdmissions, c.admission);
+  c.victim = named("victim", p.victim, kVictims, c.victim);
+  if (p.device != nullptr) c.device = p.device;
+  c.cpu.threads = c.cuda.threads = p.threads;
+  if (p.dtype != nullptr) c.cpu.dtype = c.cuda.dtype = dtype_from_name(p.dtype);
   if (p.isa != nullptr) c.cpu.isa = p.isa;
   return c;
 }
@@ -58,6 +81,8 @@ EngineRequest request_of(const int32_t* prompt, size_t prompt_length, const pc_s
   request.prompt = tokens_of(prompt, prompt_length, "prompt");
   request.salt = p.salt;
   request.stream = p.stream != 0;
+  request.priority = p.priority;
+  request.tenant = p.tenant;
   SamplingParams& s = request.sampling;
   s.n = p.n;
   s.max_tokens = p.max_tokens;
@@ -102,6 +127,10 @@ pc_engine_params pc_engine_params_default(void) noexcept {
   p.dtype = "bf16";
   p.isa = "auto";
   p.enable_prefix_caching = c.enable_prefix_caching ? 1 : 0;
+  p.device = "cpu";
+  p.order = "fcfs";
+  p.admission = "known";
+  p.victim = "cheapest";
   return p;
 }
 

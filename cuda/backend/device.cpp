@@ -3,37 +3,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/query.hpp"
 #include "base/text.hpp"
+#include "kernels/copy.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cuda {
 namespace {
 
-constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies, bf16 matrix instructions
 constexpr std::size_t kSmallChunk = std::size_t{1} << 20;
-
-std::string error_text(cudaError_t error) { return str(cudaGetErrorName(error), ": ", cudaGetErrorString(error)); }
-
-int device_count() {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  switch (error) {
-    case cudaSuccess:
-      break;
-    case cudaErrorInsufficientDriver:
-      throw Unsupported(str("the CUDA backend is not available: no NVIDIA driver, or one older than CUDA ",
-                            CUDART_VERSION / 1000, " needs (", error_text(error),
-                            "); install or update it, or use device cpu"));
-    case cudaErrorNoDevice:
-      count = 0;
-      break;
-    default:
-      throw Unsupported(str("the CUDA backend is not available: ", error_text(error), "; or use device cpu"));
-  }
-  if (count == 0)
-    throw Unsupported("the CUDA backend is not available: this machine has no NVIDIA GPU; use device cpu");
-  return count;
-}
 
 }  // namespace
 
@@ -62,12 +40,28 @@ Device::Device(int index) : index_(index) {
   check(cudaGetDeviceProperties(&properties, index), "asking for the device's properties");
   name_ = properties.name;
   multiprocessors_ = properties.multiProcessorCount;
-  if (properties.major < kOldestMajor) {
-    throw Unsupported(str("device cuda:", index, ", ", name_, ", has compute capability ", properties.major, ".",
-                          properties.minor, "; the CUDA backend needs 8.0 or newer: use device cpu"));
-  }
+  if (const std::string why = why_unserved(index, properties); !why.empty()) throw Unsupported(why);
   use();
+  check_code(properties);
   stream_ = std::make_unique<Stream>(*this);
+}
+
+/// Before anything else runs: all kernels are built for the same GPUs, so any of them tells.
+void Device::check_code(const cudaDeviceProp& properties) {
+  const cudaError_t error = find_device_code();
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilationDisabled:
+      static_cast<void>(cudaGetLastError());
+      throw Unsupported(str("device cuda:", index_, ", ", name_, ", of compute capability ", properties.major, ".",
+                            properties.minor, ": the CUDA backend was built without code for it (", error_text(error),
+                            "); build it with -DPAGEDCORE_CUDA_ARCHITECTURES=", properties.major, properties.minor,
+                            " or all, or update the driver"));
+    default:
+      check(error, "looking for the device's code");
+  }
 }
 
 Device::~Device() {

@@ -100,6 +100,7 @@ class Device {
     Arena arena;
   };
   Chunk& add_chunk(std::size_t bytes, const std::string& purpose);
+  void check_code(const cudaDeviceProp& properties);
 
   int index_;
   std::string name_;

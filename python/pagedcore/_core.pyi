@@ -542,6 +542,64 @@ def attention_seconds(
 ) -> float:
     """Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered."""
 
+class CudaDevice(_Record):
+    """A GPU as its driver describes it."""
+
+    name: str = ...
+    compute_major: int = ...
+    compute_minor: int = ...
+    multiprocessors: int = ...
+    memory: int = ...  # Bytes.
+    memory_rate: float = ...  # Bytes/s at most; 0: unknown.
+    matmul_rate: float = ...  # FLOP/s at most, of dense 16-bit products; 0: unknown.
+    problem: str = ...  # Why it cannot be used; empty: it can.
+
+class CudaStatus(_Record):
+    """The CUDA backend on this machine."""
+
+    plugin: str = ...  # Path of libpagedcore_cuda.so, whether it is there or not.
+    plugin_version: str = ...  # Empty: it could not be opened.
+    runtime_version: int = ...  # CUDA that it was built with, 13000 for 13.0.
+    driver_version: int = ...  # CUDA that the driver serves; 0: there is no driver.
+    devices: list[CudaDevice] = ...
+    problem: str = ...  # Why no GPU can be used; empty: one of them can.
+
+def cuda_status(plugin: str = "") -> CudaStatus:
+    """Looks for the plugin, driver and GPUs."""
+
+def describe_device(device: str, cpu: CpuOptions = ..., cuda: CudaOptions = ...) -> str:
+    """Device, instruction set, compute type and threads; raises what an engine on it would."""
+
+class SelftestCheck(_Record):
+    """One operation of a device against the CPU."""
+
+    operation: str = ...
+    what: str = ...
+    error: float = ...  # Largest |device - reference| / max(1, |reference|).
+    tolerance: float = ...  # 0: all bits must be the same.
+    outcome: Literal["passed", "failed", "unsupported"] = ...
+    problem: str = ...  # What was thrown; empty: nothing.
+
+class SelftestRate(_Record):
+    """What one call cost."""
+
+    operation: str = ...
+    what: str = ...
+    seconds: float = ...
+    bytes: float = ...  # That it has to move.
+    flops: float = ...  # Floating-point operations that it has to do.
+    host_link: bool = ...  # The bytes go to or from host memory.
+
+def selftest_checks(
+    device: str, cpu: CpuOptions = ..., cuda: CudaOptions = ..., quick: bool = False
+) -> list[SelftestCheck]:
+    """Checks every operation of the device against the CPU in f32, with portable code."""
+
+def selftest_rates(
+    device: str, cpu: CpuOptions, cuda: CudaOptions, bytes: int, rows: int, seconds: float
+) -> list[SelftestRate]:
+    """Measures copies, swaps, products and attention."""
+
 class MemoryPlan(_Record):
     """Every byte the engine will hold, by purpose."""
 

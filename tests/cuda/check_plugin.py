@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ENTRY = "pagedcore_cuda_plugin_v1"  # cpp/backend/cuda_plugin.hpp
+ENTRY = "pagedcore_cuda_plugin_v2"  # cpp/backend/cuda_plugin.hpp
 MAX_BYTES = 40_000_000
 NEEDED = re.compile(r"(libpagedcore|libstdc\+\+|libgcc_s|libm|libc|libdl|librt|libpthread|ld-linux[\w-]*)\.so\.[\d.]+")
 

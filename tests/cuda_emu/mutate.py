@@ -21,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = ("descending", "random:1", "ascending", "random:2", "random:3")
@@ -51,6 +52,7 @@ SUITES = (
 # What a detected mutation prints, the most telling first.
 REPORTS = (
     ("a report of the emulator", re.compile(r"^cuda_emu: .*", re.M)),
+    ("a report of a sanitizer", re.compile(r"(?:WARNING: ThreadSanitizer|ERROR: AddressSanitizer|runtime error): .*")),
     ("a failed check", re.compile(r"ERROR: .*(?:CHECK|REQUIRE|THREW).*", re.M)),
     ("an access outside of an allocation", re.compile(r"FATAL ERROR: .*SIGSEGV.*", re.M)),
 )
@@ -65,7 +67,7 @@ class Outcome:
     suite: Suite | None = None
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     sys.exit(f"mutate.py: {text}")
 
 
@@ -74,11 +76,12 @@ class Build:
 
     def __init__(self, directory: Path, scratch: Path) -> None:
         self.directory, self.scratch = directory, scratch
-        cache = (directory / "CMakeCache.txt").read_text()
-        found = re.search(r"^CMAKE_MAKE_PROGRAM:\w+=(.*ninja.*)$", cache, re.M)
+        cache = directory / "CMakeCache.txt"
+        text = cache.read_text() if cache.exists() else ""
+        found = re.search(r"^CMAKE_MAKE_PROGRAM:\w+=(.*ninja.*)$", text, re.M)
         if found is None:
-            fail(f"{directory} is no build directory of Ninja")
-        self.ninja = found.group(1) if found else ""
+            fail(f"{directory} is no build directory of Ninja: configure one with cmake --preset release")
+        self.ninja = found.group(1)
         self._commands: dict[str, list[str]] = {}
 
     def _ninja(self, *arguments: str) -> list[str]:
@@ -155,6 +158,8 @@ def run(program: Path, suite: Suite, order: str) -> str:
 
 def try_mutation(build: Build, mutation: str, suites: list[Suite]) -> Outcome:
     begin = time.monotonic()
+    if not suites:
+        return Outcome(mutation, False, "is in a source that no suite here compiles: add one to SUITES")
     for suite in suites:
         program, errors = build.compile(suite, mutation)
         if errors:
@@ -168,7 +173,7 @@ def try_mutation(build: Build, mutation: str, suites: list[Suite]) -> Outcome:
             text = f"{time.monotonic() - begin:5.1f} s  {suite.test}, {order}: {how}"
             return Outcome(mutation, known, text, ORDERS[: i + 1], suite)
         program.unlink()
-    return Outcome(mutation, False, f"SURVIVES in {', '.join(s.test for s in suites) or 'no suite: add one'}")
+    return Outcome(mutation, False, f"SURVIVES every order of {', '.join(s.test for s in suites)}")
 
 
 def control(build: Build, suite: Suite, orders: set[str]) -> Outcome:
@@ -198,7 +203,7 @@ def main() -> None:
     parser.add_argument("build", type=Path, help="a build directory with the emulated tests, such as build/release")
     parser.add_argument("names", nargs="*", help="only these mutations")
     parser.add_argument("--jobs", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     found = mutations()
     if len(found) < FEWEST:
         fail(f"{len(found)} mutations in cuda/, fewer than {FEWEST}: the search for PC_MUTATE_* is broken")

@@ -30,7 +30,7 @@ check_symbols() {  # LIBRARY
     grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^pc_[a-z]' || true)
   [ -z "$foreign" ] || fail "$1 exports foreign symbols:
 $foreign"
-  internal=$(grep -E 'pagedcore::(kv|cpu|io|capi|bindings)::' <<< "$symbols" || true)
+  internal=$(grep -E 'pagedcore::(kv|cpu|io|capi|bindings|selftest)::' <<< "$symbols" || true)
   [ -z "$internal" ] || fail "$1 exports internal symbols:
 $internal"
 }

@@ -35,7 +35,9 @@ def test_version_and_info() -> None:
     assert __version__ in cli("info").stdout
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["chat"], ["plan"], ["bench"], ["info"]])
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["chat"], ["plan"], ["bench"], ["selftest"], ["doctor"], ["info"]]
+)
 def test_help_teaches(command: list[str]) -> None:
     done = cli(*command, "--help")
     assert done.returncode == 0

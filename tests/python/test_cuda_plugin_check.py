@@ -24,5 +24,5 @@ def test_libraries_of_the_toolkit_and_the_driver(library):
 
 def test_exports_and_size():
     assert check_plugin.problems(NEEDED, [check_plugin.ENTRY, "cudaMalloc"], 1) == ["exports cudaMalloc"]
-    assert check_plugin.problems(NEEDED, [], 1) == ["does not export pagedcore_cuda_plugin_v1"]
+    assert check_plugin.problems(NEEDED, [], 1) == ["does not export pagedcore_cuda_plugin_v2"]
     assert check_plugin.problems(NEEDED, [check_plugin.ENTRY], 40_000_001) == ["has 40000001 bytes, more than 40000000"]

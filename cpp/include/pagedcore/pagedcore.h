@@ -31,7 +31,7 @@ typedef enum pc_status {
   PC_OK = 0,
   PC_INVALID_ARGUMENT = 1, /* something outside its documented range; nothing has changed */
   PC_OUT_OF_MEMORY = 2,    /* nothing has changed */
-  PC_UNSUPPORTED = 3,      /* a model, type or instruction set that this build or CPU does not serve */
+  PC_UNSUPPORTED = 3,      /* a model, type, device or instruction set that this build or machine does not serve */
   PC_CORRUPT = 4,          /* a file contradicts itself, or an invariant is broken */
   PC_ABORTED = 5,          /* the engine was closed, has failed, or is used in a child of fork() */
   PC_IO = 6,               /* the operating system refused to open, map, read or write */
@@ -60,11 +60,17 @@ typedef struct pc_engine_params {
   uint32_t max_context;          /* 0: the model's */
   int32_t threads;               /* 0: the number of CPUs that this process may run on */
   double watermark;              /* share of the blocks that an admission leaves free */
-  const char* dtype;             /* compute type: "bf16" or "f32" */
+  const char* dtype;             /* compute type: on cpu "bf16" or "f32", on cuda "bf16" or "f16" */
   const char* isa;               /* "auto", or one instruction set, for comparisons */
   int32_t enable_prefix_caching; /* 0 or 1 */
+  const char* device;            /* "cpu", "cuda" or "cuda:<index>" */
+  /* Scheduling policies; the meanings are those of ServiceOrder, AdmissionPolicy and VictimPolicy in scheduler.hpp. */
+  const char* order;     /* "fcfs", "priority" or "fair" */
+  const char* admission; /* "known", "watermark", "never_evict" or "adaptive" */
+  const char* victim;    /* "cheapest" or "last_arrival" */
 } pc_engine_params;
 
+/* A string that is null means the default too. */
 PAGEDCORE_API pc_engine_params pc_engine_params_default(void) PC_NOEXCEPT;
 
 /* Every byte an engine will hold. */
@@ -132,6 +138,8 @@ typedef struct pc_sampling_params {
   size_t num_allowed_tokens;
   const int32_t* stop_token_ids;
   size_t num_stop_token_ids;
+  int32_t priority; /* higher goes first, with order "priority"; -1000000 to 1000000 */
+  uint64_t tenant;  /* who is served by the request, with order "fair" */
 } pc_sampling_params;
 
 PAGEDCORE_API pc_sampling_params pc_sampling_params_default(void) PC_NOEXCEPT;

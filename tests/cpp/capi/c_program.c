@@ -30,8 +30,15 @@ int c_program(const char* container_path) {
 
   CHECK(strlen(pc_version()) >= 5);
   CHECK(strcmp(pc_status_name(PC_OK), "PC_OK") == 0);
+  CHECK(strcmp(params.device, "cpu") == 0 && strcmp(params.dtype, "bf16") == 0);
+  CHECK(strcmp(params.order, "fcfs") == 0 && strcmp(params.admission, "known") == 0);
+  CHECK(strcmp(params.victim, "cheapest") == 0);
   params.num_blocks = 64;
   params.threads = 2;
+  params.device = "cpu";
+  params.order = "priority";
+  params.admission = "adaptive";
+  params.victim = "last_arrival";
   CHECK(pc_plan_memory(container_path, &params, &planned) == PC_OK);
   CHECK(pc_engine_open(container_path, &params, &engine) == PC_OK);
   CHECK(pc_engine_memory_plan(engine, &plan) == PC_OK);
@@ -45,6 +52,8 @@ int c_program(const char* container_path) {
   sampling.stream = 1;
   sampling.max_tokens = 10;
   sampling.logprobs = 1;
+  sampling.priority = 5;
+  sampling.tenant = 7;
   CHECK(pc_engine_submit(engine, prompt, 4, &sampling, &streamed) == PC_OK);
   sampling.stream = 0;
   sampling.max_tokens = 200;

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <string>
@@ -175,4 +176,89 @@ TEST_CASE("errors have codes and messages; nothing is written on failure") {
   CHECK(pc_outputs_count(nullptr) == 0);
   CHECK(pc_outputs_get(nullptr, 0) == nullptr);
   CHECK(std::string(pc_status_name(PC_CORRUPT)) == "PC_CORRUPT");
+}
+
+TEST_CASE("device and compute type, as in C++") {
+  const Container container;
+  pc_engine* engine = nullptr;
+  const auto refused = [&](auto change, pc_status status, const char* text) {
+    pc_engine_params params = small();
+    change(params);
+    CHECK(pc_engine_open(container.path().c_str(), &params, &engine) == status);
+    CHECK(std::string(pc_last_error()).find(text) != std::string::npos);
+    CHECK(engine == nullptr);
+    pc_memory_plan plan = {};
+    CHECK(pc_plan_memory(container.path().c_str(), &params, &plan) == status);
+    CHECK(plan.total == 0);
+  };
+  refused([](pc_engine_params& p) { p.device = "gpu"; }, PC_INVALID_ARGUMENT, "use cpu, cuda or cuda:<index>");
+  // The test program has no plugin beside it.
+  refused([](pc_engine_params& p) { p.device = "cuda:1", p.dtype = "f16"; }, PC_UNSUPPORTED,
+          "the CUDA backend is not available");
+  refused([](pc_engine_params& p) { p.dtype = "f16"; }, PC_INVALID_ARGUMENT, "computes in f32 or bf16, not in f16");
+  refused([](pc_engine_params& p) { p.order = "lifo"; }, PC_INVALID_ARGUMENT,
+          "order = 'lifo' is not one of fcfs, priority, fair");
+  refused([](pc_engine_params& p) { p.admission = ""; }, PC_INVALID_ARGUMENT,
+          "known, watermark, never_evict, adaptive");
+  refused([](pc_engine_params& p) { p.victim = "first"; }, PC_INVALID_ARGUMENT, "cheapest, last_arrival");
+  pc_engine_params params = small();
+  params.device = params.dtype = params.isa = params.order = params.admission = params.victim =
+      nullptr;  // the defaults
+  REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
+  pc_engine_free(engine);
+}
+
+TEST_CASE("priorities and tenants reach the scheduler") {
+  const Container container;
+  // One sequence at a time: who is first after the running one, who came last or who ranks higher?
+  const auto order_of = [&](const char* order, bool ranked) {
+    pc_engine_params params = small();
+    params.max_sequences = 1;
+    params.order = order;
+    pc_engine* engine = nullptr;
+    REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
+    const int32_t prompt[] = {1, 2, 3};
+    constexpr int kLong = 6;  // keep the engine busy until all are there
+    uint64_t first = 0;
+    for (int i = 1 - kLong; i < 4; ++i) {
+      pc_sampling_params sampling = pc_sampling_params_default();
+      sampling.max_tokens = i < 1 ? 200 : 5;
+      // By rank the later ones go first; by fairness the tenant of the long requests waits for the other.
+      if (ranked) sampling.priority = i < 1 ? 1000 : i;
+      sampling.tenant = i == 3 ? 1 : 0;
+      uint64_t id = 0;
+      REQUIRE(pc_engine_submit(engine, prompt, 3, &sampling, &id) == PC_OK);
+      if (i == 0) first = id;
+    }
+    std::vector<uint64_t> ended;
+    int32_t busy = 1;
+    while (busy != 0) {
+      pc_outputs* outputs = nullptr;
+      REQUIRE(pc_engine_wait(engine, 1.0, &outputs) == PC_OK);
+      for (size_t i = 0; i < pc_outputs_count(outputs); ++i) {
+        if (pc_outputs_get(outputs, i)->last != 0) ended.push_back(pc_outputs_get(outputs, i)->request - first);
+      }
+      pc_outputs_free(outputs);
+      REQUIRE(pc_engine_busy(engine, &busy) == PC_OK);
+    }
+    pc_engine_free(engine);
+    return ended;
+  };
+  const auto before = [](const std::vector<uint64_t>& ended, uint64_t a, uint64_t b) {
+    return std::find(ended.begin(), ended.end(), a) < std::find(ended.begin(), ended.end(), b);
+  };
+  CHECK(before(order_of("fcfs", true), 1, 3));
+  CHECK(before(order_of("priority", true), 3, 1));
+  CHECK(before(order_of("fair", false), 3, 2));
+
+  pc_engine* engine = nullptr;
+  const pc_engine_params params = small();
+  REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
+  pc_sampling_params sampling = pc_sampling_params_default();
+  sampling.priority = 2000000;
+  const int32_t prompt[] = {1};
+  uint64_t id = 0;
+  CHECK(pc_engine_submit(engine, prompt, 1, &sampling, &id) == PC_INVALID_ARGUMENT);
+  CHECK(std::string(pc_last_error()).find("priority") != std::string::npos);
+  pc_engine_free(engine);
 }

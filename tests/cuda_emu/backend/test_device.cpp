@@ -1,4 +1,5 @@
 // What a machine may lack, and how a device fails: each a clear error, and nothing left behind.
+#include "backend/query.hpp"
 #include "harness.hpp"
 
 using namespace cuda_test;
@@ -7,7 +8,14 @@ using cuda_emu::machine;
 TEST_CASE("no driver, no device, an old one, an index out of range") {
   const MachineScope scope;
   machine().driver = cudaErrorInsufficientDriver;
-  CHECK_THROWS_WITH_AS(make(), doctest::Contains("no NVIDIA driver, or one older than CUDA 13"), Unsupported);
+  machine().driver_version = 0;
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("this machine has no NVIDIA driver, and it needs one for CUDA 13"),
+                       Unsupported);
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("install the driver, or use device cpu"), Unsupported);
+  machine().driver_version = 12040;
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("the NVIDIA driver serves CUDA 12.4, and it needs one for CUDA 13"),
+                       Unsupported);
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("update the driver, or use device cpu"), Unsupported);
   machine().driver = cudaErrorNoDevice;
   CHECK_THROWS_WITH_AS(make(), doctest::Contains("this machine has no NVIDIA GPU"), Unsupported);
   machine().driver = cudaSuccess;
@@ -16,8 +24,49 @@ TEST_CASE("no driver, no device, an old one, an index out of range") {
   CHECK_THROWS_WITH_AS(make(options), doctest::Contains("cuda:3: this machine has 1 NVIDIA GPU(s)"), InvalidArgument);
   machine().compute_capability = 7;
   CHECK_THROWS_WITH_AS(make(), doctest::Contains("compute capability 7.0"), Unsupported);
+  machine().compute_capability = 9;
+  machine().code = cudaErrorNoKernelImageForDevice;
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("of compute capability 9.0: the CUDA backend was built without code"),
+                       Unsupported);
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("-DPAGEDCORE_CUDA_ARCHITECTURES=90 or all"), Unsupported);
+  machine().code = cudaSuccess;
   machine().compute_capability = 8;
   CHECK(make()->describe() == "cuda, emulated GPU, bf16, 1 host threads");
+}
+
+TEST_CASE("a status for people: the same problems without an exception, and what the card can do") {
+  const MachineScope scope;
+  const auto status = [] {
+    CudaStatus found;
+    pagedcore::cuda::query(found);
+    return found;
+  };
+  machine().driver = cudaErrorInsufficientDriver;
+  machine().driver_version = 0;
+  CHECK(status().driver_version == 0);
+  CHECK(status().problem.find("this machine has no NVIDIA driver") != std::string::npos);
+  machine() = cuda_emu::Machine{};
+  machine().devices = 0;
+  CHECK(status().driver_version == 13000);
+  CHECK(status().problem.find("has no NVIDIA GPU") != std::string::npos);
+  machine().devices = 2;
+  machine().compute_capability = 7;
+  CHECK(status().devices.size() == 2);
+  CHECK(status().devices[1].problem.find("cuda:1, emulated GPU, has compute capability 7.0") != std::string::npos);
+  CHECK(status().problem == status().devices[0].problem);
+  machine() = cuda_emu::Machine{};
+  machine().multiprocessors = 108;  // an A100, whose data sheet says 312 TFLOP/s and 1,555 GB/s
+  const CudaStatus good = status();
+  CHECK(good.problem.empty());
+  CHECK(good.runtime_version >= 13000);
+  REQUIRE(good.devices.size() == 1);
+  CHECK(good.devices[0].name == "emulated GPU");
+  CHECK(good.devices[0].compute_major == 8);
+  CHECK(good.devices[0].memory == machine().device_bytes);
+  CHECK(good.devices[0].matmul_rate == doctest::Approx(312e12).epsilon(0.005));
+  CHECK(good.devices[0].memory_rate == doctest::Approx(1555e9).epsilon(0.005));
+  machine().compute_capability = 11;  // a card of which nothing is known
+  CHECK(status().devices[0].matmul_rate == 0.0);
 }
 
 TEST_CASE("options out of range") {
@@ -64,6 +113,31 @@ TEST_CASE("allocations that fail half way leave nothing behind") {
     const auto second = backend->allocate(100);  // the rest of what is there
   }
   CHECK(cuda_emu::device_bytes_in_use() == 0);
+}
+
+TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
+  const MachineScope scope;
+  int failures = 0;
+  for (bool done = false; !done; ++failures) {
+    CAPTURE(failures);
+    machine().allocations_left = failures;
+    try {
+      const auto backend = make();
+      backend->reserve(1 << 20);
+      const Matrix m(*backend, DType::f32, 2, 8, random_values(16, 1));
+      const std::vector<TokenId> tokens(3);
+      const std::vector<TokenRange> ranges{{0, 3, 0, 0}};
+      const std::vector<std::uint32_t> tables{0};
+      const auto batch = backend->prepare({tokens, ranges, tables, 1}, 16);
+      backend->synchronize();
+      done = true;
+    } catch (const OutOfMemory&) {
+    }
+    machine().allocations_left = -1;
+    CHECK(cuda_emu::device_bytes_in_use() == 0);
+    CHECK(cuda_emu::objects_in_use() == 0);
+  }
+  CHECK(failures > 5);  // pinned memory, streams, the arena, events
 }
 
 TEST_CASE("an asynchronous error stops this backend, with its text, and no other") {

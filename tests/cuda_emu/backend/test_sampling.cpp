@@ -12,7 +12,16 @@ using Kind = SamplingTask::Kind;
 namespace {
 
 constexpr std::int64_t kVocab = 700;
-const std::vector<TokenId> kPrompt{5, 6, 7, 699, 5}, kOutput{8, 8, 9};
+const std::vector<TokenId> kPrompt = [] {
+  std::vector<TokenId> tokens{5, 699, 5};
+  for (TokenId t = 0; t < 700; t += 2) tokens.push_back(t);
+  return tokens;
+}();
+const std::vector<TokenId> kOutput = [] {
+  std::vector<TokenId> tokens;
+  for (TokenId t = 1; t < 600; t += 2) tokens.push_back(t % 400 + 1);  // some twice
+  return tokens;
+}();
 const std::vector<std::pair<TokenId, float>> kBias{{3, 2.5f}, {4, -1.0f}, {3, 0.5f}};
 const std::vector<std::uint32_t> kMask = [] {
   std::vector<std::uint32_t> mask(22, 0xffffffffu);
@@ -77,7 +86,7 @@ std::vector<SamplingTask> tasks_over(std::int64_t rows) {
     t.seed = 77 + i;
     t.sample = i;
     t.prompt = kPrompt;
-    t.output = std::span(kOutput).first(i % 4);
+    t.output = std::span(kOutput).first(i % 4 * 100);
     t.scale = std::array{1.0f, 0.0f, 2.0f, 0.25f}[i % 4];
     if (i % 3 == 0) t.top_p = 0.8f;
     if (i % 5 == 1) t.top_k = 12;

@@ -9,8 +9,23 @@ namespace {
 constexpr int kDefaultDynamicShared = 48 << 10;
 constexpr int kOptInDynamicShared = 99 << 10;  // sm_86, sm_89, sm_120; others grant more
 std::map<const void*, int> dynamic_shared_limits;
+int objects = 0;
 
 }  // namespace
+
+bool may_allocate() {
+  const std::lock_guard lock(device_mutex());
+  int& left = machine().allocations_left;
+  if (left == 0) return false;
+  if (left > 0) --left;
+  return true;
+}
+
+int objects_in_use() { return objects; }
+void count_object(int change) {
+  const std::lock_guard lock(device_mutex());
+  objects += change;
+}
 
 Machine& machine() {
   static Machine the_machine;
@@ -28,6 +43,12 @@ using namespace cuda_emu;
 
 extern "C" {
 
+// Of the plugin that is built against this runtime: a test finds them by dlsym().
+__attribute__((visibility("default"))) Machine* cuda_emu_machine() { return &machine(); }
+__attribute__((visibility("default"))) bool cuda_emu_in_use() {
+  return device_bytes_in_use() > 0 || objects_in_use() > 0;
+}
+
 cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   const std::lock_guard lock(device_mutex());
   if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
@@ -44,6 +65,34 @@ cudaError_t CUDARTAPI cudaGetDeviceCount(int* count) {
   return machine().driver;
 }
 
+cudaError_t CUDARTAPI cudaDriverGetVersion(int* version) {
+  *version = machine().driver_version;
+  return cudaSuccess;
+}
+
+/// The clocks and the bus of an A100.
+cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrClockRate:
+      *value = 1'410'000;
+      return cudaSuccess;
+    case cudaDevAttrMemoryClockRate:
+      *value = 1'215'000;
+      return cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+      *value = 5120;
+      return cudaSuccess;
+    default:
+      set_last_error(cudaErrorInvalidValue);
+      return cudaErrorInvalidValue;
+  }
+}
+
+cudaError_t CUDARTAPI cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {};
+  return machine().code;
+}
+
 cudaError_t CUDARTAPI cudaSetDevice(int device) {
   return device >= 0 && device < machine().devices ? cudaSuccess : cudaErrorInvalidDevice;
 }
@@ -52,7 +101,7 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "emulated GPU");
   properties->major = machine().compute_capability;
-  properties->multiProcessorCount = 4;
+  properties->multiProcessorCount = machine().multiprocessors;
   properties->totalGlobalMem = machine().device_bytes;
   return cudaSuccess;
 }
@@ -65,6 +114,7 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   _(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
   _(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
   _(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
+  _(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device") \
   _(cudaErrorIllegalAddress, "an illegal memory access was encountered")                         \
   _(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")       \
   _(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")

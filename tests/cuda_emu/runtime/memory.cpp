@@ -70,7 +70,7 @@ cudaError_t CUDARTAPI cudaMalloc(void** p, std::size_t bytes) {
   *p = nullptr;
   if (bytes == 0) return cudaSuccess;
   const std::size_t page = page_bytes(), mapped = (bytes + page - 1) / page * page;
-  if (bytes > machine().device_bytes - used_bytes) return cudaErrorMemoryAllocation;
+  if (bytes > machine().device_bytes - used_bytes || !may_allocate()) return cudaErrorMemoryAllocation;
   void* memory = mmap(nullptr, mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
   poison(memory, bytes);
@@ -98,8 +98,9 @@ cudaError_t CUDARTAPI cudaFree(void* p) {
 
 cudaError_t CUDARTAPI cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
   const std::lock_guard lock(device_mutex());
-  *p = bytes <= machine().pinned_bytes ? std::malloc(bytes) : nullptr;
+  *p = bytes <= machine().pinned_bytes && may_allocate() ? std::malloc(bytes) : nullptr;
   if (*p == nullptr) return cudaErrorMemoryAllocation;
+  count_object(1);
   poison(*p, bytes);
   pinned[reinterpret_cast<std::uintptr_t>(*p)] = bytes;
   return cudaSuccess;
@@ -107,6 +108,7 @@ cudaError_t CUDARTAPI cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
 
 cudaError_t CUDARTAPI cudaFreeHost(void* p) {
   const std::lock_guard lock(device_mutex());
+  if (p != nullptr) count_object(-1);
   pinned.erase(reinterpret_cast<std::uintptr_t>(p));
   std::free(p);
   return cudaSuccess;

@@ -18,10 +18,14 @@ enum class Graphs { all, no_capture, no_updates, no_executables };
 /// The machine that a test wants; an error stays until it is changed back.
 struct Machine {
   cudaError_t driver = cudaSuccess;  // what cudaGetDeviceCount answers
+  int driver_version = 13000;        // 0: there is no driver
+  cudaError_t code = cudaSuccess;    // what asking for a kernel answers
   int devices = 1;
   int compute_capability = 8;
+  int multiprocessors = 4;
   std::size_t device_bytes = std::size_t{1} << 30;
   std::size_t pinned_bytes = std::size_t{1} << 30;  // that cudaHostAlloc gives in one piece
+  int allocations_left = -1;                        // then memory, streams and events fail; < 0: never
   cudaError_t kernels = cudaSuccess;                // what kernels end with: found by whoever waits for them
   Graphs graphs = Graphs::all;
 };
@@ -43,6 +47,12 @@ void enqueue(cudaStream_t stream, std::function<void()> operation);
 std::size_t max_dynamic_shared(const void* kernel);
 /// Bytes of cudaMalloc that have not been given back.
 std::size_t device_bytes_in_use();
+/// Pieces of pinned memory, streams and events that have not been given back.
+int objects_in_use();
+/// To be asked by whatever allocates: false when it shall fail.
+bool may_allocate();
+/// Counts an object in (1) or out (-1).
+void count_object(int change);
 
 /// While one lives, device memory can be touched.
 class DeviceAccess {

@@ -69,6 +69,8 @@ extern "C" {
 
 cudaError_t CUDARTAPI cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const std::lock_guard lock(device_mutex());
+  if (!may_allocate()) return cudaErrorMemoryAllocation;
+  count_object(1);
   *stream = new CUstream_st;
   streams.insert(*stream);
   return cudaSuccess;
@@ -80,6 +82,7 @@ cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t stream) {
   run_until(*stream, stream->enqueued);
   streams.erase(stream);
   delete stream;
+  count_object(-1);
   return cudaSuccess;
 }
 
@@ -100,12 +103,15 @@ cudaError_t CUDARTAPI cudaDeviceSynchronize() {
 }
 
 cudaError_t CUDARTAPI cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (!may_allocate()) return cudaErrorMemoryAllocation;
+  count_object(1);
   *event = new CUevent_st;
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t event) {
   delete event;
+  count_object(-1);
   return cudaSuccess;
 }
 

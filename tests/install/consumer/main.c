@@ -21,6 +21,9 @@ int main(void) {
   const pc_status status = pc_engine_open("no/such/file", &params, &engine);
   expect(status == PC_IO && engine == NULL, "a missing file is PC_IO");
   expect(strstr(pc_last_error(), "no/such/file") != NULL, "the message names the file");
-  pc_engine_free(engine);
+
+  params.order = "lifo";
+  expect(pc_engine_open("no/such/file", &params, &engine) == PC_INVALID_ARGUMENT, "an unknown policy is refused");
+  expect(strstr(pc_last_error(), "fcfs, priority, fair") != NULL, "the message names those that there are");
   return failures == 0 ? 0 : 1;
 }

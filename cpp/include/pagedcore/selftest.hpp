@@ -1,0 +1,61 @@
+// Whether a device computes what it should, and how fast: every operation of a Backend against another backend.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pagedcore/backend.hpp"
+#include "pagedcore/export.hpp"
+
+namespace pagedcore {
+
+enum class SelftestOutcome : std::uint8_t {
+  passed,
+  failed,
+  unsupported,  // the device throws Unsupported: it does not offer this, and says so
+};
+
+/// One check. Both backends are given the same numbers, unit-normal ones that f32, bf16 and f16 all hold exactly.
+struct SelftestCheck {
+  std::string operation;   // of Backend
+  std::string what;        // of it is checked
+  double error = 0.0;      // the largest |device - reference| / max(1, |reference|); infinite where nothing came out
+  double tolerance = 0.0;  // that is allowed; 0: all bits must be the same
+  SelftestOutcome outcome = SelftestOutcome::failed;
+  std::string problem;  // the text of what was thrown; empty: nothing was
+};
+
+/// Runs the checks, in memory of up to 300 MiB (quick: a few MiB). `reference` computes in f32 (InvalidArgument
+/// otherwise); it may not be the same object. An exception of the device fails its check, and the others go on; one of
+/// the reference is thrown. A check uses only operations that were checked before it, so that the first one that fails
+/// names the operation that is broken. `quick` leaves out the larger shapes.
+///
+/// Tolerances go by the type of the result. f32: 1e-4, as only the order of sums differs, and matrix units may cut
+/// their sums to f32 instead of rounding them. f16 2e-3 and bf16 2e-2: four to five times their rounding error (4.9e-4
+/// and 3.9e-3), since queries, keys, values and probabilities are rounded besides the result.
+PAGEDCORE_API std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick = false);
+
+/// Sizes of measurements. The larger ones should exceed every cache of the device.
+struct SelftestSizes {
+  std::size_t bytes = std::size_t{128} << 20;  // of a weight, a KV cache, a copy; at least 1 MiB
+  std::int32_t rows = 256;                     // of a large matmul and of a prefill, at least 1
+  double seconds = 0.2;                        // of a measurement, at least
+};
+
+/// What one call cost, by the host's clock: the least mean of several rounds of calls, each waited for once.
+struct SelftestRate {
+  std::string operation;
+  std::string what;
+  double seconds = 0.0;    // of one call
+  double bytes = 0.0;      // that it has to read or write in the memory of the device, or to move to or from the host's
+  double flops = 0.0;      // floating-point operations that it has to do
+  bool host_link = false;  // the bytes go to or from host memory
+};
+
+/// Measures copies, swaps, products and attention, all with compute_dtype(). Throws as the backend does, and
+/// InvalidArgument for sizes out of range.
+PAGEDCORE_API std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes = {});
+
+}  // namespace pagedcore

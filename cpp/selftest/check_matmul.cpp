@@ -1,0 +1,127 @@
+// Products: every epilogue, weights of every kind, few rows and many.
+#include <array>
+
+#include "selftest/checks.hpp"
+#include "selftest/matrix.hpp"
+
+namespace pagedcore::selftest {
+namespace {
+
+struct Shape {
+  std::int64_t n, k;
+  std::vector<std::int64_t> rows;  // of the inputs, one after the other
+  float spread;                    // of the weights: about 1 / sqrt(k), so that results are unit-normal
+};
+
+/// Odd sizes; more rows than a tile and fewer.
+Shape small_shape(bool quick) {
+  return {40, 72, quick ? std::vector<std::int64_t>{1, 5, 35} : std::vector<std::int64_t>{1, 2, 5, 16, 33, 70, 130},
+          0.125f};
+}
+
+std::vector<float> product(Backend& b, const Shape& s, const Epilogue& kind, bool biased, DType result) {
+  const bool gated = kind.kind == Epilogue::Kind::gated;
+  const std::int64_t out_rows = gated ? 2 * s.n : s.n;
+  const HostMatrix first(DType::f32, s.n, s.k, normal_values(s.n * s.k, 1, s.spread)),
+      second(DType::f32, s.n, s.k, normal_values(s.n * s.k, 2, s.spread));
+  std::vector<HostTensor> parts{first.tensor()};
+  if (gated) parts.push_back(second.tensor());
+  const auto weight = b.pack(parts, gated ? PackKind::gated : PackKind::stacked);
+  const Matrix bias(b, DType::f32, 1, out_rows, normal_values(out_rows, 3));
+  Epilogue epilogue = kind;
+  if (biased) epilogue.bias = &bias.tensor();
+  std::vector<float> all;
+  for (const std::int64_t m : s.rows) {
+    const Matrix in(b, b.compute_dtype(), m, s.k, normal_values(m * s.k, 4)),
+        out(b, result == DType::f32 ? result : b.compute_dtype(), m, s.n, normal_values(m * s.n, 5));
+    b.matmul(out.tensor(), in.tensor(), *weight, epilogue);
+    const std::vector<float> values = out.values();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
+/// Blocks of 32 weights: a scale of 2^-10, then numbers.
+std::vector<std::byte> q8_0(std::int64_t count) {  // as GGUF files have them
+  std::mt19937 random(6);
+  std::vector<std::byte> bytes(bytes_of(DType::q8_0, count));
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t place = i % 34;
+    bytes[i] = place == 0   ? std::byte{0x00}
+               : place == 1 ? std::byte{0x14}
+                            : static_cast<std::byte>(random() % 255 - 127);
+  }
+  return bytes;
+}
+
+/// Attention's three matrices, each in another type of a checkpoint, as one weight.
+std::vector<float> mixed_types(Backend& b, std::array<DType, 3> types) {
+  const std::int64_t k = 96, m = 3;
+  const std::array<std::int64_t, 3> n{48, 16, 17};
+  std::vector<HostMatrix> matrices;
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (types[i] == DType::q8_0) {
+      matrices.emplace_back(types[i], n[i], k, q8_0(n[i] * k));
+    } else {
+      matrices.emplace_back(types[i], n[i], k, normal_values(n[i] * k, static_cast<unsigned>(7 + i), 0.125f));
+    }
+  }
+  std::vector<HostTensor> parts;
+  for (const HostMatrix& matrix : matrices) parts.push_back(matrix.tensor());
+  const auto weight = b.pack(parts, PackKind::stacked);
+  const Matrix in(b, b.compute_dtype(), m, k, normal_values(m * k, 10)), out(b, DType::f32, m, 81);
+  b.matmul(out.tensor(), in.tensor(), *weight, {});
+  return out.values();
+}
+
+/// Each of `rows` alone and all together.
+Checks::Pair alone_and_together(Backend& b, std::int64_t rows, std::int64_t k) {
+  const std::int64_t n = 40;
+  const HostMatrix host(DType::f32, n, k, normal_values(n * k, 11, 0.0625f));
+  const HostTensor part = host.tensor();
+  const auto weight = b.pack({&part, 1}, PackKind::stacked);
+  const Matrix in(b, b.compute_dtype(), rows, k, normal_values(rows * k, 12)), out(b, DType::f32, rows, n);
+  b.matmul(out.tensor(), in.tensor(), *weight, {});
+  Checks::Pair pair;
+  pair.got = encoded(out.values(), DType::f32);
+  const Matrix single(b, DType::f32, rows, n);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    b.matmul(single.tensor().slice_rows(r, 1), in.tensor().slice_rows(r, 1), *weight, {});
+  }
+  pair.want = encoded(single.values(), DType::f32);
+  return pair;
+}
+
+}  // namespace
+
+void check_matmul(Checks& checks) {
+  using Kind = Epilogue::Kind;
+  const Shape shape = small_shape(checks.quick());
+  const DType narrow = checks.compute_dtype();
+  const auto add = [&](const char* what, const Shape& s, Epilogue e, bool biased, DType result) {
+    checks.compare("matmul", what, result, [=](Backend& b) { return product(b, s, e, biased, result); });
+  };
+  add("store", shape, {Kind::store}, false, DType::f32);
+  add("store, with bias", shape, {Kind::store}, true, DType::f32);
+  add("accumulate, with bias", shape, {Kind::accumulate}, true, DType::f32);
+  add("gated, silu", shape, {Kind::gated, Activation::silu}, false, DType::f32);
+  add("gated, gelu, with bias", shape, {Kind::gated, Activation::gelu}, true, DType::f32);
+  add("gated, silu, to the compute type", shape, {Kind::gated, Activation::silu}, false, narrow);
+  add("activated, gelu_tanh", shape, {Kind::activated, Activation::gelu_tanh}, false, DType::f32);
+  add("activated, relu, to the compute type", shape, {Kind::activated, Activation::relu}, true, narrow);
+  if (!checks.quick()) {
+    add("store, k = 4096", {513, 4096, {1, 9, 64}, 0.015625f}, {Kind::store}, false, DType::f32);
+    add("gated, k = 1000", {1000, 1000, {3, 129}, 0.03125f}, {Kind::gated}, false, DType::f32);
+  }
+  checks.compare("matmul", "weights from f32, f16, bf16", DType::f32, [](Backend& b) {
+    return mixed_types(b, {DType::f32, DType::f16, DType::bf16});
+  });
+  checks.compare("matmul", "weights from q8_0, bf16, q8_0", DType::f32, [](Backend& b) {
+    return mixed_types(b, {DType::q8_0, DType::bf16, DType::q8_0});
+  });
+  checks.exact("matmul", "same bits for a row alone and in a batch", [&](Backend& b) {
+    return checks.quick() ? alone_and_together(b, 35, 264) : alone_and_together(b, 200, 1032);
+  });
+}
+
+}  // namespace pagedcore::selftest

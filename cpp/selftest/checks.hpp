@@ -1,0 +1,49 @@
+// Runs checks and keeps what came out.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "pagedcore/selftest.hpp"
+
+namespace pagedcore::selftest {
+
+class Checks {
+ public:
+  Checks(Backend& device, Backend& reference, bool quick) : device_(device), reference_(reference), quick_(quick) {}
+
+  /// What an operation gives on a backend.
+  using Run = std::function<std::vector<float>(Backend& backend)>;
+  /// The device's numbers against those of the reference. `result` is the type in which the device keeps them, or that
+  /// of what it keeps on the way where that is narrower.
+  void compare(const char* operation, const std::string& what, DType result, const Run& run);
+  /// Likewise, with a tolerance of its own, of what a device need not offer: it may throw Unsupported.
+  void compare_optional(const char* operation, const std::string& what, double tolerance, const Run& run);
+
+  /// Whether two ways give the same bytes on the device.
+  struct Pair {
+    std::vector<std::byte> got, want;
+  };
+  void exact(const char* operation, const std::string& what, const std::function<Pair(Backend& device)>& run);
+
+  bool quick() const noexcept { return quick_; }
+  DType compute_dtype() const noexcept { return device_.compute_dtype(); }
+  std::vector<SelftestCheck> results;
+
+ private:
+  void add(const char* operation, const std::string& what, double tolerance, const std::function<double()>& error,
+           bool optional = false);
+
+  Backend& device_;
+  Backend& reference_;
+  bool quick_;
+};
+
+/// In this order.
+void check_memory(Checks& checks);
+void check_rows(Checks& checks);
+void check_matmul(Checks& checks);
+void check_attention(Checks& checks);
+
+}  // namespace pagedcore::selftest

@@ -1,0 +1,176 @@
+"""``pagedcore doctor``: what is installed, what this machine has, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import Error
+from .common import Formatter, print_json
+
+__all__ = ["add_to"]
+
+_EPILOG = """\
+examples:
+  pagedcore doctor
+  pagedcore doctor --json
+
+Loads no model and starts nothing on a GPU. What is missing is said with its remedy, and is no error: the exit status
+is 0. `pagedcore selftest` checks and measures a device."""
+
+# What needs them, for those that pagedcore works without.
+_PACKAGES = {
+    "numpy": "",
+    "tokenizers": "",
+    "huggingface-hub": "",
+    "jinja2": "",
+    "torch": "only needed to read .bin checkpoints: pip install 'pagedcore[torch]'",
+    "matplotlib": "only needed to draw figures: pip install 'pagedcore[plot]'",
+}
+
+
+def add_to(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help="what is there to compute with, and what is missing",
+        description="Says what is installed and what this machine has, one line each, with the remedy where something"
+        " is missing.",
+        epilog=_EPILOG,
+        formatter_class=Formatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    found = _look()
+    if arguments.json:
+        print_json(found)
+    else:
+        for name, value in _lines(found):
+            print(f"{name:<18}{value}")
+    return 0
+
+
+def _look() -> dict[str, Any]:
+    from .. import __version__, _core, cpu_isas
+    from ..default_model import default_model
+
+    total, available = _memory()
+    try:
+        model: dict[str, Any] = {"path": str(default_model()), "problem": None}
+    except Error as error:
+        model = {"path": None, "problem": str(error)}
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "cpu": {
+            "model": _cpu_model(),
+            "machine": platform.machine(),
+            "instruction_sets": cpu_isas(),
+            "engine": _core.describe_device("cpu"),
+            "cores": os.cpu_count(),
+            "memory": total,
+            "memory_available": available,
+        },
+        "cuda": _cuda(_core.cuda_status().to_dict()),
+        "default_model": model,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _cuda(status: dict[str, Any]) -> dict[str, Any]:
+    return {**status, "devices": [device.to_dict() for device in status["devices"]], "kernel_module": _kernel_module()}
+
+
+def _kernel_module(path: str = "/proc/driver/nvidia/version") -> str | None:
+    """Version of NVIDIA's driver as Linux has it loaded: known without the plugin."""
+    try:
+        match = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", Path(path).read_text())
+    except OSError:
+        return None
+    return match[1] if match else None
+
+
+def _cpu_model() -> str | None:
+    """None where Linux does not say, as on arm64."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return None
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Bytes that the machine has, and those that it has left."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        return tuple(1024 * int(fields[name].split()[0]) for name in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
+    except (OSError, KeyError, ValueError):
+        return None, None
+
+
+def _version(package: str) -> str | None:
+    """Without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    from ..memory import format_bytes
+
+    cpu, cuda = found["cpu"], found["cuda"]
+    lines = [
+        ("pagedcore", found["version"]),
+        ("python", found["python"]),
+        ("cpu", f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores"),
+        ("instruction sets", ", ".join(cpu["instruction_sets"])),
+        ("device cpu", f"ready: {cpu['engine']}"),
+    ]
+    if cpu["memory"] is not None:
+        lines.append(("memory", f"{format_bytes(cpu['memory'])}, {format_bytes(cpu['memory_available'])} available"))
+    lines += _cuda_lines(cuda)
+    model = found["default_model"]
+    lines.append(("default model", model["path"] or f"none: {model['problem']}"))
+    for name, version in found["packages"].items():
+        remedy = _PACKAGES[name] or f"needed: pip install {name}"
+        lines.append((name, version or f"not installed; {remedy}"))
+    return lines
+
+
+def _cuda_lines(cuda: dict[str, Any]) -> list[tuple[str, str]]:
+    from ..memory import format_bytes
+
+    module = cuda["kernel_module"]
+    loaded = f"{module} is loaded" if module else "none is loaded"
+    if not cuda["plugin_version"]:
+        return [("nvidia driver", loaded), ("device cuda", f"no: {cuda['problem']}")]
+    driver = _cuda_version(cuda["driver_version"])
+    lines = [
+        (
+            "cuda plugin",
+            f"{cuda['plugin']}, {cuda['plugin_version']}, built with CUDA {_cuda_version(cuda['runtime_version'])}",
+        ),
+        ("nvidia driver", f"{loaded}, serves CUDA {driver}" if cuda["driver_version"] else loaded),
+    ]
+    for index, device in enumerate(cuda["devices"]):
+        capability = f"{device['compute_major']}.{device['compute_minor']}"
+        text = f"{device['name']}, compute capability {capability}, {format_bytes(device['memory'])}"
+        lines.append((f"device cuda:{index}", f"no: {device['problem']}" if device["problem"] else f"ready: {text}"))
+    if not cuda["devices"]:
+        lines.append(("device cuda", f"no: {cuda['problem']}"))
+    return lines
+
+
+def _cuda_version(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -1,0 +1,207 @@
+// A backend that does one thing wrong, so that a self-test can show that it notices.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pagedcore/backend.hpp"
+#include "pagedcore/error.hpp"
+
+namespace faulty {
+
+using namespace pagedcore;
+
+enum class Fault {
+  none,
+  upload,         // one bit of the last byte
+  download,       // likewise
+  allocate,       // not zeroed
+  host_parallel,  // the last index is left out
+  gather_rows,    // from here on: the sign of one result
+  scale_softcap,
+  norm,
+  head_norm,
+  embed,
+  matmul,
+  rope_and_cache,
+  attention,
+  swap_in,      // one bit of the last block
+  swap_out,     // likewise
+  copy_blocks,  // the last copy is left out
+  pack,         // one bit of a weight
+  prepare,      // the last token is another one
+  batch_bits,   // the last bit of one result of a matmul, and only in batches: within every tolerance
+  chunk_bits,   // the same of attention
+  throws,       // attention throws
+};
+
+class FaultyBackend final : public Backend {
+ public:
+  FaultyBackend(Backend& inner, Fault fault) : inner_(inner), fault_(fault) {}
+
+  std::string describe() const override { return inner_.describe(); }
+  DType compute_dtype() const noexcept override { return inner_.compute_dtype(); }
+  std::unique_ptr<Buffer> allocate(std::size_t bytes) override {
+    auto buffer = inner_.allocate(bytes);
+    if (fault_ == Fault::allocate && bytes >= 4) {
+      const auto count = static_cast<std::int64_t>(bytes / 4);
+      const Tensor last{static_cast<std::byte*>(buffer->data()) + (count - 1) * 4, DType::f32, 1, 1, 1};
+      const std::array<std::byte, 4> ones{std::byte{1}};
+      inner_.upload(last, ones);
+    }
+    return buffer;
+  }
+  void upload(const Tensor& dst, std::span<const std::byte> src) override {
+    std::vector<std::byte> bytes(src.begin(), src.end());
+    if (fault_ == Fault::upload) flip(bytes);
+    inner_.upload(dst, bytes);
+  }
+  void download(std::span<std::byte> dst, const Tensor& src) override {
+    inner_.download(dst, src);
+    if (fault_ == Fault::download) dst.back() ^= std::byte{1};
+  }
+  void synchronize() override {
+    inner_.synchronize();
+    for (std::byte* byte : swapped_) *byte ^= std::byte{1};
+    swapped_.clear();
+  }
+  std::optional<std::size_t> available_memory() const override { return inner_.available_memory(); }
+  void reserve(std::size_t bytes) override { inner_.reserve(bytes); }
+  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override {
+    if (fault_ != Fault::pack) return inner_.pack(parts, kind);
+    std::vector<HostTensor> changed(parts.begin(), parts.end());
+    std::vector<std::byte> bytes(parts.back().data.begin(), parts.back().data.end());
+    bytes.back() ^= std::byte{0x80};
+    changed.back().data = bytes;
+    return inner_.pack(changed, kind);
+  }
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
+    return inner_.packed_bytes(n, k, kind);
+  }
+  std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override {
+    return inner_.allocate_kv(shape, num_blocks);
+  }
+  std::size_t kv_block_bytes(const KvShape& shape) const override { return inner_.kv_block_bytes(shape); }
+  void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override {
+    inner_.copy_blocks(kv, fault_ == Fault::copy_blocks ? copies.first(copies.size() - 1) : copies);
+  }
+  void swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) override {
+    inner_.swap_out(kv, blocks, dst);
+    if (fault_ == Fault::swap_out) swapped_.push_back(dst.back() + kv.block_bytes() - 1);
+  }
+  void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) override {
+    if (fault_ != Fault::swap_in) return inner_.swap_in(kv, blocks, src);
+    std::vector<const std::byte*> sources(src.begin(), src.end());
+    std::vector<std::byte> last(src.back(), src.back() + kv.block_bytes());
+    flip(last);
+    sources.back() = last.data();
+    inner_.swap_in(kv, blocks, sources);
+    inner_.synchronize();
+  }
+  std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) override {
+    if (fault_ != Fault::prepare) return inner_.prepare(view, block_size);
+    std::vector<TokenId> tokens(view.tokens.begin(), view.tokens.end());
+    tokens.back() = tokens.back() == 0 ? 1 : 0;
+    BatchView changed = view;
+    changed.tokens = tokens;
+    return inner_.prepare(changed, block_size);
+  }
+  void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) override {
+    inner_.embed(out, table, batch, scale);
+    spoil(Fault::embed, out);
+  }
+  void norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
+            const NormParams& p) override {
+    inner_.norm(out, in, weight, bias, p);
+    spoil(Fault::norm, out);
+  }
+  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) override {
+    inner_.head_norm(x, head_dim, weight, p);
+    spoil(Fault::head_norm, x);
+  }
+  void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
+    inner_.matmul(out, in, weight, epilogue);
+    spoil(Fault::matmul, out);
+    if (fault_ == Fault::batch_bits && out.rows > 1) change_last(out, false);
+  }
+  void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
+                      const AttentionShape& shape, const RopeParams& rope) override {
+    inner_.rope_and_cache(q, qkv, kv, layer, batch, shape, rope);
+    spoil(Fault::rope_and_cache, q);
+  }
+  void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
+                 const AttentionParams& p) override {
+    if (fault_ == Fault::throws) throw Aborted("the device is lost");
+    inner_.attention(out, q, kv, layer, batch, p);
+    spoil(Fault::attention, out);
+    if (fault_ == Fault::chunk_bits && out.rows > 1) change_last(out, false);
+  }
+  void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) override {
+    inner_.gather_rows(out, in, indices);
+    spoil(Fault::gather_rows, out);
+  }
+  void scale_softcap(const Tensor& x, float scale, float softcap) override {
+    inner_.scale_softcap(x, scale, softcap);
+    spoil(Fault::scale_softcap, x);
+  }
+  void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) override {
+    inner_.host_parallel(fault_ == Fault::host_parallel ? count - 1 : count, body);
+  }
+  const void* host_view(const Tensor& t) noexcept override { return inner_.host_view(t); }
+
+ private:
+  static void flip(std::vector<std::byte>& bytes) { bytes.back() ^= std::byte{1}; }
+  void spoil(Fault fault, const Tensor& t) {
+    if (fault_ == fault) change_last(t, true);
+  }
+  /// Of the last number of the last row: its sign, or its last bit.
+  void change_last(const Tensor& t, bool sign) {
+    const Tensor last = t.slice_rows(t.rows - 1, 1).slice_cols(t.cols - 1, 1);
+    std::vector<std::byte> bytes(bytes_of(t.dtype, 1));
+    inner_.download(bytes, last);
+    if (sign) {
+      bytes.back() ^= std::byte{0x80};
+    } else {
+      bytes.front() ^= std::byte{1};
+    }
+    inner_.upload(last, bytes);
+  }
+
+  Backend& inner_;
+  Fault fault_;
+  std::vector<std::byte*> swapped_;  // to be changed once they are there
+};
+
+struct Expectation {
+  Fault fault;
+  const char* operation;  // of the first check that must fail
+};
+
+/// The faults, and what a self-test must say first.
+inline constexpr Expectation kExpectations[] = {
+    {Fault::upload, "upload, download"},
+    {Fault::download, "upload, download"},
+    {Fault::allocate, "allocate"},
+    {Fault::host_parallel, "host_parallel"},
+    {Fault::gather_rows, "gather_rows"},
+    {Fault::swap_in, "swap_in, swap_out"},
+    {Fault::swap_out, "swap_in, swap_out"},
+    {Fault::copy_blocks, "copy_blocks"},
+    {Fault::scale_softcap, "scale_softcap"},
+    {Fault::norm, "norm"},
+    {Fault::head_norm, "head_norm"},
+    {Fault::pack, "pack, prepare, embed"},
+    {Fault::prepare, "pack, prepare, embed"},
+    {Fault::embed, "pack, prepare, embed"},
+    {Fault::matmul, "matmul"},
+    {Fault::batch_bits, "matmul"},
+    {Fault::rope_and_cache, "rope_and_cache"},
+    {Fault::attention, "attention"},
+    {Fault::chunk_bits, "attention"},
+    {Fault::throws, "attention"},
+};
+
+}  // namespace faulty

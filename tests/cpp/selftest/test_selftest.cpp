@@ -1,0 +1,85 @@
+// The self-test passes on what works, on every instruction set, and names what does not.
+#include "check.hpp"
+
+using namespace faulty;
+
+namespace {
+
+std::unique_ptr<Backend> portable() { return make_cpu_backend({2, DType::f32, "portable"}); }
+
+}  // namespace
+
+TEST_CASE("every instruction set and compute type of this CPU passes") {
+  const auto reference = portable();
+  for (const std::string& isa : cpu_isas()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      CAPTURE(isa);
+      CAPTURE(info(dtype).name);
+      const auto device = make_cpu_backend({2, dtype, isa});
+      const auto checks = selftest_checks(*device, *reference, isa == "portable");
+      require_all_passed(checks);
+      require_all_operations(checks);
+      for (const SelftestCheck& c : checks)
+        CHECK((c.outcome == SelftestOutcome::passed || c.what == "keys and values as i8"));
+    }
+  }
+}
+
+TEST_CASE("a fault in one operation is found, and the operation named") {
+  const auto reference = portable();
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto device = make_cpu_backend({1, dtype, "auto"});
+    for (const Expectation& expected : kExpectations) require_flagged(*device, *reference, expected);
+  }
+}
+
+TEST_CASE("an operation that throws fails every check that needs it, with its text, and no other") {
+  const auto reference = portable(), inner = make_cpu_backend({1, DType::bf16, "auto"});
+  FaultyBackend broken(*inner, Fault::throws);
+  int attention = 0, others = 0;
+  for (const SelftestCheck& c : selftest_checks(broken, *reference, true)) {
+    if (c.outcome == SelftestOutcome::unsupported) continue;
+    if (c.operation != "attention") {
+      others += c.outcome == SelftestOutcome::failed;
+      continue;
+    }
+    ++attention;
+    CHECK(c.outcome == SelftestOutcome::failed);
+    CHECK(c.problem == "the device is lost");
+  }
+  CHECK(attention >= 4);
+  CHECK(others == 1);  // a copied block, which attention reads
+}
+
+TEST_CASE("what cannot be a reference") {
+  const auto reference = portable(), narrow = make_cpu_backend({1, DType::bf16, "auto"});
+  CHECK_THROWS_WITH_AS(selftest_checks(*reference, *narrow), doctest::Contains("it must compute in f32"),
+                       InvalidArgument);
+  CHECK_THROWS_AS(selftest_checks(*reference, *reference), InvalidArgument);
+}
+
+TEST_CASE("rates are positive, and their bytes and operations those of the shapes") {
+  const auto device = make_cpu_backend({1, DType::bf16, "auto"});
+  const std::vector<SelftestRate> rates = selftest_rates(*device, {1 << 20, 40, 0.001});
+  std::set<std::string> operations;
+  for (const SelftestRate& r : rates) {
+    CAPTURE(r.operation);
+    CAPTURE(r.what);
+    operations.insert(r.operation);
+    CHECK(r.seconds > 0.0);
+    CHECK(r.bytes > 0.0);
+    CHECK((r.flops > 0.0) == (r.operation == "matmul" || r.operation == "attention"));
+    CHECK(r.host_link == (r.operation == "swap_in" || r.operation == "swap_out"));
+  }
+  CHECK(operations == std::set<std::string>{"attention", "copy_blocks", "matmul", "swap_in", "swap_out"});
+  // 1 MiB of bf16 are 128 x 4096 weights; 40 rows of them.
+  const auto large =
+      std::find_if(rates.begin(), rates.end(), [](const SelftestRate& r) { return r.what.starts_with("40"); });
+  REQUIRE(large != rates.end());
+  CHECK(large->flops == 2.0 * 40 * 128 * 4096);
+  CHECK(large->bytes == 128.0 * 4096 * 2 + 40.0 * 4096 * 2 + 40.0 * 128 * 4);
+  for (const SelftestSizes& bad :
+       {SelftestSizes{1000, 40, 0.1}, SelftestSizes{1 << 20, 0, 0.1}, SelftestSizes{1 << 20, 40, -1.0}}) {
+    CHECK_THROWS_AS(selftest_rates(*device, bad), InvalidArgument);
+  }
+}

@@ -1,0 +1,54 @@
+// `pagedcore selftest --device cuda` on the emulated device: it passes, and a broken operation is named.
+#include "check.hpp"
+#include "harness.hpp"
+
+using namespace faulty;
+
+namespace {
+
+std::unique_ptr<Backend> reference() { return make_cpu_backend({1, DType::f32, "auto"}); }
+
+std::unique_ptr<Backend> device(DType dtype) {
+  CudaOptions options = cuda_test::small();
+  options.dtype = dtype;
+  return cuda_test::make(options);
+}
+
+}  // namespace
+
+TEST_CASE("the device passes in both of its types, 8-bit keys and values included") {
+  const auto cpu = reference();
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    CAPTURE(info(dtype).name);
+    const auto cuda = device(dtype);
+    const auto checks = selftest_checks(*cuda, *cpu, true);
+    require_all_passed(checks);
+    require_all_operations(checks);
+    for (const SelftestCheck& c : checks) CHECK(c.outcome == SelftestOutcome::passed);
+  }
+  CHECK(cuda_emu::device_bytes_in_use() == 0);
+}
+
+TEST_CASE("a fault in a kernel's result is found, and the operation named") {
+  const auto cpu = reference(), cuda = device(DType::f16);
+  for (const Fault fault : {Fault::matmul, Fault::attention, Fault::copy_blocks}) {
+    for (const Expectation& expected : kExpectations) {
+      if (expected.fault == fault) require_flagged(*cuda, *cpu, expected);
+    }
+  }
+}
+
+TEST_CASE("a kernel that ends with an error fails the checks with its text, and the process goes on") {
+  const cuda_test::MachineScope scope;
+  const auto cpu = reference(), cuda = device(DType::bf16);
+  cuda_emu::machine().kernels = cudaErrorIllegalAddress;
+  const auto checks = selftest_checks(*cuda, *cpu, true);
+  int failed = 0;
+  for (const SelftestCheck& c : checks) {
+    if (c.outcome != SelftestOutcome::failed) continue;
+    ++failed;
+    CAPTURE(c.operation);
+    CHECK(c.problem.find("cudaErrorIllegalAddress: an illegal memory access was encountered") != std::string::npos);
+  }
+  CHECK(failed >= static_cast<int>(checks.size()) - 1);  // host threads still work
+}
