@@ -47,7 +47,8 @@ def struct_fields(name):
     text = "\n".join(p.read_text() for p in Path(pagedcore.get_include(), "pagedcore").glob("*.hpp"))
     body = re.search(rf"struct {name} {{\n(.*?)\n}};", text, re.S)[1]
     body = re.sub(r"//[^\n]*", "", body)
-    body = "\n".join(line for line in body.splitlines() if "(" not in line)  # functions
+    body = re.sub(r"^  [^\n]*\([^\n]*{\n.*?^  }$", "", body, flags=re.S | re.M)  # functions of several lines
+    body = "\n".join(line for line in body.splitlines() if "(" not in line)  # and of one
     statements = [" ".join(s.split()) for s in body.split(";")]
     return [re.search(r"(\w+) ?(=.*|\{\})?$", s)[1] for s in statements if s]
 

@@ -94,8 +94,8 @@ def _memory(arguments: argparse.Namespace) -> int:
     for name in (*_SERVICE, "simulate"):
         if getattr(arguments, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
-    for name in (*_POLICIES, "device"):
-        if getattr(arguments, name) is None:
+    for name in (*_POLICIES, "device", "kv_cache_dtype"):
+        if getattr(arguments, name, None) is None:
             setattr(arguments, name, getattr(EngineOptions, name))
     plan = LLM.plan(arguments.model, **engine_options(arguments))
     if arguments.json:
