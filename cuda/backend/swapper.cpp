@@ -99,13 +99,14 @@ void Swapper::out(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
 void Swapper::in(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) {
   const std::size_t bytes = kv.block_bytes();
   for_each_piece(blocks.size(), bytes, [&](Slot& slot, std::size_t first, std::size_t count) {
+    // First, as it may fail: nothing may read the slot's memory then.
+    const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
     for (std::size_t i = 0; i < count; ++i) std::memcpy(slot.pinned + i * bytes, src[first + i], bytes);
     device_.check(
         cudaMemcpyAsync(slot.device.data(), slot.pinned, count * bytes, cudaMemcpyHostToDevice, stream_->get()),
         "swapping in");
     device_.check(cudaEventRecord(slot.moved->get(), stream_->get()), "recording an event");
     device_.check(cudaStreamWaitEvent(device_.stream(), slot.moved->get(), 0), "waiting for an event");
-    const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
     CopyArgs args;
     args.dst = kv.data();
     args.src = slot.device.data();

@@ -129,6 +129,10 @@ TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
       const std::vector<TokenRange> ranges{{0, 3, 0, 0}};
       const std::vector<std::uint32_t> tables{0};
       const auto batch = backend->prepare({tokens, ranges, tables, 1}, 16);
+      const auto kv = backend->allocate_kv({1, 1, 64, 16, DType::bf16}, 2);
+      const std::vector<std::byte> block(kv->block_bytes());
+      const std::vector<BlockId> ids{BlockId{1}, BlockId{0}};
+      backend->swap_in(*kv, ids, std::vector<const std::byte*>(2, block.data()));
       backend->synchronize();
       done = true;
     } catch (const OutOfMemory&) {
