@@ -19,7 +19,7 @@ ROOMS_BELOW = {
     "scheduler": {"base", "kv"},
     "sampling": {"base"},
     "backend": {"base", "tensor"},
-    "selftest": {"base", "tensor", "backend"},
+    "selftest": {"base", "tensor", "backend", "sampling"},
     "cpu": {"base", "tensor", "backend"},
     "model": {"base", "tensor", "backend"},
     "io": {"base", "tensor"},

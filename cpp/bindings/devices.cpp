@@ -53,7 +53,8 @@ void bind_selftest(nb::module_& m) {
       .field("error", &SelftestCheck::error, "Largest |device - reference| / max(1, |reference|).")
       .field("tolerance", &SelftestCheck::tolerance, "0: all bits must be the same.")
       .field("outcome", &SelftestCheck::outcome, kOutcomes, "'passed', 'failed' or 'unsupported'.")
-      .field("problem", &SelftestCheck::problem, "What was thrown; empty: nothing.");
+      .field("problem", &SelftestCheck::problem, "What was thrown; empty: nothing.")
+      .field("note", &SelftestCheck::note, "What else is worth knowing; empty: nothing.");
   Record<SelftestRate>(m, "SelftestRate", "What one call cost.")
       .field("operation", &SelftestRate::operation)
       .field("what", &SelftestRate::what)

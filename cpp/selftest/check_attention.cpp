@@ -1,5 +1,6 @@
 // Rotary embedding, cache and attention over batches of sequences at different positions.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -19,13 +20,30 @@ struct World {
   std::int32_t frequencies = 32;  // of the rotary embedding; 0: none
   float softcap = 0.0f;
   std::int32_t window = 0;
-  bool eight_bits = false;  // keys and values as i8, on the device
+  DType kv = DType::f32;    // of keys and values on the device; f32: its compute type
+  bool exact_kv = false;    // numbers that this type, with a scale for each head, holds exactly
+  std::int32_t shared = 0;  // tokens, whole blocks, that all sequences have in the blocks of the first
   std::vector<Sequence> sequences{{0, 1}, {16, 1}, {0, 17}, {37, 6}, {129, 1}};
 
   std::int32_t q_cols() const { return heads * head_dim; }
   std::int32_t kv_cols() const { return kv_heads * head_dim; }
   std::int32_t qkv_cols() const { return q_cols() + 2 * kv_cols(); }
 };
+
+/// Cuts a head's numbers to what i8 or f8_e4m3 holds exactly with one scale for the head: a power of two, as one of the
+/// numbers is the largest that there is.
+void cut_to(std::span<float> head, DType type) {
+  const float largest = type == DType::i8 ? 127.0f : 448.0f, scale = type == DType::i8 ? 0x1p-5f : 0x1p-7f;
+  for (float& v : head) {
+    const float q = std::clamp(v / scale, -largest, largest);
+    if (type == DType::i8) {
+      v = scale * std::nearbyint(q);
+    } else {  // three bits behind the first; small ones are left out
+      v = std::fabs(q) < 0x1p-6f ? 0.0f : scale * std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) & 0xfff00000u);
+    }
+  }
+  head[3] = largest * scale;
+}
 
 /// The sequences of a world in a KV storage of two layers, with block tables of two groups, of which the second is
 /// used. Slots that nobody wrote are NaN.
@@ -43,9 +61,10 @@ class Cache {
       offsets_.push_back(static_cast<std::int32_t>(table_.size()));
       const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(table_.size());
       table_.insert(table_.end(), begin, begin + blocks_of(s));
+      std::copy_n(table_.begin(), w.shared / w.block_size, table_.begin() + offsets_.back());
     }
-    const bool narrow = w.eight_bits && b.compute_dtype() != DType::f32;
-    kv_ = b.allocate_kv({2, w.kv_heads, w.head_dim, w.block_size, narrow ? DType::i8 : b.compute_dtype()}, blocks);
+    const bool narrow = w.kv != DType::f32 && b.compute_dtype() != DType::f32;
+    kv_ = b.allocate_kv({2, w.kv_heads, w.head_dim, w.block_size, narrow ? w.kv : b.compute_dtype()}, blocks);
     const std::vector<std::byte> nothing(kv_->block_bytes(), std::byte{0xff});
     std::vector<BlockId> all;
     for (std::uint32_t i = 0; i < blocks; ++i) all.push_back(BlockId{i});
@@ -74,7 +93,11 @@ class Cache {
       list.push_back({rows, r.rows, r.first, offsets_[r.sequence]});
       rows += r.rows;
       for (std::int32_t p = r.first; p < r.first + r.rows; ++p) {
-        const auto row = normal_values(w_.qkv_cols(), static_cast<unsigned>(100'000 * r.sequence + p));
+        auto row = normal_values(w_.qkv_cols(), static_cast<unsigned>(100'000 * r.sequence + p));
+        if (w_.exact_kv) {
+          for (auto head = row.begin() + w_.q_cols(); head != row.end(); head += w_.head_dim)
+            cut_to({head, head + w_.head_dim}, w_.kv);
+        }
         qkv.insert(qkv.end(), row.begin(), row.end());
       }
     }
@@ -100,7 +123,8 @@ class Cache {
   void write_context() {
     std::vector<Range> ranges;
     for (std::size_t i = 0; i < w_.sequences.size(); ++i) {
-      if (w_.sequences[i].context > 0) ranges.push_back({i, 0, w_.sequences[i].context});
+      const std::int32_t first = i > 0 ? w_.shared : 0;  // the first sequence writes what all share
+      if (w_.sequences[i].context > first) ranges.push_back({i, first, w_.sequences[i].context - first});
     }
     if (!ranges.empty()) step(ranges, false);
   }
@@ -161,6 +185,27 @@ std::vector<float> after_copy(Backend& b, const World& w) {
   return cache.step(cache.ragged()).out;
 }
 
+constexpr std::int32_t kHeadDims[] = {64, 80, 96, 112, 128, 256};
+
+World of_head_dim(std::int32_t dim, bool quick) {
+  World w;
+  w.head_dim = dim, w.frequencies = dim / 2;
+  if (quick) w.heads = 2, w.kv_heads = 1, w.sequences = {{0, 19}, {37, 1}};
+  return w;
+}
+
+/// Of every head size, one after the other, with numbers that need no rounding.
+std::vector<float> exact_in(DType kv, Backend& b, bool quick) {
+  std::vector<float> all;
+  for (const std::int32_t dim : kHeadDims) {
+    World w = of_head_dim(dim, quick);
+    w.kv = kv, w.exact_kv = true, w.frequencies = 0;
+    const std::vector<float> values = outputs(b, w);
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 /// All rows of a step in one batch; and every row in a step of its own, one after the other.
 Checks::Pair however_cut(Backend& b, const World& w) {
   Checks::Pair pair;
@@ -191,6 +236,11 @@ void check_attention(Checks& checks) {
   const World bare = world([](World& w) { w.frequencies = 0; });
   const World capped = world([](World& w) { w.softcap = 2.0f, w.heads = 2; });
   const World windowed = world([](World& w) { w.window = 24, w.block_size = 8; });
+  const World multi = world([](World& w) { w.heads = 17, w.kv_heads = 1, w.sequences = {{0, 9}, {37, 1}}; });
+  // Long enough for contexts, and what they have in common, to be cut into pieces.
+  const World prefix = world([](World& w) {
+    w.heads = 2, w.kv_heads = 1, w.shared = 512, w.sequences = {{600, 1}, {530, 3}, {512, 1}, {641, 1}};
+  });
   const auto rotate = [&](const char* what, const World& w) {
     checks.compare("rope_and_cache", what, narrow, [&](Backend& b) { return queries(b, w); });
   };
@@ -203,10 +253,12 @@ void check_attention(Checks& checks) {
   add("ragged batch", plain);
   add("soft cap, no grouped heads", capped);
   add("window, blocks behind it gone", windowed);
+  add("many heads for one of keys and values", multi);
+  add("a common beginning of 512 tokens", prefix);
+  for (const std::int32_t dim : kHeadDims) {
+    if (dim != plain.head_dim) add("heads of " + std::to_string(dim), of_head_dim(dim, checks.quick()));
+  }
   if (!checks.quick()) {
-    for (const std::int32_t dim : {80, 96, 112, 128, 256}) {
-      add("heads of " + std::to_string(dim), world([&](World& w) { w.head_dim = dim, w.frequencies = dim / 2; }));
-    }
     const World large = world([](World& w) {
       w.heads = 16, w.kv_heads = 4, w.head_dim = 128, w.frequencies = 64, w.block_size = 32;
       w.sequences = {{3000, 1}, {700, 40}, {0, 130}, {1025, 1}, {2047, 3}};
@@ -216,9 +268,16 @@ void check_attention(Checks& checks) {
   checks.compare("copy_blocks", "a part of a block, read by attention", narrow,
                  [&](Backend& b) { return after_copy(b, plain); });
   if (narrow != DType::f32) {
-    // 8 bits keep a value to 1/254 of the largest of its row, about 3.5 of 64 unit-normal ones: 1.4e-2, on keys too.
-    const World small = world([](World& w) { w.eight_bits = true; });
-    checks.compare_optional("attention", "keys and values as i8", 4e-2, [&](Backend& b) { return outputs(b, small); });
+    // i8 keeps a value to 1/254 of the largest of its row, about 3.5 of 64 unit-normal ones: 1.4e-2, on keys too.
+    // f8_e4m3 keeps it to 1/16 of itself, 6.3e-2. Numbers that need no rounding are held to what 8 bits are widened to.
+    for (const auto& [kv, tolerance] : {std::pair{DType::i8, 4e-2}, std::pair{DType::f8_e4m3, 2e-1}}) {
+      const std::string values = "keys and values as " + std::string(info(kv).name);
+      const World small = world([kv = kv](World& w) { w.kv = kv; });
+      checks.compare_optional("attention", values + ", rounded", tolerance,
+                              [&](Backend& b) { return outputs(b, small); });
+      checks.compare_optional("attention", values + ", exact, every head size", tolerance_of(DType::bf16),
+                              [&](Backend& b) { return exact_in(kv, b, checks.quick()); });
+    }
   }
   checks.exact("attention", "same bits however a sequence is cut", [&](Backend& b) { return however_cut(b, plain); });
 }

@@ -1,5 +1,7 @@
 // Products: every epilogue, weights of every kind, few rows and many.
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "selftest/checks.hpp"
 #include "selftest/matrix.hpp"
@@ -74,6 +76,38 @@ std::vector<float> mixed_types(Backend& b, std::array<DType, 3> types) {
   return out.values();
 }
 
+/// Random blocks of a type whose numbers are 1/4 large at most, and not all tiny.
+std::vector<std::byte> random_blocks(DType dtype, std::int64_t count) {
+  const DTypeInfo& type = info(dtype);
+  std::mt19937 random(13);
+  std::vector<std::byte> bytes, block(type.block_bytes);
+  for (std::int64_t made = 0; made < count;) {
+    for (std::byte& b : block) b = static_cast<std::byte>(random());
+    float largest = 0.0f;
+    for (const float v : decoded(block, dtype)) largest = std::isfinite(v) ? std::max(largest, std::fabs(v)) : 1.0f;
+    if (largest < 0.05f || largest > 0.25f) continue;
+    bytes.insert(bytes.end(), block.begin(), block.end());
+    made += type.block_elements;
+  }
+  return bytes;
+}
+
+/// A few rows of every narrow type that checkpoints have, as one weight.
+std::vector<float> narrow_types(Backend& b) {
+  const std::int64_t n = 5, k = 256;
+  std::vector<HostMatrix> matrices;
+  for (const DType type : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
+                           DType::q4_k, DType::q5_k, DType::q6_k, DType::f8_e4m3})
+    matrices.emplace_back(type, n, k, random_blocks(type, n * k));
+  std::vector<HostTensor> parts;
+  for (const HostMatrix& matrix : matrices) parts.push_back(matrix.tensor());
+  const auto weight = b.pack(parts, PackKind::stacked);
+  const Matrix in(b, b.compute_dtype(), 3, k, normal_values(3 * k, 14)),
+      out(b, DType::f32, 3, n * static_cast<std::int64_t>(parts.size()));
+  b.matmul(out.tensor(), in.tensor(), *weight, {});
+  return out.values();
+}
+
 /// Each of `rows` alone and all together.
 Checks::Pair alone_and_together(Backend& b, std::int64_t rows, std::int64_t k) {
   const std::int64_t n = 40;
@@ -119,6 +153,8 @@ void check_matmul(Checks& checks) {
   checks.compare("matmul", "weights from q8_0, bf16, q8_0", DType::f32, [](Backend& b) {
     return mixed_types(b, {DType::q8_0, DType::bf16, DType::q8_0});
   });
+  // These are no numbers that a compute type holds exactly: what it rounds them to may differ as its results may.
+  checks.compare("matmul", "weights from f8_e4m3 and q4_0 to q6_k", narrow, narrow_types);
   checks.exact("matmul", "same bits for a row alone and in a batch", [&](Backend& b) {
     return checks.quick() ? alone_and_together(b, 35, 264) : alone_and_together(b, 200, 1032);
   });

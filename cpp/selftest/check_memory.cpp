@@ -1,6 +1,7 @@
 // Bytes that travel: to the device, on it and back. All of them must arrive.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "selftest/checks.hpp"
 #include "selftest/matrix.hpp"
@@ -52,6 +53,25 @@ Checks::Pair zeroed(Backend& device) {
   return pair;
 }
 
+/// A device whose memory the host can read shows it what a download gives; others show nothing.
+Checks::Pair views(Backend& device) {
+  const std::int64_t rows = 5, cols = 33;
+  const Matrix matrix(device, DType::f32, rows, cols, normal_values(rows * cols, 4));
+  device.synchronize();
+  Checks::Pair pair;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const Tensor row = matrix.tensor().slice_rows(r, 1);
+    const void* const view = device.host_view(row);
+    if (view == nullptr) continue;
+    std::vector<std::byte> bytes(bytes_of(DType::f32, cols));
+    std::memcpy(bytes.data(), view, bytes.size());
+    append(pair.got, bytes);
+    device.download(bytes, row);
+    append(pair.want, bytes);
+  }
+  return pair;
+}
+
 Checks::Pair host_threads(Backend& device) {
   std::vector<std::atomic<unsigned char>> runs(1000);
   device.host_parallel(1000, [&](std::int64_t i) { ++runs[static_cast<std::size_t>(i)]; });
@@ -79,8 +99,8 @@ Checks::Pair gathers(Backend& device) {
 /// A KV storage whose blocks hold known bytes.
 class Blocks {
  public:
-  Blocks(Backend& device, std::uint32_t count)
-      : device_(device), kv_(device.allocate_kv({2, 2, 64, 16, device.compute_dtype()}, count)) {
+  Blocks(Backend& device, std::uint32_t count, DType dtype)
+      : device_(device), kv_(device.allocate_kv({2, 2, 64, 16, dtype}, count)) {
     std::vector<BlockId> ids;
     std::vector<const std::byte*> sources;
     for (std::uint32_t i = 0; i < count; ++i) {
@@ -117,8 +137,8 @@ class Blocks {
   std::unique_ptr<KvStorage> kv_;
 };
 
-Checks::Pair copies(Backend& device, std::uint32_t count) {
-  Blocks blocks(device, count);
+Checks::Pair copies(Backend& device, std::uint32_t count, DType dtype) {
+  Blocks blocks(device, count, dtype);
   std::vector<BlockCopy> list;
   for (std::uint32_t i = 0; i < count / 2; ++i) {  // the second of two copies of a block included
     const std::uint32_t from = i / 2, to = count - 1 - i;
@@ -136,11 +156,18 @@ void check_memory(Checks& checks) {
   checks.exact("upload, download", "rows with gaps, one large piece",
                [&](Backend& device) { return transfers(device, checks.quick()); });
   checks.exact("allocate", "zeroed", zeroed);
+  checks.exact("host_view", "what a download gives, or nothing", views);
   checks.exact("host_parallel", "every index once", host_threads);
   checks.exact("gather_rows", "f32 and the compute type", gathers);
   checks.exact("swap_in, swap_out", "many blocks, in any order",
-               [&](Backend& device) { return Blocks(device, blocks).read(); });
-  checks.exact("copy_blocks", "whole blocks, all at once", [&](Backend& device) { return copies(device, blocks); });
+               [&](Backend& device) { return Blocks(device, blocks, device.compute_dtype()).read(); });
+  checks.exact("copy_blocks", "whole blocks, all at once",
+               [&](Backend& device) { return copies(device, blocks, device.compute_dtype()); });
+  if (checks.compute_dtype() == DType::f32) return;  // narrower KV goes with narrower types
+  for (const DType kv : {DType::i8, DType::f8_e4m3}) {
+    checks.exact_optional("copy_blocks", "whole blocks of " + std::string(info(kv).name),
+                          [&](Backend& device) { return copies(device, 12, kv); });
+  }
 }
 
 }  // namespace pagedcore::selftest

@@ -7,6 +7,10 @@ namespace {
 
 constexpr std::int64_t kRows = 9;
 
+void append(std::vector<float>& all, const std::vector<float>& more) {
+  all.insert(all.end(), more.begin(), more.end());
+}
+
 /// Results in f32, or in the type that the backend computes in.
 DType result_type(Backend& backend, DType wanted) { return wanted == DType::f32 ? wanted : backend.compute_dtype(); }
 
@@ -30,21 +34,47 @@ std::vector<float> norm_in_place(Backend& b) {
 }
 
 std::vector<float> head_norm(Backend& b) {
-  const Matrix x(b, DType::f32, kRows, 3 * 64, normal_values(kRows * 3 * 64, 6)),
-      weight(b, DType::f32, 1, 64, normal_values(64, 7));
-  b.head_norm(x.tensor(), 64, weight.tensor(), {NormKind::rms, 1e-6f, 1.0f});
-  return x.values();
+  std::vector<float> all;
+  for (const std::int32_t dim : {64, 80, 256}) {
+    const std::int64_t cols = 3 * std::int64_t{dim};
+    const Matrix x(b, DType::f32, kRows, cols, normal_values(kRows * cols, 6)),
+        weight(b, DType::f32, 1, dim, normal_values(dim, 7));
+    b.head_norm(x.tensor(), dim, weight.tensor(), {NormKind::rms, 1e-6f, 1.0f});
+    append(all, x.values());
+  }
+  return all;
 }
 
 std::vector<float> scale_softcap(Backend& b) {
   std::vector<float> all;
-  for (const float softcap : {0.0f, 3.0f}) {
-    const Matrix x(b, DType::f32, kRows, 101, normal_values(kRows * 101, 8));
-    b.scale_softcap(x.tensor(), 2.5f, softcap);
-    const std::vector<float> values = x.values();
-    all.insert(all.end(), values.begin(), values.end());
+  for (const std::int64_t cols : {101, 5003}) {
+    for (const float softcap : {0.0f, 3.0f}) {
+      const Matrix x(b, DType::f32, kRows, cols, normal_values(kRows * cols, 8));
+      b.scale_softcap(x.tensor(), 2.5f, softcap);
+      append(all, x.values());
+    }
   }
   return all;
+}
+
+/// Bytes that were foretold, and those that packed weights and KV storages have.
+Checks::Pair sizes(Backend& b) {
+  std::vector<std::size_t> got, want;
+  for (const PackKind kind : {PackKind::stacked, PackKind::gated}) {
+    const std::int64_t n = 37, k = 72;
+    const HostMatrix part(DType::bf16, n, k, normal_values(n * k, 10));
+    const std::vector<HostTensor> parts(kind == PackKind::gated ? 2 : 1, part.tensor());
+    got.push_back(b.packed_bytes(n, k, kind));
+    want.push_back(b.pack(parts, kind)->bytes());
+  }
+  const KvShape shape{3, 2, 64, 16, b.compute_dtype()};
+  got.push_back(b.kv_block_bytes(shape));
+  want.push_back(b.allocate_kv(shape, 2)->block_bytes());
+  const auto bytes = [](const std::vector<std::size_t>& numbers) {
+    const auto all = std::as_bytes(std::span(numbers));
+    return std::vector<std::byte>(all.begin(), all.end());
+  };
+  return {bytes(got), bytes(want)};
 }
 
 std::vector<float> embed(Backend& b) {
@@ -72,6 +102,7 @@ void check_rows(Checks& checks) {
   checks.compare("norm", "rms, to the compute type", narrow, norm({}, false, large, narrow));
   checks.compare("norm", "layer, with bias and weight offset", DType::f32, norm(layer, true, large, DType::f32));
   checks.compare("head_norm", "rms, with weight offset", DType::f32, head_norm);
+  checks.exact("packed_bytes, kv_block_bytes", "what is then held", sizes);
   checks.compare("pack, prepare, embed", "tokens of two sequences", DType::f32, embed);
 }
 

@@ -13,17 +13,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return 1e-4;
-    case DType::f16:
-      return 2e-3;
-    default:
-      return 2e-2;
-  }
-}
-
 double largest_error(std::span<const float> got, std::span<const float> want) {
   if (got.size() != want.size()) throw Corrupt(str(got.size(), " numbers came out instead of ", want.size()));
   double worst = 0.0;
@@ -35,7 +24,20 @@ double largest_error(std::span<const float> got, std::span<const float> want) {
   return worst;
 }
 
+double difference(const Checks::Pair& pair) { return pair.got == pair.want ? 0.0 : kInfinity; }
+
 }  // namespace
+
+double tolerance_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return 1e-4;
+    case DType::f16:
+      return 2e-3;
+    default:
+      return 2e-2;
+  }
+}
 
 void Checks::add(const char* operation, const std::string& what, double tolerance, const std::function<double()>& error,
                  bool optional) {
@@ -69,10 +71,26 @@ void Checks::compare_optional(const char* operation, const std::string& what, do
 }
 
 void Checks::exact(const char* operation, const std::string& what, const std::function<Pair(Backend&)>& run) {
-  add(operation, what, 0.0, [&] {
-    const Pair pair = run(device_);
-    return pair.got == pair.want ? 0.0 : kInfinity;
-  });
+  add(operation, what, 0.0, [&] { return difference(run(device_)); });
+}
+
+void Checks::exact_optional(const char* operation, const std::string& what, const std::function<Pair(Backend&)>& run) {
+  add(
+      operation, what, 0.0, [&] { return difference(run(device_)); }, true);
+}
+
+void Checks::compare_host(const char* operation, const std::string& what, double tolerance,
+                          const std::function<Numbers(Backend&)>& run) {
+  std::string note;
+  add(
+      operation, what, tolerance,
+      [&] {
+        const Numbers numbers = run(device_);
+        note = numbers.note;
+        return largest_error(numbers.got, numbers.want);
+      },
+      true);
+  results.back().note = note;
 }
 
 }  // namespace pagedcore::selftest
@@ -89,6 +107,8 @@ std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, 
   selftest::check_rows(checks);
   selftest::check_matmul(checks);
   selftest::check_attention(checks);
+  selftest::check_step(checks);
+  selftest::check_sampling(checks);
   return std::move(checks.results);
 }
 

@@ -9,6 +9,9 @@
 
 namespace pagedcore::selftest {
 
+/// What is allowed of a result that was rounded to this type: see selftest_checks().
+double tolerance_of(DType dtype);
+
 class Checks {
  public:
   Checks(Backend& device, Backend& reference, bool quick) : device_(device), reference_(reference), quick_(quick) {}
@@ -26,6 +29,16 @@ class Checks {
     std::vector<std::byte> got, want;
   };
   void exact(const char* operation, const std::string& what, const std::function<Pair(Backend& device)>& run);
+  void exact_optional(const char* operation, const std::string& what, const std::function<Pair(Backend& device)>& run);
+
+  /// Numbers of the device against those that the host worked out, of what a device need not offer. `note`: as
+  /// SelftestCheck's.
+  struct Numbers {
+    std::vector<float> got, want;
+    std::string note;
+  };
+  void compare_host(const char* operation, const std::string& what, double tolerance,
+                    const std::function<Numbers(Backend& device)>& run);
 
   bool quick() const noexcept { return quick_; }
   DType compute_dtype() const noexcept { return device_.compute_dtype(); }
@@ -45,5 +58,7 @@ void check_memory(Checks& checks);
 void check_rows(Checks& checks);
 void check_matmul(Checks& checks);
 void check_attention(Checks& checks);
+void check_step(Checks& checks);
+void check_sampling(Checks& checks);
 
 }  // namespace pagedcore::selftest

@@ -44,7 +44,7 @@ std::vector<std::byte> encoded(std::span<const float> values, DType dtype) {
 }
 
 std::vector<float> decoded(std::span<const std::byte> bytes, DType dtype) {
-  const auto count = static_cast<std::int64_t>(bytes.size() / info(dtype).block_bytes);
+  const auto count = static_cast<std::int64_t>(bytes.size() / info(dtype).block_bytes * info(dtype).block_elements);
   std::vector<float> values(static_cast<std::size_t>(count));
   to_f32({dtype, {count}, 1, bytes}, 0, values);
   return values;

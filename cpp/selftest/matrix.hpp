@@ -15,6 +15,7 @@ namespace pagedcore::selftest {
 std::vector<float> normal_values(std::int64_t count, unsigned seed, float scale = 1.0f);
 /// Bytes of such numbers in f32, bf16 or f16.
 std::vector<std::byte> encoded(std::span<const float> values, DType dtype);
+/// Of any type of checkpoints.
 std::vector<float> decoded(std::span<const std::byte> bytes, DType dtype);
 
 /// A matrix of f32, bf16 or f16 whose rows are kGap elements apart.

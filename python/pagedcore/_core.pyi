@@ -579,6 +579,7 @@ class SelftestCheck(_Record):
     tolerance: float = ...  # 0: all bits must be the same.
     outcome: Literal["passed", "failed", "unsupported"] = ...
     problem: str = ...  # What was thrown; empty: nothing.
+    note: str = ...  # What else is worth knowing; empty: nothing.
 
 class SelftestRate(_Record):
     """What one call cost."""

@@ -29,7 +29,11 @@ def test_every_instruction_set_passes(isa: str) -> None:
         assert f"cpu, {isa}, " in one["engine"]
         assert len(one["checks"]) > 20
         for check in one["checks"]:
-            assert check["outcome"] == "passed" or check["what"] == "keys and values as i8"
+            # Sampling is the host's there, and keys and values have the compute type.
+            left = check["operation"] == "sample_tokens" or check["what"].startswith(
+                ("keys and values as", "whole blocks of ")
+            )
+            assert check["outcome"] == ("unsupported" if left else "passed")
 
 
 def test_the_table_and_the_rates() -> None:

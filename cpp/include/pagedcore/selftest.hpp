@@ -14,10 +14,11 @@ namespace pagedcore {
 enum class SelftestOutcome : std::uint8_t {
   passed,
   failed,
-  unsupported,  // the device throws Unsupported: it does not offer this, and says so
+  unsupported,  // the device does not offer this, and says so; or it leaves this to the host, as it may
 };
 
-/// One check. Both backends are given the same numbers, unit-normal ones that f32, bf16 and f16 all hold exactly.
+/// One check. Both backends are given the same numbers, unit-normal ones that f32, bf16 and f16 all hold exactly. Of
+/// sampling, the reference is the host's sampler.
 struct SelftestCheck {
   std::string operation;   // of Backend
   std::string what;        // of it is checked
@@ -25,6 +26,7 @@ struct SelftestCheck {
   double tolerance = 0.0;  // that is allowed; 0: all bits must be the same
   SelftestOutcome outcome = SelftestOutcome::failed;
   std::string problem;  // the text of what was thrown; empty: nothing was
+  std::string note;     // what else is worth knowing: how many tasks the device left to the host; empty: nothing is
 };
 
 /// Runs the checks, in memory of up to 300 MiB (quick: a few MiB). `reference` computes in f32 (InvalidArgument
@@ -34,7 +36,9 @@ struct SelftestCheck {
 ///
 /// Tolerances go by the type of the result. f32: 1e-4, as only the order of sums differs, and matrix units may cut
 /// their sums to f32 instead of rounding them. f16 2e-3 and bf16 2e-2: four to five times their rounding error (4.9e-4
-/// and 3.9e-3), since queries, keys, values and probabilities are rounded besides the result.
+/// and 3.9e-3), since queries, keys, values and probabilities are rounded besides the result. Narrower KV types have
+/// tolerances of their own. Tokens that a device samples are the host's, log-probabilities up to the last bit (1.2e-7);
+/// a device whose logits the host cannot read and that leaves all tasks of a kind to the host fails.
 PAGEDCORE_API std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick = false);
 
 /// Sizes of measurements. The larger ones should exceed every cache of the device.

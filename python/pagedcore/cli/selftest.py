@@ -23,8 +23,9 @@ examples:
   pagedcore selftest --device cuda:1 --json > card.json
 
 Checks every operation that a model needs against the portable code for CPUs in float32, on the same random numbers, in
-each type that the device computes in. An error is the largest difference, of numbers above 1 relative to them; "bits"
-says that all bits have to be the same. Then it measures copies, products and attention, beside what the card's clocks
+each type that the device computes in; tokens that the device chooses against those that the host would choose. An error
+is the largest difference, of numbers above 1 relative to them; "bits" says that all bits have to be the same, "not
+offered" that the device leaves it to the host or has no such type. Then it measures copies, products and attention, beside what the card's clocks
 allow where they are known. Other work on the machine makes rates worse.
 Exit status: 0 all checks passed, 1 one failed or the device is missing, 2 wrong usage."""
 
@@ -145,6 +146,10 @@ def _print(device: str, tested: list[_Tested], limits: tuple[float, float]) -> N
     if missing := outcomes.count("unsupported"):
         summary += f", {missing} not offered"
     print(f"\n{device}: {summary}" + (", no rates" if failures else ""))
+    for one in tested:
+        for check in one.checks:
+            if check.note:
+                print(f"note: {check.operation} in {one.dtype}: {check.what}: {check.note}")
     for dtype, check in failures:
         print(f"FAILED {check.operation} in {dtype}: {check.what}" + (f": {check.problem}" if check.problem else ""))
 

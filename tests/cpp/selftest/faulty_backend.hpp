@@ -1,14 +1,17 @@
 // A backend that does one thing wrong, so that a self-test can show that it notices.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "pagedcore/backend.hpp"
+#include "../forwarding_backend.hpp"
 #include "pagedcore/error.hpp"
+#include "selftest/host_sampler.hpp"
 
 namespace faulty {
 
@@ -35,15 +38,25 @@ enum class Fault {
   prepare,      // the last token is another one
   batch_bits,   // the last bit of one result of a matmul, and only in batches: within every tolerance
   chunk_bits,   // the same of attention
-  throws,       // attention throws
+  host_view,    // the host sees other numbers
+  sizes,        // packed_bytes() foretells too little
+  step_lost,    // from here on the third step: not run
+  step_twice,
+  step_stale,      // with the list of rows of the step before
+  sampled_token,   // from here on the last task that was done: another token
+  sampled_number,  // a log-probability that is off by little
+  sampled_order,   // the two most likely tokens change places
+  sampled_bits,    // the last bit of a log-probability, and only among other tasks
+  sampled_none,    // all tasks are left, and the host does not see the logits
+  sampled_some,    // every eighth sample of a request is left: no fault
+  throws,          // attention throws
 };
 
-class FaultyBackend final : public Backend {
+/// Otherwise the inner backend; where that leaves all sampling to the host, this samples as a device would.
+class FaultyBackend final : public forwarding::ForwardingBackend {
  public:
-  FaultyBackend(Backend& inner, Fault fault) : inner_(inner), fault_(fault) {}
+  FaultyBackend(Backend& inner, Fault fault) : ForwardingBackend(inner), fault_(fault) {}
 
-  std::string describe() const override { return inner_.describe(); }
-  DType compute_dtype() const noexcept override { return inner_.compute_dtype(); }
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override {
     auto buffer = inner_.allocate(bytes);
     if (fault_ == Fault::allocate && bytes >= 4) {
@@ -68,8 +81,6 @@ class FaultyBackend final : public Backend {
     for (std::byte* byte : swapped_) *byte ^= std::byte{1};
     swapped_.clear();
   }
-  std::optional<std::size_t> available_memory() const override { return inner_.available_memory(); }
-  void reserve(std::size_t bytes) override { inner_.reserve(bytes); }
   std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override {
     if (fault_ != Fault::pack) return inner_.pack(parts, kind);
     std::vector<HostTensor> changed(parts.begin(), parts.end());
@@ -79,12 +90,8 @@ class FaultyBackend final : public Backend {
     return inner_.pack(changed, kind);
   }
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
-    return inner_.packed_bytes(n, k, kind);
+    return inner_.packed_bytes(n, k, kind) - (fault_ == Fault::sizes ? 1 : 0);
   }
-  std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override {
-    return inner_.allocate_kv(shape, num_blocks);
-  }
-  std::size_t kv_block_bytes(const KvShape& shape) const override { return inner_.kv_block_bytes(shape); }
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override {
     inner_.copy_blocks(kv, fault_ == Fault::copy_blocks ? copies.first(copies.size() - 1) : copies);
   }
@@ -108,6 +115,14 @@ class FaultyBackend final : public Backend {
     BatchView changed = view;
     changed.tokens = tokens;
     return inner_.prepare(changed, block_size);
+  }
+  void run_step(const Batch& batch, const std::function<void()>& operations) override {
+    const bool third = ++steps_ == 3;
+    if (fault_ == Fault::step_lost && third) return;
+    in_step_ = true;
+    inner_.run_step(batch, operations);
+    if (fault_ == Fault::step_twice && third) inner_.run_step(batch, operations);
+    in_step_ = false;
   }
   void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) override {
     inner_.embed(out, table, batch, scale);
@@ -140,17 +155,34 @@ class FaultyBackend final : public Backend {
     if (fault_ == Fault::chunk_bits && out.rows > 1) change_last(out, false);
   }
   void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) override {
-    inner_.gather_rows(out, in, indices);
+    const std::vector<std::int32_t> list(indices.begin(), indices.end());
+    const bool stale = fault_ == Fault::step_stale && in_step_ && gathered_.size() == list.size();
+    inner_.gather_rows(out, in, stale ? gathered_ : list);
+    if (in_step_) gathered_ = list;
     spoil(Fault::gather_rows, out);
   }
   void scale_softcap(const Tensor& x, float scale, float softcap) override {
     inner_.scale_softcap(x, scale, softcap);
     spoil(Fault::scale_softcap, x);
   }
+  void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
+                     std::span<SamplingResult> results) override {
+    inner_.sample_tokens(logits, tasks, results);
+    if (std::ranges::none_of(results, &SamplingResult::done)) sample_here(logits, tasks, results);
+    for (std::size_t i = 0; fault_ == Fault::sampled_some && i < tasks.size(); ++i)
+      if (tasks[i].sample % 8 == 7) results[i] = {};
+    for (auto result = results.rbegin(); result != results.rend(); ++result) {
+      if (spoil(*result, tasks.size())) break;
+    }
+  }
   void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) override {
     inner_.host_parallel(fault_ == Fault::host_parallel ? count - 1 : count, body);
   }
-  const void* host_view(const Tensor& t) noexcept override { return inner_.host_view(t); }
+  const void* host_view(const Tensor& t) noexcept override {
+    if (fault_ == Fault::sampled_none) return nullptr;
+    const auto* view = static_cast<const std::byte*>(inner_.host_view(t));
+    return view != nullptr && fault_ == Fault::host_view ? view + 4 : view;
+  }
 
  private:
   static void flip(std::vector<std::byte>& bytes) { bytes.back() ^= std::byte{1}; }
@@ -170,9 +202,46 @@ class FaultyBackend final : public Backend {
     inner_.upload(last, bytes);
   }
 
-  Backend& inner_;
+  void sample_here(const Tensor& logits, std::span<const SamplingTask> tasks, std::span<SamplingResult> results) {
+    std::vector<float> row(static_cast<std::size_t>(logits.cols));
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      inner_.download(std::as_writable_bytes(std::span(row)), logits.slice_rows(tasks[i].row, 1));
+      results[i] = selftest::sampled_on_host(row, tasks[i]);
+    }
+  }
+  /// False where this result has nothing to spoil.
+  bool spoil(SamplingResult& result, std::size_t tasks) {
+    if (!result.done) return false;
+    switch (fault_) {
+      case Fault::sampled_token:
+        if (result.token < 0) return false;
+        result.token ^= 1;
+        return true;
+      case Fault::sampled_number:
+      case Fault::sampled_bits: {
+        if (result.chosen.token < 0) return false;
+        float& number = result.chosen.logprob;
+        if (fault_ == Fault::sampled_number) number *= 1.00001f;
+        if (fault_ == Fault::sampled_bits && tasks > 1) number = std::nextafter(number, 0.0f);
+        return true;
+      }
+      case Fault::sampled_order:
+        if (result.top.size() < 2) return false;
+        std::swap(result.top[0], result.top[1]);
+        return true;
+      case Fault::sampled_none:
+        result = {};
+        return false;
+      default:
+        return true;
+    }
+  }
+
   Fault fault_;
-  std::vector<std::byte*> swapped_;  // to be changed once they are there
+  int steps_ = 0;
+  bool in_step_ = false;
+  std::vector<std::int32_t> gathered_;  // by the step before
+  std::vector<std::byte*> swapped_;     // to be changed once they are there
 };
 
 struct Expectation {
@@ -183,6 +252,8 @@ struct Expectation {
 /// The faults, and what a self-test must say first.
 inline constexpr Expectation kExpectations[] = {
     {Fault::upload, "upload, download"},
+    {Fault::host_view, "host_view"},
+    {Fault::sizes, "packed_bytes, kv_block_bytes"},
     {Fault::download, "upload, download"},
     {Fault::allocate, "allocate"},
     {Fault::host_parallel, "host_parallel"},
@@ -202,6 +273,14 @@ inline constexpr Expectation kExpectations[] = {
     {Fault::attention, "attention"},
     {Fault::chunk_bits, "attention"},
     {Fault::throws, "attention"},
+    {Fault::step_lost, "run_step"},
+    {Fault::step_twice, "run_step"},
+    {Fault::step_stale, "run_step"},
+    {Fault::sampled_token, "sample_tokens"},
+    {Fault::sampled_number, "sample_tokens"},
+    {Fault::sampled_order, "sample_tokens"},
+    {Fault::sampled_bits, "sample_tokens"},
+    {Fault::sampled_none, "sample_tokens"},
 };
 
 }  // namespace faulty

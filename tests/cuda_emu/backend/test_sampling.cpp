@@ -3,8 +3,7 @@
 #include <limits>
 
 #include "harness.hpp"
-#include "pagedcore/sampling.hpp"
-#include "sampling/beam_search.hpp"
+#include "selftest/host_sampler.hpp"
 
 using namespace cuda_test;
 using Kind = SamplingTask::Kind;
@@ -28,41 +27,6 @@ const std::vector<std::uint32_t> kMask = [] {
   mask[0] = 0x12345678u;
   return mask;
 }();
-
-/// What sampling.hpp makes of a task.
-SamplingResult on_host(std::span<const float> row, const SamplingTask& t) {
-  SamplingResult r;
-  r.done = true;
-  if (t.kind == Kind::candidates) {
-    for (const auto& c : sampling::beam_candidates(row, static_cast<std::size_t>(t.num_top)))
-      r.top.push_back({c.token, c.logprob, static_cast<std::int32_t>(r.top.size()) + 1});
-    return r;
-  }
-  PositionLogprobs logprobs;
-  if (t.kind == Kind::score) {
-    logprobs = logprobs_of(row, t.token, t.num_top);
-  } else {
-    SamplingParams p;
-    p.temperature = t.scale == 0.0f ? 0.0f : 1.0f / t.scale;  // scales are powers of two
-    p.top_k = t.top_k;
-    p.top_p = t.top_p;
-    p.min_p = t.min_p;
-    p.repetition_penalty = t.repetition_penalty;
-    p.presence_penalty = t.presence_penalty;
-    p.frequency_penalty = t.frequency_penalty;
-    p.logit_bias.assign(t.logit_bias.begin(), t.logit_bias.end());
-    for (TokenId token = 0; !t.mask.empty() && token < kVocab; ++token)
-      if ((t.mask[static_cast<std::size_t>(token / 32)] >> token % 32 & 1u) == 0) p.banned_tokens.push_back(token);
-    p.seed = t.seed;
-    p.logprobs = t.wants_logprobs ? t.num_top : -1;
-    const SampleOutcome outcome = sample(row, {&p, t.prompt, t.output, t.sample});
-    r.token = outcome.token;
-    logprobs = outcome.logprobs;
-  }
-  r.chosen = logprobs.chosen;
-  r.top = logprobs.top;
-  return r;
-}
 
 void check_same(const SamplingResult& got, const SamplingResult& want) {
   const auto same = [](const TokenLogprob& a, const TokenLogprob& b) {
@@ -140,7 +104,7 @@ TEST_CASE("tasks of all kinds, together, alone and in pieces") {
     backend->sample_tokens(logits.tensor, tasks, results);
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       CAPTURE(i);
-      check_same(results[i], on_host(logits.row(tasks[i].row), tasks[i]));
+      check_same(results[i], selftest::sampled_on_host(logits.row(tasks[i].row), tasks[i]));
     }
     for (std::size_t i = 0; i < 24; i += 5) {
       SamplingResult alone;
@@ -178,7 +142,7 @@ TEST_CASE("tasks that are left to the caller, among others that are done") {
     CAPTURE(i);
     CHECK(results[i].done == (i == 0 || i == 8));
   }
-  check_same(results[0], on_host(logits.row(0), tasks[0]));
+  check_same(results[0], selftest::sampled_on_host(logits.row(0), tasks[0]));
   const Matrix equal(*backend, DType::f32, 1, 100);  // half of its tokens are half of the mass: rounding decides
   SamplingTask half;
   half.top_p = 0.5f;
