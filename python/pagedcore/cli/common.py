@@ -73,7 +73,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> 
     if device:
         group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<index>")
         group.add_argument("--kv-cache-dtype", default="auto", help="auto: the compute type; fp8 or int8, on a GPU")
-    group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore info lists them)")
+    group.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore doctor lists them)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 

@@ -23,10 +23,10 @@ examples:
   pagedcore selftest --device cuda:1 --json > card.json
 
 Checks every operation that a model needs against the portable code for CPUs in float32, on the same random numbers, in
-each type that the device computes in; tokens that the device chooses against those that the host would choose. An error
-is the largest difference, of numbers above 1 relative to them; "bits" says that all bits have to be the same, "not
-offered" that the device leaves it to the host or has no such type. Then it measures copies, products and attention, beside what the card's clocks
-allow where they are known. Other work on the machine makes rates worse.
+each type that the device computes in; tokens that the device chooses, against those that the host would choose. An
+error is the largest difference, of numbers above 1 relative to them; "bits" says that all bits have to be the same,
+"not offered" that the device leaves it to the host or has no such type. Then it measures copies, products and
+attention, beside what the card's clocks allow where they are known. Other work on the machine makes rates worse.
 Exit status: 0 all checks passed, 1 one failed or the device is missing, 2 wrong usage."""
 
 _DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16", "float16")}
@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
         "--dtype", default="auto", help="float32, bfloat16 or float16 (default: all that it computes in)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
-    parser.add_argument("--isa", default="auto", help="instruction set (pagedcore info lists them)")
+    parser.add_argument("--isa", default="auto", help="instruction set (pagedcore doctor lists them)")
     parser.add_argument("--quick", action="store_true", help="smaller shapes, and rates that are less exact")
     parser.add_argument("--no-rates", action="store_true", help="check only")
     parser.add_argument("--json", action="store_true", help="print a JSON object, rates in bytes, FLOP and seconds")
