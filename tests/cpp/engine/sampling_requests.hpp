@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <span>
 
 #include "fake_executor.hpp"
 
@@ -17,16 +18,9 @@ using fake::drain;
 
 constexpr std::int32_t kVocab = 151;
 
-inline std::vector<EngineRequest> requests(std::uint32_t max_tokens) {
-  std::vector<EngineRequest> list;
-  for (std::uint32_t i = 0; i < 9; ++i) {
-    EngineRequest r;
-    for (std::uint32_t t = 0; t < 5 + 7 * i; ++t)
-      r.prompt.push_back(static_cast<TokenId>((i * 13 + t * t * 5) % kVocab));
-    r.sampling.max_tokens = max_tokens;
-    r.sampling.seed = i;
-    list.push_back(std::move(r));
-  }
+/// Makes the first five requests differ in how they are sampled: greedily, by temperature, several samples, penalties,
+/// a scored prompt.
+inline void vary_sampling(std::span<EngineRequest> list) {
   list[0].sampling.temperature = 0.0f;
   list[1].sampling.temperature = 0.5f;
   list[1].sampling.top_p = 0.9f;
@@ -37,6 +31,19 @@ inline std::vector<EngineRequest> requests(std::uint32_t max_tokens) {
   list[3].sampling.presence_penalty = 0.25f;
   list[4].sampling.prompt_logprobs = 2;
   list[4].sampling.logprobs = 3;
+}
+
+inline std::vector<EngineRequest> requests(std::uint32_t max_tokens) {
+  std::vector<EngineRequest> list;
+  for (std::uint32_t i = 0; i < 9; ++i) {
+    EngineRequest r;
+    for (std::uint32_t t = 0; t < 5 + 7 * i; ++t)
+      r.prompt.push_back(static_cast<TokenId>((i * 13 + t * t * 5) % kVocab));
+    r.sampling.max_tokens = max_tokens;
+    r.sampling.seed = i;
+    list.push_back(std::move(r));
+  }
+  vary_sampling(list);
   list[5].sampling.logit_bias = {{7, 4.0f}, {9, -2.0f}};
   list[5].sampling.banned_tokens = {1, 150};
   list[5].sampling.min_p = 0.05f;

@@ -22,6 +22,17 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
+/// A child that was forked ends by itself, within ten seconds, and with status 0.
+void check_success(pid_t child) {
+  REQUIRE(child > 0);
+  int status = -1;
+  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 double cpu_seconds() {
@@ -139,13 +150,7 @@ TEST_CASE("in a child of fork() calls throw and closing does not hang") {
     static_cast<void>(loop.release());
     _exit(failures);
   }
-  REQUIRE(child > 0);
-  int status = -1;
-  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  check_success(child);
   drain(*loop);  // the parent goes on
 }
 
@@ -197,13 +202,7 @@ TEST_CASE("a whole engine, the backend's threads included: idle, forked, closed"
     engine.reset();  // neither joins nor hangs
     _exit(thrown == 1 ? 0 : 1);
   }
-  REQUIRE(child > 0);
-  int status = -1;
-  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  check_success(child);
 
   engine->submit(request);
   CHECK(drain(*engine).lasts.size() == 1);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "same_bits.hpp"
+#include "sampling_requests.hpp"
 
 using fake::Collected;
 using fake::Collection;
@@ -22,14 +23,7 @@ EngineRequest request(std::size_t prompt, std::uint32_t seed) { return same_bits
 std::vector<EngineRequest> observed() {
   std::vector<EngineRequest> list;
   for (std::uint32_t i = 0; i < 6; ++i) list.push_back(request(std::vector<std::size_t>{1, 15, 16, 17, 40, 77}[i], i));
-  list[0].sampling.temperature = 0.0f;
-  list[1].sampling.temperature = 0.7f;
-  list[1].sampling.top_p = 0.9f;
-  list[2].sampling.n = 3;
-  list[2].sampling.top_k = 20;
-  list[3].sampling.repetition_penalty = 1.3f;
-  list[3].sampling.frequency_penalty = 0.5f;
-  list[4].sampling.prompt_logprobs = 2;
+  sampling_requests::vary_sampling(list);
   list[4].stream = true;
   list[5].sampling.n = 2;
   list[5].sampling.min_p = 0.05f;

@@ -25,6 +25,17 @@ inline Value mix(Value value, std::uint64_t word) {
 
 inline Value kv_value(Value before, TokenId token) { return mix(before, static_cast<std::uint64_t>(token) + 1); }
 
+/// A request that arrives at second `id`, of a prompt of consecutive tokens from `apart * id` on.
+inline SchedulerRequest request(std::uint64_t id, std::uint32_t prompt, std::uint32_t max_tokens,
+                                std::uint64_t apart = 100) {
+  SchedulerRequest request;
+  request.id = RequestId{id};
+  request.arrival = static_cast<double>(id);
+  request.max_tokens = max_tokens;
+  for (std::uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(static_cast<TokenId>(apart * id + i));
+  return request;
+}
+
 struct Next {
   TokenId token;
   bool stop;

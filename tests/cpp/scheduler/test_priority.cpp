@@ -12,12 +12,8 @@ using namespace pagedcore;
 namespace {
 
 SchedulerRequest request(std::uint64_t id, std::int32_t priority, std::uint32_t prompt, std::uint32_t max_tokens) {
-  SchedulerRequest request;
-  request.id = RequestId{id};
-  request.arrival = static_cast<double>(id);
+  SchedulerRequest request = fake::request(id, prompt, max_tokens, 1000);
   request.priority = priority;
-  request.max_tokens = max_tokens;
-  for (std::uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(static_cast<TokenId>(1000 * id + i));
   return request;
 }
 

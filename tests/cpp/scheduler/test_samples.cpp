@@ -13,12 +13,8 @@ using namespace pagedcore;
 namespace {
 
 SchedulerRequest group(std::uint64_t id, std::uint32_t prompt, std::uint32_t samples, std::uint32_t max_tokens) {
-  SchedulerRequest request;
-  request.id = RequestId{id};
-  request.arrival = static_cast<double>(id);
+  SchedulerRequest request = fake::request(id, prompt, max_tokens, 10);
   request.num_samples = samples;
-  request.max_tokens = max_tokens;
-  for (std::uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(static_cast<TokenId>(10 * id + i));
   return request;
 }
 

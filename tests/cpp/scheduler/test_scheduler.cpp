@@ -9,17 +9,9 @@
 #include "pagedcore/scheduler.hpp"
 
 using namespace pagedcore;
+using fake::request;
 
 namespace {
-
-SchedulerRequest request(std::uint64_t id, std::uint32_t prompt, std::uint32_t max_tokens) {
-  SchedulerRequest request;
-  request.id = RequestId{id};
-  request.arrival = static_cast<double>(id);
-  request.max_tokens = max_tokens;
-  for (std::uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(static_cast<TokenId>(100 * id + i));
-  return request;
-}
 
 std::vector<std::uint64_t> ids(const StepPlan& plan) {
   std::vector<std::uint64_t> ids;

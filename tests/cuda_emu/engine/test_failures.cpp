@@ -5,14 +5,10 @@
 #include <functional>
 #include <string>
 
-#include "fake_executor.hpp"
+#include "harness.hpp"
 #include "runtime/runtime.hpp"
-#include "tiny_model.hpp"
 
-using fake::Collection;
-using fake::drain;
-using tiny::TinyModel;
-using namespace pagedcore;
+using namespace cuda_test;
 
 namespace {
 
@@ -36,16 +32,6 @@ class Plugin {
   }
   void* library_;
 };
-
-EngineConfig config_for(const std::string& device) {
-  EngineConfig config;
-  config.num_blocks = 40;
-  config.device = device;
-  config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace_bytes = 4 << 20;
-  config.cuda.plugin = CUDA_EMU_PLUGIN;
-  return config;
-}
 
 EngineRequest request() {
   EngineRequest r;
