@@ -21,7 +21,9 @@ TEST_CASE("the device passes in both of its types, with nothing left out") {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     CAPTURE(info(dtype).name);
     const auto cuda = device(dtype);
+    const auto graphs = cuda_emu::graph_counters().launches;
     const auto checks = selftest_checks(*cuda, *cpu, true);
+    CHECK(cuda_emu::graph_counters().launches - graphs == 5);  // the steps of run_step's check: none ran one by one
     require_all_passed(checks);
     require_all_operations(checks);
     for (const SelftestCheck& c : checks) {
