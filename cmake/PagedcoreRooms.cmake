@@ -16,7 +16,7 @@ endif()
 target_compile_options(pagedcore_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
   -ffp-contract=off ${werror})
 if(PAGEDCORE_SANITIZE)
-  target_compile_options(pagedcore_flags INTERFACE -fsanitize=${PAGEDCORE_SANITIZE} -fno-omit-frame-pointer -g)
+  target_compile_options(pagedcore_flags INTERFACE -fsanitize=${PAGEDCORE_SANITIZE} -fno-omit-frame-pointer)
   if(PAGEDCORE_SANITIZE MATCHES "undefined")
     target_compile_options(pagedcore_flags INTERFACE -fno-sanitize-recover=all)
   endif()
