@@ -3,8 +3,8 @@
 # Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
 #   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
-#             tests/cuda/sass_expectations.json, and run in the emulator
-#   install   C++ and C consumers against `cmake --install` and against the wheel
+#             tests/cuda/sass_expectations.json, and run in the emulator: kernels, engine, and the Python package
+#   install   C++ and C consumers against `cmake --install` and against the wheel; with a CUDA toolkit a wheel that has the plugin
 #   lint      ruff, mypy, clang-format
 #   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
 #   mutations the emulated CUDA tests must fail where a kernel lacks a barrier, a wait or a bound
@@ -45,6 +45,9 @@ run_cpp() {
     [ -x .venv/bin/python ] || venv
     .venv/bin/python tests/cuda/sass_gate.py "$plugin"
     .venv/bin/python bench/cuda_roofline.py --check "$plugin"
+    say "Python on an emulated GPU"
+    PAGEDCORE_CUDA_EMU_PLUGIN=build/release/tests/cuda_emu/package/libpagedcore_cuda.so \
+      .venv/bin/python -m pytest -q tests/cuda_emu/python
   fi
 }
 

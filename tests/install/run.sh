@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel]
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [cuda]
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
+#   cuda     where nvcc is: the wheel that carries the CUDA plugin finds it, and says what else device cuda needs
 # Both: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
 # Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-parts=${*:-prefix wheel}
+parts=${*:-prefix wheel cuda}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 version=$(cat VERSION)
 max_wheel_bytes=5000000
@@ -87,10 +88,26 @@ run_wheel() {
   consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
 }
 
+run_cuda() {
+  if ! command -v nvcc > /dev/null; then
+    [ "${PAGEDCORE_CUDA:-AUTO}" != ON ] || fail "PAGEDCORE_CUDA=ON, but nvcc is not on the PATH"
+    echo "left out: no nvcc"
+    return
+  fi
+  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/cuda" . --config-settings=cmake.define.PAGEDCORE_CUDA=ON
+  "$python" -m venv "$tmp/cuda_venv"
+  "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/cuda/*.whl nanobind-backend
+  local status
+  status=$("$tmp/cuda_venv/bin/python" -c 'from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version, s.problem)')
+  echo "device cuda: $status"
+  # The plugin was opened; what is missing on a machine without a GPU is the driver.
+  [ "${status%% *}" = "$version" ] || fail "the plugin of the wheel was not opened: $status"
+}
+
 for part in $parts; do
   case "$part" in
-    prefix | wheel) echo "-- $part"; "run_$part" ;;
-    *) echo "unknown part '$part': prefix or wheel" >&2; exit 2 ;;
+    prefix | wheel | cuda) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix, wheel or cuda" >&2; exit 2 ;;
   esac
 done
 echo "consumers passed: $parts"

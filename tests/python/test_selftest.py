@@ -145,10 +145,10 @@ def test_doctor_says_what_to_do_about_what_is_missing() -> None:
         ("nvidia driver", "none is loaded"),
         ("device cuda", "no: no driver; install it"),
     ]
-    status = _core.CudaStatus(problem="cannot open; build pagedcore where nvcc is installed")
+    status = _core.CudaStatus(problem="cannot open; use device cpu")
     assert lines(status, None) == [
         ("nvidia driver", "none is loaded"),
-        ("device cuda", "no: cannot open; build pagedcore where nvcc is installed"),
+        ("device cuda", "no: cannot open; use device cpu"),
     ]
 
 

@@ -6,9 +6,8 @@
 #include <cmath>
 #include <map>
 
-#include "pagedcore/engine.hpp"
+#include "device.hpp"
 #include "pagedcore/error.hpp"
-#include "tiny_model.hpp"
 
 using namespace pagedcore;
 
@@ -16,13 +15,11 @@ namespace {
 
 using Tokens = std::vector<TokenId>;
 
-EngineConfig small(DType dtype = DType::f32) {
-  EngineConfig config;
+EngineConfig small(DType dtype = device::under_test().dtypes.front(), int threads = 1) {
+  EngineConfig config = device::config(dtype, threads);
   config.block_size = 4;
   config.num_blocks = 400;
   config.max_batched_tokens = 64;
-  config.cpu.threads = 1;
-  config.cpu.dtype = dtype;
   return config;
 }
 
@@ -82,7 +79,7 @@ const Tokens kPrompt{5, 17, 3, 99, 42, 8, 8, 120, 64, 33, 7};
 }  // namespace
 
 TEST_CASE("hypotheses are those of a search that shares nothing") {
-  tiny::TinyModel model;
+  tiny::TinyModel model = device::model();
   Engine engine(model.description, model.weights, small());
   for (const std::uint32_t width : {1u, 3u, 6u}) {
     struct Path {
@@ -116,12 +113,13 @@ TEST_CASE("hypotheses are those of a search that shares nothing") {
 }
 
 TEST_CASE("same search, same bits: alone, in a crowd, in chunks, preempted, streamed, on two threads") {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    tiny::TinyModel model;
+  const std::uint32_t tokens = device::under_test().tokens;
+  for (const DType dtype : device::under_test().dtypes) {
+    tiny::TinyModel model = device::model();
     Result expected;
     {
       Engine engine(model.description, model.weights, small(dtype));
-      engine.submit(search(kPrompt, 5, 30));
+      engine.submit(search(kPrompt, 5, tokens));
       expected = drain(engine).begin()->second;
       CHECK(engine.stats().at("forks") > 4);
       CHECK(engine.stats().at("block_copies") > 0);
@@ -139,26 +137,25 @@ TEST_CASE("same search, same bits: alone, in a crowd, in chunks, preempted, stre
           Disturbance{"few blocks", 32, 0, 60, 1, 6, true, false},
           Disturbance{"threads", 64, 5, 120, 2, 4, true, false}}) {
       CAPTURE(d.name);
-      EngineConfig config = small(dtype);
+      EngineConfig config = small(dtype, d.threads);
       config.max_batched_tokens = d.batched;
       config.num_blocks = d.blocks;
-      config.cpu.threads = d.threads;
       config.enable_prefix_caching = d.caching;
       Engine engine(model.description, model.weights, config);
       engine.force_preemption(d.period);
       for (int i = 0; i < d.neighbours; ++i) {
         if (i % 2 == 0) {
-          engine.submit(search({i, 1, 2, 3, i}, 2 + static_cast<std::uint32_t>(i) % 3, 20));
+          engine.submit(search({i, 1, 2, 3, i}, 2 + static_cast<std::uint32_t>(i) % 3, tokens));
         } else {
           EngineRequest request;
           request.prompt = kPrompt;
           request.sampling.n = 3;
-          request.sampling.max_tokens = 25;
+          request.sampling.max_tokens = tokens;
           request.sampling.seed = 5;
           engine.submit(std::move(request));
         }
       }
-      const RequestId id = engine.submit(search(kPrompt, 5, 30, d.stream));
+      const RequestId id = engine.submit(search(kPrompt, 5, tokens, d.stream));
       const auto results = drain(engine);
       CHECK(results.at(raw(id)) == expected);
       if (d.period > 0) CHECK(engine.stats().at("preemptions_recompute") > 0);
@@ -168,12 +165,13 @@ TEST_CASE("same search, same bits: alone, in a crowd, in chunks, preempted, stre
 }
 
 TEST_CASE("stop tokens end hypotheses, and the search goes on") {
-  tiny::TinyModel model;
+  tiny::TinyModel model = device::model();
   Engine engine(model.description, model.weights, small());
   engine.submit(search(kPrompt, 4, 12));
   const Result plain = drain(engine).begin()->second;
   EngineRequest request = search(kPrompt, 4, 12, true);
-  request.beam->stop_token_ids = {plain.tokens[0][2]};
+  for (const Tokens& tokens : plain.tokens) request.beam->stop_token_ids.push_back(tokens[2]);
+  request.beam->length_penalty = 0.0f;  // sums are compared, so that what ends early is ahead
   request.beam->n = 2;
   request.beam->early_stopping = EarlyStopping::immediate;
   engine.submit(std::move(request));
@@ -184,7 +182,7 @@ TEST_CASE("stop tokens end hypotheses, and the search goes on") {
 }
 
 TEST_CASE("an abort in the middle of a search gives every block back") {
-  tiny::TinyModel model;
+  tiny::TinyModel model = device::model();
   Engine engine(model.description, model.weights, small());
   for (int round = 0; round < 10; ++round) {
     const RequestId id = engine.submit(search(kPrompt, 7, 180, true));
@@ -202,7 +200,7 @@ TEST_CASE("an abort in the middle of a search gives every block back") {
 }
 
 TEST_CASE("a search whose logits are unusable fails alone") {
-  tiny::TinyModel model;
+  tiny::TinyModel model = device::model();
   model.values("lm_head.weight")[64 * 3] = std::nanf("");
   Engine engine(model.description, model.weights, small());
   engine.submit(search(kPrompt, 3, 5));
@@ -219,7 +217,7 @@ TEST_CASE("a search whose logits are unusable fails alone") {
 }
 
 TEST_CASE("a search that cannot fit is refused with the numbers") {
-  tiny::TinyModel model;
+  tiny::TinyModel model = device::model();
   Engine engine(model.description, model.weights, small());
   CHECK_THROWS_WITH_AS(engine.submit(search(kPrompt, 65, 4)), doctest::Contains("a step has at most 64"),
                        InvalidArgument);

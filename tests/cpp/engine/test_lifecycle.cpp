@@ -1,8 +1,6 @@
 // A guest in its process: closing, forking, idling, signals.
 #include <doctest/doctest.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -15,40 +13,15 @@
 #include <thread>
 
 #include "fake_executor.hpp"
-#include "tiny_model.hpp"
+#include "process.hpp"
 
 using namespace fake;
+using namespace process;
 using Clock = std::chrono::steady_clock;
 
 namespace {
 
-/// A child that was forked ends by itself, within ten seconds, and with status 0.
-void check_success(pid_t child) {
-  REQUIRE(child > 0);
-  int status = -1;
-  for (int i = 0; i < 1000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
-}
-
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double cpu_seconds() {
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](timeval t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-std::set<std::string> thread_ids() {
-  std::set<std::string> ids;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
-    ids.insert(entry.path().filename().string());
-  }
-  return ids;
-}
 
 }  // namespace
 
@@ -172,59 +145,4 @@ TEST_CASE("the engine's thread takes no signals") {
   sigset_t mine;
   pthread_sigmask(SIG_SETMASK, nullptr, &mine);
   CHECK(sigismember(&mine, SIGINT) == 0);
-}
-
-TEST_CASE("a whole engine, the backend's threads included: idle, forked, closed") {
-  const tiny::TinyModel model;
-  EngineConfig config;
-  config.cpu.threads = 3;
-  config.kv_cache_bytes = 64 << 20;
-  const auto threads_before = thread_ids().size();
-  auto engine = std::make_unique<Engine>(model.description, model.weights, config);
-  EngineRequest request;
-  request.prompt = {1, 2, 3};
-  engine->submit(request);
-  drain(*engine);
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // worker threads spin for a moment before they sleep
-  const double before = cpu_seconds();
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  CHECK(cpu_seconds() - before < 0.02);
-
-  const pid_t child = fork();
-  if (child == 0) {
-    int thrown = 0;
-    try {
-      engine->submit(request);
-    } catch (const Aborted&) {
-      thrown = 1;
-    }
-    engine->close();
-    engine.reset();  // neither joins nor hangs
-    _exit(thrown == 1 ? 0 : 1);
-  }
-  check_success(child);
-
-  engine->submit(request);
-  CHECK(drain(*engine).lasts.size() == 1);
-  engine->close();
-  CHECK(thread_ids().size() == threads_before);
-}
-
-TEST_CASE("a closed engine has given its memory back") {
-  const auto address_space = [] {
-    std::size_t pages = 0;
-    std::ifstream("/proc/self/statm") >> pages;
-    return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  };
-  const tiny::TinyModel model;
-  EngineConfig config;
-  config.kv_cache_bytes = 256 << 20;
-  config.max_sequences = 1 << 16;
-  config.cpu.threads = 1;
-  const std::size_t before = address_space();
-  Engine engine(model.description, model.weights, config);
-  CHECK(engine.memory_plan().kv_cache() > 255 << 20);
-  CHECK(address_space() > before + (255 << 20));
-  engine.close();  // what stays is at most the allocator's reserve for the engine's thread
-  CHECK(address_space() < before + (160 << 20));
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "device.hpp"
 #include "same_bits.hpp"
 #include "sampling_requests.hpp"
 
@@ -17,7 +18,9 @@ using namespace pagedcore;
 
 namespace {
 
-EngineRequest request(std::size_t prompt, std::uint32_t seed) { return same_bits::request(prompt, seed, 24, 3); }
+EngineRequest request(std::size_t prompt, std::uint32_t seed) {
+  return same_bits::request(prompt, seed, device::under_test().tokens, 3);
+}
 
 /// The requests that are observed: greedy, sampled, truncated, penalised, several samples, a scored prompt.
 std::vector<EngineRequest> observed() {
@@ -31,39 +34,42 @@ std::vector<EngineRequest> observed() {
 }
 
 EngineConfig config_for(DType dtype, int threads = 1) {
-  EngineConfig config;
+  EngineConfig config = device::config(dtype, threads);
   config.num_blocks = 2000;
-  config.cpu.dtype = dtype;
-  config.cpu.threads = threads;
   return config;
 }
+EngineConfig first_config() { return config_for(device::under_test().dtypes.front()); }
 
 }  // namespace
 
 TEST_CASE("same request, same bits") {
-  const TinyModel model;
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  const TinyModel model = device::model();
+  const std::uint32_t strangers = device::under_test().strangers;
+  for (const DType dtype : device::under_test().dtypes) {
     CAPTURE(info(dtype).name);
     const EngineConfig base = config_for(dtype);
     const auto list = observed();
     const same_bits::Bits alone = same_bits::run_alone(model, base, list);
-    const auto same = [&](const EngineConfig& config, std::uint32_t strangers, std::uint32_t period, const char* what) {
-      same_bits::check_same(model, config, list, alone, {what, strangers, period});
+    const auto same = [&](const EngineConfig& config, std::uint32_t beside, std::uint32_t period, const char* what,
+                          PreemptionMode mode = PreemptionMode::recompute) {
+      same_bits::check_same(model, config, list, alone, {what, beside, period, mode});
     };
     EngineConfig config = base;
     same(config, 0, 0, "together");
-    same(config, 32, 0, "among 32 strangers");
+    same(config, strangers, 0, "among strangers");
     for (const std::uint32_t rows : {64u, 7u}) {
       config.max_batched_tokens = rows;
       same(config, 0, 0, "chunked prefill");
-      same(config, 32, 0, "chunked prefill among strangers");
+      same(config, strangers, 0, "chunked prefill among strangers");
     }
     config = base;
     for (const std::uint32_t period : {1u, 2u, 3u}) {
       config.max_batched_tokens = period == 2 ? 7 : 512;
-      same(config, 5, period, "preempted");
+      same(config, strangers / 4, period, "preempted");
     }
-    for (const int threads : {2, 3}) same(config_for(dtype, threads), 12, 0, "several threads");
+    config.swap_bytes = 4 << 20;
+    same(config, strangers / 4, 2, "swapped", PreemptionMode::swap);
+    for (const int threads : {2, 3}) same(config_for(dtype, threads), strangers / 2, 0, "several threads");
     config = base;
     config.block_size = 4;
     same(config, 3, 0, "small blocks");
@@ -71,7 +77,7 @@ TEST_CASE("same request, same bits") {
     same(config, 3, 0, "no prefix cache");
     config = base;
     config.num_blocks = 20;
-    same(config, 8, 0, "few blocks");
+    same(config, strangers / 4, 0, "few blocks");
 
     Engine engine(model.description, model.weights, base);
     same_bits::check_same_when_cached(engine, list, alone);
@@ -81,10 +87,10 @@ TEST_CASE("same request, same bits") {
 }
 
 TEST_CASE("scored prompts: every token but the first, the same however the prompt was cut") {
-  const TinyModel model;
+  const TinyModel model = device::model();
   std::vector<std::uint32_t> first;
   for (const std::uint32_t rows : {512u, 64u, 7u}) {
-    EngineConfig config = config_for(DType::f32);
+    EngineConfig config = first_config();
     config.max_batched_tokens = rows;
     Engine engine(model.description, model.weights, config);
     EngineRequest r = request(90, 5);
@@ -112,7 +118,7 @@ TEST_CASE("scored prompts: every token but the first, the same however the promp
 }
 
 TEST_CASE("a generated token's log-probability is the one it gets when scored as a prompt") {
-  const TinyModel model;
+  const TinyModel model = device::model();
   Engine engine(model.description, model.weights, config_for(DType::bf16));
   EngineRequest generate = request(20, 8);
   engine.submit(generate);
@@ -128,19 +134,19 @@ TEST_CASE("a generated token's log-probability is the one it gets when scored as
     for (const EngineOutput& o : engine.wait(1.0))
       scores.insert(scores.end(), o.prompt_logprobs.begin(), o.prompt_logprobs.end());
   }
-  REQUIRE(scores.size() == 43);
-  for (std::size_t i = 0; i < 24; ++i) {
+  REQUIRE(scores.size() == 19 + c.tokens.size());
+  for (std::size_t i = 0; i < c.tokens.size(); ++i) {
     CHECK(std::bit_cast<std::uint32_t>(scores[19 + i].chosen.logprob) ==
           std::bit_cast<std::uint32_t>(c.logprobs[i].chosen.logprob));
   }
 }
 
 TEST_CASE("a request whose sampling fails ends alone, with the reason") {
-  TinyModel model;
+  TinyModel model = device::model();
   auto& embeddings = model.values("embed.weight");
   for (int i = 0; i < 64; ++i)
     embeddings[150 * 64 + static_cast<std::size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
-  Engine engine(model.description, model.weights, config_for(DType::f32));
+  Engine engine(model.description, model.weights, first_config());
   EngineRequest poisoned = request(30, 1), banned = request(30, 2), scored = request(30, 3), good = request(30, 4);
   poisoned.prompt.back() = 150;  // its embedding is NaN
   banned.sampling.allowed_tokens = {7};
@@ -162,14 +168,14 @@ TEST_CASE("a request whose sampling fails ends alone, with the reason") {
   CHECK(all.at(b).error.find("no token may be chosen") != std::string::npos);
   CHECK(all.at(c).error.find("scoring failed") != std::string::npos);
   CHECK(all.at(d).finish == FinishReason::length);
-  CHECK(all.at(d, 1).tokens.size() == 24);
+  CHECK(all.at(d, 1).tokens.size() == device::under_test().tokens);
   CHECK(engine.stats().at("requests_failed") == 3);
   CHECK(engine.stats().at("blocks_used") == 0);
 }
 
 TEST_CASE("an engine is closed once and for all, and says what it is") {
-  const TinyModel model;
-  Engine engine(model.description, model.weights, config_for(DType::f32));
+  const TinyModel model = device::model();
+  Engine engine(model.description, model.weights, first_config());
   CHECK(engine.model().vocab_size == 151);
   CHECK(engine.memory_plan().num_blocks == 2000);
   CHECK_FALSE(engine.describe().empty());
@@ -183,10 +189,10 @@ TEST_CASE("an engine is closed once and for all, and says what it is") {
 }
 
 TEST_CASE("an engine that cannot be made throws and leaves nothing behind") {
-  const TinyModel model;
-  EngineConfig config = config_for(DType::f32);
+  const TinyModel model = device::model();
+  EngineConfig config = first_config();
   config.kv_cache_bytes = 10;
   config.num_blocks = 0;
   CHECK_THROWS_AS(Engine(model.description, model.weights, config), InvalidArgument);
-  CHECK_THROWS_AS(Engine(model.description, WeightMap(), config_for(DType::f32)), Corrupt);
+  CHECK_THROWS_AS(Engine(model.description, WeightMap(), first_config()), Corrupt);
 }

@@ -1,4 +1,5 @@
-// The whole engine on the emulated device: the tokens of the CPU, and the same bits under every disturbance.
+// The whole engine on the emulated device: the tokens of the CPU, KV in 8 bits, what is refused. What the engine
+// promises on any device is tested by the sources of tests/cpp/engine.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -51,31 +52,6 @@ TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits c
   CHECK(compared >= 24);  // else the model is no test
 }
 
-TEST_CASE("same request, same bits") {
-  const TinyModel model(151, 2, 64);
-  const EngineConfig base = config_for("cuda");
-  const auto list = observed();
-  const same_bits::Bits alone = same_bits::run_alone(model, base, list);
-  const auto same = [&](const EngineConfig& config, const same_bits::Disturbance& disturbance) {
-    same_bits::check_same(model, config, list, alone, disturbance);
-  };
-  same(base, {"together"});
-  same(base, {"among strangers", 6});
-  EngineConfig config = base;
-  config.max_batched_tokens = 7;
-  same(config, {"chunked prefill", 3});
-  same(base, {"preempted", 2, 2});
-  config = base;
-  config.swap_bytes = 4 << 20;
-  same(config, {"swapped", 2, 2, PreemptionMode::swap});
-  config = base;
-  config.block_size = 4;
-  config.enable_prefix_caching = false;
-  same(config, {"small blocks, no prefix cache"});
-  Engine engine(model.description, model.weights, base);
-  same_bits::check_same_when_cached(engine, list, alone);
-}
-
 TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
   const TinyModel model(151, 2, 64);
   const auto config_of = [](const char* kv_dtype) {
@@ -117,22 +93,6 @@ TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the sam
   }
   CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config_of("f16")),
                        doctest::Contains("kv_dtype = 'f16'"), InvalidArgument);
-}
-
-TEST_CASE("beam search forks and copies blocks on the device") {
-  const TinyModel model(151, 2, 64);
-  const auto search = [&](const std::string& device) {
-    Engine engine(model.description, model.weights, config_for(device));
-    EngineRequest r = request(13, 3);
-    r.beam = BeamSearchParams{};
-    r.beam->width = 3;
-    r.beam->max_tokens = 6;
-    const RequestId id = engine.submit(r);
-    return drain(engine).at(id);
-  };
-  const Collected cpu = search("cpu"), cuda = search("cuda");
-  CHECK(cuda.error == "");
-  CHECK(cuda.tokens.size() == cpu.tokens.size());
 }
 
 TEST_CASE("what the device lacks is an error of the engine's constructor") {

@@ -1,0 +1,30 @@
+// The device that the engine's end-to-end tests run on. They are linked into two programs: with cpu_device.cpp, and
+// with tests/cuda_emu/engine/emulated_device.cpp.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pagedcore/engine.hpp"
+#include "tiny_model.hpp"
+
+namespace device {
+
+struct Device {
+  std::vector<pagedcore::DType> dtypes;  // compute types that it serves
+  std::int32_t head_dim;                 // of a small model that it serves
+  std::uint32_t tokens;                  // to generate, and requests beside the observed ones: what its speed allows
+  std::uint32_t strangers;
+};
+const Device& under_test();
+
+/// A configuration of the device. threads: of the host.
+pagedcore::EngineConfig config(pagedcore::DType dtype, int threads = 1);
+
+/// The first of the compute types.
+inline pagedcore::EngineConfig config() { return config(under_test().dtypes.front()); }
+
+/// A model that the device serves.
+inline tiny::TinyModel model() { return tiny::TinyModel(151, 2, under_test().head_dim); }
+
+}  // namespace device
