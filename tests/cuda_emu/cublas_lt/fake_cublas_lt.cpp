@@ -259,6 +259,13 @@ FAKE_API int cublasLtMatmul(Context* handle, Desc* desc, const void* alpha, cons
   if (chosen.workspace > bytes || (bytes > 0 && !runtime.is_device_memory(workspace, bytes)) ||
       reinterpret_cast<std::uintptr_t>(workspace) % 256 != 0)
     return wrong("a workspace that is none");
+  const auto in_workspace = [&](const void* matrix, const Layout& layout) {
+    const auto* const begin = static_cast<const char*>(matrix);
+    const auto* const own = static_cast<const char*>(workspace);
+    return begin < own + bytes && own < begin + bytes_of(layout);
+  };
+  if (in_workspace(a, p.a) || in_workspace(b, p.b) || in_workspace(d, p.d))
+    return wrong("a matrix in the library's own workspace");
   if (stream == nullptr) return wrong("the default stream");
   if (the_state.matmul != success) return the_state.matmul;
   if (the_state.refuses_capture && runtime.is_capturing(stream)) return internal_error;
