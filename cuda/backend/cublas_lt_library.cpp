@@ -14,7 +14,7 @@ namespace pagedcore::cuda::lt {
 namespace {
 
 constexpr const char* kVariable = "PAGEDCORE_CUBLASLT";
-constexpr std::size_t kOldest = 120000;  // the declarations here have not been compared with older headers
+constexpr std::size_t kOldest = 120000;  // those of CUDA 11 have another soname and other attributes
 
 std::string version_text(std::size_t version) {
   return str(version / 10000, ".", version % 10000 / 100, ".", version % 100);

@@ -1,5 +1,5 @@
 // What is used of cuBLASLt, which is found when a backend asks for it: building needs neither its header nor its
-// library. Names and numbers are those of cublasLt.h and cublas_api.h, the same in CUDA 12 and 13.
+// library. Names and numbers are those of cublasLt.h and cublas_api.h of 13.10.
 #pragma once
 
 #include <cuda_runtime_api.h>
