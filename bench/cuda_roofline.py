@@ -100,7 +100,9 @@ def others(rows: int) -> list[Work]:
     norm = rows * HIDDEN
     block = 16 * 32 * token_bytes("bf16")  # 16 tokens, 32 layers
     logits = rows * VOCAB * 4
+    sums = 256 * FFN * (2 * 4 + 2)  # a gate and an up each, in f32; outputs in bf16
     return [
+        Work("epilogue of cuBLASLt's sums", f"256 x {2 * FFN}, gated", sums, sums),
         Work("norm", f"{rows} x {HIDDEN} to bf16", norm * 6 + HIDDEN * 4, norm * 14),
         Work("rope and cache", f"{rows} rows, bf16 KV", rope + angles, rope + angles * (HEADS + KV_HEADS)),
         # The weights of two rows lie in one sector.
@@ -160,9 +162,11 @@ def launches() -> list[Launch]:
         found.append(Launch(f"matmul_tiled<{t}, WeightFormat{number}>", 128, 4 * stage))
     return [
         *found,
+        Launch(f"matmul_finish<{t}>", 256),
         Launch(f"norm_rows<{t}>", 256),
         Launch(f"rope_and_cache_kernel<{t}, KvType1>", 128),
         Launch(f"embed_rows<{t}, WeightFormat0>", 128),
+        Launch(f"embed_plain_rows<{t}>", 128),
         Launch("copy_pieces<uint4>", 256),
         Launch("process_logits", 256),
         Launch("sample_rows", 256),
@@ -199,7 +203,8 @@ HEAD = """# CUDA kernels by arithmetic
 **Derived, never measured: none of these kernels has run on a GPU.** `bench/cuda_roofline.py` makes this page from
 formulas, and from the registers that nvcc's code for sm_80 takes. The bytes of attention, matmuls, copies and the
 embedding are those that the kernels move where they do run, in an emulator that counts sectors
-(`tests/cuda_emu/test_kernel_traffic.cpp`); those of norms, rope and sampling follow from their sources.
+(`tests/cuda_emu/test_kernel_traffic.cpp`); those of norms, rope, sampling and the epilogue of cuBLASLt's sums follow
+from their sources.
 
 ## Bytes, operations, and the time that they imply
 

@@ -109,6 +109,7 @@ void bind_config(nb::module_& m) {
       .field("workspace_bytes", &CudaOptions::workspace_bytes, "Device memory that steps need besides activations.")
       .field("graph_rows", &CudaOptions::graph_rows, "Steps of up to so many rows become one CUDA graph; 0: none.")
       .field("sample_on_device", &CudaOptions::sample_on_device, "Else the host samples: the same tokens.")
+      .field("cublas_lt", &CudaOptions::cublas_lt, "Products by cuBLASLt: bits then depend on the batch.")
       .field("plugin", &CudaOptions::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore.");
   using C = EngineConfig;
   Record<C>(m, "EngineConfig", "Budgets of an engine; zeros choose.")

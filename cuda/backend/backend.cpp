@@ -66,6 +66,7 @@ CudaBackend::CudaBackend(const CudaOptions& options)
       sample_on_device_(options.sample_on_device),
       device_(options.device),
       pool_(options.threads > 0 ? options.threads : cpu::usable_cpus()) {
+  if (options.cublas_lt) cublas_lt_.emplace(device_, dtype_, workspace_bytes_);
   staging_.emplace(device_, kStagingBytes);
   swapper_.emplace(device_, *staging_, workspace_bytes_ / 8);
   sampler_.emplace(device_, *staging_, workspace_bytes_ / 8);
@@ -76,7 +77,8 @@ CudaBackend::~CudaBackend() = default;
 
 std::string CudaBackend::describe() const {
   const std::string kv = kv_dtype_ == dtype_ ? "" : str(" (KV in ", info(kv_dtype_).name, ")");
-  return str("cuda, ", device_.name(), ", ", info(dtype_).name, kv, ", ", pool_.threads(), " host threads");
+  const std::string products = cublas_lt_ ? str(", ", cublas_lt_->name()) : "";
+  return str("cuda, ", device_.name(), ", ", info(dtype_).name, kv, products, ", ", pool_.threads(), " host threads");
 }
 
 void CudaBackend::check_compute(const char* what, const Tensor& t) const {
@@ -127,10 +129,13 @@ void CudaBackend::synchronize() {
 
 std::optional<std::size_t> CudaBackend::available_memory() const {
   const std::size_t free = device_.free_memory();
-  return free > workspace_bytes_ ? free - workspace_bytes_ : 0;
+  return free > workspace() ? free - workspace() : 0;
 }
 
-void CudaBackend::reserve(std::size_t bytes) { device_.reserve(bytes, workspace_bytes_); }
+void CudaBackend::reserve(std::size_t bytes) {
+  device_.reserve(bytes, workspace());
+  if (cublas_lt_) cublas_lt_->take_memory();
+}
 
 // Weights and KV storage.
 
@@ -139,6 +144,7 @@ PackSpec CudaBackend::spec(std::int64_t n, std::int64_t k, PackKind kind) const 
   spec.n = n;
   spec.k = k;
   spec.kind = kind;
+  spec.format = cublas_lt_ ? WeightFormat::plain : WeightFormat::native;
   spec.type = dtype_;
   return spec;
 }

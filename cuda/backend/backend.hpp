@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "backend/batch.hpp"
+#include "backend/cublas_lt.hpp"
 #include "backend/sampler.hpp"
 #include "backend/step_graph.hpp"
 #include "backend/storage.hpp"
@@ -61,6 +62,8 @@ class CudaBackend final : public Backend {
   void check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
                             const AttentionShape& shape) const;
   ComputeType compute() const noexcept { return dtype_ == DType::f16 ? ComputeType::f16 : ComputeType::bf16; }
+  /// Of device memory besides what is planned.
+  std::size_t workspace() const noexcept { return workspace_bytes_ + (cublas_lt_ ? cublas_lt_->bytes() : 0); }
   PackSpec spec(std::int64_t n, std::int64_t k, PackKind kind) const;
   void zero(const DeviceMemory& memory);
 
@@ -71,6 +74,7 @@ class CudaBackend final : public Backend {
   int failed_recordings_ = 0;
   mutable Device device_;
   cpu::ThreadPool pool_;
+  std::optional<CublasLt> cublas_lt_;
   std::optional<Staging> staging_;
   std::optional<Swapper> swapper_;
   std::optional<Sampler> sampler_;

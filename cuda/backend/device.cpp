@@ -74,10 +74,15 @@ Device::~Device() {
 void Device::check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   static_cast<void>(cudaGetLastError());
-  const std::string text = str(what, " failed on device cuda:", index_, ": ", error_text(error));
-  if (error == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+  if (error == cudaErrorMemoryAllocation)
+    throw OutOfMemory(str(what, " failed on device cuda:", index_, ": ", error_text(error)));
   if (recording_ && error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread)
     throw RecordingFailed();
+  fail(what, error_text(error));
+}
+
+void Device::fail(const std::string& what, const std::string& error) {
+  const std::string text = str(what, " failed on device cuda:", index_, ": ", error);
   if (failure_.empty()) failure_ = text;
   throw Aborted(str(text, "; this backend cannot go on"));
 }

@@ -75,6 +75,8 @@ class Device {
   /// Anything else leaves the device in an unknown
   /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
   void check(cudaError_t error, const char* what);
+  /// Poisons this object and throws Aborted: `what` failed with an error that no cudaError_t tells.
+  [[noreturn]] void fail(const std::string& what, const std::string& error);
   /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
   /// thread.
   void use();

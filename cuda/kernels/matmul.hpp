@@ -36,8 +36,12 @@ struct MatmulArgs {
   Activation activation = Activation::silu;
 };
 
-/// Enqueues the product for inputs of type f16 or bf16. With m == 0 it does nothing.
+/// Enqueues the product for inputs of type f16 or bf16 and a packed weight. With m == 0 it does nothing.
 cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream);
+
+/// Enqueues the epilogue alone, for finished sums of in W^T from elsewhere: f32 [m, n], of a gated pair [m, 2 n] with
+/// the gate's first, rows without gaps. `type` is that of the narrow output. Input and weights are not read.
+cudaError_t launch_matmul_finish(const MatmulArgs& args, const float* sums, DType type, cudaStream_t stream);
 
 /// Up to this many rows the weights are streamed; beyond, tiles of them are reused from shared memory.
 inline constexpr std::int32_t kStreamRows = 32;

@@ -31,20 +31,10 @@ __device__ inline void store_pair(const MatmulArgs& args, std::int64_t row, int 
   }
 }
 
-/// Finishes rows g and g + 8 of a weight tile for one input row: two neighbouring outputs, or a gate and its up.
-template <class T, WeightFormat kFormat>
-__device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std::int64_t row, float x, float y) {
-  const bool gated = args.finish == Epilogue::Kind::gated;
-  const int at = gated ? tile * (kTileRows / 2) + g : tile * kTileRows + 2 * g;
-#ifndef PC_MUTATE_EPILOGUE_BOUND
-  if (row >= args.m || at >= args.n) return;
-#endif
-  if constexpr (kFormat == WeightFormat::int8_row) {
-    const float2 scale = __ldg(static_cast<const float2*>(args.scales) + std::int64_t{tile} * 8 + g);
-    x *= scale.x;
-    y *= scale.y;
-  }
-  if (gated) {
+/// Finishes two sums of one row: outputs `at` and, where it exists, `at` + 1; or gate and up of output `at`.
+template <class T>
+__device__ inline void finish_sums(const MatmulArgs& args, std::int64_t row, int at, float x, float y) {
+  if (args.finish == Epilogue::Kind::gated) {
     if (args.bias != nullptr) {
       x += args.bias[at];
       y += args.bias[args.n + at];
@@ -71,6 +61,22 @@ __device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std:
     if (both) y = activate(args.activation, y);
   }
   store_pair<T>(args, row, at, x, y);
+}
+
+/// Finishes rows g and g + 8 of a weight tile for one input row: two neighbouring outputs, or a gate and its up.
+template <class T, WeightFormat kFormat>
+__device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std::int64_t row, float x, float y) {
+  const bool gated = args.finish == Epilogue::Kind::gated;
+  const int at = gated ? tile * (kTileRows / 2) + g : tile * kTileRows + 2 * g;
+#ifndef PC_MUTATE_EPILOGUE_BOUND
+  if (row >= args.m || at >= args.n) return;
+#endif
+  if constexpr (kFormat == WeightFormat::int8_row) {
+    const float2 scale = __ldg(static_cast<const float2*>(args.scales) + std::int64_t{tile} * 8 + g);
+    x *= scale.x;
+    y *= scale.y;
+  }
+  finish_sums<T>(args, row, at, x, y);
 }
 
 }  // namespace pagedcore::cuda

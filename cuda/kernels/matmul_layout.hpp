@@ -13,6 +13,8 @@
 //   stacked: outputs 16 tile + 2 g and + 1, stored by one instruction;
 //   gated:   gate and up of output 8 tile + g, combined in registers.
 // Padding (rows past n, columns past k) is zero.
+//
+// A plain weight has none of this: it is the matrix as it stands, for cuBLASLt, and only embedding reads it here.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +34,7 @@ enum class WeightFormat : std::uint8_t {
   int8_row,    // w = scale[row] * q: the scale, f32, multiplies the finished sum
   int8_group,  // w = T(scale[row, group] * q)
   int4_group,  // w = T(scale[row, group] * (q - zero[row, group])), q and zero in [0, 15]
+  plain,       // T [n, k], of a gated pair [2 n, k]: gate rows, then up rows; not packed, no kernel multiplies it
 };
 
 inline constexpr int kTileRows = 16;
@@ -40,7 +43,9 @@ inline constexpr int kSplits = 8;   // pieces of k that are summed apart, then a
 inline constexpr int kTileElements = kTileRows * kGroupK;
 
 constexpr PC_HOST_DEVICE int bits_of(WeightFormat format) {
-  return format == WeightFormat::native ? 16 : format == WeightFormat::int4_group ? 4 : 8;
+  return format == WeightFormat::native || format == WeightFormat::plain ? 16
+         : format == WeightFormat::int4_group                            ? 4
+                                                                         : 8;
 }
 constexpr PC_HOST_DEVICE int tile_bytes(WeightFormat format) { return kTileElements * bits_of(format) / 8; }
 

@@ -43,7 +43,7 @@ class Packer {
   Packer(const PackSpec& spec, std::span<std::byte> weights, std::span<std::byte> scales)
       : spec_(spec), weights_(weights), scales_(scales) {}
 
-  /// `place`: the row among the rows of all tiles.
+  /// `place`: the row among the rows of all tiles; of a plain weight, among the matrix's.
   void put_row(std::int64_t place, std::span<const float> values) {
     switch (spec_.format) {
       case WeightFormat::native:
@@ -58,6 +58,10 @@ class Packer {
       case WeightFormat::int8_group:
       case WeightFormat::int4_group:
         for (std::int64_t group = 0; group < spec_.scale_groups(); ++group) put_group(place, group, values);
+        return;
+      case WeightFormat::plain:
+        for (std::int64_t k = 0; k < spec_.k; ++k)
+          store(weights_, place * spec_.k + k, narrow(spec_.type, values[index(k)]));
         return;
     }
   }
@@ -125,6 +129,7 @@ std::size_t PackSpec::scale_bytes() const noexcept {
   const auto rows = static_cast<std::size_t>(tiles() * kTileRows), groups = static_cast<std::size_t>(scale_groups());
   switch (format) {
     case WeightFormat::native:
+    case WeightFormat::plain:
       return 0;
     case WeightFormat::int8_row:
       return rows * sizeof(float);
@@ -142,12 +147,14 @@ void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byt
   std::ranges::fill(scales, std::byte{0});
   Packer packer(spec, weights, scales);
   std::vector<float> values(static_cast<std::size_t>(spec.k));
-  const int halves = spec.kind == PackKind::gated ? 2 : 1;
-  for (int half = 0; half < halves; ++half) {
-    for (std::int64_t output = 0; output < spec.n; ++output) {
-      rows(half * spec.n + output, values);
-      packer.put_row(spec.kind == PackKind::gated ? gated_row(output, half) : stacked_row(output), values);
-    }
+  const auto place = [&](std::int64_t row) {
+    if (spec.format == WeightFormat::plain) return row;
+    if (spec.kind == PackKind::stacked) return stacked_row(row);
+    return gated_row(row % spec.n, row < spec.n ? 0 : 1);
+  };
+  for (std::int64_t row = 0; row < spec.rows(); ++row) {
+    rows(row, values);
+    packer.put_row(place(row), values);
   }
 }
 

@@ -1,4 +1,4 @@
-// Host side of the packed weights: sizes, quantization and placement (matmul_layout.hpp).
+// Host side of the weights: sizes, quantization and placement (matmul_layout.hpp).
 #pragma once
 
 #include <cstddef>
@@ -21,9 +21,11 @@ struct PackSpec {
   DType type = DType::bf16;             // T: f16 or bf16
   std::int32_t k_groups_per_scale = 4;  // formats with groups: columns per scale / 32
 
+  std::int64_t rows() const noexcept { return kind == PackKind::gated ? 2 * n : n; }
   std::int64_t tiles() const noexcept { return kind == PackKind::gated ? (n + 7) / 8 : (n + 15) / 16; }
   std::int64_t scale_groups() const noexcept { return (k_groups(k) + k_groups_per_scale - 1) / k_groups_per_scale; }
   std::size_t weight_bytes() const noexcept {
+    if (format == WeightFormat::plain) return static_cast<std::size_t>(rows()) * static_cast<std::size_t>(k) * 2;
     return static_cast<std::size_t>(tiles() * k_groups(k)) * static_cast<std::size_t>(tile_bytes(format));
   }
   std::size_t scale_bytes() const noexcept;

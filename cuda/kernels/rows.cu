@@ -10,10 +10,18 @@ cudaError_t launch(const EmbedArgs& args, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
+template <class T>
+cudaError_t launch_plain(const EmbedArgs& args, cudaStream_t stream) {
+  PC_LAUNCH((embed_plain_rows<T>), dim3(args.rows), dim3(kRowThreads), 0, stream, args);
+  return cudaGetLastError();
+}
+
 }  // namespace
 
 cudaError_t launch_embed(const EmbedArgs& args, DType type, WeightFormat format, cudaStream_t stream) {
   if (args.rows == 0) return cudaSuccess;
+  if (format == WeightFormat::plain)
+    return dispatch_type(type, [&]<class T>() { return launch_plain<T>(args, stream); });
   return dispatch_weights(type, format,
                           [&]<class T, WeightFormat kFormat>() { return launch<T, kFormat>(args, stream); });
 }

@@ -12,13 +12,13 @@
 
 namespace pagedcore::cuda {
 
-/// out[r, :] = scale * table[tokens[r], :] from a packed (stacked) weight, so that the table may be the output
+/// out[r, :] = scale * table[tokens[r], :] from a stacked weight of any format, so that the table may be the output
 /// matrix's.
 struct EmbedArgs {
   float* out = nullptr;  // [rows, k]
   std::int64_t out_stride = 0;
   const TokenId* tokens = nullptr;     // [rows] in device memory, each in [0, n)
-  const std::byte* weights = nullptr;  // packed, as for matmul
+  const std::byte* weights = nullptr;  // packed or plain, 16-byte aligned
   const void* scales = nullptr;
   std::int32_t k_groups_per_scale = 1;
   std::int32_t rows = 0;

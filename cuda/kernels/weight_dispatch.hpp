@@ -10,11 +10,18 @@
 
 namespace pagedcore::cuda {
 
-/// launch.operator()<T, kFormat>(), with T the CUDA type of `type`; cudaErrorInvalidValue where `type` is neither f16
-/// nor bf16 or `format` is none.
+/// launch.operator()<T>(), with T the CUDA type of `type`; cudaErrorInvalidValue where it is neither f16 nor bf16.
+template <class Launch>
+cudaError_t dispatch_type(DType type, const Launch& launch) {
+  if (type == DType::f16) return launch.template operator()<__half>();
+  if (type == DType::bf16) return launch.template operator()<__nv_bfloat16>();
+  return cudaErrorInvalidValue;
+}
+
+/// launch.operator()<T, kFormat>() likewise; cudaErrorInvalidValue also where `format` is no packed one.
 template <class Launch>
 cudaError_t dispatch_weights(DType type, WeightFormat format, const Launch& launch) {
-  const auto with_type = [&]<class T>() {
+  return dispatch_type(type, [&]<class T>() {
     switch (format) {
       case WeightFormat::native:
         return launch.template operator()<T, WeightFormat::native>();
@@ -24,12 +31,11 @@ cudaError_t dispatch_weights(DType type, WeightFormat format, const Launch& laun
         return launch.template operator()<T, WeightFormat::int8_group>();
       case WeightFormat::int4_group:
         return launch.template operator()<T, WeightFormat::int4_group>();
+      case WeightFormat::plain:
+        break;
     }
     return cudaErrorInvalidValue;
-  };
-  if (type == DType::f16) return with_type.template operator()<__half>();
-  if (type == DType::bf16) return with_type.template operator()<__nv_bfloat16>();
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace pagedcore::cuda

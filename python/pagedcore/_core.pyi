@@ -506,6 +506,7 @@ class CudaOptions(_Record):
     workspace_bytes: int = ...  # Device memory that steps need besides activations.
     graph_rows: int = ...  # Steps of up to so many rows become one CUDA graph; 0: none.
     sample_on_device: bool = ...  # Else the host samples: the same tokens.
+    cublas_lt: bool = ...  # Products by cuBLASLt: bits then depend on the batch.
     plugin: str = ...  # Path of libpagedcore_cuda.so; empty: beside libpagedcore.
 
 class EngineConfig(_Record):

@@ -40,6 +40,7 @@ class Suite:
 
 SUITES = (
     Suite("matmul.cu", "test_cuda_matmul"),
+    Suite("matmul_finish.cu", "test_cuda_matmul", "*epilogue of finished sums*"),
     Suite("norm.cu", "test_cuda_rows", "*norm*"),
     Suite("rows.cu", "test_cuda_rows", "*embedding*,*softcap*"),
     Suite("copy.cu", "test_cuda_rows", "*cop*,*2^31*"),

@@ -296,7 +296,13 @@ struct CudaOptions {
   std::size_t workspace_bytes = std::size_t{64} << 20;  // device memory for what a step needs besides activations
   std::int32_t graph_rows = 64;  // steps of up to so many rows are submitted as one CUDA graph; 0: none are
   bool sample_on_device = true;  // else the host samples, from downloaded logits: the same tokens
-  std::string plugin;            // path of libpagedcore_cuda.so; empty: beside libpagedcore
+  /// Products of 16-bit weights by cuBLASLt, NVIDIA's library, instead of this backend's own kernels. It chooses its
+  /// algorithm by the shape, so a row's bits depend on how many rows run with it: the promise "same request, same bits
+  /// whatever else runs" does not hold. Takes device memory beside workspace_bytes: half of it, and as much again but
+  /// at most 32 MiB. The library is opened at run time: the file that the environment variable PAGEDCORE_CUBLASLT
+  /// names, else libcublasLt.so.13, .so.12 or .so from 12.0 up; Unsupported without one. Never run on a GPU.
+  bool cublas_lt = false;
+  std::string plugin;  // path of libpagedcore_cuda.so; empty: beside libpagedcore
 };
 
 /// Opens the plugin on first use. Throws Unsupported when it, a driver or a device that it serves is missing, and

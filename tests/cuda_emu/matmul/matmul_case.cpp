@@ -24,7 +24,7 @@ void draw_row(const MatmulCase& c, Random& random, float* row) {
   const float size = 1.0f / std::sqrt(static_cast<float>(c.k));
   const auto whole = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
   const int width = c.format == WeightFormat::int8_row ? c.k : c.k_groups_per_scale * kGroupK;
-  if (c.format == WeightFormat::native) {
+  if (c.format == WeightFormat::native || c.format == WeightFormat::plain) {
     std::normal_distribution<float> normal(0.0f, size);
     for (int i = 0; i < c.k; ++i) row[i] = rounded(c.type, normal(random));
     return;
@@ -93,7 +93,8 @@ MatmulProblem::MatmulProblem(const MatmulCase& c) : c_(c) {
   for (float& x : before_) x = normal(random);
 }
 
-std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order) const {
+std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order,
+                                                   const std::function<void(const MatmulArgs&)>& launch) const {
   std::vector<int> rows = order;
   if (rows.empty()) {
     rows.resize(index(c_.m));
@@ -139,7 +140,10 @@ std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order
   args.out_is_narrow = c_.narrow_out;
   args.finish = c_.finish;
   args.activation = c_.activation;
-  cuda_test::check(launch_matmul(args, c_.type, c_.format, nullptr));
+  if (launch)
+    launch(args);
+  else
+    cuda_test::check(launch_matmul(args, c_.type, c_.format, nullptr));
   cuda_test::finish();
 
   std::vector<float> out;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,9 @@ class MatmulProblem {
   explicit MatmulProblem(const MatmulCase& c);
 
   /// Rows as the device computes them, each [n], and nothing changed between them (checked). `order`: which rows of the
-  /// problem are given, in which places; none: all.
-  std::vector<std::vector<float>> run(const std::vector<int>& order = {}) const;
+  /// problem are given, in which places; none: all. `launch`: what computes them; none: launch_matmul().
+  std::vector<std::vector<float>> run(const std::vector<int>& order = {},
+                                      const std::function<void(const MatmulArgs&)>& launch = {}) const;
   /// Makes the first input of a row NaN.
   void poison(int row);
   /// Row `row` in double.

@@ -45,6 +45,10 @@ extern "C" {
 
 // Of the plugin that is built against this runtime: a test finds them by dlsym().
 __attribute__((visibility("default"))) Machine* cuda_emu_machine() { return &machine(); }
+__attribute__((visibility("default"))) const Hooks* cuda_emu_hooks() {
+  static const Hooks hooks;
+  return &hooks;
+}
 __attribute__((visibility("default"))) bool cuda_emu_in_use() {
   return device_bytes_in_use() > 0 || objects_in_use() > 0;
 }

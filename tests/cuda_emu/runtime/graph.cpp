@@ -18,6 +18,8 @@ cudaError_t refuse_in_capture(CUstream_st& stream, cudaError_t error) {
   return error;
 }
 
+bool is_capturing(cudaStream_t stream) { return resolve(stream).capturing != nullptr; }
+
 }  // namespace cuda_emu
 
 using namespace cuda_emu;

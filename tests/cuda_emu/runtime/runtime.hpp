@@ -65,5 +65,13 @@ class DeviceAccess {
 /// Whether [p, p + bytes) lies within one allocation of device memory, or of pinned host memory.
 bool is_device_memory(const void* p, std::size_t bytes);
 bool is_pinned_memory(const void* p, std::size_t bytes);
+bool is_capturing(cudaStream_t stream);
+
+/// For a library of kernels that is opened at run time: this runtime, which may itself be part of a plugin.
+struct Hooks {
+  void (*enqueue)(cudaStream_t stream, std::function<void()> operation) = &cuda_emu::enqueue;
+  bool (*is_device_memory)(const void* p, std::size_t bytes) = &cuda_emu::is_device_memory;
+  bool (*is_capturing)(cudaStream_t stream) = &cuda_emu::is_capturing;
+};
 
 }  // namespace cuda_emu

@@ -1,0 +1,86 @@
+// The engine with products by (a fake) cuBLASLt: the tokens of the CPU, though no longer the same bits in every batch.
+#include <cmath>
+
+#include "../cublas_lt/fake.hpp"
+#include "harness.hpp"
+
+using namespace cuda_test;
+
+namespace {
+
+/// Of the plugin, which has a fake runtime of its own.
+const cuda_emu::Hooks* plugin_runtime() {
+  static void* plugin = dlopen(CUDA_EMU_PLUGIN, RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(plugin != nullptr);
+  auto* find = reinterpret_cast<const cuda_emu::Hooks* (*)()>(dlsym(plugin, "cuda_emu_hooks"));
+  REQUIRE((find != nullptr));
+  return find();
+}
+
+/// Greedy, all at once.
+std::vector<Collected> generate(const TinyModel& model, const EngineConfig& config) {
+  Engine engine(model.description, model.weights, config);
+  std::vector<RequestId> ids;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    EngineRequest r = request(5 + 11 * i, i);
+    r.sampling.temperature = 0.0f;
+    r.sampling.max_tokens = 12;
+    ids.push_back(engine.submit(r));
+  }
+  const Collection all = drain(engine);
+  std::vector<Collected> out;
+  for (const RequestId id : ids) {
+    CHECK(all.at(id).error == "");
+    out.push_back(all.at(id));
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("with cuBLASLt: greedy tokens are those of the CPU, up to the first that two logits contest") {
+  const FakeScope fake(FAKE_CUBLAS_LT, plugin_runtime());
+  for (const bool tied : {false, true}) {
+    CAPTURE(tied);
+    TinyModel model(151, 2, 64);
+    model.description.tied_embeddings = tied;
+    EngineConfig config = config_for("cuda");
+    config.cuda.cublas_lt = true;
+    config.max_batched_tokens = 48;  // prefills of several sizes
+    fake->calls.clear();
+    const auto cpu = generate(model, config_for("cpu")), cuda = generate(model, config);
+    CHECK(fake->calls.size() > 100);
+    constexpr float tolerance = 6e-2f;  // of log-probabilities, as without cuBLASLt: bf16 through two layers
+    int compared = 0;
+    for (std::size_t i = 0; i < cpu.size(); ++i) {
+      for (std::size_t t = 0; t < cpu[i].tokens.size(); ++t) {
+        const auto& top = cpu[i].logprobs[t].top;
+        if (top[0].logprob - top[1].logprob < tolerance) break;
+        REQUIRE(cuda[i].tokens[t] == cpu[i].tokens[t]);
+        CHECK(std::fabs(cuda[i].logprobs[t].chosen.logprob - cpu[i].logprobs[t].chosen.logprob) < tolerance);
+        ++compared;
+      }
+    }
+    CHECK(compared >= 24);  // else the model is no test
+  }
+}
+
+TEST_CASE("with cuBLASLt: a plan counts its memory, and a library that is missing is the constructor's error") {
+  const TinyModel model(151, 2, 64);
+  EngineConfig config = config_for("cuda");
+  const MemoryPlan own = plan_memory(model.description, config);
+  config.cuda.cublas_lt = true;
+  {
+    const FakeScope fake(FAKE_CUBLAS_LT, plugin_runtime());
+    const MemoryPlan plan = plan_memory(model.description, config);
+    CHECK(plan.weights < own.weights);  // no tiles to fill up
+    config.num_blocks = 1000000;
+    CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config), doctest::Contains("a workspace of 8388608"),
+                         OutOfMemory);
+  }
+  setenv("PAGEDCORE_CUBLASLT", "/nowhere", 1);
+  CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config),
+                       doctest::Contains("cuBLASLt cannot be opened (/nowhere: cannot open shared object file"),
+                       Unsupported);
+  unsetenv("PAGEDCORE_CUBLASLT");
+}
