@@ -129,6 +129,7 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   args.out_is_narrow = out.dtype != DType::f32;
   args.finish = epilogue.kind;
   args.activation = epilogue.activation;
+  args.block_tiles = choose_block_tiles(args, weight.spec().format, device_.multiprocessors());
   device_.check(launch_matmul(args, dtype_, weight.spec().format, device_.stream()), "matmul");
 }
 

@@ -20,6 +20,7 @@ struct MatmulCase {
   bool bias = false, narrow_out = false;
   std::int32_t in_gap = 0, out_gap = 0;  // columns between rows
   bool exact_scales = false;             // powers of two, so that scale * q is exact in either type
+  std::int32_t block_tiles = 1;
   std::uint32_t seed = 1;
 
   std::string text() const;
@@ -32,8 +33,8 @@ class MatmulProblem {
   explicit MatmulProblem(const MatmulCase& c);
 
   /// Rows as the device computes them, each [n], and nothing changed between them (checked). `order`: which rows of the
-  /// problem are given, in which places; none: all.
-  std::vector<std::vector<float>> run(const std::vector<int>& order = {}) const;
+  /// problem are given, in which places; none: all. `block_tiles`: 0: the case's.
+  std::vector<std::vector<float>> run(const std::vector<int>& order = {}, std::int32_t block_tiles = 0) const;
   /// Makes the first input of a row NaN.
   void poison(int row);
   /// Row `row` in double.
