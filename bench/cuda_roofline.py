@@ -1,7 +1,8 @@
 """docs/cuda_kernels.md: what the CUDA kernels move and compute, and the least time that this takes by data sheets.
 
     python bench/cuda_roofline.py               from the formulas here and from bench/cuda_resources.json
-    python bench/cuda_roofline.py LIBRARY       reads these resources anew from libpagedcore_cuda.so; needs cuobjdump
+    python bench/cuda_roofline.py LIBRARY       reads these resources anew from libpagedcore_cuda.so, for the
+                                                architectures that it has code for; needs cuobjdump
     python bench/cuda_roofline.py --check ...   writes nothing; fails if there were anything to write
 
 Nothing here is measured. tests/cuda_emu/test_kernel_traffic.cpp holds kernels to the formulas of their bytes.
@@ -29,6 +30,7 @@ PIECE, CHUNK = 64, 256  # of a context: cuda/kernels/attention.hpp
 TILE_ROWS, GROUP_K = 16, 32  # of a packed weight: cuda/kernels/matmul_layout.hpp
 WEIGHT_BITS = {"bf16": 16, "int8_row": 8, "int8_group": 8, "int4_group": 4}
 SCALE_BYTES = {"bf16": 0, "int8_row": 0, "int8_group": 2, "int4_group": 4}  # of a row and group of 128 columns
+FILLED = 132  # multiprocessors that get a block each: an H100's
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ def token_bytes(kv: str) -> int:
 def decode(sequences: int, context: int, kv: str, split: bool) -> Work:
     """Of one layer. A split context leaves a state for each chunk and head, which is written and read once."""
     states = 2 * sequences * ceil(context / CHUNK) * HEADS * (DIM + 8) * 4 if split else 0
-    outputs = sequences * HEADS * DIM * 2  # as large as q; stored by half sectors
+    outputs = sequences * HEADS * DIM * 2  # as large as q
     memory = sequences * context * token_bytes(kv) + 2 * outputs + states
     rows = 16 * KV_HEADS * sequences  # a tile has 16, of which a group of heads fills some
     operations = rows * ceil(context / PIECE) * PIECE * (4 * DIM + 16)
-    return Work("attention, decode", f"{sequences} x {context} tokens, {kv} KV", memory, memory + outputs, operations)
+    return Work("attention, decode", f"{sequences} x {context} tokens, {kv} KV", memory, memory, operations)
 
 
 def prefill(tokens: int, kv: str) -> Work:
@@ -69,9 +71,17 @@ def prefill(tokens: int, kv: str) -> Work:
         "attention, prefill",
         f"{tokens} tokens, {kv} KV",
         tokens * token_bytes(kv) + 2 * outputs,
-        sum(ends) * token_bytes(kv) + 3 * outputs,
+        sum(ends) * token_bytes(kv) + 2 * outputs,
         64 * KV_HEADS * (scores * 2 * DIM + values * (2 * DIM + 16)),
     )
+
+
+def block_tiles(rows: int, tiles: int, weight: str) -> int:
+    """choose_block_tiles() of cuda/kernels/matmul.hpp."""
+    chosen, tile = 1, TILE_ROWS * GROUP_K * WEIGHT_BITS[weight] // 8
+    while chosen < 4 and 10 * rows * GROUP_K * 2 > chosen * tile and tiles // (2 * chosen) >= FILLED:
+        chosen *= 2
+    return chosen
 
 
 def matmul(rows: int, n: int, k: int, weight: str, gated: bool = False) -> Work:
@@ -80,15 +90,17 @@ def matmul(rows: int, n: int, k: int, weight: str, gated: bool = False) -> Work:
     weights = tiles * groups * TILE_ROWS * GROUP_K * WEIGHT_BITS[weight] / 8
     scales = n * 4 if weight == "int8_row" else n * ceil(k / 128) * SCALE_BYTES[weight]
     inputs, outputs = rows * k * 2, rows * (n // 2 * 2 if gated else n * 4)
+    asked_outputs = 2 * outputs if gated else outputs  # a tile's 8 of 2 bytes are half a sector
     if rows <= 32:
-        kernel, height = "matmul, streaming", next(h for h in (8, 16, 32) if rows <= h)
-        # Scales are asked for with every group of 32 columns, inputs by every tile of 16 weight rows.
-        asked_scales = scales if weight == "int8_row" else tiles * groups * TILE_ROWS * SCALE_BYTES[weight]
-        requests = weights + asked_scales + tiles * inputs + outputs
+        kernel, height = "matmul, streaming", 8 * ceil(rows / 8)
+        # A row's scale comes with the outputs, a group's with the weights.
+        times = sum(min(2, rows - band) for band in range(0, rows, 8)) if weight == "int8_row" else 1
+        blocks = ceil(tiles / block_tiles(rows, tiles, weight))
+        requests = weights + times * scales + blocks * inputs + asked_outputs
     else:
         kernel, blocks = "matmul, tiled", ceil(rows / 64)
         height = 64 * blocks
-        requests = blocks * (weights + scales) + ceil(tiles / 8) * inputs + outputs
+        requests = blocks * (weights + 2 * scales) + ceil(tiles / 8) * inputs + asked_outputs
     shape = f"{rows} x {k} by {n} x {k}, {weight}" + (", gated" if gated else "")
     return Work(kernel, shape, weights + scales + inputs + outputs, requests, 2.0 * height * n * k)
 
@@ -106,7 +118,7 @@ def others(rows: int) -> list[Work]:
         Work("norm", f"{rows} x {HIDDEN} to bf16", norm * 6 + HIDDEN * 4, norm * 14),
         Work("rope and cache", f"{rows} rows, bf16 KV", rope + angles, rope + angles * (HEADS + KV_HEADS)),
         # The weights of two rows lie in one sector.
-        Work("embedding", f"{rows} x {HIDDEN} of bf16", norm * 8, norm * 12),
+        Work("embedding", f"{rows} x {HIDDEN} of bf16", norm * 8, norm * 8),
         Work("block copy, gather, scatter", f"16 blocks of {block >> 20} MiB", 32 * block, 32 * block),
         Work("sampling, no truncation", f"{rows} x {VOCAB}", logits, 2 * logits + rows * 1024 * 4),
     ]
@@ -119,7 +131,8 @@ def works() -> list[Work]:
         decode(1, 8192, "bf16", split=True),
         prefill(2048, "bf16"),
         prefill(2048, "fp8"),
-        *(matmul(m, 2 * FFN, HIDDEN, w, gated=True) for w in WEIGHT_BITS for m in (1, 32)),
+        *(matmul(m, 2 * FFN, HIDDEN, w, gated=True) for w in WEIGHT_BITS for m in (1, 4, 32)),
+        *(matmul(m, HIDDEN, FFN, "bf16") for m in (1, 4, 32)),
         *(matmul(m, 2 * FFN, HIDDEN, w, gated=True) for w in ("bf16", "int4_group") for m in (256, 2048)),
         *others(64),
     ]
@@ -157,7 +170,11 @@ def launches() -> list[Launch]:
     ]
     found.append(Launch(f"merge_states_kernel<{t}, {DIM}>", 128))
     for number, weight in enumerate(WEIGHT_BITS):
-        found += [Launch(f"matmul_stream<{t}, WeightFormat{number}, {bands}>", 256) for bands in (1, 2, 4)]
+        found += [
+            Launch(f"matmul_stream<{t}, WeightFormat{number}, {bands}, {tiles}>", 256)
+            for bands in (1, 4)
+            for tiles in (1, 2, 4)
+        ]
         stage = 8 * TILE_ROWS * GROUP_K * WEIGHT_BITS[weight] // 8 + 64 * GROUP_K * 2
         found.append(Launch(f"matmul_tiled<{t}, WeightFormat{number}>", 128, 4 * stage))
     return [
@@ -196,15 +213,17 @@ MULTIPROCESSORS = {
     "sm_86": Multiprocessor(48, 16, 100 << 10),
     "sm_89": Multiprocessor(48, 24, 100 << 10),
     "sm_90": Multiprocessor(64, 32, 228 << 10),
+    "sm_100": Multiprocessor(64, 32, 228 << 10),
+    "sm_120": Multiprocessor(48, 24, 100 << 10),
 }
 
 HEAD = """# CUDA kernels by arithmetic
 
 **Derived, never measured: none of these kernels has run on a GPU.** `bench/cuda_roofline.py` makes this page from
-formulas, and from the registers that nvcc's code for sm_80 takes. The bytes of attention, matmuls, copies and the
-embedding are those that the kernels move where they do run, in an emulator that counts sectors
-(`tests/cuda_emu/test_kernel_traffic.cpp`); those of norms, rope, sampling and the epilogue of cuBLASLt's sums follow
-from their sources.
+formulas, and from the registers that nvcc's code takes. The bytes of attention, matmuls, copies and the embedding are
+those that the kernels move where they do run, in an emulator that counts sectors
+(`tests/cuda_emu/test_kernel_traffic.cpp`); those of norms, rope, sampling and the epilogue of cuBLASLt's
+sums follow from their sources.
 
 ## Bytes, operations, and the time that they imply
 
@@ -220,17 +239,27 @@ Launches, latencies, the caches and everything else that takes time are left out
 """
 
 MIDDLE = """
-The streaming matmul asks for its inputs once for every 16 weight rows: (16 + m) / 16 of the bytes of 16-bit weights for
-m rows, so within 1.1 of the ideal for m = 1 only, and at 32 rows three times the weights. Of memory it asks the weights
-once, for every m.
+**Once each:** memory moves every byte once. Attention in decode, copies of blocks and swaps ask for every byte once,
+too; a swap's bytes cross the bus once, in few pieces (`tests/cuda_emu/backend/test_transfers.cpp`).
+
+**The streaming matmul** (up to 32 rows) asks for weights and scales once, and for its inputs once a block, which has 1,
+2 or 4 tiles of 16 weight rows: as few as keep the inputs within a tenth of the weights, and no more than leave each
+multiprocessor, here {filled}, a block. So its requests are within 1.1 of the ideal for up to 6 rows over 16-bit
+weights, 3 over 8 and 1 over 4 bits, where the weight is large enough for the tiles that this takes. More rows cannot
+have that: for 32 over 16-bit weights a block would need {needed} tiles, whose sums are more registers than a
+multiprocessor has; and with a single block for each multiprocessor the inputs are still asked for {filled} times.
+
+**Half sectors:** a gated tile has 8 outputs, 16 bytes of 16-bit ones. A sector of the embedding's packed table holds
+two rows, of which one is wanted.
 
 ## Registers, shared memory, occupancy
 
-Of a thread and of a block, and the resident warps of a multiprocessor in percent of what it can hold. An H100
-translates the PTX itself (or runs code compiled for it), and may take other registers.
+Of a block its threads and shared memory; for each architecture the registers of a thread, and the resident warps of a
+multiprocessor in percent of what it can hold. The registers are those of nvcc's own code for the architecture, of
+which each test run checks sm_80's; a GPU that translates the PTX itself may take others.
 
-| Kernel | Threads | Registers | Shared, bytes | {columns} |
-|---|---:|---:|---:|{rules}
+| Kernel | Threads | Shared, bytes | {columns} |
+|---|---:|---:|{rules}
 """
 
 
@@ -257,15 +286,21 @@ def work_row(work: Work) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def launch_row(launch: Launch, resources: dict[str, list[int]]) -> str:
-    registers, static = resources[launch.kernel]
-    shared = static + launch.shared
-    shares = (m.occupancy(launch.threads, registers, shared) / m.warps for m in MULTIPROCESSORS.values())
-    cells = [f"`{launch.kernel}`", str(launch.threads), str(registers), str(shared), *(f"{s:.0%}" for s in shares)]
+Resources = dict[str, dict[str, list[int]]]
+"""Of an architecture and kernel: the registers of a thread and the static shared memory of a block."""
+
+
+def launch_row(launch: Launch, resources: Resources) -> str:
+    # From sm_90 on cuobjdump adds the 1 KiB that the system takes, which occupancy() knows of.
+    shared = resources["sm_80"][launch.kernel][1] + launch.shared
+    cells = [f"`{launch.kernel}`", str(launch.threads), str(shared)]
+    for name, m in MULTIPROCESSORS.items():
+        registers = resources[name][launch.kernel][0]
+        cells.append(f"{registers}: {m.occupancy(launch.threads, registers, shared) / m.warps:.0%}")
     return f"| {' | '.join(cells)} |\n"
 
 
-def page(resources: dict[str, list[int]]) -> str:
+def page(resources: Resources) -> str:
     peaks = ((name, *device(name)) for name in DEVICES)
     head = HEAD.format(
         heads=HEADS,
@@ -275,20 +310,36 @@ def page(resources: dict[str, list[int]]) -> str:
         columns=" | ".join(f"{name}, us" for name in DEVICES),
         rules="---:|" * len(DEVICES),
     )
-    middle = MIDDLE.format(columns=" | ".join(MULTIPROCESSORS), rules="---:|" * len(MULTIPROCESSORS))
+    middle = MIDDLE.format(
+        columns=" | ".join(MULTIPROCESSORS),
+        rules="---:|" * len(MULTIPROCESSORS),
+        filled=FILLED,
+        needed=10 * 32 // TILE_ROWS,
+    )
     return "".join([head, *map(work_row, works()), middle, *(launch_row(x, resources) for x in launches())])
 
 
-def read_resources(library: Path) -> dict[str, list[int]]:
+def read_resources(library: Path, stored: Resources) -> Resources:
+    """Of the architectures that the library has code for; of the others what is stored."""
     sys.path.insert(0, str(ROOT / "tests" / "cuda"))
     import sass
 
-    found = sass.resources(library, "sm_80")
-    return {launch.kernel: list(found[launch.kernel]) for launch in launches()}
+    resources: Resources = {}
+    for architecture in MULTIPROCESSORS:
+        found = sass.resources(library, architecture)
+        if found:
+            resources[architecture] = {launch.kernel: list(found[launch.kernel]) for launch in launches()}
+        else:
+            resources[architecture] = stored[architecture]
+    return resources
 
 
-def as_text(resources: dict[str, list[int]]) -> str:
-    return "{\n" + ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in resources.items()) + "\n}\n"
+def as_text(resources: Resources) -> str:
+    parts = (
+        f' "{name}": {{\n' + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in kernels.items()) + "\n }"
+        for name, kernels in resources.items()
+    )
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main() -> int:
@@ -296,8 +347,10 @@ def main() -> int:
     parser.add_argument("library", type=Path, nargs="?")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    stored = json.loads(RESOURCES.read_text()) if arguments.library is None else read_resources(arguments.library)
-    files = {RESOURCES: as_text(stored), PAGE: page(stored)}
+    resources: Resources = json.loads(RESOURCES.read_text())
+    if arguments.library is not None:
+        resources = read_resources(arguments.library, resources)
+    files = {RESOURCES: as_text(resources), PAGE: page(resources)}
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if not arguments.check:
         for path in stale:

@@ -130,6 +130,7 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   args.finish = epilogue.kind;
   args.activation = epilogue.activation;
   if (weight.spec().format == WeightFormat::plain) return cublas_lt_->multiply(args);
+  args.block_tiles = choose_block_tiles(args, weight.spec().format, device_.multiprocessors());
   device_.check(launch_matmul(args, dtype_, weight.spec().format, device_.stream()), "matmul");
 }
 

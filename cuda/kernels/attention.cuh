@@ -179,18 +179,24 @@ __device__ void merge_state(RowStates<Shape>& total, const RowStates<Shape>& chu
   }
 }
 
-/// Row i of the output.
+/// Row i of the output, to `to`, or nowhere where that is null. All lanes take part: neighbours exchange halves of
+/// their pairs, so that a lane has four elements in a row and its quarter of a warp fills a sector of 32 bytes at once.
 template <class Shape>
 __device__ void store_output(typename Shape::T* to, const RowStates<Shape>& total, int i, int column) {
   const float scale = normalizer(total.sum[2 * i]);
+  const unsigned lane = lane_index(), odd = lane % 2;
 #pragma unroll
   for (int j = 0; j < Shape::kOutputs; ++j) {
     if (!has_output<Shape>(column, j)) continue;
+    uint32_t pairs[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n)
-      *reinterpret_cast<uint32_t*>(to + (column + j * Shape::kColumnWarps) * 16 + n * 8 + lane_index() % 4 * 2) =
-          pack<typename Shape::T>(__fmul_rn(total.acc[j][n][2 * i], scale),
-                                  __fmul_rn(total.acc[j][n][2 * i + 1], scale));
+      pairs[n] = pack<typename Shape::T>(__fmul_rn(total.acc[j][n][2 * i], scale),
+                                         __fmul_rn(total.acc[j][n][2 * i + 1], scale));
+    const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? pairs[0] : pairs[1], 1);
+    const uint2 four = make_uint2(odd ? other : pairs[0], odd ? pairs[1] : other);
+    if (to != nullptr)
+      *reinterpret_cast<uint2*>(to + (column + j * Shape::kColumnWarps) * 16 + odd * 8 + lane % 4 / 2 * 4) = four;
   }
 }
 
@@ -292,11 +298,13 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
 
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    if (rows.position[i] < 0) continue;
-    const QueryRow query(args, item, kv_head, first_row + lane / 4 + i * 8);
-    if (args.row_states[query.row] >= 0) continue;
-    auto* row = static_cast<typename Shape::T*>(args.out) + query.row * args.out_stride;
-    store_output<Shape>(row + query.head * Shape::kHeadDim, total, i, column);
+    typename Shape::T* to = nullptr;
+    if (rows.position[i] >= 0) {
+      const QueryRow query(args, item, kv_head, first_row + lane / 4 + i * 8);
+      if (args.row_states[query.row] < 0)
+        to = static_cast<typename Shape::T*>(args.out) + query.row * args.out_stride + query.head * Shape::kHeadDim;
+    }
+    store_output<Shape>(to, total, i, column);
   }
 }
 

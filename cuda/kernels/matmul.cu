@@ -6,22 +6,31 @@
 namespace pagedcore::cuda {
 namespace {
 
+template <class T, WeightFormat kFormat, int kBands, int kTiles>
+void stream(const MatmulArgs& args, cudaStream_t stream) {
+  const int tiles = weight_tiles(args);
+  PC_LAUNCH((matmul_stream<T, kFormat, kBands, kTiles>), dim3((tiles + kTiles - 1) / kTiles), dim3(kStreamThreads), 0,
+            stream, args, tiles);
+}
+
 template <class T, WeightFormat kFormat, int kBands>
-void stream(const MatmulArgs& args, int tiles, cudaStream_t stream) {
-  PC_LAUNCH((matmul_stream<T, kFormat, kBands>), dim3(tiles), dim3(kStreamThreads), 0, stream, args);
+void stream(const MatmulArgs& args, cudaStream_t queue) {
+  if (args.block_tiles == 4)
+    stream<T, kFormat, kBands, 4>(args, queue);
+  else if (args.block_tiles == 2)
+    stream<T, kFormat, kBands, 2>(args, queue);
+  else
+    stream<T, kFormat, kBands, 1>(args, queue);
 }
 
 template <class T, WeightFormat kFormat>
 cudaError_t launch(const MatmulArgs& args, cudaStream_t queue) {
-  const int outputs_per_tile = args.finish == Epilogue::Kind::gated ? kTileRows / 2 : kTileRows;
-  const int tiles = (args.n + outputs_per_tile - 1) / outputs_per_tile;
   if (args.m <= 8) {
-    stream<T, kFormat, 1>(args, tiles, queue);
-  } else if (args.m <= 16) {
-    stream<T, kFormat, 2>(args, tiles, queue);
+    stream<T, kFormat, 1>(args, queue);
   } else if (args.m <= kStreamRows) {
-    stream<T, kFormat, 4>(args, tiles, queue);
+    stream<T, kFormat, 4>(args, queue);
   } else {
+    const int tiles = weight_tiles(args);
     const dim3 grid((args.m + kBlockRows - 1) / kBlockRows, (tiles + kBlockTiles - 1) / kBlockTiles);
     PC_LAUNCH((matmul_tiled<T, kFormat>), grid, dim3(kTiledThreads), kStages * stage_bytes(kFormat), queue, args,
               tiles);

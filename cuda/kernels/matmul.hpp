@@ -34,7 +34,28 @@ struct MatmulArgs {
   bool out_is_narrow = false;
   Epilogue::Kind finish = Epilogue::Kind::store;
   Activation activation = Activation::silu;
+  std::int32_t block_tiles = 1;  // 1, 2 or 4: weight tiles of a block where there are few rows; no bit depends on it
 };
+
+/// Up to this many rows the weights are streamed; beyond, tiles of them are reused from shared memory.
+inline constexpr std::int32_t kStreamRows = 32;
+
+/// Tiles of the packed weight.
+constexpr std::int32_t weight_tiles(const MatmulArgs& args) {
+  const std::int32_t outputs = args.finish == Epilogue::Kind::gated ? kTileRows / 2 : kTileRows;
+  return (args.n + outputs - 1) / outputs;
+}
+
+/// MatmulArgs::block_tiles for a device of so many multiprocessors. A block asks for its inputs once, so more tiles
+/// mean fewer requests: as few as keep inputs within a tenth of the weights' bytes, if every multiprocessor still has a
+/// block.
+constexpr std::int32_t choose_block_tiles(const MatmulArgs& args, WeightFormat format, std::int32_t multiprocessors) {
+  std::int32_t tiles = 1;
+  while (tiles < 4 && 10 * args.m * kGroupK * 2 > tiles * tile_bytes(format) &&
+         weight_tiles(args) / (2 * tiles) >= multiprocessors)
+    tiles *= 2;
+  return tiles;
+}
 
 /// Enqueues the product for inputs of type f16 or bf16 and a packed weight. With m == 0 it does nothing.
 cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream);
@@ -42,8 +63,5 @@ cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat fo
 /// Enqueues the epilogue alone, for finished sums of in W^T from elsewhere: f32 [m, n], of a gated pair [m, 2 n] with
 /// the gate's first, rows without gaps. `type` is that of the narrow output. Input and weights are not read.
 cudaError_t launch_matmul_finish(const MatmulArgs& args, const float* sums, DType type, cudaStream_t stream);
-
-/// Up to this many rows the weights are streamed; beyond, tiles of them are reused from shared memory.
-inline constexpr std::int32_t kStreamRows = 32;
 
 }  // namespace pagedcore::cuda

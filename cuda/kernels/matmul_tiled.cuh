@@ -98,9 +98,7 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
     for (int i = 0; i < kWarpTiles; ++i) {
       Tile w;
       w.load(stage + (first_tile + i) * tile_bytes(kFormat), lane, [](const auto* at) { return *at; });
-      const WeightFragments f = w.fragments(scales[i]);
-#pragma unroll
-      for (int band = 0; band < kWarpBands; ++band) multiply_group<T>(sums[i][band], f, x[band]);
+      multiply_group<T>(sums[i], w.fragments(scales[i]), x);
     }
 
     if (group + 1 == split_end || group + 1 == groups) {

@@ -92,21 +92,22 @@ struct WeightTile<T, WeightFormat::int8_group> {
   __device__ void load(const std::byte* tile, int lane, const Load& load) {
     values.load(tile, lane, load);
   }
-  struct Scales {
-    Pair row[2];
+  struct Scales {  // as loaded: what they become would have to wait for the load, and takes more registers
+    std::uint32_t rows;
   };
   /// Of row tile `tile`, scale group `group`.
   static __device__ Scales scales(const MatmulArgs& args, int tile, int group, int lane) {
     const std::int64_t at = (std::int64_t{tile} * scale_groups(args) + group) * 8 + lane / 4;
-    const auto rows = bit_cast<Pair>(__ldg(static_cast<const std::uint32_t*>(args.scales) + at));
-    return {{Pair(rows.x, rows.x), Pair(rows.y, rows.y)}};
+    return {__ldg(static_cast<const std::uint32_t*>(args.scales) + at)};
   }
   __device__ WeightFragments fragments(const Scales& scales) const {
     WeightFragments f = values.fragments({});
+    const auto rows = bit_cast<Pair>(scales.rows);
+    const Pair scale[2] = {Pair(rows.x, rows.x), Pair(rows.y, rows.y)};
 #pragma unroll
     for (int step = 0; step < 2; ++step)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) f.a[step][i] = multiply_pair<T>(f.a[step][i], scales.row[i % 2]);
+      for (int i = 0; i < 4; ++i) f.a[step][i] = multiply_pair<T>(f.a[step][i], scale[i % 2]);
     return f;
   }
 };
@@ -121,36 +122,47 @@ struct WeightTile<T, WeightFormat::int4_group> {
     words = load(reinterpret_cast<const uint2*>(tile) + lane);
   }
   struct Scales {
-    Pair row[2];
-    Pair zero[2];  // kMagic + zero point
+    uint2 rows;  // scales, zero points + kMagic
   };
   static __device__ Scales scales(const MatmulArgs& args, int tile, int group, int lane) {
     const std::int64_t at = (std::int64_t{tile} * scale_groups(args) + group) * 8 + lane / 4;
-    const uint2 word = __ldg(static_cast<const uint2*>(args.scales) + at);
-    const auto rows = bit_cast<Pair>(word.x), zeros = bit_cast<Pair>(word.y);
-    return {{Pair(rows.x, rows.x), Pair(rows.y, rows.y)}, {Pair(zeros.x, zeros.x), Pair(zeros.y, zeros.y)}};
+    return {__ldg(static_cast<const uint2*>(args.scales) + at)};
   }
   __device__ WeightFragments fragments(const Scales& scales) const {
     WeightFragments f;
+    const auto rows = bit_cast<Pair>(scales.rows.x), zeros = bit_cast<Pair>(scales.rows.y);
+    const Pair scale[2] = {Pair(rows.x, rows.x), Pair(rows.y, rows.y)};
+    const Pair zero[2] = {Pair(zeros.x, zeros.x), Pair(zeros.y, zeros.y)};
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
       const std::uint32_t word = step == 0 ? words.x : words.y;
 #pragma unroll
       for (int p = 0; p < 4; ++p) {  // pairs: row g columns 0-1 and 2-3, row g + 8 likewise
         const std::uint32_t shifted = (word >> 4 * p & 0x000F000Fu) | Narrow<T>::kMagicPair;
-        const Pair value = __hsub2(bit_cast<Pair>(shifted), scales.zero[p / 2]);
-        f.a[step][p / 2 + p % 2 * 2] = bit_cast<std::uint32_t>(__hmul2(value, scales.row[p / 2]));
+        const Pair value = __hsub2(bit_cast<Pair>(shifted), zero[p / 2]);
+        f.a[step][p / 2 + p % 2 * 2] = bit_cast<std::uint32_t>(__hmul2(value, scale[p / 2]));
       }
     }
     return f;
   }
 };
 
-/// One band of 8 input rows times one tile, over a group of 32 columns.
-template <class T>
-__device__ inline void multiply_group(float (&sums)[4], const WeightFragments& w, const uint4& x) {
-  mma_m16n8k16<T>(sums, w.a[0], {x.x, x.y});
-  mma_m16n8k16<T>(sums, w.a[1], {x.z, x.w});
+/// Bands of 8 input rows times one tile, over a group of 32 columns. Every band takes a step before any takes the next:
+/// products that wait for each other are far apart, and the fragments of one step are in use at a time.
+template <class T, int kBands>
+__device__ inline void multiply_group(float (&sums)[kBands][4], const WeightFragments& w, const uint4 (&x)[kBands],
+                                      int bands = kBands) {
+#pragma unroll
+  for (int step = 0; step < 2; ++step)
+#pragma unroll
+    for (int band = 0; band < kBands; ++band) {
+      if (band >= bands) continue;
+      const uint4& in = x[band];
+      if (step == 0)
+        mma_m16n8k16<T>(sums[band], w.a[0], {in.x, in.y});
+      else
+        mma_m16n8k16<T>(sums[band], w.a[1], {in.z, in.w});
+    }
 }
 
 }  // namespace pagedcore::cuda

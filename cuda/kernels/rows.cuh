@@ -1,7 +1,6 @@
 #pragma once
 
 #include "kernels/four.cuh"
-#include "kernels/matmul_inputs.cuh"
 #include "kernels/matmul_weights.cuh"
 #include "kernels/rows.hpp"
 
@@ -9,18 +8,14 @@ namespace pagedcore::cuda {
 
 inline constexpr int kRowThreads = 128;
 
-/// Stores scale * (a, b), scale * (c, d) at out + column and + 4, as far as they are below k.
-__device__ inline void store_scaled(float* out, int column, int k, float scale, const float2 (&pairs)[4]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int at = column + 4 * i;
-    const float2 x = pairs[2 * i], y = pairs[2 * i + 1];
-    if (at < k) store_four(out + at, k - at, make_float4(scale * x.x, scale * x.y, scale * y.x, scale * y.y));
-  }
+/// a where the mask is 0, b where it is ~0: a choice by index would put what there is to choose from in memory.
+__device__ inline std::uint32_t choose(std::uint32_t a, std::uint32_t b, std::uint32_t mask) {
+  return a ^ ((a ^ b) & mask);
 }
 
-/// A thread unpacks what one lane of a matmul holds, 8 columns of two rows, and keeps the row it wants: the weights are
-/// bit for bit those that the matmul multiplies. grid: one block per output row.
+/// A thread unpacks what one lane of a matmul holds, 8 columns of two rows, and keeps four columns of the row it wants:
+/// the weights are bit for bit those that the matmul multiplies, and stores fill whole sectors. grid: one block per
+/// output row.
 template <class T, WeightFormat kFormat>
 __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) {
   using Tile = WeightTile<T, kFormat>;
@@ -29,7 +24,7 @@ __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) 
   const int g = row % 8, half = row / 8;
   const int groups = static_cast<int>(k_groups(args.k));
   float* out = args.out + std::int64_t{blockIdx.x} * args.out_stride;
-  const std::uint32_t second = half == 0 ? 0u : ~0u;  // a mask: a choice by index would put the fragments in memory
+  const std::uint32_t second = half == 0 ? 0u : ~0u;
   float scale = args.scale;
   if constexpr (kFormat == WeightFormat::int8_row)
     scale *= static_cast<const float*>(args.scales)[std::int64_t{tile} * kTileRows + g * 2 + half];
@@ -38,43 +33,45 @@ __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) 
   matrix.scales = args.scales;
   matrix.k_groups_per_scale = args.k_groups_per_scale;
 
-  for (int column = threadIdx.x * 8; column < args.k; column += kRowThreads * 8) {
+  for (int column = threadIdx.x * 4; column < args.k; column += kRowThreads * 4) {
     const int group = column / kGroupK, lane = g * 4 + column / 8 % 4;
     Tile w;
     w.load(args.weights + (std::int64_t{tile} * groups + group) * tile_bytes(kFormat), lane,
            [](const auto* at) { return __ldg(at); });
     const WeightFragments f = w.fragments(Tile::scales(matrix, tile, group / args.k_groups_per_scale, lane));
-    float2 pairs[4];
+    const std::uint32_t step = column / 4 % 2 == 0 ? 0u : ~0u;
+    float2 pairs[2];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const std::uint32_t g_row = f.a[i / 2][i % 2 * 2], g_row_plus_8 = f.a[i / 2][i % 2 * 2 + 1];
-      const auto pair = bit_cast<typename Narrow<T>::Pair>(g_row ^ ((g_row ^ g_row_plus_8) & second));
-      pairs[i] = make_float2(Narrow<T>::to_float(pair.x), Narrow<T>::to_float(pair.y));
+    for (int i = 0; i < 2; ++i) {
+      const std::uint32_t of_g = choose(f.a[0][2 * i], f.a[1][2 * i], step);
+      const std::uint32_t of_g_plus_8 = choose(f.a[0][2 * i + 1], f.a[1][2 * i + 1], step);
+      const auto pair = bit_cast<typename Narrow<T>::Pair>(choose(of_g, of_g_plus_8, second));
+      pairs[i] = make_float2(scale * Narrow<T>::to_float(pair.x), scale * Narrow<T>::to_float(pair.y));
     }
-    store_scaled(out, column, args.k, scale, pairs);
+    store_four(out + column, args.k - column, make_float4(pairs[0].x, pairs[0].y, pairs[1].x, pairs[1].y));
   }
 }
 
-/// Of a plain table, whose rows are read as a matmul reads its inputs. grid: one block per output row.
+/// Of a plain table. grid: one block per output row.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) embed_plain_rows(const EmbedArgs args) {
-  MatmulArgs table;
-  table.in = args.weights;
-  table.in_stride = table.k = args.k;
-  const int token = args.tokens[blockIdx.x];
-  table.m = token + 1;
-  const bool aligned = inputs_aligned<T>(table);
+  using Pair = typename Narrow<T>::Pair;
+  const auto* row = reinterpret_cast<const T*>(args.weights) + std::int64_t{args.tokens[blockIdx.x]} * args.k;
   float* out = args.out + std::int64_t{blockIdx.x} * args.out_stride;
-  for (int column = threadIdx.x * 8; column < args.k; column += kRowThreads * 8) {
-    const uint4 bits = load_inputs<T>(table, token, column, aligned);
-    const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-    float2 pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const auto pair = bit_cast<typename Narrow<T>::Pair>(words[i]);
-      pairs[i] = make_float2(Narrow<T>::to_float(pair.x), Narrow<T>::to_float(pair.y));
+  const bool aligned = args.k % 4 == 0;  // then all rows are, to 8 bytes
+  const auto element = [&](int column) { return column < args.k ? Narrow<T>::to_float(row[column]) : 0.0f; };
+  for (int column = threadIdx.x * 4; column < args.k; column += kRowThreads * 4) {
+    float4 v;
+    if (aligned) {
+      const uint2 bits = __ldg(reinterpret_cast<const uint2*>(row + column));
+      const auto low = bit_cast<Pair>(bits.x), high = bit_cast<Pair>(bits.y);
+      v = make_float4(Narrow<T>::to_float(low.x), Narrow<T>::to_float(low.y), Narrow<T>::to_float(high.x),
+                      Narrow<T>::to_float(high.y));
+    } else {
+      v = make_float4(element(column), element(column + 1), element(column + 2), element(column + 3));
     }
-    store_scaled(out, column, args.k, args.scale, pairs);
+    const float scale = args.scale;
+    store_four(out + column, args.k - column, make_float4(scale * v.x, scale * v.y, scale * v.z, scale * v.w));
   }
 }
 

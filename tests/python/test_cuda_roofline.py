@@ -31,7 +31,7 @@ def test_decode(roofline):
     # A token: K and V of 8 heads of 128 in 2 bytes. Tiles of 16 rows, 4 of them in use, 4 operations for each of 128.
     work = roofline.decode(1, 64, "bf16", split=False)
     assert work.memory == 64 * 4096 + 2 * 32 * 128 * 2
-    assert work.requests == work.memory + 32 * 128 * 2
+    assert work.requests == work.memory
     assert work.operations == 16 * 8 * 64 * (512 + 16)
     split = roofline.decode(1, 8192, "bf16", split=True).memory - roofline.decode(1, 8192, "bf16", split=False).memory
     assert split == 2 * 32 * 32 * 136 * 4
@@ -46,6 +46,12 @@ def test_matmul(roofline):
     assert tiled.requests == 2 * 4096 * 4096 * 2 + 32 * 128 * 4096 * 2 + 128 * 4096 * 4
     int4 = roofline.matmul(1, 4096, 4096, "int4_group")
     assert int4.memory == 4096 * 2048 + 4096 * 32 * 4 + 4096 * 2 + 4096 * 4
+    assert int4.requests == int4.memory + 255 * 4096 * 2  # 256 tiles: two in a block would leave multiprocessors idle
+    gated = roofline.matmul(32, 28672, 4096, "bf16", gated=True)  # 1792 tiles, four in a block
+    assert gated.requests == 28672 * 4096 * 2 + 448 * 32 * 4096 * 2 + 2 * 32 * 14336 * 2
+    for rows, near in ((1, True), (6, True), (8, False)):
+        work = roofline.matmul(rows, 28672, 4096, "bf16", gated=True)
+        assert (work.requests <= 1.1 * work.memory) == near
 
 
 def test_times(roofline):

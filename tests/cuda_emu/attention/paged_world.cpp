@@ -219,12 +219,13 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   const Batch batch = describe(rows);
   const AttentionPlan p = plan(rows, cut);
   const auto width = static_cast<std::size_t>(shape_.num_heads * shape_.head_dim);
+  const auto gap = static_cast<std::size_t>(shape_.row_gap);
   std::vector<std::uint16_t> q_host;
   for (const auto& [sequence, position] : batch.keys) {
     for (int h = 0; h < shape_.num_heads; ++h) {
       for (int d = 0; d < shape_.head_dim; ++d) q_host.push_back(query(sequence, position, h, d));
     }
-    q_host.insert(q_host.end(), 8, 0xffff);  // between rows
+    q_host.insert(q_host.end(), gap, 0xffff);  // between rows
   }
   const DeviceArray<std::uint16_t> q(q_host);
   const DeviceArray<std::uint16_t> out(q_host.size());
@@ -239,7 +240,7 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   AttentionArgs args;
   args.compute = shape_.compute;
   args.out = out.data(), args.q = q.data();
-  args.out_stride = args.q_stride = static_cast<std::int64_t>(width) + 8;
+  args.out_stride = args.q_stride = static_cast<std::int64_t>(width + gap);
   args.kv = {outside_ ? outside_ : cache.data(), outside_ ? stride_ : block_bytes(), shape_.num_kv_heads, tile()};
   args.num_heads = shape_.num_heads;
   args.scale = shape_.scale, args.softcap = shape_.softcap, args.window = shape_.window;
@@ -254,7 +255,7 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   const auto result = out.download();
   std::map<std::pair<int, int>, Bits> by_row;
   for (std::size_t r = 0; r < batch.keys.size(); ++r) {
-    const auto from = result.begin() + static_cast<std::ptrdiff_t>(r * (width + 8));
+    const auto from = result.begin() + static_cast<std::ptrdiff_t>(r * (width + gap));
     by_row[batch.keys[r]] = Bits(from, from + static_cast<std::ptrdiff_t>(width));
   }
   return by_row;

@@ -31,7 +31,7 @@ MatmulCase plain(int m, int n, int k, Kind finish = Kind::store) {
 std::vector<std::vector<float>> run(const MatmulCase& c, std::size_t workspace) {
   Device device(0);
   CublasLt lt(device, c.type, workspace);
-  return MatmulProblem(c).run({}, [&](const MatmulArgs& args) { lt.multiply(args); });
+  return MatmulProblem(c).run({}, 0, [&](const MatmulArgs& args) { lt.multiply(args); });
 }
 
 void check_against_double(const MatmulCase& c, std::size_t workspace = kWorkspace) {
@@ -133,8 +133,8 @@ TEST_CASE("an algorithm is asked for once for a shape and what its memory is ali
   CublasLt lt(device, DType::bf16, kWorkspace);
   const auto multiply = [&](const MatmulArgs& args) { lt.multiply(args); };
   const MatmulCase c = plain(4, 24, 16);
-  MatmulProblem(c).run({}, multiply);
-  MatmulProblem(c).run({}, multiply);
+  MatmulProblem(c).run({}, 0, multiply);
+  MatmulProblem(c).run({}, 0, multiply);
   CHECK(fake->heuristics == 1);
   MatmulProblem(c).run({0, 1, 2}, multiply);
   CHECK(fake->heuristics == 2);

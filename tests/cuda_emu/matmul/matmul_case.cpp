@@ -73,7 +73,7 @@ std::string MatmulCase::text() const {
   s << "m " << m << " n " << n << " k " << k << " " << info(type).name << " format " << static_cast<int>(format)
     << " groups/scale " << k_groups_per_scale << " finish " << static_cast<int>(finish) << " activation "
     << static_cast<int>(activation) << " bias " << bias << " narrow " << narrow_out << " gaps " << in_gap << ", "
-    << out_gap;
+    << out_gap << " block tiles " << block_tiles;
   return s.str();
 }
 
@@ -93,7 +93,7 @@ MatmulProblem::MatmulProblem(const MatmulCase& c) : c_(c) {
   for (float& x : before_) x = normal(random);
 }
 
-std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order,
+std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order, std::int32_t block_tiles,
                                                    const std::function<void(const MatmulArgs&)>& launch) const {
   std::vector<int> rows = order;
   if (rows.empty()) {
@@ -140,6 +140,7 @@ std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order
   args.out_is_narrow = c_.narrow_out;
   args.finish = c_.finish;
   args.activation = c_.activation;
+  args.block_tiles = block_tiles != 0 ? block_tiles : c_.block_tiles;
   if (launch)
     launch(args);
   else

@@ -21,6 +21,7 @@ struct MatmulCase {
   bool bias = false, narrow_out = false;
   std::int32_t in_gap = 0, out_gap = 0;  // columns between rows
   bool exact_scales = false;             // powers of two, so that scale * q is exact in either type
+  std::int32_t block_tiles = 1;
   std::uint32_t seed = 1;
 
   std::string text() const;
@@ -33,8 +34,9 @@ class MatmulProblem {
   explicit MatmulProblem(const MatmulCase& c);
 
   /// Rows as the device computes them, each [n], and nothing changed between them (checked). `order`: which rows of the
-  /// problem are given, in which places; none: all. `launch`: what computes them; none: launch_matmul().
-  std::vector<std::vector<float>> run(const std::vector<int>& order = {},
+  /// problem are given, in which places; none: all. `block_tiles`: 0: the case's. `launch`: what computes them; none:
+  /// launch_matmul().
+  std::vector<std::vector<float>> run(const std::vector<int>& order = {}, std::int32_t block_tiles = 0,
                                       const std::function<void(const MatmulArgs&)>& launch = {}) const;
   /// Makes the first input of a row NaN.
   void poison(int row);

@@ -60,6 +60,7 @@ TEST_CASE("shapes that fit no tile, in every format, type and kernel") {
         c.format = format;
         c.k_groups_per_scale = 1 + (s.n + s.k) % 4;
         c.narrow_out = false;
+        c.block_tiles = 1 << (s.n + s.m) % 3;
         check_against_double(c);
       }
     }
@@ -89,6 +90,7 @@ TEST_CASE("epilogues, biases, output types and rows that are far apart") {
           c.format = kFormats[variant % 4];
           c.in_gap = std::array{0, 8, 3}[static_cast<std::size_t>(variant % 3)];
           c.out_gap = std::array{2, 0, 5}[static_cast<std::size_t>(variant % 3)];
+          c.block_tiles = 1 << variant % 3;
           check_against_double(c);
           ++variant;
         }
@@ -97,14 +99,14 @@ TEST_CASE("epilogues, biases, output types and rows that are far apart") {
   }
 }
 
-TEST_CASE("a row's bits depend neither on the number of rows nor on its place among them") {
+TEST_CASE("a row's bits depend on neither the number of rows, nor its place, nor the tiles of a block") {
   for (const WeightFormat format : kFormats) {
     MatmulCase c;
     c.m = 129;
-    c.n = 40;
+    c.n = 40;       // three tiles: with two or four in a block, the last block has fewer
     c.k = 32 * 19;  // splits of unequal length, the last of them empty
     c.format = format;
-    c.k_groups_per_scale = 2;
+    c.k_groups_per_scale = 2;  // splits begin within what a scale serves
     c.bias = true;
     CAPTURE(c.text());
     const MatmulProblem problem(c);
@@ -113,13 +115,38 @@ TEST_CASE("a row's bits depend neither on the number of rows nor on its place am
       CAPTURE(m);
       std::vector<int> last_rows;  // in descending order, so every row changes its place
       for (int i = 0; i < m; ++i) last_rows.push_back(c.m - 1 - i);
-      const auto some = problem.run(last_rows);
-      int different = 0;
-      for (int i = 0; i < m; ++i)
-        different += !same_bits(some[static_cast<std::size_t>(i)], all[static_cast<std::size_t>(c.m - 1 - i)]);
-      CHECK(different == 0);
+      for (const int block_tiles : {1, 2, 4}) {
+        if (m > kStreamRows && block_tiles > 1) continue;
+        CAPTURE(block_tiles);
+        const auto some = problem.run(last_rows, block_tiles);
+        int different = 0;
+        for (int i = 0; i < m; ++i)
+          different += !same_bits(some[static_cast<std::size_t>(i)], all[static_cast<std::size_t>(c.m - 1 - i)]);
+        CHECK(different == 0);
+      }
     }
   }
+}
+
+TEST_CASE("a block takes as few tiles as keep its inputs small, and leaves none of the device without work") {
+  MatmulArgs args;
+  args.n = 1024;  // 64 tiles
+  const auto chosen = [&](int m, WeightFormat format, int multiprocessors) {
+    args.m = m;
+    return choose_block_tiles(args, format, multiprocessors);
+  };
+  CHECK(chosen(1, WeightFormat::native, 1) == 1);
+  CHECK(chosen(2, WeightFormat::native, 1) == 2);
+  CHECK(chosen(4, WeightFormat::native, 1) == 4);
+  CHECK(chosen(1, WeightFormat::int8_group, 1) == 2);
+  CHECK(chosen(1, WeightFormat::int4_group, 1) == 4);
+  CHECK(chosen(32, WeightFormat::int4_group, 1) == 4);
+  CHECK(chosen(32, WeightFormat::native, 16) == 4);
+  CHECK(chosen(32, WeightFormat::native, 17) == 2);
+  CHECK(chosen(32, WeightFormat::native, 33) == 1);
+  CHECK(chosen(32, WeightFormat::native, 132) == 1);
+  args.finish = Epilogue::Kind::gated;  // 128 tiles: a gate and its up are of one
+  CHECK(chosen(32, WeightFormat::native, 32) == 4);
 }
 
 TEST_CASE("a NaN in one row stays in that row") {

@@ -28,6 +28,13 @@ std::size_t page_bytes() {
   return bytes;
 }
 
+void count_copy(NodeKind kind, std::size_t bytes) {
+  CopyCounters& c = copy_counters();
+  const bool in = kind == NodeKind::copy_in, out = kind == NodeKind::copy_out;
+  ++(in ? c.in : out ? c.out : c.within);
+  (in ? c.bytes_in : out ? c.bytes_out : c.bytes_within) += bytes;
+}
+
 void protect_all(int protection) {
   for (const auto& [address, a] : allocations) mprotect(reinterpret_cast<void*>(address), a.mapped, protection);
 }
@@ -39,6 +46,11 @@ DeviceAccess::DeviceAccess() {
 }
 DeviceAccess::~DeviceAccess() {
   if (--access_depth == 0) protect_all(PROT_NONE);
+}
+
+CopyCounters& copy_counters() {
+  static CopyCounters the_counters;
+  return the_counters;
 }
 
 std::size_t device_bytes_in_use() { return used_bytes; }
@@ -139,7 +151,10 @@ cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, std::size_t by
   const NodeKind node = from_device && to_device ? NodeKind::copy_within
                         : from_device            ? NodeKind::copy_out
                                                  : NodeKind::copy_in;
-  enqueue(stream, node, [=] { std::memcpy(to, from, bytes); });
+  enqueue(stream, node, [=] {
+    std::memcpy(to, from, bytes);
+    count_copy(node, bytes);
+  });
   return cudaSuccess;
 }
 

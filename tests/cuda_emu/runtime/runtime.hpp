@@ -37,6 +37,13 @@ struct GraphCounters {
 };
 GraphCounters& graph_counters();
 
+/// Copies that have happened since the program started: to the device, to the host, from device to device.
+struct CopyCounters {
+  std::uint64_t in = 0, out = 0, within = 0;
+  std::uint64_t bytes_in = 0, bytes_out = 0, bytes_within = 0;
+};
+CopyCounters& copy_counters();
+
 /// Held by every call, so that engines in several threads may share the device.
 std::recursive_mutex& device_mutex();
 
