@@ -31,7 +31,7 @@ MatmulCase plain(int m, int n, int k, Kind finish = Kind::store) {
 std::vector<std::vector<float>> run(const MatmulCase& c, std::size_t workspace) {
   Device device(0);
   CublasLt lt(device, c.type, workspace);
-  return MatmulProblem(c).run({}, 0, [&](const MatmulArgs& args) { lt.multiply(args); });
+  return MatmulProblem(c).run_by([&](const MatmulArgs& args) { lt.multiply(args); });
 }
 
 void check_against_double(const MatmulCase& c, std::size_t workspace = kWorkspace) {
@@ -133,25 +133,29 @@ TEST_CASE("an algorithm is asked for once for a shape and what its memory is ali
   CublasLt lt(device, DType::bf16, kWorkspace);
   const auto multiply = [&](const MatmulArgs& args) { lt.multiply(args); };
   const MatmulCase c = plain(4, 24, 16);
-  MatmulProblem(c).run({}, 0, multiply);
-  MatmulProblem(c).run({}, 0, multiply);
+  MatmulProblem(c).run_by(multiply);
+  MatmulProblem(c).run_by(multiply);
   CHECK(fake->heuristics == 1);
-  MatmulProblem(c).run({0, 1, 2}, multiply);
+  MatmulProblem(c).run_by(multiply, {0, 1, 2});
   CHECK(fake->heuristics == 2);
-  MatmulProblem(c).run({0, 1, 2}, [&](MatmulArgs args) {
-    args.in = static_cast<const std::uint16_t*>(args.in) + args.in_stride;
-    --args.m;
-    lt.multiply(args);
-    args.in = static_cast<const std::uint16_t*>(args.in) + 1;  // of another alignment
-    --args.m;
-    lt.multiply(args);
-    lt.multiply(args);
-  });
+  MatmulProblem(c).run_by(
+      [&](MatmulArgs args) {
+        args.in = static_cast<const std::uint16_t*>(args.in) + args.in_stride;
+        --args.m;
+        lt.multiply(args);
+        args.in = static_cast<const std::uint16_t*>(args.in) + 1;  // of another alignment
+        --args.m;
+        lt.multiply(args);
+        lt.multiply(args);
+      },
+      {0, 1, 2});
   CHECK(fake->heuristics == 4);
-  MatmulProblem(c).run({0}, [&](MatmulArgs args) {
-    args.m = 0;
-    lt.multiply(args);
-  });
+  MatmulProblem(c).run_by(
+      [&](MatmulArgs args) {
+        args.m = 0;
+        lt.multiply(args);
+      },
+      {0});
   CHECK(fake->calls.size() == 6);
 }
 

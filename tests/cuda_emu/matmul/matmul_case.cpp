@@ -93,8 +93,16 @@ MatmulProblem::MatmulProblem(const MatmulCase& c) : c_(c) {
   for (float& x : before_) x = normal(random);
 }
 
-std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order, std::int32_t block_tiles,
-                                                   const std::function<void(const MatmulArgs&)>& launch) const {
+std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order, std::int32_t block_tiles) const {
+  const auto launch = [&](MatmulArgs args) {
+    args.block_tiles = block_tiles != 0 ? block_tiles : c_.block_tiles;
+    cuda_test::check(launch_matmul(args, c_.type, c_.format, nullptr));
+  };
+  return run_by(launch, order);
+}
+
+std::vector<std::vector<float>> MatmulProblem::run_by(const std::function<void(const MatmulArgs&)>& launch,
+                                                      const std::vector<int>& order) const {
   std::vector<int> rows = order;
   if (rows.empty()) {
     rows.resize(index(c_.m));
@@ -140,11 +148,7 @@ std::vector<std::vector<float>> MatmulProblem::run(const std::vector<int>& order
   args.out_is_narrow = c_.narrow_out;
   args.finish = c_.finish;
   args.activation = c_.activation;
-  args.block_tiles = block_tiles != 0 ? block_tiles : c_.block_tiles;
-  if (launch)
-    launch(args);
-  else
-    cuda_test::check(launch_matmul(args, c_.type, c_.format, nullptr));
+  launch(args);
   cuda_test::finish();
 
   std::vector<float> out;

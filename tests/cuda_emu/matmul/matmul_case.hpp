@@ -34,10 +34,11 @@ class MatmulProblem {
   explicit MatmulProblem(const MatmulCase& c);
 
   /// Rows as the device computes them, each [n], and nothing changed between them (checked). `order`: which rows of the
-  /// problem are given, in which places; none: all. `block_tiles`: 0: the case's. `launch`: what computes them; none:
-  /// launch_matmul().
-  std::vector<std::vector<float>> run(const std::vector<int>& order = {}, std::int32_t block_tiles = 0,
-                                      const std::function<void(const MatmulArgs&)>& launch = {}) const;
+  /// problem are given, in which places; none: all. `block_tiles`: 0: the case's.
+  std::vector<std::vector<float>> run(const std::vector<int>& order = {}, std::int32_t block_tiles = 0) const;
+  /// Likewise, as `launch` computes them.
+  std::vector<std::vector<float>> run_by(const std::function<void(const MatmulArgs&)>& launch,
+                                         const std::vector<int>& order = {}) const;
   /// Makes the first input of a row NaN.
   void poison(int row);
   /// Row `row` in double.

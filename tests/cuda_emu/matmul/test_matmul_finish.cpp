@@ -31,7 +31,7 @@ Rows finished(const MatmulCase& c, const Rows& sums) {
   flat.insert(flat.begin(), (kPage - flat.size() % kPage) % kPage, 0.0f);
   const DeviceArray<float> device(flat);
   const std::size_t count = sums.size() * sums[0].size();
-  return MatmulProblem(c).run({}, 0, [&](const MatmulArgs& args) {
+  return MatmulProblem(c).run_by([&](const MatmulArgs& args) {
     cuda_test::check(launch_matmul_finish(args, device.data() + device.size() - count, c.type, nullptr));
   });
 }
