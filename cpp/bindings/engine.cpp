@@ -213,13 +213,19 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "validate",
           [](const E& self, std::vector<TokenId> prompt, const BeamSearchParams& beam) {
-            self.engine->validate({std::move(prompt), {}, beam});
+            EngineRequest request;
+            request.prompt = std::move(prompt);
+            request.beam = beam;
+            self.engine->validate(request);
           },
           "prompt"_a, "params"_a)
       .def(
           "validate",
           [](const E& self, std::vector<TokenId> prompt, const SamplingParams& params) {
-            self.engine->validate({std::move(prompt), params});
+            EngineRequest request;
+            request.prompt = std::move(prompt);
+            request.sampling = params;
+            self.engine->validate(request);
           },
           "prompt"_a, "params"_a = SamplingParams{}, "The checks of submit() alone.")
       .def(
