@@ -50,6 +50,7 @@ class EngineOptions:
     dtype: str = "auto"
     device: str = "cpu"
     kv_cache_dtype: str = "auto"
+    cublas_lt: bool = False
     block_size: int = 16
     kv_cache_memory: int | str | None = None
     num_blocks: int | None = None
@@ -87,6 +88,8 @@ class EngineOptions:
             raise Unsupported(
                 f"kv_cache_dtype={self.kv_cache_dtype!r} on device='cpu', whose KV has the compute type: use 'auto'"
             )
+        if self.cublas_lt and kind == "cpu":
+            raise Unsupported("cublas_lt=True on device='cpu': it is for the products of device='cuda'")
         if self.kv_cache_memory is not None and self.num_blocks is not None:
             raise InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them")
         for name, choices in (
@@ -151,6 +154,7 @@ class EngineOptions:
             threads=self.threads or 0,
             dtype="bf16" if on_cpu else compute_dtype,
             kv_dtype=_KV_DTYPES[self.kv_cache_dtype],
+            cublas_lt=self.cublas_lt,
         )
         return _core.EngineConfig(
             block_size=self.block_size,

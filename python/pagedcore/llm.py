@@ -42,6 +42,7 @@ class LLM:
         dtype: str = "auto",
         device: str = "cpu",
         kv_cache_dtype: str = "auto",
+        cublas_lt: bool = False,
         block_size: int = 16,
         kv_cache_memory: int | str | None = None,
         num_blocks: int | None = None,
@@ -74,6 +75,8 @@ class LLM:
             device: "cpu", "cuda" or "cuda:1", which need a build with CUDA and a GPU.
             kv_cache_dtype: "auto": KV in the compute type. "fp8" (e4m3) or "int8" with a scale for each token and head
                 take half the memory and lose some precision; on a GPU only.
+            cublas_lt: On a GPU, matrix products by NVIDIA's cuBLASLt (``pip install nvidia-cublas``) instead of our own
+                kernels. A request's bits then depend on what runs beside it.
             block_size: Tokens per KV block.
             kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
                 max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.
@@ -113,6 +116,7 @@ class LLM:
             dtype=dtype,
             device=device,
             kv_cache_dtype=kv_cache_dtype,
+            cublas_lt=cublas_lt,
             block_size=block_size,
             kv_cache_memory=kv_cache_memory,
             num_blocks=num_blocks,

@@ -71,13 +71,16 @@ def test_same_request_same_bits(cuda: Any) -> None:
     assert cuda.stats()["blocks_used"] == 0
 
 
-def test_bad_choices_are_refused_with_the_remedy() -> None:
-    from pagedcore import LLM, InvalidArgument, OutOfMemory
+def test_bad_choices_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pagedcore import LLM, InvalidArgument, OutOfMemory, Unsupported
 
     with pytest.raises(InvalidArgument, match="1 NVIDIA GPU"):
         LLM(device="cuda:3")
     with pytest.raises(OutOfMemory, match="bytes free"):
         LLM(device="cuda", kv_cache_memory="900GiB")
+    monkeypatch.setenv("PAGEDCORE_CUBLASLT", "/nowhere/libcublasLt.so")
+    with pytest.raises(Unsupported, match=r"/nowhere/libcublasLt\.so.*nvidia-cublas"):
+        LLM(device="cuda", cublas_lt=True)
 
 
 def test_the_selftest_passes(capsys: pytest.CaptureFixture[str]) -> None:
