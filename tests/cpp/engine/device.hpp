@@ -13,8 +13,10 @@ namespace device {
 struct Device {
   std::vector<pagedcore::DType> dtypes;  // compute types that it serves
   std::int32_t head_dim;                 // of a small model that it serves
-  std::uint32_t tokens;                  // to generate, and requests beside the observed ones: what its speed allows
-  std::uint32_t strangers;
+  // What its speed allows:
+  std::uint32_t tokens;     // to generate
+  std::uint32_t strangers;  // requests beside the observed ones
+  bool every_disturbance;   // else one of each kind
 };
 const Device& under_test();
 

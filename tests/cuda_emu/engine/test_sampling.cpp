@@ -28,10 +28,8 @@ TEST_CASE("tokens and log-probabilities are those of the host, for all parameter
   same(config, "all at once");
   EngineConfig other = config;
   other.max_batched_tokens = 9;
-  same(other, "chunked prefill, few rows of logits at a time");
-  other = config;
   other.cuda.graph_rows = 0;
-  same(other, "kernels one by one");
+  same(other, "chunked prefill, few rows of logits at a time, kernels one by one");
   other = config;
   other.swap_bytes = 4 << 20;
   same(other, "preempted", 3);
