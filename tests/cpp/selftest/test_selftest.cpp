@@ -5,6 +5,12 @@ using namespace faulty;
 
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSlow = true;  // ten times: the same operations then on small shapes, and faults in one compute type
+#else
+constexpr bool kSlow = false;
+#endif
+
 std::unique_ptr<Backend> portable() { return make_cpu_backend({2, DType::f32, "portable"}); }
 
 }  // namespace
@@ -16,7 +22,7 @@ TEST_CASE("every instruction set and compute type of this CPU passes") {
       CAPTURE(isa);
       CAPTURE(info(dtype).name);
       const auto device = make_cpu_backend({2, dtype, isa});
-      const auto checks = selftest_checks(*device, *reference, isa == "portable");
+      const auto checks = selftest_checks(*device, *reference, isa == "portable" || kSlow);
       require_all_passed(checks);
       require_all_operations(checks);
       for (const SelftestCheck& c : checks) {
@@ -31,6 +37,7 @@ TEST_CASE("every instruction set and compute type of this CPU passes") {
 TEST_CASE("a fault in one operation is found, and the operation named") {
   const auto reference = portable();
   for (const DType dtype : {DType::f32, DType::bf16}) {
+    if (kSlow && dtype == DType::f32) continue;
     const auto device = make_cpu_backend({1, dtype, "auto"});
     for (const Expectation& expected : kExpectations) require_flagged(*device, *reference, expected);
   }
