@@ -75,8 +75,9 @@ class LLM:
             device: "cpu", "cuda" or "cuda:1", which need a build with CUDA and a GPU.
             kv_cache_dtype: "auto": KV in the compute type. "fp8" (e4m3) or "int8" with a scale for each token and head
                 take half the memory and lose some precision; on a GPU only.
-            cublas_lt: On a GPU, matrix products by NVIDIA's cuBLASLt (``pip install nvidia-cublas``) instead of our own
-                kernels. A request's bits then depend on what runs beside it.
+            cublas_lt: On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then
+                depend on what runs beside it. The library is found by the dynamic loader, or is the file that the
+                environment variable PAGEDCORE_CUBLASLT names.
             block_size: Tokens per KV block.
             kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
                 max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.

@@ -3,7 +3,7 @@
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
 #   cuda     where nvcc is: the wheel that carries the CUDA plugin finds it, and says what else device cuda needs
-# Both: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
+# prefix and wheel: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
 # Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

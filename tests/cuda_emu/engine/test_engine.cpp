@@ -22,34 +22,7 @@ std::vector<EngineRequest> observed() {
 
 TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits contest") {
   const TinyModel model(151, 2, 64);
-  const auto generate = [&](const std::string& device) {
-    Engine engine(model.description, model.weights, config_for(device));
-    std::vector<RequestId> ids;
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      EngineRequest r = request(5 + 11 * i, i);
-      r.sampling.temperature = 0.0f;
-      r.sampling.max_tokens = 12;
-      ids.push_back(engine.submit(r));
-    }
-    const Collection all = drain(engine);
-    std::vector<Collected> out;
-    for (const RequestId id : ids) out.push_back(all.at(id));
-    return out;
-  };
-  const auto cpu = generate("cpu"), cuda = generate("cuda");
-  constexpr float tolerance = 6e-2f;  // of log-probabilities: bf16 activations through two layers
-  int compared = 0;
-  for (std::size_t i = 0; i < cpu.size(); ++i) {
-    CHECK(cuda[i].error == "");
-    for (std::size_t t = 0; t < cpu[i].tokens.size(); ++t) {
-      const auto& top = cpu[i].logprobs[t].top;
-      if (top[0].logprob - top[1].logprob < tolerance) break;
-      REQUIRE(cuda[i].tokens[t] == cpu[i].tokens[t]);
-      CHECK(std::fabs(cuda[i].logprobs[t].chosen.logprob - cpu[i].logprobs[t].chosen.logprob) < tolerance);
-      ++compared;
-    }
-  }
-  CHECK(compared >= 24);  // else the model is no test
+  check_like_cpu(generate_greedily(model, config_for("cuda")), generate_greedily(model, config_for("cpu")));
 }
 
 TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
