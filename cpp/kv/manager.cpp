@@ -125,8 +125,11 @@ std::size_t KvCacheManager::most_copies(std::size_t sequences, std::size_t block
   return impl_->most_copies(sequences, blocks);
 }
 
-void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) {
-  impl_->append(impl_->table(seq), length, copies, reader);
+std::span<const BlockId> KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies,
+                                                StepId reader) {
+  kv::BlockTable& table = impl_->table(seq);
+  impl_->append(table, length, copies, reader);
+  return table.blocks;
 }
 
 void KvCacheManager::prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {

@@ -206,8 +206,10 @@ class PAGEDCORE_API KvCacheManager {
 
   /// Makes the slots up to `length` writable: takes new blocks, and for a shared last block that is going to be written
   /// appends a copy to `copies` (its filled tokens only) and replaces it. `reader` is the step that does the copies: a
-  /// borrowed block is not reused before it has completed. Throws OutOfMemory when blocks are short.
-  void append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader = StepId{0});
+  /// borrowed block is not reused before it has completed. Throws OutOfMemory when blocks are short. The block table,
+  /// as block_table() returns it.
+  std::span<const BlockId> append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies,
+                                  StepId reader = StepId{0});
 
   /// `child` (new) shares the parent's blocks that cover the first `num_tokens` tokens, num_tokens <= the parent's
   /// length. Throws InvalidArgument also when a window of the child reaches blocks that the parent let go.
