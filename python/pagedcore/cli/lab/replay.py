@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import Formatter, print_json
+from ..common import Formatter, print_json
 
 __all__ = ["add_to"]
 
@@ -25,7 +25,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .. import replay_trace
+    from ... import replay_trace
 
     report = replay_trace(arguments.trace)
     if arguments.json:

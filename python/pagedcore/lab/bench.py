@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidArgument, Io
-from .sampling_params import SamplingParams
+from ..errors import InvalidArgument, Io
+from ..sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from .llm import LLM
+    from ..llm import LLM
 
 __all__ = ["Job", "LatencyResult", "ThroughputResult", "fixed_lengths", "latency", "read_trace", "throughput"]
 

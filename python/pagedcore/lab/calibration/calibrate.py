@@ -11,18 +11,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .. import _core
-from ..llm import LLM
-from ..sampling_params import SamplingParams
-from .deployment import Deployment
-from .device import Device
+from ... import _core
+from ...llm import LLM
+from ...sampling_params import SamplingParams
+from ..deployment import Deployment
+from ..device import Device
+from ..lengths import paper_lengths
+from ..measure import measure
+from ..model_shape import ModelShape
+from ..roofline import fit_device
+from ..run import simulate
+from ..workload import Workload
 from .fit import Fit, fit_costs
-from .lengths import paper_lengths
-from .model_shape import ModelShape
-from .roofline import fit_device
-from .run import simulate
-from .serve import serve
-from .workload import Workload
 
 __all__ = ["Calibration", "Check", "calibrate"]
 
@@ -167,12 +167,12 @@ def _checks(model: Any, cost: _core.CostModel, options: dict[str, Any], step: Ca
             block_size=llm.memory_plan().block_size,
             max_batched_tokens=512,
         )
-        seconds = max(serve(at_once, llm).finish), max(simulate(at_once, deployment).finish)
+        seconds = max(measure(at_once, llm).finish), max(simulate(at_once, deployment).finish)
         yield Check(f"{len(chosen)} requests at once", "s", *seconds)
         step()
         source, rate = random.Random(0), _LOAD * len(chosen) / seconds[1]
         arrivals = list(accumulate(source.expovariate(rate) for _ in chosen))
         spread = Workload(arrivals, prompts, at_once.outputs)
-        latencies = serve(spread, llm).normalized_latency, simulate(spread, deployment).normalized_latency
+        latencies = measure(spread, llm).normalized_latency, simulate(spread, deployment).normalized_latency
         yield Check(f"normalized latency at {rate:.2f} requests/s", "s/token", *latencies)
         step()

@@ -1,25 +1,24 @@
 """Service on a virtual clock: the scheduler that serves real requests under an executor that prices its plans.
 
-:func:`simulate` runs on that clock, :func:`serve` runs the same workload on a real engine.
+:func:`simulate` runs on that clock, :func:`measure` runs the same workload on a real engine.
 
->>> from pagedcore.simulation import Deployment, poisson_workload, read_lengths, simulate
+>>> from pagedcore.lab import Deployment, poisson_workload, read_lengths, simulate
 >>> workload = poisson_workload(read_lengths("sharegpt_lengths.csv"), rate=1.5, seconds=3600)
 >>> simulate(workload, Deployment.of_paper("opt-13b")).normalized_latency
 """
 
-from .chat import chat_workload, draw_conversations
 from .comparison import Comparison, Trial, compare
+from .conversations import chat_workload, draw_conversations
 from .deployment import Deployment, costs_text
 from .device import Device
-from .figures import FIGURES, Figure, reproduce, sustained_rate
+from .figures import FIGURES, Figure, draw, reproduce, sustained_rate
 from .lengths import paper_lengths, translation_lengths
+from .measure import measure
 from .model_shape import ModelShape
 from .placement import Placement
 from .planning import ServicePlan, StationaryBatch, Steady, plan_service
-from .plots import draw
 from .roofline import fit_device, kv_slots, model_cost
 from .run import Outcome, simulate
-from .serve import serve
 from .traces import read_azure, read_conversations, read_lengths, read_mooncake, read_trace
 from .workload import Workload, poisson_arrivals, poisson_workload, shared_prefix_workload
 
@@ -44,6 +43,7 @@ __all__ = [
     "draw_conversations",
     "fit_device",
     "kv_slots",
+    "measure",
     "model_cost",
     "paper_lengths",
     "plan_service",
@@ -55,7 +55,6 @@ __all__ = [
     "read_mooncake",
     "read_trace",
     "reproduce",
-    "serve",
     "shared_prefix_workload",
     "simulate",
     "sustained_rate",

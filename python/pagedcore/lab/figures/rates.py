@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from ... import _core
-from ..chat import chat_workload, draw_conversations
+from ..conversations import chat_workload, draw_conversations
 from ..deployment import Deployment, paper_batch
 from ..lengths import paper_data, translation_lengths
 from ..run import simulate

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
-from .common import Formatter, UsageError, add_model_flags, engine_options, print_json
-from .load import add_request_flags, read_requests
-from .served import add_served_flags, read_served
+from ...errors import InvalidArgument
+from ..common import Formatter, UsageError, add_model_flags, engine_options, print_json
+from .arrivals import add_request_flags, read_requests
+from .deployed import add_served_flags, read_served
 
 if TYPE_CHECKING:
-    from ..simulation import Deployment, Placement
+    from ...lab import Deployment, Placement
 
 __all__ = ["add_to"]
 
@@ -88,8 +88,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from ..engine_options import EngineOptions
-    from ..llm import LLM
+    from ...engine_options import EngineOptions
+    from ...llm import LLM
 
     for name in (*_SERVICE, "simulate"):
         if getattr(arguments, name) not in (None, False):
@@ -106,8 +106,8 @@ def _memory(arguments: argparse.Namespace) -> int:
 
 
 def _service(arguments: argparse.Namespace) -> int:
-    from ..progress import Progress
-    from ..simulation import plan_service
+    from ...lab import plan_service
+    from ...progress import Progress
 
     try:
         service, policies = _serving(arguments)
@@ -136,8 +136,8 @@ def _service(arguments: argparse.Namespace) -> int:
 
 def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dict[str, Any]]:
     """What serves, and the policies that were asked for."""
-    from ..memory import parse_bytes
-    from ..simulation import Deployment
+    from ...lab import Deployment
+    from ...memory import parse_bytes
 
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
     policies["enable_prefix_caching"] = not arguments.no_prefix_caching

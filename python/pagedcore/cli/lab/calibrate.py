@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
-from .common import Formatter, UsageError, print_json
+from ...errors import InvalidArgument
+from ..common import Formatter, UsageError, print_json
 
 if TYPE_CHECKING:
-    from ..simulation.calibrate import Calibration
+    from ...lab.calibration import Calibration
 
 __all__ = ["add_to"]
 
@@ -56,9 +56,9 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..engine_options import EngineOptions
-    from ..progress import Progress
-    from ..simulation.calibrate import calibrate
+    from ...engine_options import EngineOptions
+    from ...lab.calibration import calibrate
+    from ...progress import Progress
 
     options = {"dtype": arguments.dtype, "threads": arguments.threads, "isa": arguments.isa}
     try:

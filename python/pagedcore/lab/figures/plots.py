@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
-from .figures import Figure, Value
-from .figures.systems import LATENCY_GOAL
+from ...errors import InvalidArgument
+from .figure import Figure, Value
+from .systems import LATENCY_GOAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pagedcore import LLM, InvalidArgument, SamplingParams, _core
-from pagedcore.simulation import Deployment, Workload, paper_lengths, serve, simulate
+from pagedcore.lab import Deployment, Workload, measure, paper_lengths, simulate
 
 
 def workload(lengths: list[tuple[int, int]], *, apart: float = 0.0) -> Workload:
@@ -24,9 +24,9 @@ def workload(lengths: list[tuple[int, int]], *, apart: float = 0.0) -> Workload:
 LENGTHS = [(5, 3), (40, 10), (1, 5), (17, 7), (30, 1)]
 
 
-def test_serve_generates_what_the_workload_says(tiny_llm: LLM) -> None:
+def test_measure_generates_what_the_workload_says(tiny_llm: LLM) -> None:
     requests = workload(LENGTHS, apart=0.05)
-    outcome = serve(requests, tiny_llm)
+    outcome = measure(requests, tiny_llm)
     for arrival, first, finish in zip(requests.arrivals, outcome.first_token, outcome.finish, strict=True):
         assert arrival <= first <= finish < outcome.report.now
     assert outcome.report.finished == len(requests)
@@ -40,68 +40,68 @@ def test_serve_generates_what_the_workload_says(tiny_llm: LLM) -> None:
     assert not tiny_llm.engine.busy
 
 
-def test_serve_stops_requests_that_ask_for_more_than_they_generate(tiny_llm: LLM) -> None:
+def test_measure_stops_requests_that_ask_for_more_than_they_generate(tiny_llm: LLM) -> None:
     requests = replace(workload(LENGTHS), max_tokens=300)
-    outcome = serve(requests, tiny_llm)
+    outcome = measure(requests, tiny_llm)
     assert outcome.report.finished == len(requests)
     # Each is stopped when its last token is seen; the engine may have gone on a little meanwhile.
     assert sum(requests.outputs) <= outcome.report.scheduler.tokens_sampled < 300 * len(requests)
     assert not tiny_llm.engine.busy
 
 
-def test_serve_passes_priorities_and_tenants_on(tiny: Any, tmp_path: Path) -> None:
+def test_measure_passes_priorities_and_tenants_on(tiny: Any, tmp_path: Path) -> None:
     requests = replace(workload(LENGTHS), priorities=[3, -1, 0, 4, 1], tenants=[1, 5, 9, 2, 6])
     with LLM(tiny("llama")[0], kv_cache_memory="4MiB", order="priority", trace_file=tmp_path / "trace") as llm:
-        serve(requests, llm)
+        measure(requests, llm)
     lines = [line.split() for line in (tmp_path / "trace").read_text().splitlines() if line.startswith("submit ")]
     assert [(int(line[-2]), int(line[-1])) for line in lines] == [(3, 1), (-1, 5), (0, 9), (4, 2), (1, 6)]
 
 
-def test_serve_samples_and_beams(tiny_llm: LLM) -> None:
+def test_measure_samples_and_beams(tiny_llm: LLM) -> None:
     requests = workload(LENGTHS)
-    samples = serve(requests.with_samples(3), tiny_llm).report.scheduler
+    samples = measure(requests.with_samples(3), tiny_llm).report.scheduler
     assert samples.tokens_sampled == 3 * sum(requests.outputs)
     assert samples.forks > 0
-    beams = serve(requests.with_samples(beam_width=2), tiny_llm)
+    beams = measure(requests.with_samples(beam_width=2), tiny_llm)
     assert beams.report.finished == len(requests)
     assert beams.report.scheduler.tokens_sampled >= 2 * sum(requests.outputs) - 2 * len(requests)
 
 
 def test_equal_contents_are_equal_tokens(tiny: Any) -> None:
     with LLM(tiny("llama")[0], kv_cache_memory="4MiB") as llm:
-        serve(Workload([0.0], [[(7, 64)]], [1]), llm)
-        longer = serve(Workload([0.0], [[(7, 80), (8, 5)]], [1]), llm)
+        measure(Workload([0.0], [[(7, 64)]], [1]), llm)
+        longer = measure(Workload([0.0], [[(7, 80), (8, 5)]], [1]), llm)
     assert longer.report.scheduler.prefix_hit_tokens == 64
 
 
 def test_request_level_batches_run_to_their_end_together(tiny_llm: LLM) -> None:
     requests = workload(LENGTHS)
-    outcome = serve(requests, tiny_llm, batch_requests=2)
+    outcome = measure(requests, tiny_llm, batch_requests=2)
     ends = outcome.finish
     assert ends[0] == ends[1] < ends[2] == ends[3] < ends[4]
     assert outcome.report.scheduler.tokens_sampled == 2 * 10 + 2 * 7 + 1
     counts = outcome.report.scheduler
     assert counts.tokens_computed + counts.prefix_hit_tokens == 2 * (40 + 9) + 2 * (17 + 6) + 30
     # Longest prompt and longest output bound a batch: the second request makes none with its neighbours.
-    bounded = serve(requests, tiny_llm, batch_requests=3, batch_tokens=30)
+    bounded = measure(requests, tiny_llm, batch_requests=3, batch_tokens=30)
     assert bounded.report.scheduler.tokens_sampled == 3 + 10 + 2 * 7 + 1
 
 
-def test_serve_stops_in_time(tiny_llm: LLM) -> None:
-    outcome = serve(workload([(5, 400)] * 200), tiny_llm, stop=0.3)
+def test_measure_stops_in_time(tiny_llm: LLM) -> None:
+    outcome = measure(workload([(5, 400)] * 200), tiny_llm, stop=0.3)
     assert outcome.report.finished < 200
     assert min(outcome.finish) < 0
     assert outcome.report.now < 5
     assert not tiny_llm.engine.busy
 
 
-def test_serve_refuses(tiny_llm: LLM) -> None:
+def test_measure_refuses(tiny_llm: LLM) -> None:
     with pytest.raises(InvalidArgument, match="request 1: "):
-        serve(workload([(5, 5), (600, 5)]), tiny_llm)
+        measure(workload([(5, 5), (600, 5)]), tiny_llm)
     stream = tiny_llm.stream([1, 2, 3], SamplingParams(max_tokens=400, ignore_eos=True))
     next(stream)
     with pytest.raises(InvalidArgument, match="the LLM is busy"):
-        serve(workload(LENGTHS), tiny_llm)
+        measure(workload(LENGTHS), tiny_llm)
     stream.close()
 
 
@@ -121,7 +121,7 @@ def test_paged_takes_fewer_steps_than_the_baselines(tiny: Any) -> None:
             allocation=allocation,
             max_reservation=longest,
         ) as llm:
-            report = serve(requests, llm).report
+            report = measure(requests, llm).report
         deployment = Deployment(
             name="the same",
             slots=1024,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...errors import InvalidArgument
-from ..chat import Conversation
+from ..conversations import Conversation
 from .block_size import figure_18b, figure_19b
 from .figure import Axes, Figure, Value
 from .measured import measure_figure_18a, measure_figure_19a
 from .memory import figure_2, figure_13, figure_15
+from .plots import check_plot, draw
 from .rates import FIGURE_12, figure_12, figure_14, figure_16, figure_17
 from .systems import Inputs, Lengths, sustained_rate
 
@@ -19,6 +20,8 @@ __all__ = [
     "Figure",
     "Inputs",
     "Value",
+    "check_plot",
+    "draw",
     "measure_figure_18a",
     "measure_figure_19a",
     "reproduce",

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import InvalidArgument
-from .common import UsageError
+from ...errors import InvalidArgument
+from ..common import UsageError
 
 if TYPE_CHECKING:
-    from ..simulation import Workload
+    from ...lab import Workload
 
 __all__ = ["Load", "add_load_flags", "add_request_flags", "listed", "read_load", "read_requests"]
 
@@ -62,7 +62,7 @@ def listed(arguments: argparse.Namespace, name: str, kind: Callable[[str], T], *
 
 def read_requests(arguments: argparse.Namespace) -> tuple[str, Workload | list[tuple[int, int]]]:
     """The requests that the flags name: of a trace with their times, else (prompt, output) lengths."""
-    from ..simulation import Workload, paper_lengths, read_trace
+    from ...lab import Workload, paper_lengths, read_trace
 
     if arguments.trace is not None and arguments.lengths is not None:
         raise UsageError("--trace and --lengths both say which requests there are: give one of them")
@@ -77,7 +77,7 @@ def read_requests(arguments: argparse.Namespace) -> tuple[str, Workload | list[t
 
 def read_load(arguments: argparse.Namespace, *, max_tokens: int) -> Load:
     """The requests that the flags ask for, without those whose prompt and output make max_tokens or more."""
-    from ..simulation import Workload
+    from ...lab import Workload
 
     name, requests = read_requests(arguments)
     rates = listed(arguments, "rate", float)
@@ -109,7 +109,7 @@ def _played(name: str, trace: Workload, rates: list[float], seconds: float | Non
 def _at_random(
     name: str, lengths: list[tuple[int, int]], rates: list[float], seconds: float | None, max_tokens: int
 ) -> Load:
-    from ..simulation import poisson_workload
+    from ...lab import poisson_workload
 
     if not rates:
         raise InvalidArgument(f"--rate is missing: {name} say nothing about when requests arrive")

@@ -9,13 +9,13 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import InvalidArgument
-from .common import Formatter, UsageError, print_json
-from .load import add_load_flags, listed, read_load
-from .served import add_served_flags, read_served
+from ...errors import InvalidArgument
+from ..common import Formatter, UsageError, print_json
+from .arrivals import add_load_flags, listed, read_load
+from .deployed import add_served_flags, read_served
 
 if TYPE_CHECKING:
-    from ..simulation import Deployment, Workload
+    from ...lab import Deployment, Workload
 
 __all__ = ["add_to"]
 
@@ -101,9 +101,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _figure(arguments: argparse.Namespace) -> int:
-    from ..progress import Progress
-    from ..simulation import FIGURES, draw, read_conversations, read_lengths, reproduce
-    from ..simulation.plots import check_plot
+    from ...lab import FIGURES, draw, read_conversations, read_lengths, reproduce
+    from ...lab.figures import check_plot
+    from ...progress import Progress
 
     if arguments.figure not in FIGURES:
         raise UsageError(f"figure {arguments.figure!r} is not simulated; there are: {', '.join(FIGURES)}")
@@ -129,8 +129,8 @@ def _figure(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..progress import Progress
-    from ..simulation import Trial, compare, costs_text
+    from ...lab import Trial, compare, costs_text
+    from ...progress import Progress
 
     deploy = _deploy(arguments)
     policies = [_under(deploy, names) for names in _combinations(arguments, _POLICIES)]
@@ -164,7 +164,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _deploy(arguments: argparse.Namespace) -> Callable[..., Deployment]:
     """What makes a deployment of given policies."""
-    from ..simulation import Deployment
+    from ...lab import Deployment
 
     if arguments.device is None and arguments.setting is None:
         raise UsageError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
-from .common import UsageError
+from ...errors import InvalidArgument
+from ..common import UsageError
 
 if TYPE_CHECKING:
-    from ..simulation import Deployment, Placement
+    from ...lab import Deployment, Placement
 
 __all__ = ["add_served_flags", "read_served"]
 
@@ -27,7 +27,7 @@ def add_served_flags(group: argparse._ArgumentGroup) -> None:
 
 def read_served(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:
     """`bits`: of weights and KV where no flag says; `others`: of the Placement."""
-    from ..simulation import Deployment, Placement
+    from ...lab import Deployment, Placement
 
     given = [name for name in _PLACED if getattr(arguments, name, None) is not None]
     if arguments.setting is not None:

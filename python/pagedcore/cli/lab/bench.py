@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .common import Formatter, UsageError, add_model_flags, open_llm, print_json
+from ..common import Formatter, UsageError, add_model_flags, open_llm, print_json
 
 if TYPE_CHECKING:
-    from ..bench import Job
+    from ...lab.bench import Job
 
 __all__ = ["add_to"]
 
@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .. import bench
+    from ...lab import bench
 
     for name in ("num_prompts", "input_len", "output_len"):
         if (value := getattr(arguments, name)) is not None and value < 1:
@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
-    from .. import bench
+    from ...lab import bench
 
     if arguments.trace is not None:
         return bench.read_trace(arguments.trace, arguments.num_prompts)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from ..chat import Conversation
+from ..conversations import Conversation
 from ..deployment import Deployment
 from ..lengths import paper_lengths
 

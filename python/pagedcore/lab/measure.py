@@ -17,7 +17,7 @@ from .workload import Prompt, Workload
 if TYPE_CHECKING:
     from ..llm import LLM
 
-__all__ = ["serve"]
+__all__ = ["measure"]
 
 _SLICE = 0.1  # seconds in the engine before Python may react to a signal
 _COUNTERS = (
@@ -39,7 +39,7 @@ _COUNTERS = (
 )
 
 
-def serve(
+def measure(
     workload: Workload,
     llm: LLM,
     *,
@@ -110,7 +110,7 @@ class _Run:
     def __init__(self, workload: Workload, llm: LLM, window: tuple[float, float], *, together: bool) -> None:
         """`together`: what is open at a time is returned when all of it has ended."""
         if llm.engine.busy:
-            raise InvalidArgument("the LLM is busy: serve() takes one that nobody else uses")
+            raise InvalidArgument("the LLM is busy: measure() takes one that nobody else uses")
         self.open: dict[int, int] = {}  # index by the engine's id
         self.finished = 0
         self._together = together

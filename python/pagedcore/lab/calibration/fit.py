@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
-from ..errors import InvalidArgument
+from ... import _core
+from ...errors import InvalidArgument
 
 __all__ = ["Fit", "fit_costs"]
 
