@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "cpu/attention/kernel.hpp"
-#include "cpu/attention/storage.hpp"
 #include "cpu/attention/work_list.hpp"
+#include "cpu/kv/storage.hpp"
 
 namespace pagedcore::cpu::attention_detail {
 

@@ -3,13 +3,13 @@
 
 #include <stdint.h>
 
+#include "cpu/kv/tiles.hpp"
+
 namespace pagedcore::cpu::attention_detail {
 
-constexpr int kGroup = 16;  // tokens of a tile: one per lane of a score vector
 constexpr int kPiece = 64;  // tokens between two updates of the online softmax
 constexpr int kPieceGroups = kPiece / kGroup;
 constexpr int kTileRows = 16;  // of a matrix tile
-constexpr int kMaxHeadDim = 256;
 
 /// Query rows against one piece of context, [position, position + kPiece), of which groups [group_begin, group_end) are
 /// given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row], end[row]).

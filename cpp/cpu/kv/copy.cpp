@@ -2,14 +2,13 @@
 #include <cstring>
 
 #include "base/text.hpp"
-#include "cpu/attention/attention.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/kv.hpp"
+#include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 
 void copy_blocks(ThreadPool& pool, KvStorage& storage, std::span<const BlockCopy> copies) {
-  using namespace attention_detail;
   const auto& kv = static_cast<const PagedStorage&>(storage);
   const TileLayout& layout = kv.layout();
   for (const BlockCopy& copy : copies) {

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include "harness.hpp"
+#include "../cpu_attention/harness.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu::test {

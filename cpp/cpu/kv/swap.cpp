@@ -2,14 +2,12 @@
 #include <cstring>
 
 #include "base/text.hpp"
-#include "cpu/attention/attention.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/kv.hpp"
+#include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 namespace {
-
-using attention_detail::PagedStorage;
 
 void check(const PagedStorage& kv, std::span<const BlockId> blocks, std::size_t places) {
   if (blocks.size() != places)

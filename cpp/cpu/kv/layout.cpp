@@ -1,18 +1,12 @@
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/layout.hpp"
 
-#include <sys/mman.h>
-
-#include <cerrno>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "base/text.hpp"
-#include "cpu/attention/attention.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
-namespace attention_detail {
 
 TileLayout::TileLayout(const KvShape& shape) {
   if (shape.num_layers < 1 || shape.num_kv_heads < 1)
@@ -43,65 +37,6 @@ TileLayout::TileLayout(const KvShape& shape) {
                               " KV heads is larger than the address space"));
   block_bytes = layer_bytes * layers;
 }
-
-void Workspace::reserve(int workers, std::size_t bytes, std::size_t shared_bytes) {
-  bytes = (bytes + 127) / 64 * 64 + 64;  // a line between workers
-  if (bytes < worker_bytes_) bytes = worker_bytes_;
-  try {
-    const std::size_t all = bytes * static_cast<std::size_t>(workers) + 64;
-    if (memory_.size() < all) memory_.resize(all);
-    worker_bytes_ = bytes;
-    if (shared_memory_.size() < shared_bytes + 64) shared_memory_.resize(shared_bytes + 64);
-  } catch (const std::bad_alloc&) {
-    throw OutOfMemory(str("attention workspace of ", workers, " workers x ", bytes, " bytes + ", shared_bytes,
-                          " bytes of split contexts could not be allocated"));
-  }
-}
-
-namespace {
-const AttentionKernels& kernels_of(Isa isa) {
-#if defined(__x86_64__)
-  switch (isa) {
-    case Isa::avx2:
-      return kAvx2Kernels;
-    case Isa::avx512:
-      return kAvx512Kernels;
-    case Isa::avx512_bf16:
-      return kAvx512Bf16Kernels;
-    case Isa::amx:
-      return kAmxKernels;
-    default:
-      break;
-  }
-#endif
-  (void)isa;
-  return kPortableKernels;
-}
-}  // namespace
-
-PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa)
-    : shape_(shape), layout_(shape), num_blocks_(num_blocks), isa_(isa), kernels_(&kernels_of(isa)) {
-  if (num_blocks == 0) throw InvalidArgument("KV storage of 0 blocks: give at least 1");
-  const auto arithmetic = [&] {
-    return str(num_blocks, " KV blocks x ", layout_.block_bytes, " bytes (", shape.num_layers, " layers x ",
-               shape.num_kv_heads, " KV heads x ", layout_.head_bytes, " bytes for ", shape.block_size,
-               " tokens of K and V)");
-  };
-  if (layout_.block_bytes > std::numeric_limits<std::size_t>::max() / 2 / num_blocks)
-    throw OutOfMemory(str(arithmetic(), " is more than the address space; ask for fewer blocks"));
-  bytes_ = layout_.block_bytes * num_blocks;
-  void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED)
-    throw OutOfMemory(
-        str(arithmetic(), " = ", bytes_, " bytes: ", std::strerror(errno), "; ask for fewer blocks or a smaller type"));
-  memory_ = static_cast<char*>(p);
-#if defined(MADV_HUGEPAGE)
-  // A block's tiles of one layer fill few small pages, so that without large ones every block costs page walks.
-  (void)madvise(p, bytes_, MADV_HUGEPAGE);
-#endif
-}
-
-PagedStorage::~PagedStorage() { munmap(memory_, bytes_); }
 
 void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
   // A lane of a step holds 4 bytes of either type: one f32 or a pair of bf16.
@@ -155,14 +90,6 @@ bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept {
   const int lane = slot % kGroup, row = wide ? lane : lane / 2;
   v += static_cast<std::size_t>(slot / kGroup) * layout.v_group + static_cast<std::size_t>(row * layout.value_dim) * 4;
   return all_finite<std::uint32_t>(v, layout.head_dim, wide ? 0x7f800000u : 0x7f80u << (lane % 2 * 16));
-}
-
-}  // namespace attention_detail
-
-std::size_t kv_block_bytes(const KvShape& shape, Isa) { return attention_detail::TileLayout(shape).block_bytes; }
-
-std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, std::uint32_t num_blocks, Isa isa) {
-  return std::make_unique<attention_detail::PagedStorage>(shape, num_blocks, isa);
 }
 
 }  // namespace pagedcore::cpu

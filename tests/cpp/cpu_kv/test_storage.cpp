@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <string>
 
-#include "harness.hpp"
+#include "../cpu_attention/harness.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu::test {
