@@ -11,7 +11,7 @@ from .comparison import Comparison, Trial, compare
 from .conversations import chat_workload, draw_conversations
 from .deployment import Deployment, costs_text
 from .device import Device
-from .figures import FIGURES, Figure, draw, reproduce, sustained_rate
+from .figures import FIGURES, Figure, draw, reproduce
 from .lengths import paper_lengths, translation_lengths
 from .measure import measure
 from .model_shape import ModelShape
@@ -19,6 +19,7 @@ from .placement import Placement
 from .planning import ServicePlan, StationaryBatch, Steady, plan_service
 from .roofline import fit_device, kv_slots, model_cost
 from .run import Outcome, simulate
+from .sustained import sustained_rate
 from .traces import read_azure, read_conversations, read_lengths, read_mooncake, read_trace
 from .workload import Workload, poisson_arrivals, poisson_workload, shared_prefix_workload
 

@@ -12,7 +12,7 @@ from .measured import measure_figure_18a, measure_figure_19a
 from .memory import figure_2, figure_13, figure_15
 from .plots import check_plot, draw
 from .rates import FIGURE_12, figure_12, figure_14, figure_16, figure_17
-from .systems import Inputs, Lengths, sustained_rate
+from .systems import Inputs, Lengths
 
 __all__ = [
     "FIGURES",
@@ -25,7 +25,6 @@ __all__ = [
     "measure_figure_18a",
     "measure_figure_19a",
     "reproduce",
-    "sustained_rate",
 ]
 
 FIGURES: dict[str, Callable[[str, Inputs], Figure]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidArgument
+from ..sustained import LATENCY_GOAL
 from .figure import Figure, Value
-from .systems import LATENCY_GOAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot

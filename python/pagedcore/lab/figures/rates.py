@@ -12,16 +12,15 @@ from ..conversations import chat_workload, draw_conversations
 from ..deployment import Deployment, paper_batch
 from ..lengths import paper_data, translation_lengths
 from ..run import simulate
+from ..sustained import LATENCY_GOAL, sustained_rate
 from ..workload import Workload, poisson_workload, shared_prefix_workload
 from .figure import Axes, Figure, Value
 from .systems import (
     BEAM_MIXING,
     BEAM_MIXING_NOTE,
-    LATENCY_GOAL,
     Inputs,
     for_groups,
     run_all,
-    sustained_rate,
     systems,
 )
 

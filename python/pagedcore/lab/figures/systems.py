@@ -1,8 +1,7 @@
-"""What the figures compare, from which lengths, and the rate that a system sustains."""
+"""What the figures compare, and from which lengths."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,20 +14,16 @@ from ..lengths import paper_lengths
 __all__ = [
     "BEAM_MIXING",
     "BEAM_MIXING_NOTE",
-    "LATENCY_GOAL",
     "SWAP_SLOTS",
     "SYSTEMS",
     "Inputs",
     "Lengths",
     "for_groups",
     "run_all",
-    "sustained_rate",
     "systems",
 ]
 
 Lengths = Sequence[tuple[int, int]]
-LATENCY_GOAL = 0.2
-"""Seconds per token at which sustained rates are compared."""
 SWAP_SLOTS = 26_214
 """Tokens of OPT-13B in 20 GiB of the host's memory."""
 BEAM_MIXING = 0.09
@@ -92,30 +87,3 @@ def run_all(jobs: Sequence[Callable[[], _Result]], progress: Callable[[int, int]
             results.append(future.result())
             progress(len(results), len(jobs))
         return results
-
-
-def sustained_rate(latency: Callable[[float], float], guess: float, *, goal: float = LATENCY_GOAL) -> float:
-    """The rate at which a latency that grows with it reaches the goal: brackets of 2 %, then along the logarithms.
-    0 when even a ten-thousandth of the guess is too much; infinity when ten thousand times as much is not."""
-    low = high = guess
-    below = above = latency(guess)
-    while below >= goal:
-        high, above = low, below
-        low /= 1.3
-        if low < guess / 1e4:
-            return 0.0
-        below = latency(low)
-    while not above >= goal:
-        low, below = high, above
-        high *= 1.3
-        if high > guess * 1e4:
-            return math.inf
-        above = latency(high)
-    while high / low > 1.02:
-        middle = math.sqrt(low * high)
-        found = latency(middle)
-        if found >= goal:
-            high, above = middle, found
-        else:
-            low, below = middle, found
-    return low * math.pow(high / low, math.log(goal / below) / math.log(above / below))

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...checks import check_real
 from ..deployment import Deployment
-from ..figures import sustained_rate
 from ..run import Outcome, simulate
+from ..sustained import sustained_rate
 from .arriving import Arriving
 from .stationary import Steady
 

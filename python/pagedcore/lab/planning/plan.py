@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from ...checks import check_int, check_real
@@ -14,95 +14,14 @@ from ..placement import Placement
 from ..workload import Workload
 from .arriving import Arriving
 from .changes import changes_of
-from .confirm import Simulated, confirm
+from .confirm import confirm
 from .demand import Lengths
-from .stationary import StationaryBatch, Steady
+from .service_plan import Option, ServicePlan
+from .stationary import StationaryBatch
 
-__all__ = ["Option", "ServicePlan", "plan_service"]
+__all__ = ["plan_service"]
 
 _MOST_REPLICAS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Option:
-    """A changed deployment, and what it buys."""
-
-    name: str
-    rate: float
-    """Requests a second that it sustains, for as many devices as before."""
-    gain: float
-    """Of the rate before: 0.1 is a tenth more. Infinity where there was none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServicePlan:
-    """What one replica of a deployment sustains, and what follows from it. Prints as a table."""
-
-    deployment: Deployment
-    requests: int
-    """How many lengths it is about."""
-    mean_prompt: float
-    mean_output: float
-    left_out: int
-    """Requests that are too long for the model or the cache, and are not planned for."""
-    latency: float
-    """Goal: mean normalized latency, seconds per token."""
-    first_token: float | None
-    """Goal: seconds within which 99 of 100 requests have their first token."""
-    rate: float
-    """Requests a second that one replica sustains within the goals; 0: none."""
-    saturated_rate: float
-    """That it could not exceed whatever the latency."""
-    batch_limit: float
-    """Requests that run at once, at most."""
-    limited_by: str
-    """What bounds these: "KV memory", "max_sequences" or "max_batched_tokens"."""
-    steady: Steady
-    """At that rate; where it is 0, of a request that comes alone."""
-    step: dict[str, float]
-    """Seconds of an average step there, by what takes them."""
-    replicas: int
-    target_rate: float | None
-    """Of all replicas together."""
-    at_target: Steady | None
-    """Of one replica, when they share the target evenly; None when there is no target, or nothing meets the goals."""
-    options: list[Option]
-    """Best first."""
-    simulated: Simulated | None
-    notes: list[str]
-
-    @property
-    def total_rate(self) -> float:
-        """Of all replicas."""
-        return self.rate * self.replicas
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it; a gain on nothing is None."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        deployment = {
-            "name": self.deployment.name,
-            "slots": self.deployment.slots,
-            "block_size": self.deployment.block_size,
-            "allocation": self.deployment.allocation,
-            "cost": self.deployment.cost.to_dict(),
-        }
-        options = [
-            {"name": option.name, "rate": option.rate, "gain": option.gain if math.isfinite(option.gain) else None}
-            for option in self.options
-        ]
-        return values | {
-            "deployment": deployment,
-            "total_rate": self.total_rate,
-            "steady": self.steady.to_dict(),
-            "at_target": None if self.at_target is None else self.at_target.to_dict(),
-            "options": options,
-            "simulated": None if self.simulated is None else self.simulated.to_dict(),
-        }
-
-    def __str__(self) -> str:
-        from .text import lines
-
-        return "\n".join(lines(self))
 
 
 def plan_service(
