@@ -1,6 +1,6 @@
 """Checks the import graph of python/pagedcore: python tests/check_imports.py (also a ctest, `imports`).
 
-A part is a module or a package right below pagedcore. It may import parts of lower layers and of its own; and no modules,
+A part is a module or a package right below pagedcore. It may import parts of lower layers and of its own; no modules,
 wherever they are, may import each other in a circle. All imports count alike: at the top of a module, inside functions
 (they make a program start faster, and are no way around the order), and under TYPE_CHECKING (whoever reads or types one
 module of a circle must read the others). A package counts as its __init__; that importing pagedcore.lab.run first runs
