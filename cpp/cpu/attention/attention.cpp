@@ -163,13 +163,13 @@ class Step {
     task.m = state.m;
     task.l = state.l;
     task.acc = state.acc;
-    const int end = std::min(tile.end, (index + 1) * kSegment);
-    for (int p = std::max(tile.begin, index * kSegment); p < end;) {
-      const int next = std::min(end, p / kPiece * kPiece + kPiece);
+    const int end = std::min(tile.end, (index + 1) * kContextSegment);
+    for (int p = std::max(tile.begin, index * kContextSegment); p < end;) {
+      const int next = std::min(end, p / kContextPiece * kContextPiece + kContextPiece);
       if (tile.num_rows > 1 && context.leaks(p, next)) {
         token_by_token(task, context, tile, p, next);
       } else {
-        context.read(task, p, next, next, std::min(tile.end, next + kPiece));
+        context.read(task, p, next, next, std::min(tile.end, next + kContextPiece));
         kernel_(task);
       }
       p = next;

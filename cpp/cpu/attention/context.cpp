@@ -67,7 +67,7 @@ bool ContextReader::leaks(int position, int end) const noexcept {
 }
 
 void ContextReader::read(PieceTask& task, int position, int end, int next, int next_end) const noexcept {
-  const int start = position / kPiece * kPiece;
+  const int start = position / kContextPiece * kContextPiece;
   task.position = start;
   task.group_begin = (position - start) / kGroup;
   task.group_end = (end - start + kGroup - 1) / kGroup;
@@ -80,7 +80,7 @@ void ContextReader::read(PieceTask& task, int position, int end, int next, int n
     if (tiled && (p < tile_.begin || p + kGroup > tile_.end)) tiles.v = masked(tiles.v, p, g);
     task.k[g] = tiles.k;
     task.v[g] = tiles.v;
-    const int ahead = next / kPiece * kPiece + g * kGroup;
+    const int ahead = next / kContextPiece * kContextPiece + g * kGroup;
     if (tiled && ahead >= next && ahead < next_end) {
       const Tiles t = stored(ahead);
       task.next_k[g] = t.k;

@@ -7,12 +7,13 @@
 
 namespace pagedcore::cpu::attention_detail {
 
-constexpr int kPiece = 64;  // tokens between two updates of the online softmax
-constexpr int kPieceGroups = kPiece / kGroup;
+constexpr int kContextPiece = 64;  // tokens between two updates of the online softmax
+constexpr int kPieceGroups = kContextPiece / kGroup;
 constexpr int kTileRows = 16;  // of a matrix tile
 
-/// Query rows against one piece of context, [position, position + kPiece), of which groups [group_begin, group_end) are
-/// given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row], end[row]).
+/// Query rows against one piece of context, [position, position + kContextPiece), of which groups [group_begin,
+/// group_end) are given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row],
+/// end[row]).
 struct PieceTask {
   const char* k[kPieceGroups];       // K tile of each group
   const char* v[kPieceGroups];       // V tile; tokens that no row sees hold finite values

@@ -105,8 +105,8 @@ struct AttentionKernel {
     static_assert(MR <= kGroup);
     alignas(64) float old[kGroup] = {}, base[kGroup] = {};
     for (int r = 0; r < n; ++r) {
-      const bool whole =
-          g0 == 0 && g1 == kPieceGroups && t.begin[row + r] <= t.position && t.end[row + r] >= t.position + kPiece;
+      const bool whole = g0 == 0 && g1 == kPieceGroups && t.begin[row + r] <= t.position &&
+                         t.end[row + r] >= t.position + kContextPiece;
       const float top = S::reduce_max(whole ? finish_scores<true>(t, row + r, r, g0, g1, w)
                                             : finish_scores<false>(t, row + r, r, g0, g1, w));
       old[r] = t.m[row + r];
