@@ -36,7 +36,7 @@ class Step {
         kernels_(kernels_of(kv.isa())),
         group_(work.shape.group) {
     const TileLayout& layout = kv.layout();
-    const bool tiles = kernels_.bf16_tile && layout.head_dim % kGroup == 0;
+    const bool tiles = kernels_.bf16_tile && layout.head_dim % kLanes == 0;
     if (layout.dtype == DType::f32) {
       kernel_ = kernels_.f32;
     } else if (kernels_.bf16_dot && q.dtype == DType::bf16) {

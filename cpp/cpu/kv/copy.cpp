@@ -20,13 +20,13 @@ void copy_blocks(ThreadPool& pool, KvStorage& storage, std::span<const BlockCopy
           str("copy of ", copy.num_tokens, " tokens of block ", raw(copy.src), ": a block holds ", layout.block_size));
   }
   const std::int64_t layers = kv.shape().num_layers;
-  // Whole groups of 16: picking single lanes out of a group would read and write the same cache lines.
+  // Whole tiles: picking single lanes out of one would read and write the same cache lines.
   const auto copy_layer = [&](std::int64_t i, int) {
     const BlockCopy& copy = copies[static_cast<std::size_t>(i / layers)];
-    const std::size_t tokens = copy.num_tokens, groups = (tokens + kGroup - 1) / kGroup;
+    const std::size_t tokens = copy.num_tokens, tiles = (tokens + kTileTokens - 1) / kTileTokens;
     const std::size_t row = static_cast<std::size_t>(layout.head_dim) * layout.element;
-    const std::size_t k_bytes = layout.tiled ? groups * layout.k_group : tokens * row;
-    const std::size_t v_bytes = layout.tiled ? groups * layout.v_group : tokens * row;
+    const std::size_t k_bytes = layout.tiled ? tiles * layout.k_tile : tokens * row;
+    const std::size_t v_bytes = layout.tiled ? tiles * layout.v_tile : tokens * row;
     for (std::int32_t head = 0; head < kv.shape().num_kv_heads; ++head) {
       const char* src = kv.part(raw(copy.src), static_cast<std::int32_t>(i % layers), head);
       char* dst = kv.part(raw(copy.dst), static_cast<std::int32_t>(i % layers), head);

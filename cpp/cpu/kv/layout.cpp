@@ -21,15 +21,15 @@ TileLayout::TileLayout(const KvShape& shape) {
   dtype = shape.dtype;
   head_dim = shape.head_dim;
   block_size = shape.block_size;
-  value_dim = (head_dim + kGroup - 1) / kGroup * kGroup;
-  tiled = block_size % kGroup == 0;
+  value_dim = (head_dim + kLanes - 1) / kLanes * kLanes;
+  tiled = block_size % kTileTokens == 0;
   element = dtype == DType::f32 ? 4 : 2;
   const auto dim = static_cast<std::size_t>(head_dim), width = static_cast<std::size_t>(value_dim);
-  k_group = kGroup * dim * element;
-  v_group = kGroup * width * element;
+  k_tile = kTileTokens * dim * element;
+  v_tile = kTileTokens * width * element;
   const auto tokens = static_cast<std::size_t>(block_size);
-  v_offset = tiled ? tokens / kGroup * k_group : tokens * dim * element;
-  head_bytes = v_offset + (tiled ? tokens / kGroup * v_group : tokens * dim * element);
+  v_offset = tiled ? tokens / kTileTokens * k_tile : tokens * dim * element;
+  head_bytes = v_offset + (tiled ? tokens / kTileTokens * v_tile : tokens * dim * element);
   layer_bytes = head_bytes * static_cast<std::size_t>(shape.num_kv_heads);
   const auto layers = static_cast<std::size_t>(shape.num_layers);
   if (layer_bytes > std::numeric_limits<std::size_t>::max() / 2 / layers)
@@ -41,7 +41,7 @@ TileLayout::TileLayout(const KvShape& shape) {
 void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
   // A lane of a step holds 4 bytes of either type: one f32 or a pair of bf16.
   const int steps = layout.head_dim * static_cast<int>(layout.element) / 4;
-  for (int i = 0; i < steps; ++i) std::memcpy(tile + (i * kGroup + lane) * 4, row + i * 4, 4);
+  for (int i = 0; i < steps; ++i) std::memcpy(tile + (i * kTileTokens + lane) * 4, row + i * 4, 4);
 }
 
 void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
@@ -55,9 +55,9 @@ void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noe
 
 void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept {
   if (layout.tiled) {
-    const auto group = static_cast<std::size_t>(slot / kGroup);
-    pack_k(layout, part + group * layout.k_group, slot % kGroup, k);
-    pack_v(layout, part + layout.v_offset + group * layout.v_group, slot % kGroup, v);
+    const auto tile = static_cast<std::size_t>(slot / kTileTokens);
+    pack_k(layout, part + tile * layout.k_tile, slot % kTileTokens, k);
+    pack_v(layout, part + layout.v_offset + tile * layout.v_tile, slot % kTileTokens, v);
     return;
   }
   const std::size_t bytes = static_cast<std::size_t>(layout.head_dim) * layout.element;
@@ -87,8 +87,9 @@ bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept {
                 : all_finite<std::uint16_t>(v, layout.head_dim, 0x7f80u);
   }
   // A row of 32-bit lanes: one f32, or this token's bf16 beside another's.
-  const int lane = slot % kGroup, row = wide ? lane : lane / 2;
-  v += static_cast<std::size_t>(slot / kGroup) * layout.v_group + static_cast<std::size_t>(row * layout.value_dim) * 4;
+  const int lane = slot % kTileTokens, row = wide ? lane : lane / 2;
+  v += static_cast<std::size_t>(slot / kTileTokens) * layout.v_tile +
+       static_cast<std::size_t>(row * layout.value_dim) * 4;
   return all_finite<std::uint32_t>(v, layout.head_dim, wide ? 0x7f800000u : 0x7f80u << (lane % 2 * 16));
 }
 

@@ -10,7 +10,7 @@ namespace pagedcore::cpu {
 
 /// Where a token's K and V lie inside one head's part of a block.
 ///
-/// tiled (block_size a multiple of 16), per group of 16 tokens:
+/// tiled (block_size a multiple of 16), per 16 tokens:
 ///   K  f32  [head_dim][16 tokens]          bf16  [head_dim / 2][16 tokens][2 dims]
 ///   V  f32  [16 tokens][value_dim]         bf16  [8 token pairs][value_dim][2 tokens]
 /// Otherwise K and V are plain [block_size][head_dim]; attention packs them into such tiles piece by piece, so that a
@@ -22,8 +22,8 @@ struct TileLayout {
   int block_size = 0;
   bool tiled = false;
   std::size_t element = 0;      // bytes
-  std::size_t k_group = 0;      // bytes of a 16-token K tile
-  std::size_t v_group = 0;      // and V tile
+  std::size_t k_tile = 0;       // bytes of a 16-token K tile
+  std::size_t v_tile = 0;       // and V tile
   std::size_t v_offset = 0;     // of V inside a head's part
   std::size_t head_bytes = 0;   // K and V of one head
   std::size_t layer_bytes = 0;  // all heads of one layer

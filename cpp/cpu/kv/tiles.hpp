@@ -4,7 +4,8 @@
 
 namespace pagedcore::cpu {
 
-constexpr int kGroup = 16;  // tokens of a tile: one per lane of a score vector
+constexpr int kLanes = 16;           // of a vector of scores, or of values
+constexpr int kTileTokens = kLanes;  // a token per lane
 constexpr int kMaxHeadDim = 256;
 
 }  // namespace pagedcore::cpu
