@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import _core
 from ..errors import Corrupt
+from ..families.fields import Fields
 from .checkpoint import Checkpoint, TokenizerSource, source_dtype
-from .fields import Fields
 from .safetensors import tensors_of
 
 __all__ = ["load_container", "save_container"]
