@@ -23,9 +23,15 @@ _ACTIVATIONS = {
 
 
 def described(
-    config: Fields, *, num_kv_heads: int | None = None, head_dim: int | None = None, max_context: int = 32768
+    config: Fields,
+    *,
+    num_kv_heads: int | None = None,
+    head_dim: int | None = None,
+    max_context: int = 32768,
+    norm_eps: str = "rms_norm_eps",
 ) -> dict[str, Any]:
-    """The keywords are transformers' defaults for what the configuration leaves out; None: derived from the rest."""
+    """The numbers are transformers' defaults for what the configuration leaves out; None: derived from the rest.
+    ``norm_eps`` is the name that it has there."""
     hidden_size = config.integer("hidden_size")
     num_heads = config.integer("num_attention_heads")
     # A null is not the same as nothing: it asks for the derived value.
@@ -41,7 +47,7 @@ def described(
         "head_dim": config.integer("head_dim", default_head_dim or max(hidden_size // num_heads, 1), maximum=65536),
         "max_context": config.integer("max_position_embeddings", max_context),
         "norm": "rms",
-        "norm_eps": config.number("rms_norm_eps", 1e-6, above=0.0),
+        "norm_eps": config.number(norm_eps, 1e-6, above=0.0),
         "activation": _activation(config),
         "gated_mlp": True,
         "tied_embeddings": config.flag("tie_word_embeddings", False),

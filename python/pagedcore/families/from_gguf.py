@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import Corrupt, Unsupported
@@ -11,13 +12,19 @@ from .from_config import MAX_LAYERS, check_description
 from .llama_like import GGUF_NAMES, MLP, QKVO
 from .rope import Rope, linear_rope, to_f32, yarn_magnitude, yarn_rope
 
-__all__ = ["describe"]
+__all__ = ["biases", "describe", "described"]
 
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
 def describe(fields: Fields, tensors: Tensors) -> Described:
-    """Vocabulary, tied embeddings and biases are what the tensors say."""
+    return Described(described(fields, tensors), biases(tensors, (*QKVO, *MLP)))
+
+
+def described(
+    fields: Fields, tensors: Tensors, *, norm_eps: str = "attention.layer_norm_rms_epsilon"
+) -> dict[str, Any]:
+    """Vocabulary and tied embeddings are what the tensors say."""
     if fields.integer("expert_count", 0, minimum=0):
         raise Unsupported(f"{fields.source}: mixtures of experts are not supported")
     hidden_size = fields.integer("embedding_length")
@@ -40,7 +47,7 @@ def describe(fields: Fields, tensors: Tensors) -> Described:
         "head_dim": head_dim,
         "max_context": fields.integer("context_length"),
         "norm": "rms",
-        "norm_eps": fields.number("attention.layer_norm_rms_epsilon", above=0.0),
+        "norm_eps": fields.number(norm_eps, above=0.0),
         "activation": "silu",
         "gated_mlp": True,
         "tied_embeddings": "output.weight" not in tensors,
@@ -53,13 +60,13 @@ def describe(fields: Fields, tensors: Tensors) -> Described:
     window = fields.integer("attention.sliding_window", 0, minimum=0)
     limited = 0 < window < description["max_context"]
     description["windows"] = [window] * description["num_layers"] if limited else []
-    return Described(description, _biases(tensors))
+    return description
 
 
-def _biases(tensors: Tensors) -> tuple[str, ...]:
+def biases(tensors: Tensors, modules: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``modules`` that have a bias in the file, by canonical name."""
     found = {GGUF_NAMES.canonical(name) for name in tensors if name.endswith(".bias")}
-    modules = {name.removesuffix(".bias").split(".", 2)[-1] for name in found if name is not None}
-    return tuple(module for module in (*QKVO, *MLP) if module in modules)
+    return tuple(m for m in modules if not found.isdisjoint((f"{m}.bias", f"layers.0.{m}.bias")))
 
 
 def _rope(fields: Fields, head_dim: int, max_context: int) -> Rope:
