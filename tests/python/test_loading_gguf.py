@@ -365,6 +365,8 @@ def test_missing_and_unknown_tensors(tiny: Callable[..., tuple[Path, Any]], tmp_
         load(lambda state: state.update({"blk.0.attn_sub_norm.weight": weight}))
     with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.7.attn_norm.weight'"):
         load(lambda state: state.update({"blk.7.attn_norm.weight": weight}))
+    with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.0.attn.q_norm.bias'"):
+        load(lambda state: state.update({"blk.0.attn_q_norm.bias": weight[:16]}))
     with pytest.raises(Corrupt, match=r"has 16 rows, not 4 heads of 16"):
         load(lambda state: state.update({"model.layers.0.self_attn.q_proj.weight": weight.reshape(16, 4)}))
 

@@ -10,7 +10,7 @@ from .rope import Rope, rope_from_parameters
 
 __all__ = ["MAX_LAYERS", "check_description", "described", "windows_by_layer", "windows_everywhere"]
 
-MAX_LAYERS = 10_000
+MAX_LAYERS = 10_000  # lists of so many entries are made before the engine checks the description
 
 _ACTIVATIONS = {
     "silu": "silu",
