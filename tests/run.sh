@@ -32,6 +32,7 @@ fi
 # Clones in different folders share what the compiler cache has.
 export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
 export JOBS=$jobs PAGEDCORE_CUDA=$cuda
+[ $long = OFF ] || export PAGEDCORE_LONG_TESTS=1
 
 timings=$(mktemp)
 report() {
