@@ -142,6 +142,7 @@ def test_error_classes(error, bases):
         raise error("caught by its built-in base")
 
 
+# rule: base.errors-cross-libraries
 def test_each_error_arrives_as_its_class(tmp_path):
     cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=2))
     cache.create(7)
@@ -198,6 +199,7 @@ def test_to_f32_of_a_torch_tensor():
     np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), tensor), tensor.float().numpy())
 
 
+# rule: tensor.reads-stay-inside
 def test_buffers_are_checked_before_they_are_read():
     good = np.zeros((4, 4), np.float32)
     with pytest.raises(pagedcore.InvalidArgument, match="holds 64 bytes, but 20 elements of f32 take 80"):

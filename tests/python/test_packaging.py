@@ -100,6 +100,7 @@ def test_include_graph(checker):
         ("cpu/x_avx2.cpp", "<algorithm>", "<algorithm> is reached from cpu/x_avx2.cpp"),
     ],
 )
+# rule: cpu.isa-sources-share-nothing
 def test_checker_finds(checker, tmp_path, file, include, why):
     for room in checker.ROOMS_BELOW:
         (tmp_path / room).mkdir()

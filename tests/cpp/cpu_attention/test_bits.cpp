@@ -61,6 +61,7 @@ void check(const Setup& s) {
 
 }  // namespace
 
+// rule: backend.row-stands-alone, cpu.row-stands-alone
 TEST_CASE("a row has the same bits however its sequence is cut and batched") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16})

@@ -41,6 +41,7 @@ TEST_CASE("a copied block serves the tokens it was filled with, in every layer")
       }
 }
 
+// rule: backend.throw-enqueues-nothing
 TEST_CASE("copies outside the storage are refused and change nothing") {
   ThreadPool pool(1);
   World world({.head_dim = 16}, {20});

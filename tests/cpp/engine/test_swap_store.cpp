@@ -127,6 +127,7 @@ TEST_CASE("one read or write per block") {
   CHECK(file.reads == 20);
 }
 
+// rule: engine.lost-block-costs-time
 TEST_CASE("a flipped bit, a file cut short, a full disk and a failing one cost their block and no other") {
   auto owned = std::make_unique<FakeFile>();
   FakeFile& file = *owned;
