@@ -3,6 +3,7 @@
 Links    every relative link of a Markdown file leads to a file, and its anchor to a heading.
 Names    every path and every name of code that a README or docs/tour.md has in `code` exists. In a line of the tour
          that names files, every other `code` is in one of these files.
+Messages every heading of docs/troubleshooting.md in `code` is part of a message in the sources.
 Rules    a rule is a list entry of a room's README that begins with its address, `kv.waste-under-one-block`. An address
          is defined once, and at least one test cites it in a comment: `rule: kv.waste-under-one-block`.
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOUR = "docs/tour.md"
+MESSAGES = "docs/troubleshooting.md"
 
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
@@ -153,6 +155,19 @@ def check_tour(tree: Tree) -> Iterator[str]:
                 yield f"{TOUR}:{number}: `{code}` is not in {' or '.join(named)}"
 
 
+def check_messages(tree: Tree) -> Iterator[str]:
+    if MESSAGES not in tree.files:
+        return
+    sources = [name for name in tree.files if re.match(r"(?:cpp|cuda|python)/.*\.(?:cpp|hpp|py)$", name)]
+    # Literals that continue on the next line are one message.
+    text = "\n".join(re.sub(r'"\s*\n\s*f?"', "", tree.text(name)) for name in sources)
+    for number, line in lines_outside_fences(tree.text(MESSAGES)):
+        heading = HEADING.match(line)
+        for code in CODE.findall(heading[1]) if heading else ():
+            if code not in text:
+                yield f"{MESSAGES}:{number}: no source has the message `{code}`"
+
+
 def check_rules(tree: Tree) -> Iterator[str]:
     defined: dict[str, str] = {}
     for room, document in tree.rooms.items():
@@ -179,9 +194,12 @@ def check_rules(tree: Tree) -> Iterator[str]:
             yield f"{where}: no test cites the rule {address}"
 
 
+CHECKS = (check_links, check_names, check_tour, check_messages, check_rules)
+
+
 def main() -> int:
     tree = Tree()
-    faults = [fault for check in (check_links, check_names, check_tour, check_rules) for fault in check(tree)]
+    faults = [fault for check in CHECKS for fault in check(tree)]
     print("\n".join(faults) or "the documents agree with the tree")
     return 1 if faults else 0
 

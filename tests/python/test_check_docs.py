@@ -16,6 +16,8 @@ SOUND = {
     "docs/tour.md": "# Tour\n\n## The way in\n\n| 4.2 | `cpp/kv/pool.cpp` | `take_block` |\n",
     "cpp/kv/README.md": "# kv\n\n- `kv.block-is-taken-once`: a block has one owner. `pool.cpp` says how.\n",
     "cpp/kv/pool.cpp": "class PoolKeeper { int take_block(); };\n",
+    "docs/troubleshooting.md": "### `too small for a block`\n",
+    "cpp/kv/limits.cpp": 'throw Error("the pool is too small "\n  "for a block");\n',
     "tests/test_pool.cpp": "// rule: kv.block-is-taken-once\n",
 }
 
@@ -37,8 +39,7 @@ def faults(checker: ModuleType, root: Path, changes: dict[str, str]) -> list[str
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     checker.ROOT = root
     tree = checker.Tree()
-    checks = (checker.check_links, checker.check_names, checker.check_tour, checker.check_rules)
-    return [fault for check in checks for fault in check(tree)]
+    return [fault for check in checker.CHECKS for fault in check(tree)]
 
 
 def test_a_sound_tree_has_no_fault(checker: ModuleType, tmp_path: Path) -> None:
@@ -57,6 +58,11 @@ def test_a_sound_tree_has_no_fault(checker: ModuleType, tmp_path: Path) -> None:
             "docs/tour.md",
             "## The way in\n`cpp/kv/pool.cpp` has `rule`.\n",
             "docs/tour.md:2: `rule` is not in cpp/kv/pool.cpp",
+        ),
+        (
+            "docs/troubleshooting.md",
+            "### `too large`\n",
+            "docs/troubleshooting.md:1: no source has the message `too large`",
         ),
         (
             "cpp/kv/README.md",

@@ -167,7 +167,7 @@ TEST_CASE("every single flipped bit changes the checksum") {
   }
 }
 
-TEST_CASE("a swap file that cannot be had is refused with the path and the remedy") {
+TEST_CASE("a swap file that cannot be created is refused with the path and the remedy") {
   const std::string path = temporary("pagedcore-swap-");
   std::ofstream(path) << "precious";
   const auto refused = [](const std::string& at, const std::string& why) {
