@@ -1,4 +1,4 @@
-// What a kernel source includes first. The same source is compiled twice: by nvcc, and by the host compiler against the
+// Every kernel source includes this first. The same source is compiled twice: by nvcc, and by the host compiler against the
 // emulator of tests/cuda_emu (PAGEDCORE_CUDA_EMU, whose cuda_runtime.h stands in for the toolkit's). C++ has no words
 // for shared memory and launches, so these three macros are all that differs, besides the instructions of ptx.cuh.
 //
