@@ -1,5 +1,5 @@
-// Matrix products by cuBLASLt over plain weights (kernels/matmul_layout.hpp). Where it lacks an epilogue, our own kernel
-// finishes the sums.
+// Matrix products by cuBLASLt over plain weights (kernels/matmul_layout.hpp). Where it lacks an epilogue, our own
+// kernel finishes the sums.
 //
 // It chooses an algorithm by the shape, and with it the order of a sum: a row's bits depend on the number of rows.
 #pragma once
