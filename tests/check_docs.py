@@ -75,11 +75,10 @@ class Tree:
         self._texts: dict[str, str] = {}
         self.documents = [name for name in self.files if name.endswith(".md")]
         self.tests = [name for name in self.files if name.startswith("tests/") and not name.endswith(".md")]
-        # Rooms by the name with which the addresses of their rules begin.
+        # Rooms by the name with which the addresses of their rules begin: cpp/cpu/kv has the rules cpu_kv.*
+        rooms = (name for name in self.documents if re.fullmatch(r"(?:cpp|cuda|python)/(?:\w+/)*README\.md", name))
         self.rooms = {
-            Path(name).parent.name: name
-            for name in self.documents
-            if re.fullmatch(r"(?:cpp|cuda|python)/(?:\w+/)*README\.md", name)
+            name.removeprefix("cpp/").removesuffix("/README.md").replace("/", "_"): name for name in rooms
         }
         self._words: set[str] = set()
 

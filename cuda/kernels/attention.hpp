@@ -10,8 +10,8 @@
 namespace pagedcore::cuda {
 
 /// The boundaries at which a row's softmax is closed, in absolute positions: part of the result, see attention.cuh.
-inline constexpr int kAttentionPiece = 64;   // the running maximum moves
-inline constexpr int kAttentionChunk = 256;  // the state is closed; states are merged in ascending order
+inline constexpr int kContextPiece = 64;     // the running maximum moves
+inline constexpr int kContextSegment = 256;  // the state is closed; states are merged in ascending order
 
 /// Query rows of a tile: (token, head of the group) pairs, the head running fastest. Decode takes narrow tiles, whose
 /// rows all warps of a block share; prefill wide ones, with 16 rows to two warps, or to four where heads are long.

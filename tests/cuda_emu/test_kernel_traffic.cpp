@@ -57,7 +57,7 @@ WorldShape decode_shape(KvType kv) {
   return shape;
 }
 
-/// Of split contexts: a state for each row, chunk and head is written, and read once more.
+/// Of split contexts: a state for each row, segment and head is written, and read once more.
 double state_bytes(const WorldShape& shape, int states) {
   return 2.0 * static_cast<double>(attention_state_bytes(states, shape.num_heads, shape.head_dim));
 }
@@ -105,7 +105,7 @@ TEST_CASE("attention reads a common prefix once for all sequences that decode ov
         {world.fork(base, kShared, kShared + kOwn, own, static_cast<std::uint64_t>(2 + i)), kShared + kOwn - 1, 1});
   }
   const Traffic t = traffic_of([&] { world.run(rows); });
-  const double states = state_bytes(world.shape(), kSequences * (kShared / kAttentionChunk + 1));
+  const double states = state_bytes(world.shape(), kSequences * (kShared / kContextSegment + 1));
   check_near(requested(t), attention_ideal(world.shape(), kShared + kSequences * kOwn, kSequences) + states, 1.1);
   CHECK(requested(t) < 0.5 * attention_ideal(world.shape(), kSequences * (kShared + kOwn), kSequences));
 }

@@ -8,8 +8,9 @@
 #include "cpu/attention/batch.hpp"
 #include "cpu/attention/check.hpp"
 #include "cpu/attention/context.hpp"
+#include "cpu/attention/kernels.hpp"
 #include "cpu/attention/softmax_state.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
@@ -26,21 +27,27 @@ class Step {
  public:
   Step(const Tensor& out, const Tensor& q, const PagedStorage& kv, std::int32_t layer, const PreparedBatch& batch,
        const AttentionParams& params, WorkList& work)
-      : out_(out), q_(q), kv_(kv), layer_(layer), batch_(batch), work_(work), group_(work.shape.group) {
+      : out_(out),
+        q_(q),
+        kv_(kv),
+        layer_(layer),
+        batch_(batch),
+        work_(work),
+        kernels_(kernels_of(kv.isa())),
+        group_(work.shape.group) {
     const TileLayout& layout = kv.layout();
-    const AttentionKernels& kernels = kv.kernels();
-    const bool tiles = kernels.bf16_tile && layout.head_dim % kGroup == 0;
+    const bool tiles = kernels_.bf16_tile && layout.head_dim % kLanes == 0;
     if (layout.dtype == DType::f32) {
-      kernel_ = kernels.f32;
-    } else if (kernels.bf16_dot && q.dtype == DType::bf16) {
-      kernel_ = tiles ? kernels.bf16_tile : kernels.bf16_dot;
+      kernel_ = kernels_.f32;
+    } else if (kernels_.bf16_dot && q.dtype == DType::bf16) {
+      kernel_ = tiles ? kernels_.bf16_tile : kernels_.bf16_dot;
     } else {
-      kernel_ = kernels.bf16;
+      kernel_ = kernels_.bf16;
     }
-    if (kernel_ == kernels.f32 || kernel_ == kernels.bf16) {
+    if (kernel_ == kernels_.f32 || kernel_ == kernels_.bf16) {
       queries_ = q.dtype == DType::f32 ? Queries::in_place : Queries::widened;
     } else {
-      queries_ = kernel_ == kernels.bf16_tile ? Queries::packed : Queries::in_place;
+      queries_ = kernel_ == kernels_.bf16_tile ? Queries::packed : Queries::in_place;
     }
     task_ = {};
     task_.head_dim = layout.head_dim;
@@ -63,11 +70,10 @@ class Step {
   }
 
   void run(const WorkUnit& unit, int worker) const noexcept {
-    const AttentionKernels& kernels = kv_.kernels();
-    const bool tiles = kernel_ == kernels.bf16_tile;
-    if (tiles) kernels.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * group_);
+    const bool tiles = kernel_ == kernels_.bf16_tile;
+    if (tiles) kernels_.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * group_);
     attend(unit, worker);
-    if (tiles) kernels.tile_end();
+    if (tiles) kernels_.tile_end();
   }
 
  private:
@@ -157,13 +163,13 @@ class Step {
     task.m = state.m;
     task.l = state.l;
     task.acc = state.acc;
-    const int end = std::min(tile.end, (index + 1) * kSegment);
-    for (int p = std::max(tile.begin, index * kSegment); p < end;) {
-      const int next = std::min(end, p / kPiece * kPiece + kPiece);
+    const int end = std::min(tile.end, (index + 1) * kContextSegment);
+    for (int p = std::max(tile.begin, index * kContextSegment); p < end;) {
+      const int next = std::min(end, p / kContextPiece * kContextPiece + kContextPiece);
       if (tile.num_rows > 1 && context.leaks(p, next)) {
         token_by_token(task, context, tile, p, next);
       } else {
-        context.read(task, p, next, next, std::min(tile.end, next + kPiece));
+        context.read(task, p, next, next, std::min(tile.end, next + kContextPiece));
         kernel_(task);
       }
       p = next;
@@ -174,12 +180,11 @@ class Step {
   // The rows pass through a state of their own, since a matrix tile may write rows beyond those of one token.
   void token_by_token(const PieceTask& all, const ContextReader& context, const QueryTile& tile, int p,
                       int next) const noexcept {
-    const AttentionKernels& kernels = kv_.kernels();
-    const bool tiles = kernel_ == kernels.bf16_tile;
+    const bool tiles = kernel_ == kernels_.bf16_tile;
     const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(group_);
     const auto rows = static_cast<std::size_t>(group_);
     const SoftmaxState own = SoftmaxState::at(spare_state(context), group_);
-    if (tiles) kernels.tile_begin(group_);
+    if (tiles) kernels_.tile_begin(group_);
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
       const int row = t * group_;
       QueryTile token = tile;
@@ -205,7 +210,7 @@ class Step {
       std::copy_n(own.l, rows, all.l + row);
       std::copy_n(own.acc, width, all.acc + row * all.value_dim);
     }
-    if (tiles) kernels.tile_begin(all.rows);
+    if (tiles) kernels_.tile_begin(all.rows);
   }
   // The third state of a worker's memory lies before the reader's scratch.
   float* spare_state(const ContextReader& context) const noexcept {
@@ -225,7 +230,7 @@ class Step {
         if (out_.dtype == DType::f32) {
           std::memcpy(static_cast<float*>(out_.data) + at, acc, static_cast<std::size_t>(head_dim) * 4);
         } else {
-          kv_.kernels().narrow(acc, static_cast<std::uint16_t*>(out_.data) + at, head_dim);
+          kernels_.narrow(acc, static_cast<std::uint16_t*>(out_.data) + at, head_dim);
         }
       }
     }
@@ -237,6 +242,7 @@ class Step {
   std::int32_t layer_;
   const PreparedBatch& batch_;
   WorkList& work_;
+  const AttentionKernels& kernels_;
   std::int32_t group_;
   std::int32_t window_;
   AttendPiece kernel_;

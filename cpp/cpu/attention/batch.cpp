@@ -23,8 +23,8 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
     const TokenRange& range = ranges_[i];
     for (std::int32_t r = 0; r < range.num_rows; ++r) positions_.push_back(range.first_position + r);
     for (std::int32_t r = 0; r < range.num_rows;) {
-      const std::int32_t in_group = (range.first_position + r) % kGroup;
-      const std::int32_t next = std::min(range.num_rows, r + kGroup - in_group);
+      const std::int32_t in_tile = (range.first_position + r) % kTileTokens;
+      const std::int32_t next = std::min(range.num_rows, r + kTileTokens - in_tile);
       chunks_.push_back({range.first_row + r, range.first_row + next, static_cast<std::int32_t>(i)});
       r = next;
     }
@@ -62,7 +62,7 @@ const RotaryTable& PreparedBatch::rotary(ThreadPool& pool, const RopeParams& rop
       sin[i] = std::sin(angle) * rope.magnitude;
     }
   };
-  if (rows() <= kGroup) {
+  if (rows() <= kTileTokens) {
     for (std::int64_t row = 0; row < rows(); ++row) fill(row, 0);
   } else {
     pool.for_each(rows(), fill);

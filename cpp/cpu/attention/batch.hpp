@@ -36,7 +36,7 @@ class PreparedBatch final : public Batch {
   std::int32_t block_size() const noexcept { return block_size_; }
   /// [rows]
   const std::vector<std::int32_t>& positions() const noexcept { return positions_; }
-  /// Rows cut so that no two chunks write the same group of 16 tokens: [first, last) of each chunk, and its range.
+  /// Rows cut so that no two chunks write the same tile of 16 tokens: [first, last) of each chunk, and its range.
   struct Chunk {
     std::int32_t first_row, last_row, range;
   };

@@ -56,7 +56,7 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
   std::vector<WorkUnit> split_units;
   for (std::size_t t = 0; t < tiles.size(); ++t) {
     const QueryTile& tile = tiles[t];
-    const std::int32_t first = tile.begin / kSegment, last = (tile.end - 1) / kSegment + 1;
+    const std::int32_t first = tile.begin / kContextSegment, last = (tile.end - 1) / kContextSegment + 1;
     const bool split = costs[t] > limit && last - first > 1;
     for (std::int32_t head = 0; head < s.num_kv_heads; ++head) {
       const WorkUnit whole{static_cast<std::int32_t>(t), head, first, last, split ? num_splits : -1};

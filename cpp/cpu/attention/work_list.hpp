@@ -1,8 +1,8 @@
 // The attention work list: computed once per step, used by every layer of the same shape.
 //
-// A tile is a run of query tokens of one range. Its context is cut into segments at multiples of kSegment positions;
-// the softmax state is closed at each boundary and the states are merged in ascending order. That order is part of the
-// result; which worker computes which segment is not, so units are shaped by cost alone.
+// A tile is a run of query tokens of one range. Its context is cut into segments at multiples of kContextSegment
+// positions; the softmax state is closed at each boundary and the states are merged in ascending order. That order is
+// part of the result; which worker computes which segment is not, so units are shaped by cost alone.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@
 
 namespace pagedcore::cpu::attention_detail {
 
-inline constexpr int kSegment = 512;
+inline constexpr int kContextSegment = 512;
 
 struct WorkShape {
   std::int32_t num_kv_heads = 0;

@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "cpu/attention/attention.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/kv.hpp"
+#include "cpu/kv/storage.hpp"
 
 namespace pagedcore::cpu::test {
 
@@ -78,7 +79,7 @@ class World {
 
   std::size_t cols() const { return static_cast<std::size_t>((setup.heads() + 2 * setup.kv_heads) * setup.head_dim); }
   std::size_t out_cols() const { return static_cast<std::size_t>(setup.heads() * setup.head_dim); }
-  attention_detail::PagedStorage& paged() { return static_cast<attention_detail::PagedStorage&>(*storage); }
+  PagedStorage& paged() { return static_cast<PagedStorage&>(*storage); }
 
   /// All ones is a NaN in f32 and in bf16.
   void poison() { std::memset(paged().part(0, 0, 0), 0xff, storage->block_bytes() * storage->num_blocks()); }

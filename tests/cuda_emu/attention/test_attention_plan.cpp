@@ -84,8 +84,8 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
       const bool is_split = plan.row_states[row] >= 0;
       problems += split.count(static_cast<int>(row)) != (is_split ? 1u : 0u);
       if (is_split) {
-        for (int c = lowest / kAttentionChunk; c <= position / kAttentionChunk; ++c)
-          problems += !states.insert(plan.row_states[row] + c - lowest / kAttentionChunk).second;
+        for (int c = lowest / kContextSegment; c <= position / kContextSegment; ++c)
+          problems += !states.insert(plan.row_states[row] + c - lowest / kContextSegment).second;
       }
       for (int head = 0; head < group; ++head) {
         auto& items = of_query_row[row * static_cast<std::size_t>(group) + static_cast<std::size_t>(head)];
@@ -94,7 +94,7 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
         int at = lowest;  // covered up to here
         for (const AttentionItem& item : items) {
           problems += item.begin > at || (&item != &items[0] && item.begin != at);
-          problems += item.end <= position && item.end % kAttentionChunk != 0;
+          problems += item.end <= position && item.end % kContextSegment != 0;
           for (int p = std::max(item.begin, lowest); p < std::min(item.end, position + 1); p += shape.block_size) {
             problems += batch.tables[static_cast<std::size_t>(item.table + p / shape.block_size)] !=
                         batch.tables[static_cast<std::size_t>(batch.row_tables[row] + p / shape.block_size)];
@@ -126,6 +126,6 @@ TEST_CASE("a decode batch reads each KV head's context once; sequences with a co
     return tokens;
   };
   CHECK(tokens_read(0) == 16 * 2048 + 16 * 15 / 2);
-  // The first sequence ends with the shared blocks: its last chunk holds its own token, shared too.
+  // The first sequence ends with the shared blocks: its last segment holds its own token, shared too.
   CHECK(tokens_read(1000) == 2048 + 15 * 16 / 2);
 }
