@@ -77,9 +77,7 @@ class Tree:
         self.tests = [name for name in self.files if name.startswith("tests/") and not name.endswith(".md")]
         # Rooms by the name with which the addresses of their rules begin: cpp/cpu/kv has the rules cpu_kv.*
         rooms = (name for name in self.documents if re.fullmatch(r"(?:cpp|cuda|python)/(?:\w+/)*README\.md", name))
-        self.rooms = {
-            name.removeprefix("cpp/").removesuffix("/README.md").replace("/", "_"): name for name in rooms
-        }
+        self.rooms = {name.removeprefix("cpp/").removesuffix("/README.md").replace("/", "_"): name for name in rooms}
         self._words: set[str] = set()
 
     def text(self, name: str) -> str:
