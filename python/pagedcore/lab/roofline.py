@@ -144,7 +144,7 @@ def kv_slots(
 
 
 def activation_bytes(model: ModelShape, max_batched_tokens: int, *, tensor_parallel: int = 1) -> float:
-    """Bytes on a device: two buffers as wide as the widest product of a layer beside the hidden states, or the logits."""
+    """Bytes on a device: two buffers as wide as a layer's widest product beside the hidden states, or the logits."""
     wide = max(3 * model.hidden, model.intermediate) / tensor_parallel + model.hidden
     logits = min(max_batched_tokens, 256) * model.vocabulary / tensor_parallel
     return 2 * _ACTIVATION_BYTES * max(max_batched_tokens * wide, logits)

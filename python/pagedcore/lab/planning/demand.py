@@ -23,7 +23,7 @@ _MOST = 20_000  # requests that stand for all
 
 
 class Demand:
-    """What requests with these (prompt, output) lengths ask for. Time is counted in steps: how long one takes is not known yet.
+    """What requests with these (prompt, output) lengths ask for. Time is counted in steps, whose duration is not known.
 
     A request runs for `steps`: one for every chunk of its prompt, the last of which gives its first token, and one for
     every other token. Over these it holds memory, first its prompt, then a token more in every step.
