@@ -1,7 +1,7 @@
 // Paged attention: one kernel for decode, verification, chunked and whole prefill, over any storage.
 //
 // A row is a (token, query head) pair. Rows are packed, 16 to a warp, into the tensor cores' M dimension, so that a KV
-// head is read once for its whole group of query heads. What is computed for a row never depends on the rows beside it:
+// head is read once for all of its query heads. What is computed for a row never depends on the rows beside it:
 //  - a score is one chain of products along the head, in steps of 16;
 //  - the running maximum moves every kContextPiece positions; outputs, and the sum of probabilities as one more
 //    column of the same product, are one chain along the context, in steps of 16 tokens;

@@ -25,7 +25,7 @@ struct Tile {
 class Planner {
  public:
   Planner(std::span<const TokenRange> ranges, std::span<const std::uint32_t> tables, const AttentionPlanShape& shape)
-      : tables_(tables), shape_(shape), group_(shape.num_heads / shape.num_kv_heads) {
+      : tables_(tables), shape_(shape), heads_per_kv_head_(shape.num_heads / shape.num_kv_heads) {
     std::int32_t rows = 0;
     for (const TokenRange& range : ranges) {
       cut(range);
@@ -55,14 +55,14 @@ class Planner {
   }
 
   void cut(const TokenRange& range) {
-    const std::int32_t query_rows = range.num_rows * group_;
+    const std::int32_t query_rows = range.num_rows * heads_per_kv_head_;
     const bool wide = query_rows > kNarrowTile;
     const std::int32_t height = wide ? attention_wide_tile(shape_.head_dim) : kNarrowTile;
     for (std::int32_t at = 0; at < query_rows; at += height) {
       const std::int32_t count = std::min(height, query_rows - at);
-      const std::int32_t first = at / group_, last = (at + count - 1) / group_;
+      const std::int32_t first = at / heads_per_kv_head_, last = (at + count - 1) / heads_per_kv_head_;
       const std::int32_t position = range.first_position + first, begin = lowest(position);
-      const AttentionItem item{range.first_row * group_ + at, count, range.table_offset, begin,
+      const AttentionItem item{range.first_row * heads_per_kv_head_ + at, count, range.table_offset, begin,
                                range.first_position + last + 1};
       tiles_.push_back(
           {item, range.first_row + first, last - first + 1, position, begin / kContextSegment, wide, false});
@@ -110,12 +110,12 @@ class Planner {
       else
         at->second.push_back(tile);
     }
-    std::vector<std::vector<Tile*>> groups;
+    std::vector<std::vector<Tile*>> sharing;
     for (auto& [block, members] : alike) {
-      if (members.size() > 1) groups.push_back(std::move(members));
+      if (members.size() > 1) sharing.push_back(std::move(members));
     }
-    std::ranges::sort(groups, {}, [](const auto& members) { return members[0]->first_row; });
-    for (auto& members : groups) {
+    std::ranges::sort(sharing, {}, [](const auto& members) { return members[0]->first_row; });
+    for (auto& members : sharing) {
       std::erase_if(members, [&](Tile* tile) { return !tile->split && !reserve_states(*tile); });
       if (members.size() < 2) continue;
       emit_shared(members, segment);
@@ -124,12 +124,12 @@ class Planner {
   }
 
   void emit_shared(const std::vector<Tile*>& tiles, std::int32_t segment) {
-    const auto first = static_cast<std::int32_t>(plan_.rows.size()) * group_;
+    const auto first = static_cast<std::int32_t>(plan_.rows.size()) * heads_per_kv_head_;
     for (Tile* tile : tiles) {
       for (std::int32_t i = 0; i < tile->num_rows; ++i) plan_.rows.push_back(tile->first_row + i);
       tile->next_segment = segment + 1;
     }
-    const std::int32_t query_rows = static_cast<std::int32_t>(plan_.rows.size()) * group_ - first;
+    const std::int32_t query_rows = static_cast<std::int32_t>(plan_.rows.size()) * heads_per_kv_head_ - first;
     for (std::int32_t at = 0; at < query_rows;) {
       const bool wide = query_rows - at > kNarrowTile;
       const std::int32_t count = std::min(wide ? attention_wide_tile(shape_.head_dim) : kNarrowTile, query_rows - at);
@@ -164,7 +164,7 @@ class Planner {
 
   std::span<const std::uint32_t> tables_;
   const AttentionPlanShape& shape_;
-  std::int32_t group_;
+  std::int32_t heads_per_kv_head_;
   std::vector<Tile> tiles_;
   AttentionPlan plan_;
 };

@@ -30,7 +30,7 @@ struct AttentionPlan {
   std::int64_t num_states = 0;  // at most max_states
 };
 
-/// `tables` are those of one group of layers, as in BatchView. Sequences that decode over the same physical blocks
+/// `tables` are those of one layer group, as in BatchView. Sequences that decode over the same physical blocks
 /// share the items of whole segments of them, so that such a segment is read once for up to a tile of their query rows.
 AttentionPlan plan_attention(std::span<const TokenRange> ranges, std::span<const std::uint32_t> tables,
                              const AttentionPlanShape& shape);

@@ -15,8 +15,8 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(view.block_tables.begin(), view.block_tables.end()),
       block_size_(block_size),
-      num_groups_(view.num_groups),
-      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))) {
+      num_layer_groups_(view.num_layer_groups),
+      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))) {
   largest_block_ = check_batch(view, block_size);
   positions_.reserve(tokens_.size());
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
@@ -75,7 +75,7 @@ WorkList& PreparedBatch::work(const WorkShape& shape) const {
   for (const auto& w : work_) {
     if (w->shape == shape) return *w;
   }
-  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.tables), block_size_));
+  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.layer_group), block_size_));
   return *work_.back();
 }
 

@@ -12,7 +12,7 @@ constexpr int kPieceTiles = kContextPiece / kTileTokens;
 constexpr int kTileRows = 16;  // of a matrix tile
 
 /// Query rows against one piece of context, [position, position + kContextPiece), of which tiles [first_tile,
-/// end_tile) are given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row],
+/// end_tile) are given. Rows are (token, query head of the KV head) pairs; each sees positions [begin[row],
 /// end[row]).
 struct PieceTask {
   const char* k[kPieceTiles];       // K tile of each 16 tokens

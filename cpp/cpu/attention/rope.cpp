@@ -39,7 +39,7 @@ struct RopeStep {
     const int q_cols = shape.num_heads * shape.head_dim, kv_cols = shape.num_kv_heads * shape.head_dim;
     float* rotated = reinterpret_cast<float*>(scratch);
     auto* narrowed = reinterpret_cast<std::uint16_t*>(rotated + q_cols);
-    const auto tables = batch.tables(shape.group);
+    const auto tables = batch.tables(shape.layer_group);
     const std::int32_t table = batch.ranges()[static_cast<std::size_t>(chunk.range)].table_offset;
     for (std::int32_t row = chunk.first_row; row < chunk.last_row; ++row) {
       const float* in = static_cast<const float*>(qkv.data) + row * qkv.stride;
@@ -87,7 +87,7 @@ void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStor
   for (const TokenRange& range : batch.ranges()) {
     const std::int32_t last = (range.first_position + range.num_rows - 1) / batch.block_size();
     for (std::int32_t b = range.first_position / batch.block_size(); b <= last; ++b) {
-      if (batch.tables(shape.group)[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
+      if (batch.tables(shape.layer_group)[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
         throw InvalidArgument(
             str("row ", range.first_row, " writes to block ", b, " of its table, which names no block"));
     }

@@ -19,16 +19,16 @@ inline constexpr int kContextSegment = 512;
 
 struct WorkShape {
   std::int32_t num_kv_heads = 0;
-  std::int32_t group = 0;  // query heads of a KV head
+  std::int32_t heads_per_kv_head = 0;  // query heads
   std::int32_t window = 0;
   std::int32_t threads = 0;
-  std::int32_t tables = 0;  // group of layers whose block tables are read
+  std::int32_t layer_group = 0;  // whose block tables are read
   friend bool operator==(const WorkShape&, const WorkShape&) = default;
 };
 
 struct QueryTile {
   std::int32_t first_row;
-  std::int32_t num_rows;  // tokens; query rows are these times the group
+  std::int32_t num_rows;  // tokens; query rows are these times the query heads per KV head
   std::int32_t first_position;
   std::int32_t table_offset;
   std::int32_t begin, end;  // positions that some row of the tile sees

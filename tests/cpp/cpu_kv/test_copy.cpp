@@ -13,7 +13,7 @@ TEST_CASE("a copied block serves the tokens it was filled with, in every layer")
         if (tokens < 1) continue;
         CAPTURE(block_size);
         CAPTURE(tokens);
-        Setup s{.isa = best(), .compute = type, .kv = type, .head_dim = 24, .kv_heads = 2, .group = 1};
+        Setup s{.isa = best(), .compute = type, .kv = type, .head_dim = 24, .kv_heads = 2, .heads_per_kv_head = 1};
         s.block_size = block_size;
         s.layers = 3;
         ThreadPool pool(2);

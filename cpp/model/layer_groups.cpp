@@ -1,4 +1,4 @@
-// The division of a model's layers into groups that share block tables.
+// The division of a model's layers into layer groups, which share block tables.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -7,9 +7,9 @@
 
 namespace pagedcore {
 
-KvGroups kv_groups(const ModelDescription& d) {
+LayerGroups layer_groups(const ModelDescription& d) {
   constexpr std::int32_t kMostGroups = 16;  // tables, and blocks that are partly filled, for every one
-  KvGroups groups;
+  LayerGroups groups;
   const auto layers = static_cast<std::size_t>(d.num_layers);
   const auto window_of = [&](std::size_t layer) {
     return d.windows.empty() ? 0u : static_cast<std::uint32_t>(std::max(0, d.windows[layer]));
