@@ -12,6 +12,12 @@ NAMED = re.compile(
     r"|^\s*using\s+(\w+)"
     r"|\b(\w+)\s*(?:\(|=|\{|;)"  # a function or a constant: its first name before what follows
 )
+# A struct's list of fields (fields.hpp): shown as a list, not as code.
+FIELDS = re.compile(
+    r"\n+(?:  ///[^\n]*\n)*  template <class V>\n  static void fields\(V&& \w+\) \{\n(.*?)\n  \}\n", re.DOTALL
+)
+FIELD = re.compile(r'\b(?:field|part)\(\s*"(\w+)",\s*&\w+::\w+,\s*((?:"[^"]*"\s*)+)')
+MACRO = re.compile(r"\s*extern template|[A-Z_]+\(")
 HIDDEN = re.compile(r"^\s*#|^\s*(?:namespace pagedcore|}  // namespace)|^extern \"C\"")
 
 
@@ -24,7 +30,8 @@ def page(name: str, text: str) -> str:
     else:
         for comment, code in _declarations(body):
             title = next((group for match in [NAMED.search(code)] if match for group in match.groups() if group), "")
-            parts += [f"## {title}" if title else "", comment, f"```cpp\n{code.strip()}\n```"]
+            shown, fields = _fields(code)
+            parts += [f"## {title}" if title else "", comment, f"```cpp\n{shown.strip()}\n```", fields]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -48,8 +55,19 @@ def _prose(text: str) -> str:
         if re.match(r"\s*- ", line) and out and out[-1] and not re.match(r"\s*- |  ", out[-1]):
             out.append("")
         out.append(line.rstrip())
-    # What Markdown would take for HTML or links, outside of `code`.
-    pieces = re.split(r"(`[^`]*`)", "\n".join(out))
+    paragraphs = "\n".join(out).split("\n\n")
+    return "\n\n".join(p if p.startswith("    ") else _escaped(p) for p in map(_code_block, paragraphs))
+
+
+def _code_block(paragraph: str) -> str:
+    """A paragraph that is indented is code, for which Markdown wants four blanks."""
+    lines = paragraph.splitlines()
+    return "\n".join("  " + line for line in lines) if lines and all(x.startswith("  ") for x in lines) else paragraph
+
+
+def _escaped(text: str) -> str:
+    """What Markdown would take for HTML or links, outside of `code`, is text."""
+    pieces = re.split(r"(`[^`]*`)", text)
     return "".join(re.sub(r"[\[\]<>]", r"\\\g<0>", piece) if not piece.startswith("`") else piece for piece in pieces)
 
 
@@ -57,6 +75,15 @@ def _sections(body: str) -> list[tuple[str, str]]:
     """Of a C header, which divides itself by /* ---- Title ---- */."""
     pieces = re.split(r"/\* -+ (.*?) -+ \*/", body)
     return list(zip(["Types", *pieces[1::2]], [_code(piece) for piece in pieces[0::2]], strict=True))
+
+
+def _fields(code: str) -> tuple[str, str]:
+    """A declaration without its list of fields, and that as a list for people."""
+    listed = FIELDS.search(code)
+    if not listed:
+        return code, ""
+    entries = [(name, "".join(re.findall(r'"([^"]*)"', text))) for name, text in FIELD.findall(listed[1])]
+    return FIELDS.sub("\n", code), "\n".join(f"- `{name}`: {_prose(text)}" for name, text in entries)
 
 
 def _code(text: str) -> str:
@@ -80,6 +107,7 @@ def _declarations(body: str) -> list[tuple[str, str]]:
         bare = re.sub(r"//.*", "", line)
         depth += bare.count("{") + bare.count("(") - bare.count("}") - bare.count(")")
         if depth == 0 and re.search(r"[;}]\s*$", bare):
-            found.append((_prose("\n".join(comment)), "\n".join(code)))
+            if not MACRO.match(code[0]):
+                found.append((_prose("\n".join(comment)), "\n".join(code)))
             comment, code = [], []
     return found

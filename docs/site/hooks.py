@@ -1,4 +1,4 @@
-"""What the site shows beyond docs/: the rooms' READMEs, CONTRIBUTING, SECURITY, CHANGELOG, a page of each public header.
+"""What the site shows beyond docs/: the rooms' READMEs, CONTRIBUTING, SECURITY, CHANGELOG, and a page of each header.
 A link is written as the repository needs it, and turned into the site's here."""
 
 from __future__ import annotations
