@@ -84,7 +84,7 @@ struct BatchView {
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
   std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
                                                 // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;  // each with tables of its own
+  std::int32_t num_layer_groups = 1;            // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -178,7 +178,7 @@ struct SamplingTask {
 };
 
 struct SamplingResult {
-  bool done = false;              // false: the task is left to the caller; nothing else is set
+  bool done = false;              // false: the backend declines the task; nothing else is set
   TokenId token = -1;             // drawn
   TokenLogprob chosen;            // the token's, of a draw that wants it or of a score
   std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
@@ -255,8 +255,9 @@ class PAGEDCORE_API Backend {
   /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
   /// what it cannot do, what rounding could decide otherwise, and what is at fault (logits that are no distribution,
   /// nothing left to choose, a token outside the row), whose error the host's attempt reports. What it declines depends
-  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws InvalidArgument for logits of another
-  /// type, a row outside them, a mask of another size, and unequal numbers of tasks and results.
+  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws
+  /// InvalidArgument for logits of another type, a row outside them, a mask of another size, and unequal numbers of
+  /// tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 
