@@ -84,7 +84,7 @@ struct BatchView {
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
   std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
                                                 // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;  // each with tables of its own
+  std::int32_t num_layer_groups = 1;            // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -356,7 +356,7 @@ struct CudaOptions {
         "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
         "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
         "variable PAGEDCORE_CUBLASLT names."));
-    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore."));
+    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so.").path().zero_means("beside libpagedcore"));
   }
 };
 
