@@ -32,6 +32,7 @@ OF_LISTS = (
 )
 
 
+# rule: bindings.names-agree
 @pytest.mark.parametrize("record", OF_LISTS, ids=lambda r: r.__name__)
 def test_a_record_has_the_fields_of_its_list(record):
     options = _core.options_of(record.__name__)
@@ -58,6 +59,7 @@ def test_lists_of_what_is_no_record_of_parameters():
 # Records
 
 
+# rule: bindings.records-behave
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
 def test_record_copies_and_pickles(record):
     original = record()
@@ -75,6 +77,7 @@ def test_record_copies_and_pickles(record):
         hash(original)
 
 
+# rule: bindings.records-behave
 def test_record_fields_are_keywords():
     params = _core.SamplingParams(temperature=0.5, logit_bias=[(3, -1.0)], stop_token_ids=[1, 2])
     assert (params.temperature, params.logit_bias, params.stop_token_ids) == (0.5, [(3, -1.0)], [1, 2])
@@ -151,6 +154,7 @@ def test_what_a_field_takes():
     assert config.dtype == "bfloat16"  # the first of its words
 
 
+# rule: bindings.records-behave
 def test_nested_record_changes_in_place():
     config = _core.SimulationConfig(scheduler=_core.SchedulerConfig(max_sequences=2))
     config.scheduler.order = "fair"
@@ -166,6 +170,7 @@ def test_the_parts_of_an_engine_config_are_flat():
     assert (config.threads, config.isa, config.max_sequences, config.dtype) == (2, "avx2", 7, "bfloat16")
 
 
+# rule: bindings.words-and-numbers
 def test_enums_are_strings():
     model = pagedcore.ModelDescription(norm="layer", activation="gelu_tanh")
     assert (model.norm, model.activation) == ("layer", "gelu_tanh")
@@ -197,6 +202,7 @@ def test_error_classes(error, bases):
         raise error("caught by its built-in base")
 
 
+# rule: base.errors-cross-libraries, bindings.errors-by-class
 def test_each_error_arrives_as_its_class(tmp_path):
     cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=2))
     cache.create(7)
@@ -253,6 +259,7 @@ def test_to_f32_of_a_torch_tensor():
     np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), tensor), tensor.float().numpy())
 
 
+# rule: tensor.reads-stay-inside, bindings.buffers-are-not-copied
 def test_buffers_are_checked_before_they_are_read():
     good = np.zeros((4, 4), np.float32)
     with pytest.raises(pagedcore.InvalidArgument, match="holds 64 bytes, but 20 elements of f32 take 80"):
@@ -273,6 +280,7 @@ def test_buffers_are_checked_before_they_are_read():
 # Models
 
 
+# rule: bindings.buffers-are-not-copied
 def test_weight_map_keeps_its_buffers():
     class Array(np.ndarray):  # can be weakly referenced
         pass

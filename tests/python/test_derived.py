@@ -24,6 +24,7 @@ def derive(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+# rule: bindings.names-agree
 def test_derived_files_are_up_to_date(derive: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert derive.main(["--check"]) == 0, capsys.readouterr().out
 
