@@ -114,8 +114,8 @@ run_install() {
 }
 
 lint() {
-  .venv/bin/ruff check python tests bench
-  .venv/bin/ruff format --check python tests bench
+  .venv/bin/ruff check python tests bench tools
+  .venv/bin/ruff format --check python tests bench tools
   .venv/bin/mypy
   .venv/bin/yamllint --strict .github
   .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

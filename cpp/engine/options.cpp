@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/field_lists.hpp"
+#include "engine/engine_stats.hpp"
 
 namespace pagedcore {
 namespace {
@@ -22,7 +23,7 @@ std::string type_of(Unit unit) {
   if constexpr (std::is_floating_point_v<D>) return "float";
   if constexpr (Number<D>) return unit == Unit::bytes ? "size" : "int";
   if constexpr (Named<D>) return "choice";
-  if constexpr (std::is_same_v<D, std::string>) return "string";
+  if constexpr (std::is_same_v<D, std::string>) return unit == Unit::path ? "path" : "string";
   if constexpr (std::is_same_v<D, std::vector<TokenId>>) return "tokens";
   if constexpr (std::is_same_v<D, std::vector<std::pair<TokenId, float>>>) return "biases";
   return "list";
@@ -67,6 +68,18 @@ void set_option(T& options, std::string_view name, std::string_view text) {
 template <class T>
 std::string get_option(const T& options, std::string_view name) {
   return get_field(options, noun(&options), name);
+}
+
+std::vector<OptionInfo> stats_of_engine() {
+  std::vector<OptionInfo> list;
+  EngineStats stats;
+  each_field(stats, [&](const auto&, const auto& f) {
+    OptionInfo info = info_of(f, "");
+    info.name = name_in_engine(f);
+    info.type = f.unit == Unit::gauge ? "gauge" : "counter";
+    if (!info.name.empty()) list.push_back(std::move(info));
+  });
+  return list;
 }
 
 #define PAGEDCORE_OPTIONS(T)                                           \

@@ -90,7 +90,7 @@ def test_include_graph(checker):
         ("cpu/a.cpp", '"pagedcore/kv_cache.hpp"', "cpu may not see pagedcore/kv_cache.hpp"),
         ("cpu/a.cpp", '"model/b.hpp"', "cpu may not include model"),
         ("io/a.cpp", '"model/b.hpp"', "io may not include model"),
-        ("bindings/a.cpp", '"base/b.hpp"', "bindings may not include base"),
+        ("bindings/a.cpp", '"engine/b.hpp"', "bindings may not include engine"),
         ("engine/a.cpp", '"b.hpp"', "b.hpp is not a path below cpp/"),
         ("engine/a.cpp", "<pagedcore/error.hpp>", '"pagedcore/error.hpp", not <pagedcore/error.hpp>'),
         ("engine/a.cpp", '"pagedcore/secret.hpp"', "pagedcore/secret.hpp is no public header"),
