@@ -106,7 +106,7 @@ def _memory(arguments: argparse.Namespace) -> int:
 
 
 def _service(arguments: argparse.Namespace) -> int:
-    from ...lab import plan_service
+    from ...lab import confirm_plan, plan_service
     from ...progress import Progress
 
     try:
@@ -120,11 +120,12 @@ def _service(arguments: argparse.Namespace) -> int:
                 first_token=arguments.first_token,
                 target_rate=arguments.rate,
                 replicas=1 if arguments.replicas is None else arguments.replicas,
-                simulate=arguments.simulate,
-                seconds=arguments.seconds,
-                progress=lambda runs: bar.reach(runs, runs + 1),
                 **policies,
             )
+            if arguments.simulate:
+                plan = confirm_plan(
+                    plan, requests, seconds=arguments.seconds, progress=lambda runs: bar.reach(runs, runs + 1)
+                )
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
     if arguments.json:
