@@ -83,7 +83,7 @@ struct BatchView {
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
   std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
                                                 // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;  // each with tables of its own
+  std::int32_t num_layer_groups = 1;            // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -188,7 +188,7 @@ class PAGEDCORE_API Backend {
   virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
   virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
   virtual void synchronize() = 0;
-  /// Bytes of device memory that can be had now; none where the device's memory is the host's.
+  /// Bytes of device memory that are free now; none where the device's memory is the host's.
   virtual std::optional<std::size_t> available_memory() const;
   /// Announces how much memory the caller is going to allocate, pack and keep KV in, all together. A device with memory
   /// of its own gets it now, in one piece, or throws OutOfMemory with the arithmetic. Once, before anything is
@@ -227,7 +227,7 @@ class PAGEDCORE_API Backend {
   /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
-  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its block slot of `layer`.
+  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.
   virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                               const AttentionShape& shape, const RopeParams& rope) = 0;
   /// out: compute_dtype() [rows, heads * head_dim] = softmax over the row's context, read through the block tables.

@@ -102,7 +102,7 @@ TEST_CASE("what cannot be packed is refused") {
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their allocators end the process instead
-TEST_CASE("memory that cannot be had is OutOfMemory, and the message says how much") {
+TEST_CASE("memory that cannot be allocated is OutOfMemory, and the message says how much") {
   constexpr std::int64_t kExtent = std::int64_t{1} << 28;  // 2^57 bytes: more than the address space
   try {
     const cpu::PackedWeight weight(kExtent, kExtent, PackKind::stacked, Isa::portable, DType::bf16);
