@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SPLITS", "Split"]
+__all__ = ["GPT2", "SPLITS", "Split", "cased", "words"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,11 +25,11 @@ class Split:
     nfc: bool = False
 
 
-def _words(digits: str) -> str:
+def words(digits: str) -> str:
     return rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
 
 
-def _cased(digits: str, suffix: str = "") -> str:
+def cased(digits: str, suffix: str = "") -> str:
     start = r"[^\r\n\p{L}\p{N}]?"
     return (
         rf"{start}{_UPPER}*{_LOWER}+{suffix}|{start}{_UPPER}+{_LOWER}*{suffix}"
@@ -37,42 +37,29 @@ def _cased(digits: str, suffix: str = "") -> str:
     )
 
 
-_GPT2 = Split()
+GPT2 = Split()
 _GPT2_DIGITS = Split(digits=True)
-_LLAMA3 = Split(_words(r"\p{N}{1,3}"), ignore_merges=True, add_bos=True)
-_QWEN2 = Split(_words(r"\p{N}"), nfc=True)
-_GPT4O = Split(_cased(r"\p{N}{1,3}", f"{_CONTRACTIONS}?"))
-_TEKKEN = Split(_cased(r"\p{N}"), ignore_merges=True, add_bos=True)
+_LLAMA3 = Split(words(r"\p{N}{1,3}"), ignore_merges=True, add_bos=True)
+_GPT4O = Split(cased(r"\p{N}{1,3}", f"{_CONTRACTIONS}?"))
 
+# Of vocabularies that are no served family's own.
 SPLITS: dict[str, Split] = {
-    # SmolLM was trained with digits apart, but a piece such as " 12" has no merge across its digits, so that GPT-2's
-    # cut gives the same ids but for runs of spaces before a digit. There the reference is the conversion that
-    # transformers makes of these files: GPT-2's.
-    "smollm": _GPT2,
-    "default": _GPT2,
-    "gpt-2": _GPT2,
-    "gpt2": _GPT2,
-    "phi-2": _GPT2,
-    "olmo": _GPT2,
-    "dolma": _GPT2,
-    "mpt": _GPT2,
-    "jais": _GPT2,
+    "default": GPT2,
+    "gpt-2": GPT2,
+    "gpt2": GPT2,
+    "phi-2": GPT2,
+    "olmo": GPT2,
+    "dolma": GPT2,
+    "mpt": GPT2,
+    "jais": GPT2,
     "starcoder": _GPT2_DIGITS,
     "refact": _GPT2_DIGITS,
     "command-r": _GPT2_DIGITS,
     "codeshell": _GPT2_DIGITS,
-    "llama3": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "llama-bpe": _LLAMA3,
-    "falcon3": _LLAMA3,
     "pixtral": _LLAMA3,
     "lfm2": _LLAMA3,
-    "dbrx": Split(_words(r"\p{N}{1,3}")),
-    "smaug-bpe": Split(_words(r"\p{N}{1,3}")),
-    "qwen2": _QWEN2,
-    "deepseek-r1-qwen": _QWEN2,
-    "stablelm2": Split(_words(r"\p{N}")),
+    "dbrx": Split(words(r"\p{N}{1,3}")),
+    "stablelm2": Split(words(r"\p{N}")),
     "gpt-4o": _GPT4O,
     "llama4": _GPT4O,
-    "tekken": _TEKKEN,
 }
