@@ -178,7 +178,7 @@ struct SamplingTask {
 };
 
 struct SamplingResult {
-  bool done = false;              // false: the task is left to the caller; nothing else is set
+  bool done = false;              // false: the backend declines the task; nothing else is set
   TokenId token = -1;             // drawn
   TokenLogprob chosen;            // the token's, of a draw that wants it or of a score
   std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
@@ -252,11 +252,12 @@ class PAGEDCORE_API Backend {
 
   /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
   /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
-  /// logarithm. Left to the caller are tasks that a backend has no means for or that rounding could decide otherwise,
-  /// and those at fault (logits that are no distribution, nothing left to choose, a token outside the row), whose error
-  /// the caller's own attempt reports. Which ones depends on the task and its row alone. A backend without such means
-  /// leaves all: the default, right where host_view() gives the logits. Throws InvalidArgument for logits of another
-  /// type, a row outside them, a mask of another size, and unequal numbers of tasks and results.
+  /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
+  /// what it cannot do, what rounding could decide otherwise, and what is at fault (logits that are no distribution,
+  /// nothing left to choose, a token outside the row), whose error the host's attempt reports. What it declines depends
+  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws
+  /// InvalidArgument for logits of another type, a row outside them, a mask of another size, and unequal numbers of
+  /// tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 

@@ -62,6 +62,7 @@ TEST_CASE("rounding to bf16: to nearest, ties to even; infinities and NaN surviv
   }
 }
 
+// rule: cpu.one-packed-copy
 TEST_CASE("one copy: bytes are those of the matrix up to padding") {
   for_every_kernel([&](Isa isa, DType dtype) {
     const std::size_t element = dtype == DType::bf16 ? 2 : 4;

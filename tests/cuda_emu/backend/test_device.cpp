@@ -5,6 +5,7 @@
 using namespace cuda_test;
 using cuda_emu::machine;
 
+// rule: cuda.missing-is-said
 TEST_CASE("no driver, no device, an old one, an index out of range") {
   const MachineScope scope;
   machine().driver = cudaErrorInsufficientDriver;
@@ -81,6 +82,7 @@ TEST_CASE("options out of range") {
   CHECK_THROWS_WITH_AS(make(options), doctest::Contains("workspace = 10"), InvalidArgument);
 }
 
+// rule: cuda.reserve-or-refuse
 TEST_CASE("too little memory is refused with the arithmetic, before anything is allocated") {
   const MachineScope scope;
   machine().device_bytes = 10 << 20;
@@ -144,6 +146,7 @@ TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
   CHECK(failures > 5);  // pinned memory, streams, the arena, events
 }
 
+// rule: cuda.error-stops-one-backend
 TEST_CASE("an asynchronous error stops this backend, with its text, and no other") {
   const MachineScope scope;
   const auto broken = make();
