@@ -26,7 +26,7 @@ from typing import NamedTuple
 MOST_LINES, MEDIAN_LINES, MOST_PARAMETERS, MOST_FIELDS = 400, 90, 8, 20
 PRODUCT = ("cpp", "cuda", "python/pagedcore")
 CPP_SUFFIXES = {".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".in", ".inl"}
-GENERATED = {"python/pagedcore/_core.pyi"}
+GENERATED = {"python/pagedcore/_core.pyi", "python/pagedcore/_options.py"}
 EXEMPT = {
     "SamplingParams": "one parameter each, as the field knows them",
     "SchedulerStats": "counters",
