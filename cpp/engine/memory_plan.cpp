@@ -23,7 +23,7 @@ std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, st
   return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
 }
 
-/// The longest sequence that all blocks together hold, `most` at most: of a group of layers with a window the blocks
+/// The longest sequence that all blocks together hold, `most` at most: of a layer group with a window the blocks
 /// that it reaches, and those of a step. The scheduler's arithmetic for one sequence.
 std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_tokens, std::uint64_t most) {
   const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + plan.block_size - 1) / plan.block_size; };
@@ -69,7 +69,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.weights = memory.weights;
   plan.activations = memory.activations;
   plan.kv_block = memory.kv_block;
-  plan.windows = kv_groups(model).windows;
+  plan.windows = layer_groups(model).windows;
   plan.block_size = config.kv.block_size;
 
   const std::uint64_t context = config.scheduler.max_context > 0 ? config.scheduler.max_context
@@ -115,7 +115,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
       throw InvalidArgument(
           str("contiguous allocation serves models of one attention window over the full context, "
               "without swap space; this one has ",
-              plan.windows.size(), " group(s) of layers, the first with a window of ", plan.windows[0], ", and ",
+              plan.windows.size(), " layer group(s), the first with a window of ", plan.windows[0], ", and ",
               plan.num_swap_blocks, " swap blocks: use paged allocation"));
     }
     // A sequence lies in one chunk, a power of two of blocks.

@@ -49,7 +49,7 @@ class PAGEDCORE_API Weight {
   virtual std::size_t bytes() const noexcept = 0;
 };
 
-/// The paged KV storage of one group of layers: block-major over layers, [block][layer][kv head][K tile | V tile], so
+/// The paged KV storage of one layer group: block-major over layers, [block][layer][kv head][K tile | V tile], so
 /// that a block is one contiguous piece of `block_bytes()`. What a tile looks like inside is the backend's business.
 struct KvShape {
   std::int32_t num_layers = 0;
@@ -75,16 +75,16 @@ struct TokenRange {
   std::int32_t first_row = 0;
   std::int32_t num_rows = 0;
   std::int32_t first_position = 0;
-  std::int32_t table_offset = 0;  // into the tables of each group; covers every position up to the last row's
+  std::int32_t table_offset = 0;  // into the tables of each layer group; covers every position up to the last row's
 };
 
 /// One step's batch, described in host memory.
 struct BatchView {
   std::span<const TokenId> tokens;              // [rows]
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
-  std::span<const std::uint32_t> block_tables;  // [num_groups][entries]: concatenated tables of physical block ids.
-                                                // Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_groups = 1;                  // groups of layers, each with tables of its own
+  std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
+                                                // ids. Entries that no row's window reaches may be kNoBlock
+  std::int32_t num_layer_groups = 1;  // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -138,7 +138,7 @@ struct AttentionShape {
   std::int32_t num_heads = 0;
   std::int32_t num_kv_heads = 0;  // divides num_heads
   std::int32_t head_dim = 0;
-  std::int32_t group = 0;  // of layers: whose block tables are used
+  std::int32_t layer_group = 0;  // whose block tables are used
 };
 
 struct AttentionParams {

@@ -113,12 +113,12 @@ struct MemoryPlan {
   std::size_t swap = 0;                // host memory of the swap space
   std::size_t swap_file = 0;           // bytes of the swap file; not memory
   std::uint32_t num_swap_blocks = 0;   // of both together
-  std::vector<std::uint32_t> windows;  // of the groups of layers, as in KvCacheConfig
+  std::vector<std::uint32_t> windows;  // of the layer groups, as in KvCacheConfig
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
-  std::uint64_t num_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
-  /// Tokens whose KV fits at once, in all groups of layers, if no window frees any of it.
-  std::uint64_t kv_tokens() const noexcept { return num_blocks / num_groups() * block_size; }
+  std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
+  /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
+  std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
 };
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
