@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/types.hpp"
 
 namespace pagedcore {
@@ -35,6 +36,13 @@ enum class AllocationPolicy : std::uint8_t {
   pow2,   // "Orca (Pow2)": for the request's output, rounded up to a power of two
   oracle  // "Orca (Oracle)": for exactly the request's output
 };
+template <>
+struct Words<AllocationPolicy> {
+  static constexpr Word<AllocationPolicy> list[] = {{AllocationPolicy::paged, "paged"},
+                                                    {AllocationPolicy::max, "max"},
+                                                    {AllocationPolicy::pow2, "pow2"},
+                                                    {AllocationPolicy::oracle, "oracle"}};
+};
 
 struct KvCacheConfig {
   std::uint32_t num_blocks = 0;   // in [1, 2^32 - 2]
@@ -48,6 +56,27 @@ struct KvCacheConfig {
   std::uint32_t max_reservation = 2048;  // tokens of the longest sequence, unless paged. The largest chunk has as many
                                          // blocks, rounded up to a power of two
   std::uint32_t max_events = 0;          // > 0: keep up to so many CacheEvents for take_events()
+
+  /// All but the hash, which is code.
+  template <class V>
+  static void fields(V&& v) {
+    using C = KvCacheConfig;
+    v(field("num_blocks", &C::num_blocks, "Physical blocks.", in(1, 0xfffffffe)));
+    v(field("block_size", &C::block_size, "Tokens per block.", in(1, 65536)));
+    v(field("enable_prefix_caching", &C::enable_prefix_caching,
+            "Keep the KV of finished requests for prompts that begin alike."));
+    v(field("windows", &C::windows,
+            "Attention window of each group of layers in tokens, 0: full context. None: one group with full context."));
+    v(field("num_swap_blocks", &C::num_swap_blocks, "Slots of the swap space.", in(0, 0x7fffffff)));
+    v(field(
+        "allocation", &C::allocation,
+        "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
+        "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
+        "exactly that (oracle), and shares nothing."));
+    v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
+            in(1, 0x7fffffff)));
+    v(field("max_events", &C::max_events, "Events of the prefix cache that are kept.", in(0, 0x7fffffff)));
+  }
 };
 
 /// Where every block is. free + cached + in_flight + used == num_blocks at all times.
