@@ -82,6 +82,7 @@ def test_a_fact_that_does_not_hold(facts, problem):
     assert sass_gate.problems(sass.parse(CODE)[:1], expectations(entry("load<.*>", facts))) == [problem]
 
 
+# rule: cuda.no-local-memory, cuda.convergence-is-provable
 def test_local_memory_and_warpsync_are_found_in_every_kernel():
     assert sass_gate.problems(sass.parse(CODE)[1:], expectations(entry(SPILL))) == [
         f"{SPILL}: 1 LDL, not == 0",

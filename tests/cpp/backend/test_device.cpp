@@ -8,6 +8,7 @@
 #include "pagedcore/backend.hpp"
 #include "pagedcore/devices.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/version.hpp"
 
 using namespace pagedcore;
 
@@ -21,6 +22,7 @@ TEST_CASE("names of devices") {
   }
 }
 
+// rule: backend.plugin-of-one-version
 TEST_CASE("without the plugin, the CUDA backend says so") {
   CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("the CUDA backend is not available"), Unsupported);
   CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("libpagedcore_cuda.so"), Unsupported);
@@ -33,6 +35,7 @@ TEST_CASE("without the plugin, the CUDA backend says so") {
   CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v2"), Unsupported);
 }
 
+// rule: backend.plugin-of-one-version
 TEST_CASE("a plugin of another version is refused, by its number or by its table") {
   CudaOptions options;
   options.plugin = PLUGIN_OTHER_VERSION;
@@ -47,8 +50,8 @@ TEST_CASE("the status says what is missing, and throws nothing") {
   CHECK(status.plugin.ends_with("/libpagedcore_cuda.so"));
   CHECK(status.plugin_version.empty());
   CHECK(status.devices.empty());
-  CHECK(status.problem.find("--config-settings=cmake.define.PAGEDCORE_CUDA=ON (README, CUDA), or use device cpu") !=
-        std::string::npos);
+  CHECK(status.problem.find("install pagedcore-cuda13 of version " PAGEDCORE_VERSION
+                            " (README, CUDA), or use device cpu") != std::string::npos);
   status = cuda_status(PLUGIN_OTHER_VERSION);
   CHECK(status.plugin == PLUGIN_OTHER_VERSION);
   CHECK(status.plugin_version.empty());
