@@ -22,7 +22,7 @@ std::string type_of(Unit unit) {
   if constexpr (std::is_floating_point_v<D>) return "float";
   if constexpr (Number<D>) return unit == Unit::bytes ? "size" : "int";
   if constexpr (Named<D>) return "choice";
-  if constexpr (std::is_same_v<D, std::string>) return "string";
+  if constexpr (std::is_same_v<D, std::string>) return unit == Unit::path ? "path" : "string";
   if constexpr (std::is_same_v<D, std::vector<TokenId>>) return "tokens";
   if constexpr (std::is_same_v<D, std::vector<std::pair<TokenId, float>>>) return "biases";
   return "list";

@@ -66,10 +66,12 @@ struct SwapOptions {
     v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.",
             in(1, 0x7fffffffffffffff))
           .bytes()
-          .zero_means("none"));
+          .zero_means("no swap space"));
     v(field("swap_file", &C::swap_file,
             "A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone "
-            "with it. Empty: none."));
+            "with it.")
+          .path()
+          .zero_means("no file"));
     v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, 0x7fffffffffffffff))
           .bytes()
           .zero_means("as much as the KV cache"));
@@ -97,7 +99,9 @@ struct EngineConfig {
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
     v(field("trace_file", &C::trace_file,
-            "Write all that the scheduler is told and plans there, as text, for replay. Empty: none."));
+            "Write all that the scheduler is told and plans there, as text, for replay.")
+          .path()
+          .zero_means("no trace"));
   }
 };
 
@@ -135,7 +139,8 @@ struct RequestOptions {
   static void fields(V&& v) {
     using O = RequestOptions;
     v(field("prefix", &O::prefix,
-            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. Empty: none."));
+            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared.")
+          .zero_means("no prefix"));
     v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
     v(field("priority", &O::priority, "With order priority: the higher goes first.",
             in(-kMostPriority, kMostPriority)));

@@ -15,14 +15,28 @@ namespace pagedcore {
 /// What a list of fields says of one of them, in words.
 struct OptionInfo {
   std::string name;
-  std::string type;                  // bool, int, float, string, choice, size (bytes), tokens, biases or list
-  std::string default_value;         // as text; empty: none
-  std::string limits;                // "[1, 65536]", "at least 0"; empty: those of its type
-  std::string zero;                  // what 0 ("none") stands for; empty: nothing else
-  std::string hint;                  // "0 turns it off"; empty: none
-  std::string doc;                   // a sentence or several
-  std::vector<std::string> choices;  // of a choice
-  bool is_optional = false;          // may be "none"
+  std::string type;
+  std::string default_value;
+  std::string limits;
+  std::string zero;
+  std::string hint;
+  std::string doc;
+  std::vector<std::string> choices;
+  bool is_optional = false;
+
+  template <class V>
+  static void fields(V&& v) {
+    using I = OptionInfo;
+    v(field("name", &I::name, ""));
+    v(field("type", &I::type, "bool, int, float, string, path, choice, size (bytes), tokens, biases or list."));
+    v(field("default_value", &I::default_value, "As text. Empty: none."));
+    v(field("limits", &I::limits, "\"[1, 65536]\", \"at least 0\". Empty: those of its type."));
+    v(field("zero", &I::zero, "What 0, or an empty text, stands for. Empty: nothing else."));
+    v(field("hint", &I::hint, "\"0 turns it off\". Empty: none."));
+    v(field("doc", &I::doc, "A sentence or several."));
+    v(field("choices", &I::choices, "The words of a choice."));
+    v(field("is_optional", &I::is_optional, "It may be \"none\"."));
+  }
 };
 
 /// The fields of a struct, in order; parts are flat, a name that stands in several parts is listed once.
