@@ -18,6 +18,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 void bind_errors(nb::module_& m);
+void bind_options(nb::module_& m);
 void bind_tensors(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_sampling(nb::module_& m);

@@ -6,14 +6,16 @@
 #include "bindings/bindings.hpp"
 #include "bindings/names.hpp"
 #include "bindings/records.hpp"
+#include "pagedcore/engine.hpp"
 #include "pagedcore/selftest.hpp"
 
 namespace pagedcore::bindings {
 namespace {
 
-std::unique_ptr<Backend> make(const std::string& device, const CpuOptions& cpu, CudaOptions cuda) {
-  const DeviceId id = parse_device(device);
-  if (id.kind == DeviceKind::cpu) return make_cpu_backend(cpu);
+std::unique_ptr<Backend> make(const EngineConfig& config) {
+  const DeviceId id = parse_device(config.device);
+  if (id.kind == DeviceKind::cpu) return make_cpu_backend(config.cpu);
+  CudaOptions cuda = config.cuda;
   cuda.device = id.index;
   return make_cuda_backend(cuda);
 }
@@ -37,11 +39,8 @@ void bind_status(nb::module_& m) {
       .field("problem", &CudaStatus::problem, "Why no GPU can be used; empty: one of them can.");
   m.def("cuda_status", &cuda_status, "plugin"_a = "", release_gil(), "Looks for the plugin, driver and GPUs.");
   m.def(
-      "describe_device",
-      [](const std::string& device, const CpuOptions& cpu, const CudaOptions& cuda) {
-        return make(device, cpu, cuda)->describe();
-      },
-      "device"_a, "cpu"_a = CpuOptions{}, "cuda"_a = CudaOptions{}, release_gil(),
+      "describe_device", [](const EngineConfig& config) { return make(config)->describe(); },
+      "config"_a = EngineConfig{}, release_gil(),
       "Device, instruction set, compute type and threads; raises what an engine on it would.");
 }
 
@@ -64,20 +63,18 @@ void bind_selftest(nb::module_& m) {
       .field("host_link", &SelftestRate::host_link, "The bytes go to or from host memory.");
   m.def(
       "selftest_checks",
-      [](const std::string& device, const CpuOptions& cpu, const CudaOptions& cuda, bool quick) {
-        const auto reference = make_cpu_backend({cpu.threads, DType::f32, "portable"});
-        return selftest_checks(*make(device, cpu, cuda), *reference, quick);
+      [](const EngineConfig& config, bool quick) {
+        const auto reference = make_cpu_backend({config.cpu.threads, DType::f32, "portable"});
+        return selftest_checks(*make(config), *reference, quick);
       },
-      "device"_a, "cpu"_a = CpuOptions{}, "cuda"_a = CudaOptions{}, "quick"_a = false, release_gil(),
+      "config"_a = EngineConfig{}, "quick"_a = false, release_gil(),
       "Checks every operation of the device against the CPU in f32, with portable code.");
   m.def(
       "selftest_rates",
-      [](const std::string& device, const CpuOptions& cpu, const CudaOptions& cuda, std::size_t bytes,
-         std::int32_t rows, double seconds) {
-        return selftest_rates(*make(device, cpu, cuda), {bytes, rows, seconds});
+      [](const EngineConfig& config, std::size_t bytes, std::int32_t rows, double seconds) {
+        return selftest_rates(*make(config), {bytes, rows, seconds});
       },
-      "device"_a, "cpu"_a, "cuda"_a, "bytes"_a, "rows"_a, "seconds"_a, release_gil(),
-      "Measures copies, swaps, products and attention.");
+      "config"_a, "bytes"_a, "rows"_a, "seconds"_a, release_gil(), "Measures copies, swaps, products and attention.");
 }
 
 }  // namespace

@@ -112,13 +112,14 @@ void bind_config(nb::module_& m) {
       "Instruction sets that this CPU can run, best last.");
   m.def(
       "attention_seconds",
-      [](const CpuOptions& cpu, const ModelDescription& model, int block_size, int batch, int context, int repeats) {
-        const auto backend = make_cpu_backend(cpu);
-        const KvShape kv{model.num_layers, model.num_kv_heads, model.head_dim, block_size, cpu.dtype};
+      [](const EngineConfig& config, const ModelDescription& model, int block_size, int batch, int context,
+         int repeats) {
+        const auto backend = make_cpu_backend(config.cpu);
+        const KvShape kv{model.num_layers, model.num_kv_heads, model.head_dim, block_size, config.cpu.dtype};
         return attention_seconds(*backend, {kv, model.num_heads, batch, context, repeats});
       },
-      "cpu"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
-      "Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered.");
+      "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
+      "Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie scattered.");
 }
 
 void bind_memory_plan(nb::module_& m) {
@@ -226,9 +227,12 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "force_preemption",
           [](E& self, std::uint32_t period, std::string_view mode) {
-            self.engine->force_preemption(period, kPreemptionModes.parse("mode", mode));
+            self.engine->force_preemption(period, word<PreemptionMode>("mode", mode));
           },
           "period"_a, "mode"_a = "recompute", release_gil(),
+          nb::sig(str("def force_preemption(self, period: int, mode: ", PythonType<PreemptionMode>::name(),
+                      " = 'recompute') -> None")
+                      .c_str()),
           "Testing aid: preempt before every period-th step; 0 turns it off.")
       .def(
           "close", [](E& self) { self.engine->close(); }, release_gil(), "Ends all requests, frees all memory.");

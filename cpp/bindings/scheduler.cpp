@@ -164,9 +164,12 @@ void bind_scheduler_class(nb::module_& m) {
       .def(
           "force_preempt",
           [](Scheduler& self, RequestId id, std::string_view mode) {
-            return self.force_preempt(id, kPreemptionModes.parse("mode", mode));
+            return self.force_preempt(id, word<PreemptionMode>("mode", mode));
           },
-          "id"_a, "mode"_a = "recompute");
+          "id"_a, "mode"_a = "recompute",
+          nb::sig(str("def force_preempt(self, id: int, mode: ", PythonType<PreemptionMode>::name(),
+                      " = 'recompute') -> bool")
+                      .c_str()));
 }
 
 }  // namespace

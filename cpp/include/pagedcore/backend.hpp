@@ -357,7 +357,7 @@ struct CudaOptions {
         "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
         "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
         "variable PAGEDCORE_CUBLASLT names."));
-    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore."));
+    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so.").path().zero_means("beside libpagedcore"));
   }
 };
 

@@ -66,10 +66,12 @@ struct SwapOptions {
     v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.",
             in(1, 0x7fffffffffffffff))
           .bytes()
-          .zero_means("none"));
+          .zero_means("no swap space"));
     v(field("swap_file", &C::swap_file,
             "A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone "
-            "with it. Empty: none."));
+            "with it.")
+          .path()
+          .zero_means("no file"));
     v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, 0x7fffffffffffffff))
           .bytes()
           .zero_means("as much as the KV cache"));
@@ -96,8 +98,9 @@ struct EngineConfig {
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
-    v(field("trace_file", &C::trace_file,
-            "Write all that the scheduler is told and plans there, as text, for replay. Empty: none."));
+    v(field("trace_file", &C::trace_file, "Write all that the scheduler is told and plans there, as text, for replay.")
+          .path()
+          .zero_means("no trace"));
   }
 };
 
@@ -106,14 +109,30 @@ struct EngineConfig {
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t activations = 0;
-  std::size_t kv_block = 0;  // bytes of one block
+  std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
   std::uint32_t max_context = 0;
-  std::size_t swap = 0;                // host memory of the swap space
-  std::size_t swap_file = 0;           // bytes of the swap file; not memory
-  std::uint32_t num_swap_blocks = 0;   // of both together
-  std::vector<std::uint32_t> windows;  // of the layer groups, as in KvCacheConfig
+  std::size_t swap = 0;
+  std::size_t swap_file = 0;
+  std::uint32_t num_swap_blocks = 0;
+  std::vector<std::uint32_t> windows;
+
+  template <class V>
+  static void fields(V&& v) {
+    using P = MemoryPlan;
+    v(field("weights", &P::weights, "Bytes."));
+    v(field("activations", &P::activations, "Bytes."));
+    v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
+    v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));
+    v(field("block_size", &P::block_size, "Tokens per block."));
+    v(field("max_context", &P::max_context, "Tokens that one sequence may have."));
+    v(field("swap", &P::swap, "Host memory of the swap space."));
+    v(field("swap_file", &P::swap_file, "Bytes of the swap file; not memory."));
+    v(field("num_swap_blocks", &P::num_swap_blocks, "Of both together."));
+    v(field("windows", &P::windows, "Of the groups of layers, as in KvCacheConfig; 0: full context."));
+  }
+
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
   std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
@@ -135,7 +154,8 @@ struct RequestOptions {
   static void fields(V&& v) {
     using O = RequestOptions;
     v(field("prefix", &O::prefix,
-            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. Empty: none."));
+            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared.")
+          .zero_means("no prefix"));
     v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
     v(field("priority", &O::priority, "With order priority: the higher goes first.",
             in(-kMostPriority, kMostPriority)));

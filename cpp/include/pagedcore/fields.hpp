@@ -95,6 +95,7 @@ struct Words;
 enum class Unit : std::uint8_t {
   none,
   bytes,  // text may say "1.5GiB" or "512MB"
+  path,   // of a file: Python takes os.PathLike too
 };
 
 struct NoRange {};
@@ -113,12 +114,17 @@ struct Field {
   const char* doc;         // what it is; its limits and default follow from the list
   range_of<D> range = {};  // of each element of a list
   Unit unit = Unit::none;
-  const char* zero = nullptr;  // what 0, outside the range, stands for: "the model's". It is None in Python
+  const char* zero = nullptr;  // what 0, outside the range, or an empty text stands for: "the model's". None in Python
   const char* hint = nullptr;  // how to turn it off, or what an end of the range means: "0 is greedy"
 
   constexpr Field bytes() const {
     Field f = *this;
     f.unit = Unit::bytes;
+    return f;
+  }
+  constexpr Field path() const {
+    Field f = *this;
+    f.unit = Unit::path;
     return f;
   }
   constexpr Field zero_means(const char* text) const {

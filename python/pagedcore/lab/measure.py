@@ -196,7 +196,7 @@ class _Run:
     def _params(self, index: int, output: int) -> _core.SamplingParams | _core.BeamSearchParams:
         width = self._workload.beam_width
         if width > 0:
-            return _core.BeamSearchParams(width=width, n=width, max_tokens=output, early_stopping="never")
+            return _core.BeamSearchParams(beam_width=width, n=width, max_tokens=output, early_stopping="never")
         most = max(output, self._workload.max_tokens or 0)
         return _core.SamplingParams(n=self._workload.num_samples, max_tokens=most, temperature=1.0, seed=index)
 
