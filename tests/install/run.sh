@@ -99,20 +99,25 @@ run_wheel() {
 }
 
 run_embedded() {
-  local arguments=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") installed
-  cmake "${arguments[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
-  cmake "${arguments[@]}" -B "$tmp/embedded" -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF \
-    $(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
-  cmake --build "$tmp/embedded" -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
-  ctest --test-dir "$tmp/embedded" --output-on-failure --no-tests=error
-  [ -z "$(find "$tmp/embedded" -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+  local project=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") launcher=() installed
+  cmake "${project[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
 
-  cmake --install "$tmp/embedded" --prefix "$tmp/theirs" > /dev/null
+  # As deep as the other build directories, so that the compiler cache knows the sources.
+  local build=build/embedded
+  rm -rf $build
+  ! command -v ccache > /dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  cmake "${project[@]}" -B $build -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF "${launcher[@]}" \
+    > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
+  cmake --build $build -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
+  ctest --test-dir $build --output-on-failure --no-tests=error
+  [ -z "$(find $build -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+
+  cmake --install $build --prefix "$tmp/theirs" > /dev/null
   installed=$(cd "$tmp/theirs" && find . -type f)
   [ "$installed" = ./bin/embedding_cpp ] || fail "installed with the project that it is a part of: $installed"
 
-  cmake "$tmp/embedded" -DPAGEDCORE_INSTALL=ON > /dev/null
-  cmake --install "$tmp/embedded" --prefix "$tmp/static" > /dev/null
+  cmake $build -DPAGEDCORE_INSTALL=ON > /dev/null
+  cmake --install $build --prefix "$tmp/static" > /dev/null
   check_headers "$tmp/static/include"
   consume static -DCMAKE_PREFIX_PATH="$tmp/static"
 }
