@@ -31,7 +31,7 @@ struct RequestLimits {
 
 class EngineLoop {
  public:
-  /// Starts the thread, with all signals blocked. Throws OutOfMemory when there is none to be had. `requests` is the
+  /// Starts the thread, with all signals blocked. Throws OutOfMemory when no thread can be started. `requests` is the
   /// table that the executor reads.
   EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
              std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {});

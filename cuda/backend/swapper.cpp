@@ -47,8 +47,8 @@ void Swapper::make_slots(std::size_t block_bytes) {
     const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
     if (error == cudaErrorMemoryAllocation) {
       static_cast<void>(cudaGetLastError());
-      throw OutOfMemory(str("pinned host memory of 2 x ", bytes,
-                            " bytes to swap blocks through cannot be had; raise the "
+      throw OutOfMemory(str("cannot allocate 2 x ", bytes,
+                            " bytes of pinned host memory to swap blocks through; raise the "
                             "limit of locked memory (ulimit -l) or free memory"));
     }
     device_.check(error, "allocating pinned host memory");

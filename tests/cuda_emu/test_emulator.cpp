@@ -287,6 +287,7 @@ TEST_CASE("memory that holds nothing yet is full of ones") {
   CHECK(out.download()[63] == -1);
 }
 
+// rule: cuda.sm80-instructions
 TEST_CASE("launches outside the limits are refused") {
   DeviceArray<int> out(64);
   const auto refused = [&](dim3 grid, dim3 block, std::size_t shared) {

@@ -33,6 +33,7 @@ def stub_members():
     return members
 
 
+# rule: bindings.names-agree
 def test_stub_names_what_the_module_has():
     ours = {"to_dict", "from_dict"}  # of every record, in the stub's base class
     module = {
@@ -68,6 +69,7 @@ def test_record_has_every_field_of_its_struct(record):
 # Records
 
 
+# rule: bindings.records-behave
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
 def test_record_copies_and_pickles(record):
     original = record()
@@ -85,6 +87,7 @@ def test_record_copies_and_pickles(record):
         hash(original)
 
 
+# rule: bindings.records-behave
 def test_record_fields_are_keywords():
     params = _core.SamplingParams(temperature=0.5, logit_bias=[(3, -1.0)], stop_token_ids=[1, 2])
     assert (params.temperature, params.logit_bias, params.stop_token_ids) == (0.5, [(3, -1.0)], [1, 2])
@@ -101,6 +104,7 @@ def test_record_fields_are_keywords():
         _core.SamplingParams(seed="x")
 
 
+# rule: bindings.records-behave
 def test_nested_record_changes_in_place():
     config = _core.EngineConfig(cpu=_core.CpuOptions(threads=2))
     config.cpu.isa = "avx2"
@@ -111,6 +115,7 @@ def test_nested_record_changes_in_place():
     assert cpu.threads == 2
 
 
+# rule: bindings.words-and-numbers
 def test_enums_are_strings():
     model = pagedcore.ModelDescription(norm="layer", activation="gelu_tanh")
     assert (model.norm, model.activation) == ("layer", "gelu_tanh")
@@ -142,6 +147,7 @@ def test_error_classes(error, bases):
         raise error("caught by its built-in base")
 
 
+# rule: base.errors-cross-libraries, bindings.errors-by-class
 def test_each_error_arrives_as_its_class(tmp_path):
     cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=2))
     cache.create(7)
@@ -198,6 +204,7 @@ def test_to_f32_of_a_torch_tensor():
     np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), tensor), tensor.float().numpy())
 
 
+# rule: tensor.reads-stay-inside, bindings.buffers-are-not-copied
 def test_buffers_are_checked_before_they_are_read():
     good = np.zeros((4, 4), np.float32)
     with pytest.raises(pagedcore.InvalidArgument, match="holds 64 bytes, but 20 elements of f32 take 80"):
@@ -218,6 +225,7 @@ def test_buffers_are_checked_before_they_are_read():
 # Models
 
 
+# rule: bindings.buffers-are-not-copied
 def test_weight_map_keeps_its_buffers():
     class Array(np.ndarray):  # can be weakly referenced
         pass

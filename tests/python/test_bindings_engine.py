@@ -106,6 +106,7 @@ def test_missing_weight_is_an_error():
         pagedcore.Engine(model, pagedcore.WeightMap(), pagedcore.EngineConfig(num_blocks=4))
 
 
+# rule: bindings.waiting-releases-the-gil
 def test_waiting_releases_the_gil():
     engine = make_engine()
     waited = threading.Event()
@@ -150,6 +151,7 @@ def test_forced_preemption_changes_no_token():
     assert results[0] == results[1]
 
 
+# rule: bindings.dropping-closes
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_dropping_an_engine_ends_it(busy):
     """Without close(): from the thread that holds the GIL, while the engine thread works and other threads run."""
@@ -193,6 +195,7 @@ def test_engine_closes_while_others_wait():
     assert results == ["aborted"] * 3
 
 
+# rule: bindings.dropping-closes
 def test_exit_with_a_busy_engine_and_a_waiting_daemon_thread():
     """Nothing was closed: the process must end soon, quietly and with the status that the program chose."""
     program = """

@@ -100,6 +100,7 @@ def test_include_graph(checker):
         ("cpu/x_avx2.cpp", "<algorithm>", "<algorithm> is reached from cpu/x_avx2.cpp"),
     ],
 )
+# rule: cpu.isa-sources-share-nothing
 def test_checker_finds(checker, tmp_path, file, include, why):
     for room in checker.ROOMS_BELOW:
         (tmp_path / room).mkdir()
@@ -118,6 +119,7 @@ def test_checker_follows_headers_of_isa_sources(checker, tmp_path):
     assert problems(checker, tmp_path) == []
 
 
+# rule: bindings.one-binary
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm comes with binutils")
 def test_extension_needs_no_python_version(tmp_path):
     """Only symbols of the stable ABI: none that begins with _Py beyond those that its macros use."""

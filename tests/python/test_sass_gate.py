@@ -89,6 +89,7 @@ def test_facts_of_one_architecture():
     assert sass_gate.problems(kernels, sass_gate.load(data, "sm_90")) == [f"{LOAD}: 2 LDG.128, not == 3"]
 
 
+# rule: cuda.no-local-memory, cuda.convergence-is-provable
 def test_local_memory_and_warpsync_are_found_in_every_kernel():
     assert sass_gate.problems(sass.parse(CODE)[1:], expectations(entry(SPILL))) == [
         f"{SPILL}: 1 LDL, not == 0",

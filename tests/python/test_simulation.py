@@ -205,6 +205,7 @@ def test_deployments_that_do_not_fit() -> None:
         Workload([0.0], [], [5])
 
 
+# rule: sim.plans-as-the-engine
 def test_plans_are_those_of_the_real_engine(gguf: Any, tmp_path: Path) -> None:
     """The engine says which requests were there at which step; served with a second for every step, the simulator plans
     the same, step by step: sequences, rows, block tables' sizes, copies and preemptions."""

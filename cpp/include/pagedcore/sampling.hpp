@@ -1,5 +1,5 @@
-// Sampling: from a row of logits to a token. The same logits, parameters and key give the same token on every machine
-// of one instruction set, whatever else runs.
+// Sampling: from a row of logits to a token. The same logits, parameters and key give the same token and the same bits
+// of its log-probability on every machine and instruction set, whatever else runs.
 #pragma once
 
 #include <algorithm>

@@ -77,6 +77,7 @@ struct pagedcore::Words<Color> {
   static constexpr Word<Color> list[] = {{Color::red, "red"}, {Color::green, "green"}, {Color::green, "verde"}};
 };
 
+// rule: base.text-and-back
 TEST_CASE("every kind of field is set from text, and read back as the same text") {
   Sample s;
   const auto round_trip = [&](const char* name, const char* text) {
@@ -101,6 +102,7 @@ TEST_CASE("every kind of field is set from text, and read back as the same text"
   CHECK(round_trip("share", "0.1") == "0.1");
 }
 
+// rule: base.text-and-back
 TEST_CASE("a name that stands in several parts means all of them; none is 0 where 0 has a meaning") {
   Sample s;
   set_field(s, "option", "threads", "9");
@@ -112,6 +114,7 @@ TEST_CASE("a name that stands in several parts means all of them; none is 0 wher
   CHECK(inner.threads == 0);
 }
 
+// rule: base.bad-text-is-named
 TEST_CASE("what is no value of its field is refused by name, with what would be one") {
   Sample s;
   const auto set = [&](const char* name, const char* text) {
@@ -134,6 +137,7 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
         "tokens, bias, share, threads");
 }
 
+// rule: base.ranges-have-ends
 TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and lists") {
   const auto check = [](const std::function<void(Sample&)>& change) {
     Sample s;

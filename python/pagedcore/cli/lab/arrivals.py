@@ -30,17 +30,23 @@ class Load:
 
 
 def add_request_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--trace", metavar="FILE", help="requests with their times, in Azure's or Mooncake's format")
     group.add_argument(
-        "--lengths", metavar="NAME", help="sharegpt (default) or alpaca, by the paper's histograms; or a file"
+        "--trace", metavar="FILE", help="a recorded trace: requests with their times, in Azure's or Mooncake's format"
+    )
+    group.add_argument(
+        "--lengths",
+        metavar="NAME",
+        help="lengths of requests: sharegpt (default) or alpaca, from the paper's histograms; or a file",
     )
 
 
 def add_load_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("requests")
     add_request_flags(group)
-    group.add_argument("--rate", metavar="R,...", help="requests a second (default: the trace's own)")
-    group.add_argument("--seconds", type=float, metavar="S", help="how long they arrive (default: the trace, or 3600)")
+    group.add_argument("--rate", metavar="R,...", help="requests a second (default: the trace's own rate)")
+    group.add_argument(
+        "--seconds", type=float, metavar="S", help="for how long requests arrive (default: the trace's length, or 3600)"
+    )
 
 
 def listed(arguments: argparse.Namespace, name: str, kind: Callable[[str], T], *, distinct: bool = True) -> list[T]:

@@ -18,11 +18,19 @@ _PLACED = ("device", "model", "tensor_parallel", "weight_bits", "kv_bits", "kv_c
 
 def add_served_flags(group: argparse._ArgumentGroup) -> None:
     """Besides --model."""
-    group.add_argument("--device", metavar="NAME", help="such as a100-40gb, or a .json file with its numbers")
-    group.add_argument("--tensor-parallel", type=int, metavar="N", help="devices that share every step (default 1)")
-    group.add_argument("--weight-bits", type=float, metavar="N", help="of a weight (default 16)")
-    group.add_argument("--kv-bits", type=float, metavar="N", help="of an element of KV (default 16)")
-    group.add_argument("--setting", metavar="NAME", help="instead, one of the paper's: opt-13b and others, on A100s")
+    group.add_argument(
+        "--device", metavar="NAME", help="the device: a100-40gb and others, or a .json file with its numbers"
+    )
+    group.add_argument(
+        "--tensor-parallel", type=int, metavar="N", help="number of devices that share every step (default 1)"
+    )
+    group.add_argument("--weight-bits", type=float, metavar="N", help="bits of a weight (default 16)")
+    group.add_argument("--kv-bits", type=float, metavar="N", help="bits of an element of the KV cache (default 16)")
+    group.add_argument(
+        "--setting",
+        metavar="NAME",
+        help="instead of a model and a device, a setting of the paper: opt-13b and others, on A100s",
+    )
 
 
 def read_served(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:

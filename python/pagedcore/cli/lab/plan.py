@@ -65,16 +65,18 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
     service = parser.add_argument_group("service")
     add_served_flags(service)
-    service.add_argument("--replicas", type=int, metavar="N", help="that share the requests (default 1)")
+    service.add_argument(
+        "--replicas", type=int, metavar="N", help="number of replicas that share the requests (default 1)"
+    )
     add_request_flags(service)
-    service.add_argument("--rate", type=float, metavar="R", help="requests a second to serve: says how many replicas")
     service.add_argument(
-        "--latency", type=float, metavar="S", help="goal: seconds per output token, mean (default 0.2)"
+        "--rate", type=float, metavar="R", help="requests a second to serve: prints how many replicas that takes"
     )
+    service.add_argument("--latency", type=float, metavar="S", help="goal: mean seconds per output token (default 0.2)")
     service.add_argument(
-        "--first-token", type=float, metavar="S", help="goal: to the first token of 99 of 100 requests"
+        "--first-token", type=float, metavar="S", help="goal: seconds to the first token, met by 99 of 100 requests"
     )
-    service.add_argument("--simulate", action="store_true", help="confirm it by simulation")
+    service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
     add_model_flags(parser, device=False)
     # What a paper's setting has, a flag changes only when it is given; the defaults of an engine come later.

@@ -40,9 +40,9 @@ class _Flag(NamedTuple):
 
 _POLICIES = (
     _Flag("order", str, "who is served first: fcfs, priority or fair (between tenants)"),
-    _Flag("admission", str, "when: known, watermark, never_evict or adaptive"),
+    _Flag("admission", str, "when a request is admitted: known, watermark, never_evict or adaptive"),
     _Flag("victim", str, "who makes room: cheapest or last_arrival"),
-    _Flag("allocation", str, "paged, or a baseline of the paper: max, pow2 or oracle"),
+    _Flag("allocation", str, "how memory is allocated: paged, or a baseline of the paper: max, pow2 or oracle"),
     _Flag("preemption", str, "how requests make room: recompute, swap (to a space as large as the cache) or auto"),
     _Flag("prefix-caching", str, "on (default) or off"),
     _Flag("block-size", int, "tokens per KV block"),
@@ -51,7 +51,7 @@ _POLICIES = (
 )
 _SAMPLES = (
     _Flag("samples", int, "sequences sampled for each request"),
-    _Flag("beam-width", int, "beam searches of this width instead"),
+    _Flag("beam-width", int, "width of a beam search, instead of samples"),
 )
 
 
@@ -65,11 +65,13 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     figure = parser.add_argument_group("a figure of the paper")
-    figure.add_argument("--figure", metavar="NAME", help="such as 2, 12a or 13")
+    figure.add_argument("--figure", metavar="NAME", help="which figure: 2, 12a, 13 and others")
     figure.add_argument("--plot", metavar="FILE", help="draw it: .svg, .png or .pdf (needs pagedcore[plot])")
-    figure.add_argument("--conversations", metavar="CSV", help="of figure 17: real chats, with a column conversation")
+    figure.add_argument(
+        "--conversations", metavar="CSV", help="for figure 17: real chats, a CSV file with a column conversation"
+    )
 
-    served = parser.add_argument_group("what serves")
+    served = parser.add_argument_group("model and device")
     served.add_argument(
         "-m", "--model", metavar="NAME", help="a known shape, such as llama-7b; or file, directory, hub id"
     )
@@ -82,9 +84,16 @@ def add_to(commands: Any) -> None:
             group.add_argument(f"--{flag.name}", metavar="N,..." if flag.kind is int else "NAME,...", help=flag.help)
         if flags is _SAMPLES:
             group.add_argument(
-                "--max-tokens", type=int, metavar="N", help="that it asks for (default: just what it gets)"
+                "--max-tokens",
+                type=int,
+                metavar="N",
+                help="max_tokens of a request (default: the length of its output)",
             )
-            group.add_argument("--tenants", metavar="SHARE,...", help="whose it is, at random; the first has priority")
+            group.add_argument(
+                "--tenants",
+                metavar="SHARE,...",
+                help="shares of the requests by tenant, at random; the first tenant has the highest priority",
+            )
 
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
