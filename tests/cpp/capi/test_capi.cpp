@@ -18,6 +18,7 @@ TEST_CASE("a program in C99 opens, submits, collects and closes") {
   CHECK(c_program(container.path().c_str()) == 0);
 }
 
+// rule: capi.same-bits
 TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   const Container container;
   pagedcore::EngineConfig config;
@@ -91,6 +92,7 @@ TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   pc_engine_free(handle);
 }
 
+// rule: capi.nothing-written-on-failure
 TEST_CASE("errors have codes and messages; nothing is written on failure") {
   const Container container;
   pc_engine* engine = nullptr;
