@@ -33,7 +33,8 @@ check_symbols() {  # LIBRARY
     grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^.* pagedcore::(options_of|set_option|get_option)<' || true)
   [ -z "$foreign" ] || fail "$1 exports foreign symbols:
 $foreign"
-  internal=$(grep -E 'pagedcore::(kv|cpu|io|capi|bindings|selftest)::' <<< "$symbols" || true)
+  internal=$(cut -d' ' -f3- <<< "$symbols" |
+    grep -E '^(typeinfo (name )?for |vtable for )?pagedcore::(kv|cpu|io|capi|bindings|selftest)::' || true)
   [ -z "$internal" ] || fail "$1 exports internal symbols:
 $internal"
 }
