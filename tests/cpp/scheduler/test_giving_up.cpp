@@ -91,3 +91,14 @@ TEST_CASE("one that is given up does not hold up those behind it in the same ste
   service.finish();
   service.check_outputs();
 }
+
+TEST_CASE("one that comes back alone does not give itself up") {
+  // Two pairs wait, each with 4 shared blocks in memory. The first of them comes back when two blocks are its own.
+  Planned service({.watermark = 0}, {.num_blocks = 12, .block_size = 4, .num_swap_blocks = 16});
+  swap_out_pairs(service, 1);
+  const StepPlan plan = service.next();
+  CHECK(swapped_in(plan) == Ids{2, 3});
+  CHECK(service.stats().swap_fallbacks == 0);
+  service.finish();
+  service.check_outputs();
+}
