@@ -216,9 +216,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
 
   int piece = item.begin / kAttentionPiece * kAttentionPiece;
   if (threadIdx.x < kAttentionPiece) slots[0][threadIdx.x] = find_token(args, item, piece + threadIdx.x);
-#ifndef PC_MUTATE_SLOTS_BARRIER
   __syncthreads();
-#endif
   copy_queries<Shape>(shared, args, item, kv_head);
   copy_piece<Shape>(shared, slots[0], args.kv, kv_head, false);
   cp_async_commit();
@@ -227,12 +225,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
   RowStates<Shape> state, total;  // of the chunk; of the chunks before it
   for (int parity = 0; piece < item.end; piece += kAttentionPiece, parity ^= 1) {
     const bool last = piece + kAttentionPiece >= item.end;
-#ifndef PC_MUTATE_KEYS_WAIT
     cp_async_wait<0>();
-#endif
-#ifndef PC_MUTATE_KEYS_BARRIER
     __syncthreads();  // the keys are here; nobody reads the values before them any more
-#endif
     copy_piece<Shape>(shared, slots[parity], args.kv, kv_head, true);
     cp_async_commit();
     TokenSlot next{0, -1};
@@ -256,26 +250,18 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       if (lane % 4 == 0) maxima[first_row + lane / 4 + i * 8][column] = top;
     }
     if (threadIdx.x < kAttentionPiece) slots[parity ^ 1][threadIdx.x] = next;
-#ifndef PC_MUTATE_VALUES_WAIT
     cp_async_wait<0>();
-#endif
-#ifndef PC_MUTATE_VALUES_BARRIER
     __syncthreads();  // the values, slots and maxima are here; nobody reads the keys any more
-#endif
     if (!last) {
       copy_piece<Shape>(shared, slots[parity ^ 1], args.kv, kv_head, false);
       cp_async_commit();
     }
 
     move_maximum<Shape>(state, shared, s, first_row, column);
-#ifndef PC_MUTATE_PROBABILITIES_BARRIER
     __syncthreads();  // the probabilities of all tokens are here
-#endif
     multiply_values<Shape>(state, shared, rows, piece, first_row, column);
 
-#ifndef PC_MUTATE_CHUNK_BOUNDARY
     if (!last && (piece + kAttentionPiece) % kAttentionChunk != 0) continue;
-#endif
     const int chunk = piece / kAttentionChunk;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -284,11 +270,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       const int first_state = args.row_states[query.row], first_chunk = rows.lowest[i] / kAttentionChunk;
       if (first_state < 0) {
         merge_state<Shape>(total, state, i);
-#ifdef PC_MUTATE_STATE_BOUND
-      } else {
-#else
       } else if (chunk >= first_chunk && chunk <= rows.position[i] / kAttentionChunk) {
-#endif
         const int64_t index = static_cast<int64_t>(first_state + chunk - first_chunk) * args.num_heads + query.head;
         store_state<Shape>(args.states + index * attention_state_size(Shape::kHeadDim), state, i, column);
       }
