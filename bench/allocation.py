@@ -36,7 +36,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from pagedcore import LLM
-from pagedcore.simulation import Workload, paper_lengths, read_lengths, serve
+from pagedcore.lab import Workload, measure, paper_lengths, read_lengths
 
 _STEP = 1.15  # between the rates of a search
 _BASELINES = ("max", "pow2", "oracle", "batches")
@@ -52,14 +52,14 @@ class System:
         """Requests a second between the end of the first fifth of them and of the fourth, all being there from the
         beginning; and how many run at a time."""
         at_once = Workload([0.0] * len(requests), requests.prompts, requests.outputs)
-        outcome = serve(at_once, self.llm, **self.options)
+        outcome = measure(at_once, self.llm, **self.options)
         ends = sorted(outcome.finish)
         first, last = len(ends) // 5, len(ends) * 4 // 5
         return (last - first) / (ends[last] - ends[first]), outcome.report.sequences
 
     def latency(self, requests: Workload, rate: float) -> float:
         arrivals = [time / rate for time in requests.arrivals]
-        return serve(
+        return measure(
             Workload(arrivals, requests.prompts, requests.outputs), self.llm, **self.options
         ).normalized_latency
 
@@ -166,7 +166,7 @@ def main() -> None:
 
     warm_up = Workload([0.0] * 8, [[(1000 + i, 8)] for i in range(8)], [16] * 8)
     for system in systems:
-        serve(warm_up, system.llm)
+        measure(warm_up, system.llm)
     capacity: list[list[float]] = []
     for _ in range(arguments.rounds):
         found = [system.saturated(requests) for system in systems]

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda_kernels.md"
 RESOURCES = ROOT / "bench" / "cuda_resources.json"
-DEVICES = {"A100": "a100-80gb", "H100": "h100", "L4": "l4"}  # of pagedcore/simulation/data/devices
+DEVICES = {"A100": "a100-80gb", "H100": "h100", "L4": "l4"}  # of pagedcore/lab/data/devices
 
 # LLaMA 3 8B.
 HIDDEN, HEADS, KV_HEADS, DIM, FFN, VOCAB = 4096, 32, 8, 128, 14336, 128256
@@ -264,7 +264,7 @@ which each test run checks sm_80's; a GPU that translates the PTX itself may tak
 
 
 def device(name: str) -> tuple[float, float]:
-    folder = ROOT / "python" / "pagedcore" / "simulation" / "data" / "devices"
+    folder = ROOT / "python" / "pagedcore" / "lab" / "data" / "devices"
     data = json.loads((folder / f"{DEVICES[name]}.json").read_text())
     return data["bandwidth"], data["arithmetic"]
 

@@ -14,9 +14,9 @@ import re
 import time
 from pathlib import Path
 
+from pagedcore.lab import FIGURES, Figure, draw, read_lengths, reproduce
+from pagedcore.lab.figures import Value
 from pagedcore.progress import Progress
-from pagedcore.simulation import FIGURES, Figure, draw, read_lengths, reproduce
-from pagedcore.simulation.figures import Value
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "evaluation.md"

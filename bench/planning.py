@@ -20,19 +20,19 @@ from dataclasses import replace
 from allocation import search
 
 from pagedcore import LLM
-from pagedcore.simulation import (
+from pagedcore.lab import (
     Device,
     ModelShape,
     Outcome,
     Placement,
     Workload,
+    measure,
     paper_lengths,
     plan_service,
     read_lengths,
-    serve,
     simulate,
 )
-from pagedcore.simulation.calibrate import calibrate
+from pagedcore.lab.calibration import calibrate
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _BATCHED_TOKENS = 512
@@ -99,7 +99,7 @@ def main() -> None:
     )
     print(llm.engine.describe())
     simulated = sustained(lambda w: simulate(w, deployment), requests, plan.rate, arguments.goal, "simulated")
-    measured = sustained(lambda w: serve(w, llm), requests, simulated, arguments.goal, "measured")
+    measured = sustained(lambda w: measure(w, llm), requests, simulated, arguments.goal, "measured")
     print(f"{len(requests)} requests at {arguments.goal:g} s per token, requests/s and by how much above the measured:")
     for name, rate in (("measured", measured), ("simulated", simulated), ("planned", plan.rate)):
         print(f"  {name:<10}{rate:8.3f}  {100 * (rate / measured - 1):+6.1f} %")

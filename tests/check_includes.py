@@ -31,6 +31,7 @@ ROOMS_BELOW = {
 PUBLIC_HEADERS = {  # and the room each belongs to
     "error.hpp": "base",
     "export.hpp": "base",
+    "fields.hpp": "base",
     "types.hpp": "base",
     "version.hpp": "base",
     "tensor.hpp": "tensor",
@@ -43,6 +44,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "engine.hpp": "engine",
+    "options.hpp": "engine",
     "simulation.hpp": "sim",
     "pagedcore.h": "capi",
 }

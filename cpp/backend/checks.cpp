@@ -98,18 +98,18 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
 
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
   if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
-  const auto groups = static_cast<std::size_t>(std::max(1, view.num_groups));
+  const auto groups = static_cast<std::size_t>(std::max(1, view.num_layer_groups));
   const std::size_t entries = view.block_tables.size() / groups;
-  if (view.num_groups < 1 || entries * groups != view.block_tables.size())
-    throw InvalidArgument(str(view.block_tables.size(), " block table entries for ", view.num_groups,
-                              " groups of layers: as many for each, at least 1"));
+  if (view.num_layer_groups < 1 || entries * groups != view.block_tables.size())
+    throw InvalidArgument(str(view.block_tables.size(), " block table entries for ", view.num_layer_groups,
+                              " layer groups: as many for each, at least 1"));
   std::uint32_t largest = 0;
   std::int64_t next_row = 0;
   for (std::size_t i = 0; i < view.ranges.size(); ++i) {
     const TokenRange& range = view.ranges[i];
     const std::size_t blocks = check_range(view, i, next_row, block_size, entries);
-    for (std::size_t group = 0; group < groups; ++group) {
-      const std::size_t first = group * entries + static_cast<std::size_t>(range.table_offset);
+    for (std::size_t layer_group = 0; layer_group < groups; ++layer_group) {
+      const std::size_t first = layer_group * entries + static_cast<std::size_t>(range.table_offset);
       for (const std::uint32_t block : view.block_tables.subspan(first, blocks)) {
         if (block != raw(kNoBlock)) largest = std::max(largest, block);
       }
@@ -121,7 +121,7 @@ std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
   return largest;
 }
 
-void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_groups, std::int32_t layer,
+void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
                      const AttentionShape& shape) {
   if (layer < 0 || layer >= s.num_layers)
     throw InvalidArgument(str("layer ", layer, " of a KV storage that has ", s.num_layers, " layers"));
@@ -134,8 +134,8 @@ void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num
   if (block_size != s.block_size)
     throw InvalidArgument(str("the batch was prepared for blocks of ", block_size,
                               " tokens, the KV storage has blocks of ", s.block_size));
-  if (shape.group < 0 || shape.group >= num_groups)
-    throw InvalidArgument(str("group ", shape.group, " of layers, but the batch has tables of ", num_groups));
+  if (shape.layer_group < 0 || shape.layer_group >= num_layer_groups)
+    throw InvalidArgument(str("layer group ", shape.layer_group, ", but the batch has tables of ", num_layer_groups));
 }
 
 }  // namespace pagedcore

@@ -24,7 +24,7 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
 /// Returns the largest block that the tables name where ranges use them; 0 without any.
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);
 /// Unless layer, head counts and sizes of a call fit the storage and the prepared batch.
-void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_groups, std::int32_t layer,
+void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
                      const AttentionShape& shape);
 
 }  // namespace pagedcore

@@ -68,7 +68,7 @@ using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::dev
 
 RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const SamplingParams& sampling, std::uint64_t salt,
                  bool stream, std::string prefix, std::int32_t priority, std::uint64_t tenant) {
-  EngineRequest request{std::move(prompt), sampling, {}, std::move(prefix), salt, stream, priority, tenant};
+  EngineRequest request{std::move(prompt), sampling, {}, {std::move(prefix), salt, priority, tenant}, stream};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -76,7 +76,7 @@ RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const Sampling
 RequestId submit_beams(EngineHandle& self, std::vector<TokenId> prompt, const BeamSearchParams& beam,
                        std::uint64_t salt, bool stream, std::string prefix, std::int32_t priority,
                        std::uint64_t tenant) {
-  EngineRequest request{std::move(prompt), {}, beam, std::move(prefix), salt, stream, priority, tenant};
+  EngineRequest request{std::move(prompt), {}, beam, {std::move(prefix), salt, priority, tenant}, stream};
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -97,44 +97,12 @@ std::vector<EngineOutput> wait(EngineHandle& self, double timeout) {
 }
 
 void bind_config(nb::module_& m) {
-  Record<CpuOptions>(m, "CpuOptions", "How the CPU backend computes.")
-      .field("threads", &CpuOptions::threads, "0: the number of CPUs this process may run on.")
-      .field("dtype", &CpuOptions::dtype, kComputeTypes, "'f32' or 'bf16'.")
-      .field("isa", &CpuOptions::isa, "'auto', or one of cpu_isas().");
+  Record<CpuOptions>(m, "CpuOptions", "How the CPU backend computes.").listed();
   Record<CudaOptions>(m, "CudaOptions", "How the CUDA backend computes.")
       .field("device", &CudaOptions::device, "Index of the GPU; EngineConfig.device names it for an engine.")
-      .field("threads", &CudaOptions::threads, "Of the host; 0: as for the CPU backend.")
-      .field("dtype", &CudaOptions::dtype, kComputeTypes, "'bf16' or 'f16'.")
-      .field("kv_dtype", &CudaOptions::kv_dtype, "Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.")
-      .field("workspace_bytes", &CudaOptions::workspace_bytes, "Device memory that steps need besides activations.")
-      .field("graph_rows", &CudaOptions::graph_rows, "Steps of up to so many rows become one CUDA graph; 0: none.")
-      .field("sample_on_device", &CudaOptions::sample_on_device, "Else the host samples: the same tokens.")
-      .field("cublas_lt", &CudaOptions::cublas_lt, "Products by cuBLASLt: bits then depend on the batch.")
-      .field("plugin", &CudaOptions::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore.");
-  using C = EngineConfig;
-  Record<C>(m, "EngineConfig", "Budgets of an engine; zeros choose.")
-      .field("block_size", &C::block_size, "Tokens per block.")
-      .field("num_blocks", &C::num_blocks, "0: from kv_cache_bytes.")
-      .field("kv_cache_bytes", &C::kv_cache_bytes, "0 with num_blocks 0: what the model can use, within limits.")
-      .field("max_batched_tokens", &C::max_batched_tokens, "Rows of one step.")
-      .field("max_sequences", &C::max_sequences, "Sequences of one step.")
-      .field("max_context", &C::max_context, "0: the model's.")
-      .field("watermark", &C::watermark, "Share of the blocks that an admission must leave free.")
-      .field("enable_prefix_caching", &C::enable_prefix_caching)
-      .field("preemption", &C::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
-      .field("order", &C::order, kOrders, "'fcfs', 'priority' or 'fair'.")
-      .field("admission", &C::admission, kAdmissions, "'known', 'watermark', 'never_evict' or 'adaptive'.")
-      .field("victim", &C::victim, kVictims, "'cheapest' or 'last_arrival'.")
-      .field("allocation", &C::allocation, kAllocations, "'paged', or a baseline: 'max', 'pow2', 'oracle'.")
-      .field("max_reservation", &C::max_reservation, "Of such a baseline; 0: the longest that fits.")
-      .field("swap_bytes", &C::swap_bytes, "Host memory for the blocks of preempted requests.")
-      .field("swap_file", &C::swap_file, "A file for those that find no place there; empty: none.")
-      .field("swap_file_bytes", &C::swap_file_bytes, "0: as much as the KV cache.")
-      .field("max_cache_events", &C::max_cache_events, "> 0: keep so many events for cache_events().")
-      .field("trace_file", &C::trace_file, "Write a trace of the scheduler there; empty: none.")
-      .field("device", &C::device, "'cpu', 'cuda' or 'cuda:<index>'.")
-      .field("cpu", &C::cpu)
-      .field("cuda", &C::cuda);
+      .listed();
+  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.").listed();
+  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.").listed();
   m.def(
       "cpu_isas",
       [] {

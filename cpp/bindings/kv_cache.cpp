@@ -16,15 +16,7 @@ std::vector<T> copy_of(std::span<const T> values) {
 
 void bind_records(nb::module_& m) {
   using Config = KvCacheConfig;
-  Record<Config>(m, "KvCacheConfig", "Sizes of a block pool.")
-      .field("num_blocks", &Config::num_blocks)
-      .field("block_size", &Config::block_size, "Tokens per block.")
-      .field("enable_prefix_caching", &Config::enable_prefix_caching)
-      .field("windows", &Config::windows, "Attention window of each group of layers; 0: full context.")
-      .field("num_swap_blocks", &Config::num_swap_blocks, "Slots of the swap space.")
-      .field("allocation", &Config::allocation, kAllocations, "'paged', or a baseline: 'max', 'pow2', 'oracle'.")
-      .field("max_reservation", &Config::max_reservation, "Tokens of the longest sequence, unless paged.")
-      .field("max_events", &Config::max_events, "> 0: keep so many events for take_events().");
+  Record<Config>(m, "KvCacheConfig", "Sizes of a block pool.").listed();
   using Counts = KvCacheCounts;
   Record<Counts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
       .field("total", &Counts::total)
@@ -62,8 +54,12 @@ void bind_scratch(nb::module_& m) {
   nb::class_<KvScratch>(m, "KvScratch", "What would be available after some appends, forks and frees.")
       .def_prop_ro("available", &KvScratch::available)
       .def("append", &KvScratch::append, "seq"_a, "length"_a, "Takes the blocks, or returns False.")
-      .def("create", &KvScratch::create, "match"_a, "length"_a, "spare"_a = 0,
-           "False when fewer than `spare` blocks would be left.")
+      .def(
+          "create",
+          [](KvScratch& self, const PrefixMatch& match, std::uint32_t length, std::uint64_t spare) {
+            return self.create(match, length, spare);
+          },
+          "match"_a, "length"_a, "spare"_a = 0, "False when fewer than `spare` blocks would be left.")
       .def("fork", &KvScratch::fork, "parent"_a, "num_tokens"_a, "length"_a, "spare"_a = 0)
       .def("free", &KvScratch::free, "seq"_a, "last_reader"_a = 0)
       .def(

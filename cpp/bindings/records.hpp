@@ -10,6 +10,7 @@
 
 #include "bindings/bindings.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/fields.hpp"
 
 namespace pagedcore::bindings {
 
@@ -28,6 +29,40 @@ struct EnumNames {
     throw InvalidArgument(std::string(what).append(" = '").append(name).append("' is not one of ").append(choices));
   }
 };
+
+/// An enum with words is its first word in Python.
+template <class D>
+nb::object to_python(const D& value) {
+  if constexpr (requires { Words<D>::list; }) {
+    for (const Word<D>& word : Words<D>::list)
+      if (word.value == value) return nb::str(word.text);
+  }
+  return nb::cast(value);
+}
+
+/// None is 0 where the list says what 0 stands for; sizes may be text.
+template <class F, class D>
+void from_python(const F& f, nb::handle value, D& out) {
+  if constexpr (requires { Words<D>::list; }) {
+    const auto text = nb::cast<std::string>(value);
+    std::string choices;
+    for (const Word<D>& word : Words<D>::list) {
+      if (text == word.text) return void(out = word.value);
+      choices.append(choices.empty() ? "" : ", ").append(word.text);
+    }
+    throw InvalidArgument(std::string(f.name).append(" = '").append(text).append("' is not one of ").append(choices));
+  } else {
+    if constexpr (std::is_arithmetic_v<D>) {
+      if (f.zero != nullptr && value.is_none()) return void(out = D{});
+    }
+    try {
+      out = nb::cast<D>(value);
+    } catch (const nb::cast_error&) {
+      PyErr_Format(PyExc_TypeError, "%s cannot be %R", f.name, value.ptr());
+      throw nb::python_error();
+    }
+  }
+}
 
 /// Binds struct T field by field. A list or dict read from a field is a copy: assign to change it.
 template <class T>
@@ -70,9 +105,36 @@ class Record {
     return *this;
   }
 
+  /// All fields of the struct's own list (pagedcore/fields.hpp); those of its parts lie flat among them.
+  Record& listed() {
+    T defaults{};
+    each_field(defaults, [this](const auto&, const auto& f) {
+      if (std::find(names().begin(), names().end(), std::string_view(f.name)) != names().end()) return;
+      names().push_back(f.name);
+      cls_.def_prop_rw(
+          f.name, [name = f.name](const T& self) { return get_listed(self, name); },
+          [name = f.name](T& self, nb::handle value) { set_listed(self, name, value); }, nb::arg("value").none(),
+          f.doc);
+    });
+    return *this;
+  }
+
   nb::class_<T>& python() { return cls_; }
 
  private:
+  static nb::object get_listed(const T& self, std::string_view name) {
+    nb::object found;
+    each_field(self, [&](const auto& owner, const auto& f) {
+      if (!found.is_valid() && name == f.name) found = to_python(owner.*f.member);
+    });
+    return found;
+  }
+  static void set_listed(T& self, std::string_view name, nb::handle value) {
+    each_field(self, [&](auto& owner, const auto& f) {
+      if (name == f.name) from_python(f, value, owner.*f.member);
+    });
+  }
+
   static std::vector<const char*>& names() {
     static std::vector<const char*> list;
     return list;

@@ -17,37 +17,16 @@ std::span<const float> view(const Logits& logits) { return {logits.data(), logit
 
 void bind_params(nb::module_& m) {
   using P = SamplingParams;
-  Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.")
-      .field("n", &P::n, "Independent samples.")
-      .field("max_tokens", &P::max_tokens, "Per sample; 0 only scores the prompt.")
-      .field("min_tokens", &P::min_tokens, "Stop tokens are impossible before this many tokens.")
-      .field("temperature", &P::temperature, ">= 0; 0 is greedy.")
-      .field("top_k", &P::top_k, "0 or -1: off.")
-      .field("top_p", &P::top_p, "In (0, 1].")
-      .field("min_p", &P::min_p, "In [0, 1].")
-      .field("repetition_penalty", &P::repetition_penalty, "> 0; over prompt and output.")
-      .field("presence_penalty", &P::presence_penalty, "In [-2, 2]; over output.")
-      .field("frequency_penalty", &P::frequency_penalty, "In [-2, 2]; over output.")
-      .field("logit_bias", &P::logit_bias, "Pairs (token, bias).")
-      .field("banned_tokens", &P::banned_tokens)
-      .field("allowed_tokens", &P::allowed_tokens, "Empty: all.")
-      .field("stop_token_ids", &P::stop_token_ids)
-      .field("logprobs", &P::logprobs, ">= 0: the chosen token's and this many most likely tokens'.")
-      .field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every prompt token but the first.")
-      .field("seed", &P::seed);
+  Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.").listed();
   m.def("validate", nb::overload_cast<const P&, std::int32_t>(&validate), "params"_a, "vocab_size"_a,
         "Raises InvalidArgument naming the first bad value.");
+  m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
 }
 
 void bind_beam_search_params(nb::module_& m) {
   using P = BeamSearchParams;
-  Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().")
-      .field("width", &P::width, "Running beams.")
-      .field("n", &P::n, "Hypotheses to return.")
-      .field("max_tokens", &P::max_tokens)
-      .field("length_penalty", &P::length_penalty)
-      .field("early_stopping", &P::early_stopping, kEarlyStopping, "'heuristic', 'immediate' or 'never'.")
-      .field("stop_token_ids", &P::stop_token_ids);
+  Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().").listed();
+  m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
 }
 
 void bind_logprobs(nb::module_& m) {

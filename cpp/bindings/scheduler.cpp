@@ -12,17 +12,7 @@ namespace {
 
 void bind_requests(nb::module_& m) {
   using Config = SchedulerConfig;
-  Record<Config>(m, "SchedulerConfig", "Budgets of one step.")
-      .field("max_batched_tokens", &Config::max_batched_tokens, "Rows of one step.")
-      .field("max_sequences", &Config::max_sequences, "Sequences of one step.")
-      .field("max_context", &Config::max_context, "Tokens of one sequence; 0: no limit but memory.")
-      .field("watermark", &Config::watermark, "Share of the blocks that an admission must leave free.")
-      .field("preemption", &Config::preemption, kPreemptionModes, "'auto', 'swap' or 'recompute'.")
-      .field("order", &Config::order, kOrders, "'fcfs', 'priority' or 'fair'.")
-      .field("admission", &Config::admission, kAdmissions, "'known', 'watermark', 'never_evict' or 'adaptive'.")
-      .field("victim", &Config::victim, kVictims, "'cheapest' or 'last_arrival'.")
-      .field("prompt_weight", &Config::prompt_weight, "Fair: service by one prompt token that is computed.")
-      .field("output_weight", &Config::output_weight, "And by one that is generated.");
+  Record<Config>(m, "SchedulerConfig", "Budgets of one step.").listed();
   using Costs = PreemptionCosts;
   Record<Costs>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.")
       .field("token", &Costs::token, "Of computing one.")

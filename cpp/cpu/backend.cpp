@@ -6,6 +6,7 @@
 #include "cpu/attention/attention.hpp"
 #include "cpu/cpu_count.hpp"
 #include "cpu/elementwise/rows.hpp"
+#include "cpu/kv/kv.hpp"
 #include "cpu/matmul/matmul.hpp"
 
 namespace pagedcore::cpu {

@@ -19,38 +19,33 @@ struct Engine::Impl {
       : model_description(description), backend(make_backend(config)) {
     plan = plan_memory(description, config, *backend, available_memory(*backend));
     backend->reserve(plan.weights + plan.activations + plan.kv_cache());
-    model = std::make_unique<Model>(description, weights, *backend, config.max_batched_tokens, max_logit_rows(config));
-    kv = backend->allocate_kv(model->kv_shape(static_cast<std::int32_t>(config.block_size)), plan.num_blocks);
+    model = std::make_unique<Model>(description, weights, *backend, config.scheduler.max_batched_tokens,
+                                    max_logit_rows(config));
+    kv = backend->allocate_kv(model->kv_shape(static_cast<std::int32_t>(plan.block_size)), plan.num_blocks);
     text = str(backend->describe(), "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ",
                plan.max_context);
     auto requests = std::make_unique<RequestTable>();
     if (plan.num_swap_blocks > 0) {
       const std::uint32_t in_file = static_cast<std::uint32_t>(plan.swap_file / plan.kv_block);
       swap = std::make_unique<SwapStore>(SwapConfig{plan.kv_block, plan.num_swap_blocks - in_file, in_file},
-                                         in_file > 0 ? make_swap_file(config.swap_file) : nullptr);
+                                         in_file > 0 ? make_swap_file(config.swap.swap_file) : nullptr);
     }
     auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests, swap.get());
-    const SchedulerConfig scheduling{.max_batched_tokens = config.max_batched_tokens,
-                                     .max_sequences = config.max_sequences,
-                                     .max_context = plan.max_context,
-                                     .watermark = config.watermark,
-                                     .preemption = config.preemption,
-                                     .order = config.order,
-                                     .admission = config.admission,
-                                     .victim = config.victim};
+    SchedulerConfig scheduling = config.scheduler;
+    scheduling.max_context = plan.max_context;
     const KvCacheConfig cache{.num_blocks = plan.num_blocks,
-                              .block_size = config.block_size,
-                              .enable_prefix_caching = config.enable_prefix_caching,
+                              .block_size = plan.block_size,
+                              .enable_prefix_caching = config.kv.enable_prefix_caching,
                               .windows = plan.windows,
                               .num_swap_blocks = plan.num_swap_blocks,
-                              .allocation = config.allocation,
+                              .allocation = config.kv.allocation,
                               .max_reservation = plan.max_context,
-                              .max_events = config.max_cache_events};
+                              .max_events = config.kv.cache_events};
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(
-        RequestLimits{description.vocab_size, plan.max_context, config.max_cache_events}, Scheduler(scheduling, cache),
-        std::move(requests), std::move(executor), std::move(trace));
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events},
+                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
+                                        std::move(trace));
   }
 
   void close() noexcept {

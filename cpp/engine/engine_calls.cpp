@@ -59,18 +59,18 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   SchedulerRequest s;
   if (request.beam) {
     pagedcore::validate(*request.beam, limits_.vocab_size);
-    s.beam_width = request.beam->width;
+    s.beam_width = request.beam->beam_width;
   } else {
     pagedcore::validate(request.sampling, limits_.vocab_size);
     s.num_samples = request.sampling.n;
-    s.prompt_logprobs = request.sampling.prompt_logprobs >= 0;
+    s.prompt_logprobs = request.sampling.prompt_logprobs.has_value();
   }
   check_tokens(request.prompt, limits_.vocab_size);
   const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
   s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
-  s.salt = request.salt;
-  s.priority = request.priority;
-  s.tenant = request.tenant;
+  s.salt = request.options.salt;
+  s.priority = request.options.priority;
+  s.tenant = request.options.tenant;
   s.prompt = request.prompt;
   scheduler_.validate(s);
   return s;
@@ -80,12 +80,13 @@ RequestId EngineLoop::submit(EngineRequest request) {
   SubmitCommand command;
   command.scheduling = checked(request);
   std::unique_lock lock(prefixes_mutex_, std::defer_lock);
-  if (!request.prefix.empty()) {
+  if (!request.options.prefix.empty()) {
     lock.lock();
-    const auto named = prefixes_.find(request.prefix);
+    const auto named = prefixes_.find(request.options.prefix);
     if (named == prefixes_.end()) {
-      throw InvalidArgument(str("prefix '", request.prefix, "' is unknown: it was not registered, or was released; ",
-                                prefixes_.size(), " are registered; register it first or name none"));
+      throw InvalidArgument(str("prefix '", request.options.prefix,
+                                "' is unknown: it was not registered, or was released; ", prefixes_.size(),
+                                " are registered; register it first or name none"));
     }
     command.scheduling.prefix = named->second.id;
   }
@@ -128,7 +129,7 @@ RequestId EngineLoop::register_prefix(const std::string& name, std::vector<Token
   if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
   SubmitCommand command;
   command.request.prompt = std::move(tokens);
-  command.request.salt = salt;
+  command.request.options.salt = salt;
   command.request.sampling.max_tokens = 0;
   command.scheduling = checked(command.request);
   const std::lock_guard lock(prefixes_mutex_);

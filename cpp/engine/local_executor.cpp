@@ -172,7 +172,7 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
       continue;
     }
     result.tokens.push_back({task.sequence, task.sample, task.outcome.token, task.outcome.stop});
-    if (request.request.sampling.logprobs >= 0) {
+    if (request.request.sampling.logprobs.has_value()) {
       request.samples[task.sample].logprobs.push_back(std::move(task.outcome.logprobs));
     }
   }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "engine/host_memory.hpp"
 #include "pagedcore/error.hpp"
@@ -14,29 +15,15 @@ namespace {
 constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
 constexpr std::uint32_t kMaxBlocks = 0xfffffffeu;  // the largest id is kNoBlock
 
-void check(const EngineConfig& c) {
-  const auto require = [](bool ok, const char* name, auto value, const char* limits) {
-    if (!ok) throw InvalidArgument(str("engine configuration ", name, " = ", value, " is out of range: ", limits));
-  };
-  require(c.block_size >= 1 && c.block_size <= 65536, "block_size", c.block_size, "it must lie in [1, 65536] tokens");
-  require(c.max_batched_tokens >= 1 && c.max_batched_tokens <= 1u << 20, "max_batched_tokens", c.max_batched_tokens,
-          "it must lie in [1, 1048576]");
-  require(c.max_sequences >= 1 && c.max_sequences <= 1u << 20, "max_sequences", c.max_sequences,
-          "it must lie in [1, 1048576]");
-  require(c.num_blocks <= kMaxBlocks, "num_blocks", c.num_blocks, "it must be below 2^32 - 1");
-  require(c.watermark >= 0.0 && c.watermark < 1.0, "watermark", c.watermark,
-          "it is the share of blocks kept free and must lie in [0, 1)");
-}
-
 /// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available.
 std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, std::size_t groups,
                                 std::size_t block_bytes, std::size_t available) {
-  const std::uint64_t blocks = groups * c.max_sequences * ((context + c.block_size - 1) / c.block_size);
+  const std::uint64_t blocks = groups * c.scheduler.max_sequences * ((context + c.kv.block_size - 1) / c.kv.block_size);
   const std::size_t limit = std::min(kDefaultCacheLimit, available / 2);
   return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
 }
 
-/// The longest sequence that all blocks together hold, `most` at most: of a group of layers with a window the blocks
+/// The longest sequence that all blocks together hold, `most` at most: of a layer group with a window the blocks
 /// that it reaches, and those of a step. The scheduler's arithmetic for one sequence.
 std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_tokens, std::uint64_t most) {
   const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + plan.block_size - 1) / plan.block_size; };
@@ -63,55 +50,57 @@ std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_
 }  // namespace
 
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
-  return std::min<std::uint32_t>(64, config.max_batched_tokens);  // enough to stream the head's weights efficiently
+  return std::min<std::uint32_t>(
+      64, config.scheduler.max_batched_tokens);  // enough to stream the head's weights efficiently
 }
 
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,
                        std::size_t available) {
   model.validate();
-  check(config);
+  check_ranges(config, "engine option");
   const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
-  if (model_context > 0 && config.max_context > model_context) {
-    throw InvalidArgument(str("engine configuration max_context = ", config.max_context, " exceeds the ", model_context,
-                              " positions that the model was made for; use at most ", model_context));
+  if (model_context > 0 && config.scheduler.max_context > model_context) {
+    throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
+                              model_context, " positions that the model was made for; use at most ", model_context));
   }
-  const ModelMemory memory = plan_model_memory(model, backend, static_cast<std::int32_t>(config.block_size),
-                                               config.max_batched_tokens, max_logit_rows(config));
+  const ModelMemory memory = plan_model_memory(model, backend, static_cast<std::int32_t>(config.kv.block_size),
+                                               config.scheduler.max_batched_tokens, max_logit_rows(config));
   MemoryPlan plan;
   plan.weights = memory.weights;
   plan.activations = memory.activations;
   plan.kv_block = memory.kv_block;
-  plan.windows = kv_groups(model).windows;
-  plan.block_size = config.block_size;
+  plan.windows = layer_groups(model).windows;
+  plan.block_size = config.kv.block_size;
 
-  const std::uint64_t context = config.max_context > 0 ? config.max_context
-                                : model_context > 0    ? model_context
-                                                       : std::numeric_limits<std::uint32_t>::max();
-  plan.num_blocks = config.num_blocks;
-  if (config.num_blocks == 0) {
-    const std::size_t budget = config.kv_cache_bytes > 0 ? config.kv_cache_bytes
-                                                         : default_cache_bytes(config, context, plan.windows.size(),
-                                                                               memory.kv_block, available);
+  const std::uint64_t context = config.scheduler.max_context > 0 ? config.scheduler.max_context
+                                : model_context > 0              ? model_context
+                                                                 : std::numeric_limits<std::uint32_t>::max();
+  plan.num_blocks = config.kv.num_blocks;
+  if (config.kv.num_blocks == 0) {
+    const std::size_t budget = config.kv.kv_cache_memory > 0 ? config.kv.kv_cache_memory
+                                                             : default_cache_bytes(config, context, plan.windows.size(),
+                                                                                   memory.kv_block, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
     if (plan.num_blocks == 0) {
-      throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.block_size,
-                                " tokens takes ", memory.kv_block, " bytes; set kv_cache_bytes to at least ",
+      throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.kv.block_size,
+                                " tokens takes ", memory.kv_block, " bytes; set kv_cache_memory to at least ",
                                 memory.kv_block, " or use a smaller block_size"));
     }
   }
-  const std::size_t host_slots = config.swap_bytes / memory.kv_block;
-  if (config.swap_bytes > 0 && host_slots == 0) {
-    throw InvalidArgument(str("swap_bytes = ", config.swap_bytes, " holds no block: one takes ", memory.kv_block,
+  const std::size_t host_slots = config.swap.swap_space / memory.kv_block;
+  if (config.swap.swap_space > 0 && host_slots == 0) {
+    throw InvalidArgument(str("swap_space = ", config.swap.swap_space, " holds no block: one takes ", memory.kv_block,
                               " bytes; raise it, or set it to 0"));
   }
-  if (config.swap_file.empty() && config.swap_file_bytes > 0) {
-    throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " needs swap_file, the path of the file"));
+  if (config.swap.swap_file.empty() && config.swap.swap_file_size > 0) {
+    throw InvalidArgument(
+        str("swap_file_size = ", config.swap.swap_file_size, " needs swap_file, the path of the file"));
   }
-  const std::size_t file_slots = config.swap_file.empty()     ? 0
-                                 : config.swap_file_bytes > 0 ? config.swap_file_bytes / memory.kv_block
-                                                              : plan.num_blocks;
-  if (!config.swap_file.empty() && file_slots == 0) {
-    throw InvalidArgument(str("swap_file_bytes = ", config.swap_file_bytes, " holds no block: one takes ",
+  const std::size_t file_slots = config.swap.swap_file.empty()    ? 0
+                                 : config.swap.swap_file_size > 0 ? config.swap.swap_file_size / memory.kv_block
+                                                                  : plan.num_blocks;
+  if (!config.swap.swap_file.empty() && file_slots == 0) {
+    throw InvalidArgument(str("swap_file_size = ", config.swap.swap_file_size, " holds no block: one takes ",
                               memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
   }
   if (host_slots + file_slots >= 0x80000000u) {
@@ -120,19 +109,19 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.swap = host_slots * memory.kv_block;
   plan.swap_file = file_slots * memory.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
-  plan.max_context = longest_context(plan, config.max_batched_tokens, context);
-  if (config.allocation != AllocationPolicy::paged) {
+  plan.max_context = longest_context(plan, config.scheduler.max_batched_tokens, context);
+  if (config.kv.allocation != AllocationPolicy::paged) {
     if (plan.num_swap_blocks > 0 || plan.windows.size() > 1 || plan.windows[0] > 0) {
       throw InvalidArgument(
           str("contiguous allocation serves models of one attention window over the full context, "
               "without swap space; this one has ",
-              plan.windows.size(), " group(s) of layers, the first with a window of ", plan.windows[0], ", and ",
+              plan.windows.size(), " layer group(s), the first with a window of ", plan.windows[0], ", and ",
               plan.num_swap_blocks, " swap blocks: use paged allocation"));
     }
     // A sequence lies in one chunk, a power of two of blocks.
     const std::uint64_t chunk = std::uint64_t{std::bit_floor(plan.num_blocks)} * plan.block_size;
     plan.max_context = static_cast<std::uint32_t>(std::min<std::uint64_t>(plan.max_context, chunk));
-    if (config.max_reservation > 0) plan.max_context = std::min(plan.max_context, config.max_reservation);
+    if (config.kv.max_reservation > 0) plan.max_context = std::min(plan.max_context, config.kv.max_reservation);
   }
   if (plan.max_context < 2) {
     throw InvalidArgument(str("a context of ", plan.max_context,

@@ -13,7 +13,7 @@ RequestState& RequestTable::add(RequestId id, EngineRequest request) {
   if (beam) state->beams.emplace(BeamState{sampling::BeamSearch(*beam)});
   state->unfinished = beam ? beam->n : state->request.sampling.n;
   state->samples.resize(state->unfinished);
-  if (!beam && state->request.sampling.prompt_logprobs >= 0)
+  if (!beam && state->request.sampling.prompt_logprobs.has_value())
     state->prompt_logprobs.resize(state->request.prompt.size() - 1);
   return *requests_.emplace(raw(id), std::move(state)).first->second;
 }

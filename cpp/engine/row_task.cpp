@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "sampling/logits_processors.hpp"
+#include "sampling/logprobs.hpp"
 #include "sampling/truncation.hpp"
 
 namespace pagedcore {
@@ -20,7 +21,8 @@ SampleContext RowTask::context() const {
 void RowTask::run(std::span<const float> logits) {
   try {
     if (position >= 0) {
-      outcome.logprobs = logprobs_of(logits, scored_token(), std::max(request->request.sampling.prompt_logprobs, 0));
+      outcome.logprobs = logprobs_of(logits, scored_token(),
+                                     sampling::num_top(request->request.sampling.prompt_logprobs, logits.size()));
     } else if (request->beams) {
       candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam());
     } else {
@@ -38,7 +40,7 @@ SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std:
   if (position >= 0) {
     task.kind = SamplingTask::Kind::score;
     task.token = scored_token();
-    task.num_top = std::max(p.prompt_logprobs, 0);
+    task.num_top = sampling::num_top(p.prompt_logprobs, vocab_size);
     return task;
   }
   if (request->beams) {
@@ -60,8 +62,8 @@ SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std:
   task.min_p = p.min_p;
   task.seed = p.seed;
   task.sample = c.sample;
-  task.wants_logprobs = p.logprobs >= 0;
-  task.num_top = std::max(p.logprobs, 0);
+  task.wants_logprobs = p.logprobs.has_value();
+  task.num_top = sampling::num_top(p.logprobs, vocab_size);
   return task;
 }
 

@@ -34,7 +34,7 @@ struct Model::Impl {
         backend(device),
         weights(load_weights(d, source, device)),
         activations(d, device, max_rows, max_logit_rows),
-        groups(kv_groups(d)) {}
+        groups(layer_groups(d)) {}
 
   void check(const ForwardRequest& request, const KvStorage& kv) const;
   void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
@@ -47,7 +47,7 @@ struct Model::Impl {
   Backend& backend;
   DecoderWeights weights;
   Activations activations;
-  const KvGroups groups;
+  const LayerGroups groups;
 };
 
 void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
@@ -70,8 +70,8 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   }
 
   AttentionShape shape{d.num_heads, d.num_kv_heads, d.head_dim};
-  const KvGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
-  shape.group = place.group;
+  const LayerGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
+  shape.layer_group = place.layer_group;
   backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, {optional(weights.rope_inv_freq), d.rope_magnitude});
 
   AttentionParams params{shape};
@@ -119,7 +119,7 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
   if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.num_kv_heads ||
       shape.head_dim != d.head_dim)
     throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
-                              " heads of size ", shape.head_dim, "; a group of the model's layers has ",
+                              " heads of size ", shape.head_dim, "; a layer group of the model has ",
                               groups.layers_per_group, " of ", d.num_kv_heads, " of size ", d.head_dim));
 }
 

@@ -45,7 +45,7 @@ inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size
 
 /// The KV storage that the decoder writes.
 inline KvShape kv_shape_of(const ModelDescription& d, const Backend& backend, std::int32_t block_size) {
-  return {kv_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, backend.kv_dtype()};
+  return {layer_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, backend.kv_dtype()};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one

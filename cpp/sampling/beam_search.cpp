@@ -29,7 +29,7 @@ std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::s
 
 BeamSearch::BeamSearch(const BeamSearchParams& params)
     : params_(params),
-      keep_(std::max<std::size_t>(2, 1 + params.stop_token_ids.size()) * params.width),
+      keep_(std::max<std::size_t>(2, 1 + params.stop_token_ids.size()) * params.beam_width),
       running_{{kRoot, 0.0f}} {}
 
 bool BeamSearch::is_stop(TokenId token) const noexcept {
@@ -43,7 +43,7 @@ float BeamSearch::normalised(float sum, std::uint32_t length) const noexcept {
 /// Whether a running beam could still displace the worst of `width` finished hypotheses. `heuristic` judges by the
 /// length that beams have now; `never` by the one that is most favourable.
 bool BeamSearch::can_improve(float best_running, const std::vector<Finished>& finished) const noexcept {
-  if (finished.size() < params_.width) return true;
+  if (finished.size() < params_.beam_width) return true;
   const bool longest = params_.early_stopping == EarlyStopping::never && params_.length_penalty > 0.0f;
   return normalised(best_running, longest ? params_.max_tokens : length_ + 1) > finished.back().score;
 }
@@ -77,7 +77,7 @@ std::vector<BeamSearch::Child> BeamSearch::advance(std::span<const std::vector<B
   std::vector<Beam> running;
   std::vector<Finished> finished = finished_;
   const bool is_last = length_ + 1 == params_.max_tokens;
-  const bool takes_more = params_.early_stopping != EarlyStopping::immediate || finished.size() < params_.width;
+  const bool takes_more = params_.early_stopping != EarlyStopping::immediate || finished.size() < params_.beam_width;
   try {
     const auto add_node = [&](const Option& option) {
       nodes_.push_back({running_[option.parent].node, length_ + 1, option.token});
@@ -87,21 +87,21 @@ std::vector<BeamSearch::Child> BeamSearch::advance(std::span<const std::vector<B
       const Option& option = options[rank];
       const bool stops = is_stop(option.token);
       if (!stops && !is_last) {
-        if (running.size() == params_.width) continue;
+        if (running.size() == params_.beam_width) continue;
         children.push_back({option.parent, option.token});
         running.push_back({add_node(option), option.score});
-      } else if (rank < params_.width && takes_more) {  // those behind are kept to run on in its place only
+      } else if (rank < params_.beam_width && takes_more) {  // those behind are kept to run on in its place only
         finished.push_back({add_node(option), normalised(option.score, length_ + 1), stops});
       }
     }
     std::stable_sort(finished.begin(), finished.end(),
                      [](const Finished& a, const Finished& b) { return a.score > b.score; });
-    if (finished.size() > params_.width) finished.resize(params_.width);
+    if (finished.size() > params_.beam_width) finished.resize(params_.beam_width);
   } catch (...) {
     nodes_.resize(old_nodes);
     throw;
   }
-  const bool is_full = finished.size() == params_.width;
+  const bool is_full = finished.size() == params_.beam_width;
   if (running.empty() || !can_improve(running.front().score, finished) ||
       (is_full && params_.early_stopping == EarlyStopping::immediate)) {
     running.clear();

@@ -116,8 +116,8 @@ bool stops_too_early(const SampleContext& context) {
 std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t vocab_size) {
   const SamplingParams& p = *context.params;
   const bool no_stop_yet = stops_too_early(context);
-  if (p.allowed_tokens.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
-  std::vector<std::uint32_t> mask((vocab_size + 31) / 32, p.allowed_tokens.empty() ? ~0u : 0u);
+  if (p.allowed_token_ids.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
+  std::vector<std::uint32_t> mask((vocab_size + 31) / 32, p.allowed_token_ids.empty() ? ~0u : 0u);
   const auto set = [&](const std::vector<TokenId>& tokens, bool allowed) {
     for (const TokenId token : tokens) {
       const std::size_t t = index_of(token, vocab_size);
@@ -125,7 +125,7 @@ std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t 
       mask[t / 32] = allowed ? mask[t / 32] | bit : mask[t / 32] & ~bit;
     }
   };
-  set(p.allowed_tokens, true);
+  set(p.allowed_token_ids, true);
   set(p.banned_tokens, false);
   if (no_stop_yet) set(p.stop_token_ids, false);
   return mask;
@@ -137,13 +137,13 @@ std::span<const float> process_logits(std::span<const float> logits, const Sampl
   const bool penalised = (p.repetition_penalty != 1.0f && context.prompt.size() + context.output.size() > 0) ||
                          ((p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) && !context.output.empty());
   const bool no_stop_yet = stops_too_early(context);
-  if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_tokens.empty() && !no_stop_yet) {
+  if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_token_ids.empty() && !no_stop_yet) {
     return logits;
   }
   copy.assign(logits.begin(), logits.end());
   if (penalised) apply_penalties(copy, context);
   apply_bias(copy, p);
-  if (!p.allowed_tokens.empty()) keep_only(copy, p.allowed_tokens);
+  if (!p.allowed_token_ids.empty()) keep_only(copy, p.allowed_token_ids);
   ban(copy, p.banned_tokens);
   if (no_stop_yet) ban(copy, p.stop_token_ids);
   return copy;

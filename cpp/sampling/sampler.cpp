@@ -82,7 +82,7 @@ SampleOutcome sample(std::span<const float> logits, const SampleContext& context
   const float max = row.data() == logits.data() ? model_max : sampling::row_max(row);
   if (max == -std::numeric_limits<float>::infinity()) {
     throw InvalidArgument(str("no token may be chosen after ", context.output.size(),
-                              " output tokens: banned_tokens, allowed_tokens, logit_bias, and stop tokens before "
+                              " output tokens: banned_tokens, allowed_token_ids, logit_bias, and stop tokens before "
                               "min_tokens leave none of ",
                               logits.size(), "; allow at least one"));
   }
@@ -91,7 +91,10 @@ SampleOutcome sample(std::span<const float> logits, const SampleContext& context
   outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(sampling::find_first(row, max))
                                         : sampling::draw(row, max, context, scratch);
   outcome.stop = p.stops(outcome.token);
-  if (p.logprobs >= 0) outcome.logprobs = sampling::row_logprobs(logits, model_max, outcome.token, p.logprobs);
+  if (p.logprobs) {
+    outcome.logprobs =
+        sampling::row_logprobs(logits, model_max, outcome.token, sampling::num_top(p.logprobs, logits.size()));
+  }
   return outcome;
 }
 

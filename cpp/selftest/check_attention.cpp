@@ -45,11 +45,11 @@ void cut_to(std::span<float> head, DType type) {
   head[3] = largest * scale;
 }
 
-/// The sequences of a world in a KV storage of two layers, with block tables of two groups, of which the second is
-/// used. Slots that nobody wrote are NaN.
+/// The sequences of a world in a KV storage of two layers, with block tables of two layer groups, of which the second
+/// is used. Slots that nobody wrote are NaN.
 class Cache {
  public:
-  static constexpr std::int32_t kLayer = 1, kGroup = 1;
+  static constexpr std::int32_t kLayer = 1, kLayerGroup = 1;
 
   Cache(Backend& b, const World& w) : b_(b), w_(w) {
     std::uint32_t blocks = 2;  // unused
@@ -102,14 +102,14 @@ class Cache {
       }
     }
     const std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
-    // The first group's tables are others.
+    // The first layer group's tables are others.
     std::vector<std::uint32_t> tables(table_.rbegin(), table_.rend());
     const std::vector<std::uint32_t> second = reachable(ranges);
     tables.insert(tables.end(), second.begin(), second.end());
     const auto batch = b_.prepare({tokens, list, tables, 2}, w_.block_size);
     const Matrix in(b_, DType::f32, rows, w_.qkv_cols(), qkv), q(b_, b_.compute_dtype(), rows, w_.q_cols()),
         out(b_, b_.compute_dtype(), rows, w_.q_cols());
-    const AttentionShape shape{w_.heads, w_.kv_heads, w_.head_dim, kGroup};
+    const AttentionShape shape{w_.heads, w_.kv_heads, w_.head_dim, kLayerGroup};
     b_.rope_and_cache(q.tensor(), in.tensor(), *kv_, kLayer, *batch, shape,
                       {inv_freq_ ? &inv_freq_->tensor() : nullptr, inv_freq_ ? 1.25f : 1.0f});
     Result result{q.values(), {}};
@@ -148,7 +148,7 @@ class Cache {
 
  private:
   std::int32_t blocks_of(const Sequence& s) const { return (s.context + s.rows + w_.block_size - 1) / w_.block_size; }
-  /// The second group's tables, without the blocks that no window of these ranges reaches.
+  /// The second layer group's tables, without the blocks that no window of these ranges reaches.
   std::vector<std::uint32_t> reachable(const std::vector<Range>& ranges) const {
     std::vector<std::uint32_t> table = table_;
     for (const Range& r : ranges) {

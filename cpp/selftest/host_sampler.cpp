@@ -21,7 +21,7 @@ SamplingParams params_of(const SamplingTask& t, std::size_t vocab) {
   for (std::size_t token = 0; !t.mask.empty() && token < vocab; ++token)
     if ((t.mask[token / 32] >> token % 32 & 1u) == 0) p.banned_tokens.push_back(static_cast<TokenId>(token));
   p.seed = t.seed;
-  p.logprobs = t.wants_logprobs ? t.num_top : -1;
+  if (t.wants_logprobs) p.logprobs = t.num_top;
   return p;
 }
 

@@ -24,17 +24,18 @@ const CudaOptions& checked(const CudaOptions& options) {
                               "]; 0 means every CPU that this process may run on"));
   if (options.graph_rows < 0)
     throw InvalidArgument(str("graph_rows = ", options.graph_rows, "; 0 for no graphs, or the most rows of a step"));
-  if (options.workspace_bytes < kMinWorkspace)
-    throw InvalidArgument(str("workspace_bytes = ", options.workspace_bytes, "; at least ", kMinWorkspace));
+  if (options.workspace < kMinWorkspace)
+    throw InvalidArgument(str("workspace = ", options.workspace, "; at least ", kMinWorkspace));
   return options;
 }
 
 DType kv_dtype_of(const CudaOptions& options) {
-  if (options.kv_dtype == "auto") return options.dtype;
-  for (const DType dtype : {DType::f8_e4m3, DType::i8})
-    if (options.kv_dtype == info(dtype).name) return dtype;
-  throw InvalidArgument(str("kv_dtype = '", options.kv_dtype, "': use auto (the compute type, ",
-                            info(options.dtype).name, "), f8_e4m3 or i8"));
+  switch (options.kv_cache_dtype) {
+    case KvCacheType::fp8: return DType::f8_e4m3;
+    case KvCacheType::int8: return DType::i8;
+    case KvCacheType::compute: break;
+  }
+  return options.dtype;
 }
 
 /// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
@@ -61,7 +62,7 @@ void check_blocks(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
 CudaBackend::CudaBackend(const CudaOptions& options)
     : dtype_(checked(options).dtype),
       kv_dtype_(kv_dtype_of(options)),
-      workspace_bytes_(options.workspace_bytes),
+      workspace_bytes_(options.workspace),
       graph_rows_(options.graph_rows),
       sample_on_device_(options.sample_on_device),
       device_(options.device),

@@ -30,8 +30,8 @@ CudaBatch::CudaBatch(Device& device, Staging& staging, const BatchView& view, st
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(view.block_tables.begin(), view.block_tables.end()),
       block_size_(block_size),
-      num_groups_(view.num_groups),
-      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))),
+      num_layer_groups_(view.num_layer_groups),
+      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))),
       largest_block_(check_batch(view, block_size)) {
   std::vector<std::int32_t> positions, row_tables;
   positions.reserve(tokens_.size());
@@ -84,7 +84,7 @@ const CudaBatch::Work& CudaBatch::work(const AttentionShape& shape, std::int32_t
                                        std::size_t state_bytes) const {
   for (const auto& w : work_) {
     if (w->shape.num_heads == shape.num_heads && w->shape.num_kv_heads == shape.num_kv_heads &&
-        w->shape.head_dim == shape.head_dim && w->shape.group == shape.group && w->window == window)
+        w->shape.head_dim == shape.head_dim && w->shape.layer_group == shape.layer_group && w->window == window)
       return *w;
   }
   AttentionPlanShape plan_shape;
@@ -96,7 +96,7 @@ const CudaBatch::Work& CudaBatch::work(const AttentionShape& shape, std::int32_t
   plan_shape.parallelism = 2 * device_.multiprocessors();
   plan_shape.max_states =
       static_cast<std::int64_t>(state_bytes) / attention_state_bytes(1, shape.num_heads, shape.head_dim);
-  const auto tables = std::span(tables_).subspan(static_cast<std::size_t>(shape.group) * entries_, entries_);
+  const auto tables = std::span(tables_).subspan(static_cast<std::size_t>(shape.layer_group) * entries_, entries_);
   const AttentionPlan plan = plan_attention(ranges_, tables, plan_shape);
 
   ArrayUpload arrays;
@@ -109,7 +109,7 @@ const CudaBatch::Work& CudaBatch::work(const AttentionShape& shape, std::int32_t
   made->states = DeviceMemory(
       device_, static_cast<std::size_t>(attention_state_bytes(plan.num_states, shape.num_heads, shape.head_dim)));
   AttentionArgs& args = made->args;
-  args.tables = this->tables(shape.group);
+  args.tables = this->tables(shape.layer_group);
   args.positions = positions();
   args.rows = at<std::int32_t>(made->arrays, rows_at);
   args.row_states = at<std::int32_t>(made->arrays, states_at);

@@ -36,15 +36,15 @@ class CudaBatch final : public Batch {
   std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
   std::span<const TokenId> host_tokens() const noexcept { return tokens_; }
   std::int32_t block_size() const noexcept { return block_size_; }
-  std::int32_t num_groups() const noexcept { return num_groups_; }
+  std::int32_t num_layer_groups() const noexcept { return num_layer_groups_; }
   /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
   void check_blocks(std::uint32_t num_blocks) const;
 
   const TokenId* tokens() const noexcept { return at<TokenId>(memory_, tokens_at_); }  // [rows]
   const std::int32_t* positions() const noexcept { return at<std::int32_t>(memory_, positions_at_); }
   const std::int32_t* row_tables() const noexcept { return at<std::int32_t>(memory_, row_tables_at_); }
-  const std::uint32_t* tables(std::int32_t group) const noexcept {
-    return at<std::uint32_t>(memory_, tables_at_) + static_cast<std::size_t>(group) * entries_;
+  const std::uint32_t* tables(std::int32_t layer_group) const noexcept {
+    return at<std::uint32_t>(memory_, tables_at_) + static_cast<std::size_t>(layer_group) * entries_;
   }
 
   /// cos and sin of every row, made when the first layer asks.
@@ -58,7 +58,7 @@ class CudaBatch final : public Batch {
   };
   const Rotary& rotary(const RopeParams& rope) const;
 
-  /// The work of attention for layers of one shape, group and window, with room for the states of split contexts.
+  /// The work of attention for layers of one shape, layer group and window, with room for the states of split contexts.
   struct Work {
     AttentionShape shape;
     std::int32_t window;
@@ -83,7 +83,7 @@ class CudaBatch final : public Batch {
   std::vector<TokenId> tokens_;
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> tables_;
-  std::int32_t block_size_, num_groups_;
+  std::int32_t block_size_, num_layer_groups_;
   std::size_t entries_;
   std::uint32_t largest_block_;
   std::size_t tokens_at_ = 0, positions_at_ = 0, row_tables_at_ = 0, tables_at_ = 0;

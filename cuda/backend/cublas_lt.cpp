@@ -156,8 +156,8 @@ void CublasLt::finish_pieces(const MatmulArgs& args) {
   const auto most = static_cast<std::int64_t>(sums_bytes_ / row_bytes);
   if (most == 0)
     throw OutOfMemory(str("matmul: a row of ", columns, " sums for the epilogue takes ", row_bytes,
-                          " bytes; with cublas_lt half of workspace_bytes is for them, ", sums_bytes_,
-                          ": raise workspace_bytes to at least ", 2 * row_bytes + 2 * Arena::kAlignment));
+                          " bytes; with cublas_lt half of workspace is for them, ", sums_bytes_,
+                          ": raise workspace to at least ", 2 * row_bytes + 2 * Arena::kAlignment));
   const auto pieces = static_cast<std::int32_t>((args.m + most - 1) / most);
   auto* sums = reinterpret_cast<float*>(memory_.data() + own_bytes_);
   struct Piece {

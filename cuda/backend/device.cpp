@@ -135,7 +135,7 @@ std::byte* Device::take(std::size_t bytes) {
     const Arena& arena = chunks_.front().arena;
     throw OutOfMemory(str(bytes, " bytes do not fit into the ", arena.capacity(), " bytes reserved on ", name_,
                           ", of which ", arena.used(), " are in use and ", arena.largest_gap(),
-                          " free in one piece; raise workspace_bytes or lower max_batched_tokens"));
+                          " free in one piece; raise workspace or lower max_batched_tokens"));
   }
   Chunk& chunk = add_chunk(std::max(bytes, kSmallChunk) + Arena::kAlignment, "a buffer");
   return chunk.memory + *chunk.arena.take(bytes);

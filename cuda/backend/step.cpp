@@ -136,7 +136,7 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
 
 void CudaBackend::check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
                                        const AttentionShape& shape) const {
-  check_attention(kv.shape(), batch.block_size(), batch.num_groups(), layer, shape);
+  check_attention(kv.shape(), batch.block_size(), batch.num_layer_groups(), layer, shape);
   batch.check_blocks(kv.num_blocks());
 }
 
@@ -167,7 +167,7 @@ void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& 
   args.qkv_stride = qkv.stride;
   args.kv = kv.layer(layer);
   args.num_heads = shape.num_heads;
-  args.tables = batch.tables(shape.group);
+  args.tables = batch.tables(shape.layer_group);
   args.row_tables = batch.row_tables();
   args.positions = batch.positions();
   args.rows = static_cast<std::int32_t>(batch.rows());

@@ -1,16 +1,16 @@
 // Paged attention: one kernel for decode, verification, chunked and whole prefill, over any storage.
 //
 // A row is a (token, query head) pair. Rows are packed, 16 to a warp, into the tensor cores' M dimension, so that a KV
-// head is read once for its whole group of query heads. What is computed for a row never depends on the rows beside it:
+// head is read once for all of its query heads. What is computed for a row never depends on the rows beside it:
 //  - a score is one chain of products along the head, in steps of 16;
-//  - the running maximum moves every kAttentionPiece positions; outputs, and the sum of probabilities as one more
+//  - the running maximum moves every kContextPiece positions; outputs, and the sum of probabilities as one more
 //    column of the same product, are one chain along the context, in steps of 16 tokens;
-//  - states are closed every kAttentionChunk positions and merged in ascending order: in registers where an item has
+//  - states are closed every kContextSegment positions and merged in ascending order: in registers where an item has
 //    the rows' whole context, else by merge_states_kernel.
-// Pieces and chunks begin at multiples of the absolute position. A token that a row does not see has probability +0 and
-// changes nothing; neither does a piece of such tokens. So tiles, chunks of a prefill, splits of the context, groups of
-// sequences with a common prefix, and which of the two shapes computes a row, cannot change its bits. This takes for
-// granted that a matrix instruction treats its 16 rows alike, and that a product with zero adds nothing.
+// Pieces and segments begin at multiples of the absolute position. A token that a row does not see has probability +0
+// and changes nothing; neither does a piece of such tokens. So tiles, chunks of a prefill, splits of the context, tiles
+// that several sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
+// This takes for granted that a matrix instruction treats its 16 rows alike, and that a product with zero adds nothing.
 //
 // Values in the cache are finite: a token whose value is not has NaN keys instead (rope_cache.cuh), so that rows which
 // do not see it, and multiply it by zero, stay clean. Slots that no row of the tile sees may hold anything: zeros come.
@@ -60,7 +60,7 @@ template <class Shape>
 __device__ void finish_scores(float (&s)[Shape::kTokens / 8][4], const ScoreMap& map, const char* shared,
                               const WarpRows& rows, int piece, int column) {
   const int first = column * Shape::kTokens + lane_index() % 4 * 2;  // in the piece
-  const bool all_seen = piece >= rows.all_begin && piece + kAttentionPiece <= rows.all_end;
+  const bool all_seen = piece >= rows.all_begin && piece + kContextPiece <= rows.all_end;
 #pragma unroll
   for (int n = 0; n < Shape::kTokens / 8; ++n) {
 #pragma unroll
@@ -129,7 +129,7 @@ __device__ void multiply_values(RowStates<Shape>& state, const char* shared, con
                                 int first_row, int column) {
   using V = typename Shape::V;
 #pragma unroll 1
-  for (int t = 0; t < kAttentionPiece; t += 16) {
+  for (int t = 0; t < kContextPiece; t += 16) {
     if (!rows.reaches(piece + t, 16)) continue;
     uint32_t a[4], scales[2];
     probability_fragment<Shape>(a, shared, first_row, t);
@@ -147,7 +147,7 @@ __device__ void multiply_values(RowStates<Shape>& state, const char* shared, con
   }
 }
 
-/// Row i's state of a chunk, to memory.
+/// Row i's state of a segment, to memory.
 template <class Shape>
 __device__ void store_state(float* to, const RowStates<Shape>& state, int i, int column) {
   const int lane = static_cast<int>(lane_index());
@@ -163,18 +163,18 @@ __device__ void store_state(float* to, const RowStates<Shape>& state, int i, int
     *reinterpret_cast<float2*>(to + Shape::kHeadDim) = make_float2(state.max[i].m, state.sum[2 * i]);
 }
 
-/// total = total, then the chunk after it, for row i.
+/// total = total, then the segment after it, for row i.
 template <class Shape>
-__device__ void merge_state(RowStates<Shape>& total, const RowStates<Shape>& chunk, int i) {
-  const MergeWeights w = merge_weights(total.max[i].m, chunk.max[i].m);
+__device__ void merge_state(RowStates<Shape>& total, const RowStates<Shape>& segment, int i) {
+  const MergeWeights w = merge_weights(total.max[i].m, segment.max[i].m);
   total.max[i].m = w.m;
-  total.sum[2 * i] = merge(w, total.sum[2 * i], chunk.sum[2 * i]);
+  total.sum[2 * i] = merge(w, total.sum[2 * i], segment.sum[2 * i]);
 #pragma unroll
   for (int j = 0; j < Shape::kOutputs; ++j) {
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
       float& x = total.acc[j][n / 2][2 * i + n % 2];
-      x = merge(w, x, chunk.acc[j][n / 2][2 * i + n % 2]);
+      x = merge(w, x, segment.acc[j][n / 2][2 * i + n % 2]);
     }
   }
 }
@@ -204,7 +204,7 @@ template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
     attention_kernel(AttentionArgs args, const AttentionItem* items) {
   PC_DYNAMIC_SHARED(char, shared);
-  auto* slots = reinterpret_cast<TokenSlot(*)[kAttentionPiece]>(shared + Shape::kSlots);
+  auto* slots = reinterpret_cast<TokenSlot(*)[kContextPiece]>(shared + Shape::kSlots);
   auto* maxima = reinterpret_cast<float(*)[Shape::kColumnWarps]>(shared + Shape::kMaxima);
 
   const AttentionItem item = items[blockIdx.x];
@@ -214,31 +214,31 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
   const WarpRows rows(args, item, kv_head, first_row);
   const ScoreMap map(args);
 
-  int piece = item.begin / kAttentionPiece * kAttentionPiece;
-  if (threadIdx.x < kAttentionPiece) slots[0][threadIdx.x] = find_token(args, item, piece + threadIdx.x);
+  int piece = item.begin / kContextPiece * kContextPiece;
+  if (threadIdx.x < kContextPiece) slots[0][threadIdx.x] = find_token(args, item, piece + threadIdx.x);
   __syncthreads();
   copy_queries<Shape>(shared, args, item, kv_head);
   copy_piece<Shape>(shared, slots[0], args.kv, kv_head, false);
   cp_async_commit();
 
   uint32_t q[Shape::kQueryFragments][4];
-  RowStates<Shape> state, total;  // of the chunk; of the chunks before it
-  for (int parity = 0; piece < item.end; piece += kAttentionPiece, parity ^= 1) {
-    const bool last = piece + kAttentionPiece >= item.end;
+  RowStates<Shape> state, total;  // of the segment; of the segments before it
+  for (int parity = 0; piece < item.end; piece += kContextPiece, parity ^= 1) {
+    const bool last = piece + kContextPiece >= item.end;
     cp_async_wait<0>();
     __syncthreads();  // the keys are here; nobody reads the values before them any more
     copy_piece<Shape>(shared, slots[parity], args.kv, kv_head, true);
     cp_async_commit();
     TokenSlot next{0, -1};
-    if (!last && threadIdx.x < kAttentionPiece)
-      next = find_token(args, item, piece + kAttentionPiece + static_cast<int>(threadIdx.x));
+    if (!last && threadIdx.x < kContextPiece)
+      next = find_token(args, item, piece + kContextPiece + static_cast<int>(threadIdx.x));
 
     if (Shape::kQueryInRegisters && piece <= item.begin) {
 #pragma unroll
       for (int k = 0; k < Shape::kQueryFragments; ++k) query_fragment<Shape>(q[k], shared, first_row, k);
     }
     float s[Shape::kTokens / 8][4] = {};
-    if (rows.reaches(piece, kAttentionPiece)) multiply_keys<Shape>(s, q, shared, first_row, column);
+    if (rows.reaches(piece, kContextPiece)) multiply_keys<Shape>(s, q, shared, first_row, column);
     finish_scores<Shape>(s, map, shared, rows, piece, column);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2));
       if (lane % 4 == 0) maxima[first_row + lane / 4 + i * 8][column] = top;
     }
-    if (threadIdx.x < kAttentionPiece) slots[parity ^ 1][threadIdx.x] = next;
+    if (threadIdx.x < kContextPiece) slots[parity ^ 1][threadIdx.x] = next;
     cp_async_wait<0>();
     __syncthreads();  // the values, slots and maxima are here; nobody reads the keys any more
     if (!last) {
@@ -261,17 +261,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
     __syncthreads();  // the probabilities of all tokens are here
     multiply_values<Shape>(state, shared, rows, piece, first_row, column);
 
-    if (!last && (piece + kAttentionPiece) % kAttentionChunk != 0) continue;
-    const int chunk = piece / kAttentionChunk;
+    if (!last && (piece + kContextPiece) % kContextSegment != 0) continue;
+    const int segment = piece / kContextSegment;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (rows.position[i] < 0) continue;
       const QueryRow query(args, item, kv_head, first_row + lane / 4 + i * 8);
-      const int first_state = args.row_states[query.row], first_chunk = rows.lowest[i] / kAttentionChunk;
+      const int first_state = args.row_states[query.row], first_segment = rows.lowest[i] / kContextSegment;
       if (first_state < 0) {
         merge_state<Shape>(total, state, i);
-      } else if (chunk >= first_chunk && chunk <= rows.position[i] / kAttentionChunk) {
-        const int64_t index = static_cast<int64_t>(first_state + chunk - first_chunk) * args.num_heads + query.head;
+      } else if (segment >= first_segment && segment <= rows.position[i] / kContextSegment) {
+        const int64_t index = static_cast<int64_t>(first_state + segment - first_segment) * args.num_heads + query.head;
         store_state<Shape>(args.states + index * attention_state_size(Shape::kHeadDim), state, i, column);
       }
     }

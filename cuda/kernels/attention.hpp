@@ -10,11 +10,12 @@
 namespace pagedcore::cuda {
 
 /// The boundaries at which a row's softmax is closed, in absolute positions: part of the result, see attention.cuh.
-inline constexpr int kAttentionPiece = 64;   // the running maximum moves
-inline constexpr int kAttentionChunk = 256;  // the state is closed; states are merged in ascending order
+inline constexpr int kContextPiece = 64;     // the running maximum moves
+inline constexpr int kContextSegment = 256;  // the state is closed; states are merged in ascending order
 
-/// Query rows of a tile: (token, head of the group) pairs, the head running fastest. Decode takes narrow tiles, whose
-/// rows all warps of a block share; prefill wide ones, with 16 rows to two warps, or to four where heads are long.
+/// Query rows of a tile: (token, query head of the KV head) pairs, the head running fastest. Decode takes narrow tiles,
+/// whose rows all warps of a block share; prefill wide ones, with 16 rows to two warps, or to four where heads are
+/// long.
 inline constexpr int kNarrowTile = 16;
 constexpr int attention_wide_tile(int head_dim) { return head_dim > 128 ? 32 : 64; }
 
@@ -23,7 +24,7 @@ enum class ComputeType : std::uint8_t { f16, bf16 };
 
 /// Work of one block of threads for each KV head: query rows over the context [begin, end).
 struct AttentionItem {
-  std::int32_t first = 0;  // query row: index into AttentionArgs::rows * heads per KV head + head of the group
+  std::int32_t first = 0;  // query row: index into AttentionArgs::rows * query heads per KV head + the head among these
   std::int32_t count = 0;  // query rows, at most those of the tile
   std::int32_t table = 0;  // into the block tables
   std::int32_t begin = 0, end = 0;

@@ -1,4 +1,4 @@
-// Rows whose context was split: their chunks' states, merged in ascending order as attention_kernel merges them.
+// Rows whose context was split: their segments' states, merged in ascending order as attention_kernel merges them.
 #pragma once
 
 #include "kernels/attention.hpp"
@@ -18,12 +18,12 @@ __global__ void __launch_bounds__(32 * kMergeWarps) merge_states_kernel(Attentio
   const int row = args.split_rows[index / args.num_heads], head = index % args.num_heads;
   const int lane = static_cast<int>(lane_index()), position = args.positions[row];
   const int lowest = args.window > 0 ? max(0, position - args.window + 1) : 0;
-  const int chunks = position / kAttentionChunk - lowest / kAttentionChunk + 1;
+  const int segments = position / kContextSegment - lowest / kContextSegment + 1;
 
   StateMax max;
   float sum = 0.0f, acc[kPairs][2] = {};
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t number = static_cast<int64_t>(args.row_states[row] + chunk) * args.num_heads + head;
+  for (int segment = 0; segment < segments; ++segment) {
+    const int64_t number = static_cast<int64_t>(args.row_states[row] + segment) * args.num_heads + head;
     const float* state = args.states + number * attention_state_size(kHeadDim);
     const float2 ml = *reinterpret_cast<const float2*>(state + kHeadDim);
     const MergeWeights w = merge_weights(max.m, ml.x);

@@ -15,17 +15,17 @@ struct Tile {
   AttentionItem item;                // over their whole context
   std::int32_t first_row, num_rows;  // rows of the batch, some of whose heads the tile has
   std::int32_t first_position;
-  std::int32_t next_chunk;  // chunks before it are computed by items that the tile shares with others
+  std::int32_t next_segment;  // segments before it are computed by items that the tile shares with others
   bool wide;
   bool split;  // its rows have states
 
-  std::int32_t end_chunk() const { return ceil_div(item.end, kAttentionChunk); }
+  std::int32_t end_segment() const { return ceil_div(item.end, kContextSegment); }
 };
 
 class Planner {
  public:
   Planner(std::span<const TokenRange> ranges, std::span<const std::uint32_t> tables, const AttentionPlanShape& shape)
-      : tables_(tables), shape_(shape), group_(shape.num_heads / shape.num_kv_heads) {
+      : tables_(tables), shape_(shape), heads_per_kv_head_(shape.num_heads / shape.num_kv_heads) {
     std::int32_t rows = 0;
     for (const TokenRange& range : ranges) {
       cut(range);
@@ -41,10 +41,10 @@ class Planner {
       if (!tile.wide) narrow.push_back(&tile);
     }
     share(narrow, 0);
-    const std::int32_t chunks = chunks_of_an_item();
+    const std::int32_t segments = segments_of_an_item();
     for (Tile& tile : tiles_) {
-      if (!tile.split && tile.end_chunk() - tile.next_chunk > chunks) reserve_states(tile);
-      emit(tile, tile.split ? chunks : std::numeric_limits<std::int32_t>::max());
+      if (!tile.split && tile.end_segment() - tile.next_segment > segments) reserve_states(tile);
+      emit(tile, tile.split ? segments : std::numeric_limits<std::int32_t>::max());
     }
     return std::move(plan_);
   }
@@ -55,115 +55,116 @@ class Planner {
   }
 
   void cut(const TokenRange& range) {
-    const std::int32_t query_rows = range.num_rows * group_;
+    const std::int32_t query_rows = range.num_rows * heads_per_kv_head_;
     const bool wide = query_rows > kNarrowTile;
     const std::int32_t height = wide ? attention_wide_tile(shape_.head_dim) : kNarrowTile;
     for (std::int32_t at = 0; at < query_rows; at += height) {
       const std::int32_t count = std::min(height, query_rows - at);
-      const std::int32_t first = at / group_, last = (at + count - 1) / group_;
+      const std::int32_t first = at / heads_per_kv_head_, last = (at + count - 1) / heads_per_kv_head_;
       const std::int32_t position = range.first_position + first, begin = lowest(position);
-      const AttentionItem item{range.first_row * group_ + at, count, range.table_offset, begin,
+      const AttentionItem item{range.first_row * heads_per_kv_head_ + at, count, range.table_offset, begin,
                                range.first_position + last + 1};
       tiles_.push_back(
-          {item, range.first_row + first, last - first + 1, position, begin / kAttentionChunk, wide, false});
+          {item, range.first_row + first, last - first + 1, position, begin / kContextSegment, wide, false});
     }
   }
 
-  /// Gives each row of the tile a state for every chunk that it sees; not where the workspace is full.
+  /// Gives each row of the tile a state for every segment that it sees; not where the workspace is full.
   bool reserve_states(Tile& tile) {
-    const auto chunks = [&](std::int32_t i) {
+    const auto segments = [&](std::int32_t i) {
       const std::int32_t position = tile.first_position + i;
-      return position / kAttentionChunk - lowest(position) / kAttentionChunk + 1;
+      return position / kContextSegment - lowest(position) / kContextSegment + 1;
     };
     std::int64_t states = plan_.num_states;
-    for (std::int32_t i = 0; i < tile.num_rows; ++i) states += chunks(i);
+    for (std::int32_t i = 0; i < tile.num_rows; ++i) states += segments(i);
     if (states > shape_.max_states) return false;
     for (std::int32_t i = 0; i < tile.num_rows; ++i) {
       const std::int32_t row = tile.first_row + i;
       auto& state = plan_.row_states[static_cast<std::size_t>(row)];
       if (state >= 0) continue;  // by the tile that has the row's other heads
       state = static_cast<std::int32_t>(plan_.num_states);
-      plan_.num_states += chunks(i);
+      plan_.num_states += segments(i);
       plan_.split_rows.push_back(row);
     }
     return tile.split = true;
   }
 
-  std::span<const std::uint32_t> blocks_of(const Tile& tile, std::int32_t chunk) const {
-    const std::int32_t first = chunk * kAttentionChunk / shape_.block_size;
-    const std::int32_t last = ceil_div((chunk + 1) * kAttentionChunk, shape_.block_size);
+  std::span<const std::uint32_t> blocks_of(const Tile& tile, std::int32_t segment) const {
+    const std::int32_t first = segment * kContextSegment / shape_.block_size;
+    const std::int32_t last = ceil_div((segment + 1) * kContextSegment, shape_.block_size);
     return tables_.subspan(static_cast<std::size_t>(tile.item.table + first), static_cast<std::size_t>(last - first));
   }
 
-  /// Computes `chunk`, and those after it, once for tiles that have it in the same blocks. All of `tiles` had the same
-  /// blocks before it.
-  void share(const std::vector<Tile*>& tiles, std::int32_t chunk) {
-    std::unordered_multimap<std::uint32_t, std::vector<Tile*>> alike;  // by the chunk's first block
+  /// Computes `segment`, and those after it, once for tiles that have it in the same blocks. All of `tiles` had the
+  /// same blocks before it.
+  void share(const std::vector<Tile*>& tiles, std::int32_t segment) {
+    std::unordered_multimap<std::uint32_t, std::vector<Tile*>> alike;  // by the segment's first block
     for (Tile* tile : tiles) {
-      // A tile whose window begins inside the chunk before has that part to itself: it does not share.
-      if (tile->item.end < (chunk + 1) * kAttentionChunk || tile->item.begin > 0) continue;
-      const auto blocks = blocks_of(*tile, chunk);
+      // A tile whose window begins inside the segment before has that part to itself: it does not share.
+      if (tile->item.end < (segment + 1) * kContextSegment || tile->item.begin > 0) continue;
+      const auto blocks = blocks_of(*tile, segment);
       auto [at, end] = alike.equal_range(blocks[0]);
-      while (at != end && !std::ranges::equal(blocks, blocks_of(*at->second[0], chunk))) ++at;
+      while (at != end && !std::ranges::equal(blocks, blocks_of(*at->second[0], segment))) ++at;
       if (at == end)
         alike.insert({blocks[0], {tile}});
       else
         at->second.push_back(tile);
     }
-    std::vector<std::vector<Tile*>> groups;
+    std::vector<std::vector<Tile*>> sharing;
     for (auto& [block, members] : alike) {
-      if (members.size() > 1) groups.push_back(std::move(members));
+      if (members.size() > 1) sharing.push_back(std::move(members));
     }
-    std::ranges::sort(groups, {}, [](const auto& members) { return members[0]->first_row; });
-    for (auto& members : groups) {
+    std::ranges::sort(sharing, {}, [](const auto& members) { return members[0]->first_row; });
+    for (auto& members : sharing) {
       std::erase_if(members, [&](Tile* tile) { return !tile->split && !reserve_states(*tile); });
       if (members.size() < 2) continue;
-      emit_shared(members, chunk);
-      share(members, chunk + 1);
+      emit_shared(members, segment);
+      share(members, segment + 1);
     }
   }
 
-  void emit_shared(const std::vector<Tile*>& tiles, std::int32_t chunk) {
-    const auto first = static_cast<std::int32_t>(plan_.rows.size()) * group_;
+  void emit_shared(const std::vector<Tile*>& tiles, std::int32_t segment) {
+    const auto first = static_cast<std::int32_t>(plan_.rows.size()) * heads_per_kv_head_;
     for (Tile* tile : tiles) {
       for (std::int32_t i = 0; i < tile->num_rows; ++i) plan_.rows.push_back(tile->first_row + i);
-      tile->next_chunk = chunk + 1;
+      tile->next_segment = segment + 1;
     }
-    const std::int32_t query_rows = static_cast<std::int32_t>(plan_.rows.size()) * group_ - first;
+    const std::int32_t query_rows = static_cast<std::int32_t>(plan_.rows.size()) * heads_per_kv_head_ - first;
     for (std::int32_t at = 0; at < query_rows;) {
       const bool wide = query_rows - at > kNarrowTile;
       const std::int32_t count = std::min(wide ? attention_wide_tile(shape_.head_dim) : kNarrowTile, query_rows - at);
       (wide ? plan_.wide : plan_.narrow)
-          .push_back({first + at, count, tiles[0]->item.table, chunk * kAttentionChunk, (chunk + 1) * kAttentionChunk});
+          .push_back(
+              {first + at, count, tiles[0]->item.table, segment * kContextSegment, (segment + 1) * kContextSegment});
       at += count;
     }
   }
 
-  /// How many chunks an item of a split context has.
-  std::int32_t chunks_of_an_item() const {
-    std::int64_t whole = 0, chunks = 0;
+  /// How many segments an item of a split context has.
+  std::int32_t segments_of_an_item() const {
+    std::int64_t whole = 0, segments = 0;
     for (const Tile& tile : tiles_) {
       whole += shape_.num_kv_heads;
-      chunks += std::int64_t{std::max(0, tile.end_chunk() - tile.next_chunk)} * shape_.num_kv_heads;
+      segments += std::int64_t{std::max(0, tile.end_segment() - tile.next_segment)} * shape_.num_kv_heads;
     }
     if (whole >= shape_.parallelism) return std::numeric_limits<std::int32_t>::max();
-    return static_cast<std::int32_t>(std::max<std::int64_t>(1, chunks / shape_.parallelism));
+    return static_cast<std::int32_t>(std::max<std::int64_t>(1, segments / shape_.parallelism));
   }
 
-  void emit(const Tile& tile, std::int32_t chunks) {
-    for (std::int32_t chunk = tile.next_chunk; chunk < tile.end_chunk();) {
-      const std::int32_t next = chunks < tile.end_chunk() - chunk ? chunk + chunks : tile.end_chunk();
+  void emit(const Tile& tile, std::int32_t segments) {
+    for (std::int32_t segment = tile.next_segment; segment < tile.end_segment();) {
+      const std::int32_t next = segments < tile.end_segment() - segment ? segment + segments : tile.end_segment();
       AttentionItem item = tile.item;
-      item.begin = std::max(item.begin, chunk * kAttentionChunk);
-      item.end = std::min(item.end, next * kAttentionChunk);
+      item.begin = std::max(item.begin, segment * kContextSegment);
+      item.end = std::min(item.end, next * kContextSegment);
       (tile.wide ? plan_.wide : plan_.narrow).push_back(item);
-      chunk = next;
+      segment = next;
     }
   }
 
   std::span<const std::uint32_t> tables_;
   const AttentionPlanShape& shape_;
-  std::int32_t group_;
+  std::int32_t heads_per_kv_head_;
   std::vector<Tile> tiles_;
   AttentionPlan plan_;
 };

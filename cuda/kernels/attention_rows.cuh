@@ -11,9 +11,9 @@ struct QueryRow {
   int row, head;
 
   __device__ QueryRow(const AttentionArgs& args, const AttentionItem& item, int kv_head, int r) {
-    const int group = args.num_heads / args.kv.num_kv_heads, index = item.first + r;
-    row = args.rows[index / group];
-    head = kv_head * group + index % group;
+    const int heads_per_kv_head = args.num_heads / args.kv.num_kv_heads, index = item.first + r;
+    row = args.rows[index / heads_per_kv_head];
+    head = kv_head * heads_per_kv_head + index % heads_per_kv_head;
   }
 };
 

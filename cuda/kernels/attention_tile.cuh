@@ -22,7 +22,7 @@ struct AttentionShape {
   static constexpr int kThreads = 32 * kRowWarps * kColumnWarps;
   static constexpr int kRows = 16 * kRowWarps;
   static constexpr int kSteps = kHeadDim / 16;                                 // of 16 elements along a head
-  static constexpr int kTokens = kAttentionPiece / kColumnWarps;               // of a piece, scored by one warp
+  static constexpr int kTokens = kContextPiece / kColumnWarps;               // of a piece, scored by one warp
   static constexpr int kOutputs = (kSteps + kColumnWarps - 1) / kColumnWarps;  // steps along a head, of one warp's acc
   static constexpr bool kQueryInRegisters = kRowWarps == 1 && kHeadDim <= 128;
   static constexpr int kQueryFragments = kQueryInRegisters ? kSteps : 1;
@@ -34,16 +34,16 @@ struct AttentionShape {
   static constexpr int kKvStride = odd_stride(kKvBytes);
   static constexpr int kQueryBytes = kHeadDim * 2;
   static constexpr int kQueryStride = odd_stride(kQueryBytes);
-  static constexpr int kProbabilityStride = odd_stride(kAttentionPiece * 2);
+  static constexpr int kProbabilityStride = odd_stride(kContextPiece * 2);
 
   // The dynamic shared memory.
   static constexpr int kKeys = 0;
-  static constexpr int kValues = kKeys + kAttentionPiece * kKvStride;
-  static constexpr int kQueries = kValues + kAttentionPiece * kKvStride;
+  static constexpr int kValues = kKeys + kContextPiece * kKvStride;
+  static constexpr int kQueries = kValues + kContextPiece * kKvStride;
   static constexpr int kSlots = kQueries + kRows * kQueryStride;  // of this piece and the next
-  static constexpr int kKeyScales = kSlots + 2 * kAttentionPiece * 8;
-  static constexpr int kValueScales = kKeyScales + (kQuantized ? kAttentionPiece * 4 : 0);
-  static constexpr int kProbabilities = kValueScales + (kQuantized ? kAttentionPiece * 4 : 0);
+  static constexpr int kKeyScales = kSlots + 2 * kContextPiece * 8;
+  static constexpr int kValueScales = kKeyScales + (kQuantized ? kContextPiece * 4 : 0);
+  static constexpr int kProbabilities = kValueScales + (kQuantized ? kContextPiece * 4 : 0);
   static constexpr int kMaxima = kProbabilities + kRows * kProbabilityStride;
   static constexpr int kSharedBytes = kMaxima + kRows * kColumnWarps * 4;
 };
@@ -66,7 +66,7 @@ __device__ void copy_piece(char* shared, const TokenSlot* slots, const KvLayer& 
   constexpr int kVectors = Shape::kKvBytes / 16;
   char* rows = shared + (values ? Shape::kValues : Shape::kKeys);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < kAttentionPiece * kVectors; i += Shape::kThreads) {
+  for (int i = threadIdx.x; i < kContextPiece * kVectors; i += Shape::kThreads) {
     const int token = i / kVectors, at = i % kVectors * 16;
     const TokenSlot from = slots[token];
     const auto* tile =
@@ -75,7 +75,7 @@ __device__ void copy_piece(char* shared, const TokenSlot* slots, const KvLayer& 
   }
   if constexpr (Shape::kQuantized) {
     auto* scales = reinterpret_cast<float*>(shared + (values ? Shape::kValueScales : Shape::kKeyScales));
-    for (int token = threadIdx.x; token < kAttentionPiece; token += Shape::kThreads) {
+    for (int token = threadIdx.x; token < kContextPiece; token += Shape::kThreads) {
       const TokenSlot from = slots[token];
       const auto* tile =
           reinterpret_cast<const char*>(kv.data) + kv.tile_offset(from.block, kv_head) + (values ? kv.tile.bytes() : 0);

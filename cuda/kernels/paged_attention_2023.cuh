@@ -1,7 +1,7 @@
 // One block of 4 warps for each (query head, sequence). A warp takes every fourth KV block: its threads form one group
 // a token, which read the token's key in vectors of 16 bytes. Logits of the whole context are kept in shared memory as
 // f32; their maximum and the sum of exponentials are reduced over the block, then the warps take every fourth KV block
-// again for the values and are summed up at the end. A KV head is read once for each query head of its group.
+// again for the values and are summed up at the end. A KV head is read once for each of its query heads.
 #pragma once
 
 #include "kernels/element.cuh"
@@ -14,7 +14,7 @@ template <typename T, int kBlockSize>
 __global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAttention2023Args args) {
   constexpr int kWarps = 4;
   constexpr int kVector = 8;                       // elements of 16 bytes
-  constexpr int kGroup = 32 / kBlockSize;          // threads to a token's key
+  constexpr int kThreadGroup = 32 / kBlockSize;    // threads to a token's key
   constexpr int kRowLanes = kBlockSize / kVector;  // lanes to one dimension's values of a block
   constexpr int kMaxRows = 256 * kRowLanes / 32;   // dimensions that a lane accumulates
   PC_DYNAMIC_SHARED(float, logits);                // [context], then [kWarps][head_dim] for the last sum
@@ -41,20 +41,20 @@ __global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAtten
 
   float top = -kInfinity;
   for (int block = warp; block < blocks; block += kWarps) {
-    const int token = lane / kGroup, position = block * kBlockSize + token;
+    const int token = lane / kThreadGroup, position = block * kBlockSize + token;
     const T* k = cache(args.k_cache, block);
     float product = 0.0f;
-    for (int vector = lane % kGroup; vector < dim / kVector; vector += kGroup) {
+    for (int vector = lane % kThreadGroup; vector < dim / kVector; vector += kThreadGroup) {
       float a[kVector], b[kVector];
       load(q + vector * kVector, a);
       load(k + (vector * kBlockSize + token) * kVector, b);
 #pragma unroll
       for (int i = 0; i < kVector; ++i) product = fmaf(a[i], b[i], product);
     }
-    for (int mask = kGroup / 2; mask > 0; mask /= 2) product += __shfl_xor_sync(kAllLanes, product, mask);
+    for (int mask = kThreadGroup / 2; mask > 0; mask /= 2) product += __shfl_xor_sync(kAllLanes, product, mask);
     if (position >= context) continue;
     product *= args.scale;
-    if (lane % kGroup == 0) logits[position] = product;
+    if (lane % kThreadGroup == 0) logits[position] = product;
     top = fmaxf(top, product);
   }
   for (int mask = 16; mask > 0; mask /= 2) top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, mask));

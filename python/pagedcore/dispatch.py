@@ -14,7 +14,7 @@ from .errors import Aborted
 
 if TYPE_CHECKING:
     from ._core import BeamSearchParams, Engine, EngineOutput, SamplingParams
-    from .request import Terms
+    from .terms import Terms
 
 __all__ = ["Dispatcher", "Inbox"]
 

@@ -148,18 +148,10 @@ class EngineOptions:
         def size_of(value: int | str | None) -> int:
             return 0 if value is None else parse_bytes(value)
 
-        on_cpu = self.device == "cpu"
-        cpu = _core.CpuOptions(threads=self.threads or 0, dtype=compute_dtype if on_cpu else "bf16", isa=self.isa)
-        cuda = _core.CudaOptions(
-            threads=self.threads or 0,
-            dtype="bf16" if on_cpu else compute_dtype,
-            kv_dtype=_KV_DTYPES[self.kv_cache_dtype],
-            cublas_lt=self.cublas_lt,
-        )
         return _core.EngineConfig(
             block_size=self.block_size,
             num_blocks=self.num_blocks or 0,
-            kv_cache_bytes=size_of(self.kv_cache_memory),
+            kv_cache_memory=size_of(self.kv_cache_memory),
             max_batched_tokens=self.max_batched_tokens,
             max_sequences=self.max_sequences,
             max_context=self.max_context or 0,
@@ -170,14 +162,17 @@ class EngineOptions:
             victim=next(policy for policy in _VICTIM if policy == self.victim),
             allocation=next(policy for policy in _ALLOCATION if policy == self.allocation),
             max_reservation=self.max_reservation or 0,
-            swap_bytes=size_of(self.swap_space),
+            swap_space=size_of(self.swap_space),
             swap_file=os.fspath(self.swap_file) if self.swap_file is not None else "",
-            swap_file_bytes=size_of(self.swap_file_size),
-            max_cache_events=self.cache_events,
+            swap_file_size=size_of(self.swap_file_size),
+            cache_events=self.cache_events,
             trace_file=os.fspath(self.trace_file) if self.trace_file is not None else "",
             device=self.device,
-            cpu=cpu,
-            cuda=cuda,
+            threads=self.threads or 0,
+            dtype=compute_dtype,
+            isa=self.isa,
+            kv_cache_dtype=self.kv_cache_dtype,
+            cublas_lt=self.cublas_lt,
         )
 
 

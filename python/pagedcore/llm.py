@@ -19,9 +19,10 @@ from .memory import MemoryReport
 from .outputs import RequestOutput, Score
 from .progress import Progress
 from .prompts import Prompt, PromptReader, is_single_prompt
-from .request import Request, Terms
+from .request import Request
 from .sampling_params import SamplingParams
 from .stream import Stream
+from .terms import Terms
 from .tokenizer import Tokenizer
 
 __all__ = ["LLM"]

@@ -61,7 +61,7 @@ class MemoryReport:
     num_swap_blocks: int = 0
     """Blocks that both hold together."""
     windows: tuple[int, ...] | list[int] = (0,)
-    """Attention window of each group of layers, 0: full context. A token takes a slot in a block of each group."""
+    """Attention window of each layer group, 0: full context. A token takes a token slot in a block of each."""
 
     @classmethod
     def from_native(cls, plan: _core.MemoryPlan) -> MemoryReport:

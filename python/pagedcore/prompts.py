@@ -103,7 +103,7 @@ class PromptReader:
         text, ids = self.read(prompt, prefix=prefix)
         n = params.beam_width if params.n is None else params.n
         native = _core.BeamSearchParams(
-            width=params.beam_width,
+            beam_width=params.beam_width,
             n=n,
             max_tokens=min(params.max_tokens, self._room(ids, params.max_tokens)),
             length_penalty=params.length_penalty,
@@ -159,9 +159,6 @@ class PromptReader:
         return ids
 
     def _native(self, params: SamplingParams, max_tokens: int) -> _core.SamplingParams:
-        def count(value: int | None) -> int:  # -1 asks the user's way for all, and means none to the engine
-            return -1 if value is None else self._vocab_size if value == -1 else value
-
         if params.allowed_token_ids is not None and not params.allowed_token_ids:
             raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
         return _core.SamplingParams(
@@ -177,8 +174,8 @@ class PromptReader:
             frequency_penalty=params.frequency_penalty,
             logit_bias=list((params.logit_bias or {}).items()),
             banned_tokens=list(params.banned_tokens),
-            allowed_tokens=list(params.allowed_token_ids or ()),
+            allowed_token_ids=list(params.allowed_token_ids or ()),
             stop_token_ids=self._stop_token_ids(params),
-            logprobs=0 if params.ranks and params.logprobs is None else count(params.logprobs),
-            prompt_logprobs=count(params.prompt_logprobs),
+            logprobs=0 if params.ranks and params.logprobs is None else params.logprobs,
+            prompt_logprobs=params.prompt_logprobs,
         )

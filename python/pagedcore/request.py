@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from . import _core
-from .checks import MOST_PRIORITY, check_int
 from .detokenizer import Detokenizer, StopStrings
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
+from .terms import Terms
 
 if TYPE_CHECKING:
     from .dispatch import Dispatcher, Inbox
     from .tokenizer import Tokenizer
 
-__all__ = ["Request", "Terms", "derived_seed"]
+__all__ = ["Request", "derived_seed"]
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -27,21 +27,6 @@ def derived_seed(seed: int, number: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return z ^ (z >> 31)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """What a call says of how its requests are served, besides their parameters. Raises InvalidArgument."""
-
-    prefix: str | None = None
-    salt: int = 0
-    priority: int = 0
-    tenant: int = 0
-
-    def __post_init__(self) -> None:
-        check_int("salt", self.salt, 0, 2**64 - 1)
-        check_int("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
-        check_int("tenant", self.tenant, 0, 2**64 - 1)
 
 
 @dataclass
@@ -54,7 +39,7 @@ class Request:
     """Of a beam search, what concerns the form of its outputs."""
     native: _core.SamplingParams | _core.BeamSearchParams
     tokenizer: Tokenizer | None
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
     _prompt_logprobs: list[dict[int, Logprob] | None] | None = None

@@ -57,7 +57,7 @@ WorldShape decode_shape(KvType kv) {
   return shape;
 }
 
-/// Of split contexts: a state for each row, chunk and head is written, and read once more.
+/// Of split contexts: a state for each row, segment and head is written, and read once more.
 double state_bytes(const WorldShape& shape, int states) {
   return 2.0 * static_cast<double>(attention_state_bytes(states, shape.num_heads, shape.head_dim));
 }
@@ -71,7 +71,7 @@ double attention_ideal(const WorldShape& shape, int tokens, int rows) {
 
 }  // namespace
 
-TEST_CASE("attention reads the paged keys and values once in decode, for all heads of a group") {
+TEST_CASE("attention reads the paged keys and values once in decode, for all query heads of a KV head") {
   for (const KvType kv : {KvType::bf16, KvType::fp8_e4m3}) {
     for (const int parallelism : {1, 64}) {  // whole contexts; as short pieces as there are
       CAPTURE(static_cast<int>(kv));
@@ -104,7 +104,7 @@ TEST_CASE("attention reads a common prefix once for all sequences that decode ov
         {world.fork(base, kShared, kShared + kOwn, own, static_cast<std::uint64_t>(2 + i)), kShared + kOwn - 1, 1});
   }
   const Traffic t = traffic_of([&] { world.run(rows); });
-  const double states = state_bytes(world.shape(), kSequences * (kShared / kAttentionChunk + 1));
+  const double states = state_bytes(world.shape(), kSequences * (kShared / kContextSegment + 1));
   check_near(requested(t), attention_ideal(world.shape(), kShared + kSequences * kOwn, kSequences) + states, 1.1);
   CHECK(requested(t) < 0.5 * attention_ideal(world.shape(), kSequences * (kShared + kOwn), kSequences));
 }

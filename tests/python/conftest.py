@@ -16,6 +16,7 @@ import pytest
 
 from pagedcore import LLM
 from pagedcore.default_model import default_model
+from pagedcore.families import FAMILIES
 
 KV = "96MiB"  # plenty for the tests, and quickly zeroed
 
@@ -60,7 +61,7 @@ def reference(gguf: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
-    """``tiny("llama", **settings)``: a directory with a small random checkpoint, and its transformers model."""
+    """``tiny("llama", **settings)``: a folder with a family's small random checkpoint, and its transformers model."""
     import torch
     import transformers
 
@@ -69,20 +70,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, 
     def make(kind: str, dtype: Any = torch.float32, **settings: Any) -> tuple[Path, Any]:
         key = f"{kind} {dtype} {sorted(settings.items())}"
         if key not in made:
-            values = {
-                "vocab_size": 320,
-                "hidden_size": 64,
-                "intermediate_size": 96,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "max_position_embeddings": 512,
-                "initializer_range": 0.15,  # far from uniform: a wrong term changes tokens, rounding does not
-                "tie_word_embeddings": False,
-                "bos_token_id": 1,
-                "eos_token_id": 2,
-            }
-            config = transformers.AutoConfig.for_model(kind, **(values | settings))
+            (values,) = [family.tiny_config() for family in FAMILIES if family.name == kind]
+            config = transformers.AutoConfig.for_model(**(values | settings))
             torch.manual_seed(0)
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
             for name, parameter in model.named_parameters():

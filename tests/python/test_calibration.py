@@ -11,9 +11,8 @@ import pytest
 
 from pagedcore import LLM, InvalidArgument, SamplingParams, _core
 from pagedcore.cli import main
-from pagedcore.simulation import Device, ModelShape, model_cost
-from pagedcore.simulation.calibrate import calibrate
-from pagedcore.simulation.fit import fit_costs
+from pagedcore.lab import Device, ModelShape, model_cost
+from pagedcore.lab.calibration import calibrate, fit_costs
 
 COSTS = _core.CostModel(
     step=2e-3,

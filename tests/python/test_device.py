@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pagedcore import LLM, InvalidArgument, Io, Unsupported, _core
-from pagedcore.simulation import Deployment, Device, ModelShape, fit_device, kv_slots, model_cost
+from pagedcore.lab import Deployment, Device, ModelShape, fit_device, kv_slots, model_cost
 
 OPT_13B = ModelShape.load("opt-13b")
 A100 = Device.load("a100-40gb")

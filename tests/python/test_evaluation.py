@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pagedcore.simulation import FIGURES, read_lengths, reproduce
+from pagedcore.lab import FIGURES, read_lengths, reproduce
 from test_simulation import real_trace
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pagedcore import InvalidArgument
-from pagedcore.simulation import FIGURES, Figure, paper_lengths, read_lengths, reproduce, sustained_rate
-from pagedcore.simulation.figures import Value
+from pagedcore.lab import FIGURES, Figure, paper_lengths, read_lengths, reproduce, sustained_rate
+from pagedcore.lab.figures import Value
 from test_simulation import real_trace
 
 ORCA = ("Orca (Max)", "Orca (Pow2)", "Orca (Oracle)")

@@ -1,4 +1,4 @@
-"""Small random checkpoints of every architecture against transformers: float32 greedy tokens and log-probabilities."""
+"""Variations of the families' small random checkpoints against transformers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from greedy import GREEDY, PROMPTS, check
 from pagedcore import LLM, SamplingParams
 
 Tiny = Callable[..., tuple[Path, Any]]
@@ -61,18 +62,16 @@ CASES = {
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
 }
-PROMPTS = [[(7 * i * i + 3 * i + seed) % 320 for i in range(1, length)] for seed, length in enumerate((2, 18, 50, 130))]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_transformers(case: str, tiny: Tiny) -> None:
     kind, settings = CASES[case]
     folder, reference = tiny(kind, **settings)
-    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, logprobs=2, prompt_logprobs=0)
     # Chunks of 48 tokens and blocks of 8: prompts cross both.
     with LLM(folder, kv_cache_memory="4MiB", max_batched_tokens=48, block_size=8, threads=2) as llm:
         assert llm.engine.describe()
-        for output in llm.generate(PROMPTS, params):
+        for output in llm.generate(PROMPTS, GREEDY):
             check(output, reference)
 
 
@@ -105,18 +104,6 @@ def test_blocks_behind_windows_are_freed(case: str, preemption: str, tiny: Tiny)
             assert stats["preemptions_swap"] > 0 and stats["blocks_swapped_in"] > 0
         if preemption == "recompute":
             assert stats["preemptions_recompute"] > 0
-
-
-def check(output: Any, reference: Any) -> None:
-    (sample,) = output.outputs
-    ids = output.prompt_token_ids + sample.token_ids
-    with torch.inference_mode():
-        expected = torch.log_softmax(reference(torch.tensor([ids])).logits[0].double(), dim=-1)
-    start = len(output.prompt_token_ids) - 1
-    assert expected[start:-1].argmax(-1).tolist() == sample.token_ids
-    for position, found in zip(expected, [*output.prompt_logprobs[1:], *sample.logprobs], strict=False):
-        for token, entry in found.items():
-            assert entry.logprob == pytest.approx(position[token].item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -14,6 +14,7 @@ import gguf as reference_gguf
 import numpy as np
 import pytest
 
+from gguf_writer import write_gguf
 from pagedcore import _core
 from pagedcore.default_model import default_model
 from pagedcore.errors import Corrupt, Io, Unsupported
@@ -134,63 +135,6 @@ def test_parsing_is_quick() -> None:
 
 
 # Files made here. ---------------------------------------------------------------------------------------------------
-
-
-def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
-    """What llama.cpp's converter does to q and k of the llama architecture."""
-    return (
-        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-    )
-
-
-def write_gguf(path: Path, model: Any, arch: str, edit: Callable[[Any], None] | None = None) -> Path:
-    """A transformers model as llama.cpp's converter writes it: matrices in f16, vectors in f32."""
-    config = model.config
-    writer = reference_gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if arch == "qwen3":
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-    if edit is not None:
-        edit(writer)
-    gguf_names = {
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "lm_head": "output",
-        "model.layers": "blk",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "self_attn.q_norm": "attn_q_norm",
-        "self_attn.k_norm": "attn_k_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-    }
-    for name, weight in model.state_dict().items():
-        array = weight.numpy()
-        if arch == "llama" and "q_proj" in name:
-            array = interleave(array, config.num_attention_heads)
-        if arch == "llama" and "k_proj" in name:
-            array = interleave(array, config.num_key_value_heads)
-        for theirs, short in gguf_names.items():
-            name = name.replace(theirs, short)
-        writer.add_tensor(name, array.astype(np.float16 if array.ndim == 2 else np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.mark.parametrize(
@@ -420,7 +364,9 @@ def test_missing_and_unknown_tensors(tiny: Callable[..., tuple[Path, Any]], tmp_
     with pytest.raises(Corrupt, match=r"'blk.0.attn_sub_norm.weight' is not part"):
         load(lambda state: state.update({"blk.0.attn_sub_norm.weight": weight}))
     with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.7.attn_norm.weight'"):
-        load(lambda state: state.update({"model.layers.7.input_layernorm.weight": weight}))
+        load(lambda state: state.update({"blk.7.attn_norm.weight": weight}))
+    with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.0.attn.q_norm.bias'"):
+        load(lambda state: state.update({"blk.0.attn_q_norm.bias": weight[:16]}))
     with pytest.raises(Corrupt, match=r"has 16 rows, not 4 heads of 16"):
         load(lambda state: state.update({"model.layers.0.self_attn.q_proj.weight": weight.reshape(16, 4)}))
 

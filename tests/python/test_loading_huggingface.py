@@ -16,11 +16,11 @@ import pytest
 from pagedcore import _core
 from pagedcore.default_model import default_model
 from pagedcore.errors import Corrupt, Error, InvalidArgument, Io, Unsupported
+from pagedcore.families.fields import Fields
+from pagedcore.families.llama_like import HUGGINGFACE_NAMES
 from pagedcore.loading import Checkpoint, load_checkpoint, load_description
-from pagedcore.loading.config import parse_config
 from pagedcore.loading.container import save_container
-from pagedcore.loading.fields import Fields
-from pagedcore.loading.huggingface import canonical_name
+from pagedcore.loading.huggingface import describe
 
 Tiny = Callable[..., tuple[Path, Any]]
 
@@ -31,9 +31,9 @@ def check_against(model: Any, checkpoint: Checkpoint) -> None:
     config = model.config
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
-    assert checkpoint.tensors.keys() == {canonical_name(name) for name in state}
+    assert checkpoint.tensors.keys() == {HUGGINGFACE_NAMES.canonical(name) for name in state}
     for name, weight in state.items():
-        tensor = checkpoint.tensors[canonical_name(name)]
+        tensor = checkpoint.tensors[HUGGINGFACE_NAMES.canonical(name)]
         assert tensor.shape == tuple(weight.shape)
         assert np.array_equal(_core.to_f32(*tensor), weight.float().numpy()), name
     d = checkpoint.description
@@ -201,7 +201,8 @@ BASE: dict[str, Any] = {
 
 
 def parsed(**changes: Any) -> dict[str, Any]:
-    return parse_config(Fields(BASE | changes, "config.json")).description
+    _, described = describe(Fields(BASE | changes, "config.json"))
+    return described.description
 
 
 def test_windows_follow_transformers() -> None:
@@ -283,7 +284,6 @@ def test_defaults_and_null() -> None:
         ({"rms_norm_eps": 0}, Corrupt, "rms_norm_eps"),
         ({"tie_word_embeddings": "yes"}, Corrupt, "tie_word_embeddings"),
         ({"rope_parameters": []}, Corrupt, "rope_parameters"),
-        ({"eos_token_id": [1, -1]}, Corrupt, "eos_token_id"),
     ],
 )
 def test_configurations_that_are_refused(changes: dict[str, Any], error: type[Error], message: str) -> None:
@@ -331,6 +331,12 @@ def test_end_of_text_and_templates(tiny: Tiny, tmp_path: Path) -> None:
     assert (checkpoint.eos_token_ids, checkpoint.bos_token_id, checkpoint.chat_template) == ([7, 9], 5, "A")
     (tmp_path / "chat_template.jinja").write_text("B")
     assert load_description(tmp_path).chat_template == "B"
+    for name in ("generation_config.json", "config.json"):
+        content = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(content | {"eos_token_id": [1, -1]}))
+        with pytest.raises(Corrupt, match=rf"{name}: eos_token_id"):
+            load_description(tmp_path)
+        (tmp_path / "generation_config.json").write_text("{}")
 
 
 def test_names_that_are_no_path() -> None:

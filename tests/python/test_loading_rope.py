@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pagedcore.errors import Corrupt, Error, Unsupported
-from pagedcore.loading.fields import Fields
-from pagedcore.loading.rope import Rope, default_rope, rope_from_parameters
+from pagedcore.families.fields import Fields
+from pagedcore.families.rope import Rope, default_rope, rope_from_parameters
 
 CASES: list[dict[str, Any]] = [
     {"rope_type": "linear", "factor": 4.0},

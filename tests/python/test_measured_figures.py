@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pagedcore.simulation import FIGURES
-from pagedcore.simulation.figures import measure_figure_18a, measure_figure_19a
+from pagedcore.lab import FIGURES
+from pagedcore.lab.figures import measure_figure_18a, measure_figure_19a
 
 
 def test_figures_18a_and_19a_are_measured(tiny: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pagedcore import InvalidArgument, Unsupported, _core
-from pagedcore.simulation import (
+from pagedcore.lab import (
     Deployment,
     Placement,
     StationaryBatch,

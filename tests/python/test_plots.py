@@ -11,8 +11,8 @@ import pytest
 
 from pagedcore import InvalidArgument
 from pagedcore.cli import main
-from pagedcore.simulation import Figure, draw
-from pagedcore.simulation.figures import Axes, Value
+from pagedcore.lab import Figure, draw
+from pagedcore.lab.figures import Axes, Value
 
 BLUE, GREEN = "#0072b2", "#009e73"  # of vLLM and of Orca (Oracle), in every figure
 CURVES = Figure(

@@ -11,7 +11,7 @@ import pytest
 
 from pagedcore import LLM, InvalidArgument, SamplingParams, replay_trace
 from pagedcore.cli import main
-from pagedcore.simulation import Deployment, Outcome, Workload, paper_lengths, poisson_workload, simulate
+from pagedcore.lab import Deployment, Outcome, Workload, paper_lengths, poisson_workload, simulate
 from pagedcore.stream import Stream
 from texts import PROMPTS
 

@@ -17,10 +17,12 @@ import pytest
 
 from pagedcore import _core
 from pagedcore.errors import Error
+from pagedcore.families import FAMILIES
+from pagedcore.families.fields import Fields
 from pagedcore.loading import load_checkpoint, load_description
-from pagedcore.loading.config import ARCHITECTURES, parse_config
-from pagedcore.loading.fields import Fields
+from pagedcore.loading.huggingface import describe
 
+ARCHITECTURES = [name for family in FAMILIES for name in family.huggingface.architectures]
 SLOWEST = 2.0  # seconds for one input of a few kilobytes; the machine may be busy
 
 
@@ -171,13 +173,13 @@ VALID_CONFIG: dict[str, Any] = {
 JUNK: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 7, 2**31 - 1, 2**31, 2**63, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308,
     float("nan"), float("inf"), "", "x", "default", "linear", "dynamic", "llama3", "longrope", "\ud800", "é" * 300, [],
-    {}, [None], [[]], {"a": 1}, ["LlamaForCausalLM"], list(ARCHITECTURES), [1, 2, 3],
+    {}, [None], [[]], {"a": 1}, ["LlamaForCausalLM"], ARCHITECTURES, [1, 2, 3],
 ]  # fmt: skip
 
 
 def mutated_config(random_: random.Random) -> dict[str, Any]:
     config = copy.deepcopy(VALID_CONFIG)
-    config["architectures"] = [random_.choice(list(ARCHITECTURES))]
+    config["architectures"] = [random_.choice(ARCHITECTURES)]
     for _ in range(random_.choice([1, 1, 2, 3])):
         target: Any = config["rope_parameters"] if random_.random() < 0.4 else config
         if not isinstance(target, dict) or not target:
@@ -197,7 +199,8 @@ def test_config_values() -> None:
     rounds = 4000
 
     def read(config: dict[str, Any]) -> None:
-        _core.ModelDescription(**parse_config(Fields(config, "config.json")).description).validate()
+        _, described = describe(Fields(config, "config.json"))
+        _core.ModelDescription(**described.description).validate()
 
     read(VALID_CONFIG)
     for _ in range(rounds):

@@ -17,8 +17,8 @@ import pytest
 
 from pagedcore import InvalidArgument
 from pagedcore.cli import main
+from pagedcore.lab import Deployment, Trial, Workload, compare, poisson_workload, read_trace, simulate
 from pagedcore.progress import Progress
-from pagedcore.simulation import Deployment, Trial, Workload, compare, poisson_workload, read_trace, simulate
 
 OPT_13B = ["simulate", "--setting", "opt-13b"]
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(

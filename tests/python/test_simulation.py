@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pagedcore import LLM, InvalidArgument, Io, SamplingParams, _core
-from pagedcore.simulation import (
+from pagedcore.lab import (
     Deployment,
     Workload,
     poisson_workload,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pagedcore import InvalidArgument
-from pagedcore.simulation import (
+from pagedcore.lab import (
     Deployment,
     chat_workload,
     draw_conversations,

@@ -8,8 +8,9 @@
 #include "cpu/attention/batch.hpp"
 #include "cpu/attention/check.hpp"
 #include "cpu/attention/context.hpp"
+#include "cpu/attention/kernels.hpp"
 #include "cpu/attention/softmax_state.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
@@ -26,21 +27,27 @@ class Step {
  public:
   Step(const Tensor& out, const Tensor& q, const PagedStorage& kv, std::int32_t layer, const PreparedBatch& batch,
        const AttentionParams& params, WorkList& work)
-      : out_(out), q_(q), kv_(kv), layer_(layer), batch_(batch), work_(work), group_(work.shape.group) {
+      : out_(out),
+        q_(q),
+        kv_(kv),
+        layer_(layer),
+        batch_(batch),
+        work_(work),
+        kernels_(kernels_of(kv.isa())),
+        heads_per_kv_head_(work.shape.heads_per_kv_head) {
     const TileLayout& layout = kv.layout();
-    const AttentionKernels& kernels = kv.kernels();
-    const bool tiles = kernels.bf16_tile && layout.head_dim % kGroup == 0;
+    const bool tiles = kernels_.bf16_tile && layout.head_dim % kLanes == 0;
     if (layout.dtype == DType::f32) {
-      kernel_ = kernels.f32;
-    } else if (kernels.bf16_dot && q.dtype == DType::bf16) {
-      kernel_ = tiles ? kernels.bf16_tile : kernels.bf16_dot;
+      kernel_ = kernels_.f32;
+    } else if (kernels_.bf16_dot && q.dtype == DType::bf16) {
+      kernel_ = tiles ? kernels_.bf16_tile : kernels_.bf16_dot;
     } else {
-      kernel_ = kernels.bf16;
+      kernel_ = kernels_.bf16;
     }
-    if (kernel_ == kernels.f32 || kernel_ == kernels.bf16) {
+    if (kernel_ == kernels_.f32 || kernel_ == kernels_.bf16) {
       queries_ = q.dtype == DType::f32 ? Queries::in_place : Queries::widened;
     } else {
-      queries_ = kernel_ == kernels.bf16_tile ? Queries::packed : Queries::in_place;
+      queries_ = kernel_ == kernels_.bf16_tile ? Queries::packed : Queries::in_place;
     }
     task_ = {};
     task_.head_dim = layout.head_dim;
@@ -63,11 +70,10 @@ class Step {
   }
 
   void run(const WorkUnit& unit, int worker) const noexcept {
-    const AttentionKernels& kernels = kv_.kernels();
-    const bool tiles = kernel_ == kernels.bf16_tile;
-    if (tiles) kernels.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * group_);
+    const bool tiles = kernel_ == kernels_.bf16_tile;
+    if (tiles) kernels_.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * heads_per_kv_head_);
     attend(unit, worker);
-    if (tiles) kernels.tile_end();
+    if (tiles) kernels_.tile_end();
   }
 
  private:
@@ -79,7 +85,7 @@ class Step {
     memory += rows_bytes_ + q_bytes_;
     float* states = reinterpret_cast<float*>(memory);
     const ContextReader context(kv_, layer_, unit.kv_head, tile,
-                                batch_.tables(work_.shape.tables).data() + tile.table_offset,
+                                batch_.tables(work_.shape.layer_group).data() + tile.table_offset,
                                 memory + 3 * state_floats_ * 4);
     if (unit.split >= 0) {
       Split& split = work_.splits[static_cast<std::size_t>(unit.split)];
@@ -109,7 +115,7 @@ class Step {
     return SoftmaxState::at(reinterpret_cast<float*>(kv_.workspace().shared()) + index * state_floats_, rows);
   }
 
-  // Row (token, head of the group): its query and the positions it sees.
+  // Row (token, query head of the KV head): its query and the positions it sees.
   void set_rows(PieceTask& task, const QueryTile& tile, std::int32_t kv_head, char* memory) const noexcept {
     const auto capacity = static_cast<std::size_t>(work_.state_rows);
     auto** q = reinterpret_cast<const char**>(memory);
@@ -119,10 +125,11 @@ class Step {
     const std::size_t element = q_.dtype == DType::f32 ? 4 : 2;
     int row = 0;
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
-      const std::int64_t first = (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * group_ * task.head_dim;
+      const std::int64_t first =
+          (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * task.head_dim;
       const char* in = static_cast<const char*>(q_.data) + first * static_cast<std::int64_t>(element);
       const int position = tile.first_position + t;
-      for (int h = 0; h < group_; ++h, ++row, in += static_cast<std::size_t>(task.head_dim) * element) {
+      for (int h = 0; h < heads_per_kv_head_; ++h, ++row, in += static_cast<std::size_t>(task.head_dim) * element) {
         q[row] = in;
         begin[row] = window_ > 0 ? std::max(0, position - window_ + 1) : 0;
         end[row] = position + 1;
@@ -157,13 +164,13 @@ class Step {
     task.m = state.m;
     task.l = state.l;
     task.acc = state.acc;
-    const int end = std::min(tile.end, (index + 1) * kSegment);
-    for (int p = std::max(tile.begin, index * kSegment); p < end;) {
-      const int next = std::min(end, p / kPiece * kPiece + kPiece);
+    const int end = std::min(tile.end, (index + 1) * kContextSegment);
+    for (int p = std::max(tile.begin, index * kContextSegment); p < end;) {
+      const int next = std::min(end, p / kContextPiece * kContextPiece + kContextPiece);
       if (tile.num_rows > 1 && context.leaks(p, next)) {
         token_by_token(task, context, tile, p, next);
       } else {
-        context.read(task, p, next, next, std::min(tile.end, next + kPiece));
+        context.read(task, p, next, next, std::min(tile.end, next + kContextPiece));
         kernel_(task);
       }
       p = next;
@@ -174,14 +181,13 @@ class Step {
   // The rows pass through a state of their own, since a matrix tile may write rows beyond those of one token.
   void token_by_token(const PieceTask& all, const ContextReader& context, const QueryTile& tile, int p,
                       int next) const noexcept {
-    const AttentionKernels& kernels = kv_.kernels();
-    const bool tiles = kernel_ == kernels.bf16_tile;
-    const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(group_);
-    const auto rows = static_cast<std::size_t>(group_);
-    const SoftmaxState own = SoftmaxState::at(spare_state(context), group_);
-    if (tiles) kernels.tile_begin(group_);
+    const bool tiles = kernel_ == kernels_.bf16_tile;
+    const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(heads_per_kv_head_);
+    const auto rows = static_cast<std::size_t>(heads_per_kv_head_);
+    const SoftmaxState own = SoftmaxState::at(spare_state(context), heads_per_kv_head_);
+    if (tiles) kernels_.tile_begin(heads_per_kv_head_);
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
-      const int row = t * group_;
+      const int row = t * heads_per_kv_head_;
       QueryTile token = tile;
       token.num_rows = 1;
       token.begin = all.begin[row];
@@ -192,7 +198,7 @@ class Step {
       task.q += row;
       task.begin += row;
       task.end += row;
-      task.rows = group_;
+      task.rows = heads_per_kv_head_;
       task.m = own.m;
       task.l = own.l;
       task.acc = own.acc;
@@ -205,7 +211,7 @@ class Step {
       std::copy_n(own.l, rows, all.l + row);
       std::copy_n(own.acc, width, all.acc + row * all.value_dim);
     }
-    if (tiles) kernels.tile_begin(all.rows);
+    if (tiles) kernels_.tile_begin(all.rows);
   }
   // The third state of a worker's memory lies before the reader's scratch.
   float* spare_state(const ContextReader& context) const noexcept {
@@ -215,8 +221,9 @@ class Step {
   void finish(const SoftmaxState& state, const QueryTile& tile, std::int32_t kv_head) const noexcept {
     const int head_dim = task_.head_dim;
     for (std::int32_t t = 0, row = 0; t < tile.num_rows; ++t) {
-      const std::int64_t first = (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * group_ * head_dim;
-      for (int h = 0; h < group_; ++h, ++row) {
+      const std::int64_t first =
+          (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
+      for (int h = 0; h < heads_per_kv_head_; ++h, ++row) {
         float* acc = state.acc + row * task_.value_dim;
         const float inverse = 1.0f / state.l[row];
         // Masked positions may have turned -0 into +0: adding +0 makes both +0.
@@ -225,7 +232,7 @@ class Step {
         if (out_.dtype == DType::f32) {
           std::memcpy(static_cast<float*>(out_.data) + at, acc, static_cast<std::size_t>(head_dim) * 4);
         } else {
-          kv_.kernels().narrow(acc, static_cast<std::uint16_t*>(out_.data) + at, head_dim);
+          kernels_.narrow(acc, static_cast<std::uint16_t*>(out_.data) + at, head_dim);
         }
       }
     }
@@ -237,7 +244,8 @@ class Step {
   std::int32_t layer_;
   const PreparedBatch& batch_;
   WorkList& work_;
-  std::int32_t group_;
+  const AttentionKernels& kernels_;
+  std::int32_t heads_per_kv_head_;
   std::int32_t window_;
   AttendPiece kernel_;
   enum class Queries { in_place, packed, widened } queries_;
@@ -260,7 +268,7 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   if (params.window < 0) throw InvalidArgument(str("attention window ", params.window, "; 0 means none"));
 
   const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(),
-                      shape.group};
+                      shape.layer_group};
   WorkList& work = batch.work(key);
   const Step step(out, q, kv, layer, batch, params, work);
   const auto body = [&](std::int64_t i, int worker) { step.run(work.units[static_cast<std::size_t>(i)], worker); };

@@ -15,16 +15,16 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(view.block_tables.begin(), view.block_tables.end()),
       block_size_(block_size),
-      num_groups_(view.num_groups),
-      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_groups))) {
+      num_layer_groups_(view.num_layer_groups),
+      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))) {
   largest_block_ = check_batch(view, block_size);
   positions_.reserve(tokens_.size());
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
     const TokenRange& range = ranges_[i];
     for (std::int32_t r = 0; r < range.num_rows; ++r) positions_.push_back(range.first_position + r);
     for (std::int32_t r = 0; r < range.num_rows;) {
-      const std::int32_t in_group = (range.first_position + r) % kGroup;
-      const std::int32_t next = std::min(range.num_rows, r + kGroup - in_group);
+      const std::int32_t in_tile = (range.first_position + r) % kTileTokens;
+      const std::int32_t next = std::min(range.num_rows, r + kTileTokens - in_tile);
       chunks_.push_back({range.first_row + r, range.first_row + next, static_cast<std::int32_t>(i)});
       r = next;
     }
@@ -62,7 +62,7 @@ const RotaryTable& PreparedBatch::rotary(ThreadPool& pool, const RopeParams& rop
       sin[i] = std::sin(angle) * rope.magnitude;
     }
   };
-  if (rows() <= kGroup) {
+  if (rows() <= kTileTokens) {
     for (std::int64_t row = 0; row < rows(); ++row) fill(row, 0);
   } else {
     pool.for_each(rows(), fill);
@@ -75,7 +75,7 @@ WorkList& PreparedBatch::work(const WorkShape& shape) const {
   for (const auto& w : work_) {
     if (w->shape == shape) return *w;
   }
-  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.tables), block_size_));
+  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.layer_group), block_size_));
   return *work_.back();
 }
 

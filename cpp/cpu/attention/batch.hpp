@@ -28,15 +28,15 @@ class PreparedBatch final : public Batch {
   std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
   const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
   const std::vector<TokenRange>& ranges() const noexcept { return ranges_; }
-  std::int32_t num_groups() const noexcept { return num_groups_; }
-  /// Those of one group of layers.
-  std::span<const std::uint32_t> tables(std::int32_t group) const noexcept {
-    return std::span(tables_).subspan(static_cast<std::size_t>(group) * entries_, entries_);
+  std::int32_t num_layer_groups() const noexcept { return num_layer_groups_; }
+  /// Those of one layer group.
+  std::span<const std::uint32_t> tables(std::int32_t layer_group) const noexcept {
+    return std::span(tables_).subspan(static_cast<std::size_t>(layer_group) * entries_, entries_);
   }
   std::int32_t block_size() const noexcept { return block_size_; }
   /// [rows]
   const std::vector<std::int32_t>& positions() const noexcept { return positions_; }
-  /// Rows cut so that no two chunks write the same group of 16 tokens: [first, last) of each chunk, and its range.
+  /// Rows cut so that no two chunks write the same tile of 16 tokens: [first, last) of each chunk, and its range.
   struct Chunk {
     std::int32_t first_row, last_row, range;
   };
@@ -55,8 +55,8 @@ class PreparedBatch final : public Batch {
   std::vector<std::int32_t> positions_;
   std::vector<Chunk> chunks_;
   std::int32_t block_size_;
-  std::int32_t num_groups_;
-  std::size_t entries_;  // of one group
+  std::int32_t num_layer_groups_;
+  std::size_t entries_;  // of one layer group
   std::uint32_t largest_block_ = 0;
   mutable std::vector<std::unique_ptr<RotaryTable>> rotary_;
   mutable std::vector<std::unique_ptr<WorkList>> work_;

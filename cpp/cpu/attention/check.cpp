@@ -7,7 +7,7 @@
 namespace pagedcore::cpu::attention_detail {
 
 void check_call(const PagedStorage& kv, const PreparedBatch& batch, std::int32_t layer, const AttentionShape& shape) {
-  check_attention(kv.shape(), batch.block_size(), batch.num_groups(), layer, shape);
+  check_attention(kv.shape(), batch.block_size(), batch.num_layer_groups(), layer, shape);
   batch.check_blocks(kv.num_blocks());
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/attention/batch.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/storage.hpp"
 
 namespace pagedcore::cpu::attention_detail {
 

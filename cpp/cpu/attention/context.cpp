@@ -8,18 +8,18 @@ namespace pagedcore::cpu::attention_detail {
 ContextReader::Tiles ContextReader::stored(int position) const noexcept {
   const TileLayout& layout = kv_.layout();
   const int block = position / layout.block_size;
-  const auto group = static_cast<std::size_t>((position - block * layout.block_size) / kGroup);
+  const auto tile = static_cast<std::size_t>((position - block * layout.block_size) / kTileTokens);
   const char* part = kv_.part(table_[block], layer_, kv_head_);
-  return {part + group * layout.k_group, part + layout.v_offset + group * layout.v_group};
+  return {part + tile * layout.k_tile, part + layout.v_offset + tile * layout.v_tile};
 }
 
-ContextReader::Tiles ContextReader::packed(int position, int group) const noexcept {
+ContextReader::Tiles ContextReader::packed(int position, int tile) const noexcept {
   const TileLayout& layout = kv_.layout();
   const std::size_t row = static_cast<std::size_t>(layout.head_dim) * layout.element;
-  char* k = scratch_ + static_cast<std::size_t>(group) * layout.k_group;
-  char* v = scratch_ + kPieceGroups * layout.k_group + static_cast<std::size_t>(group) * layout.v_group;
-  std::memset(v, 0, layout.v_group);
-  const int begin = std::max(position, tile_.begin), end = std::min(position + kGroup, tile_.end);
+  char* k = scratch_ + static_cast<std::size_t>(tile) * layout.k_tile;
+  char* v = scratch_ + kPieceTiles * layout.k_tile + static_cast<std::size_t>(tile) * layout.v_tile;
+  std::memset(v, 0, layout.v_tile);
+  const int begin = std::max(position, tile_.begin), end = std::min(position + kTileTokens, tile_.end);
   for (int p = begin; p < end; ++p) {
     const char* part = kv_.part(table_[p / layout.block_size], layer_, kv_head_);
     const std::size_t offset = static_cast<std::size_t>(p % layout.block_size) * row;
@@ -29,12 +29,12 @@ ContextReader::Tiles ContextReader::packed(int position, int group) const noexce
   return {k, v};
 }
 
-const char* ContextReader::masked(const char* v, int position, int group) const noexcept {
+const char* ContextReader::masked(const char* v, int position, int tile) const noexcept {
   const TileLayout& layout = kv_.layout();
-  char* copy = scratch_ + kPieceGroups * layout.k_group + static_cast<std::size_t>(group) * layout.v_group;
+  char* copy = scratch_ + kPieceTiles * layout.k_tile + static_cast<std::size_t>(tile) * layout.v_tile;
   const int per_step = 4 / static_cast<int>(layout.element);  // tokens in a 32-bit lane of a V tile
   const std::size_t step_bytes = static_cast<std::size_t>(layout.value_dim) * 4;
-  for (int step = 0; step < kGroup / per_step; ++step) {
+  for (int step = 0; step < kTileTokens / per_step; ++step) {
     std::uint32_t mask = 0;
     for (int i = 0; i < per_step; ++i) {
       const int p = position + step * per_step + i;
@@ -67,20 +67,20 @@ bool ContextReader::leaks(int position, int end) const noexcept {
 }
 
 void ContextReader::read(PieceTask& task, int position, int end, int next, int next_end) const noexcept {
-  const int start = position / kPiece * kPiece;
+  const int start = position / kContextPiece * kContextPiece;
   task.position = start;
-  task.group_begin = (position - start) / kGroup;
-  task.group_end = (end - start + kGroup - 1) / kGroup;
+  task.first_tile = (position - start) / kTileTokens;
+  task.end_tile = (end - start + kTileTokens - 1) / kTileTokens;
   const bool tiled = kv_.layout().tiled;
-  for (int g = task.group_begin; g < task.group_end; ++g) {
-    const int p = start + g * kGroup;
+  for (int g = task.first_tile; g < task.end_tile; ++g) {
+    const int p = start + g * kTileTokens;
     Tiles tiles = tiled ? stored(p) : packed(p, g);
     task.next_k[g] = tiles.k;
     task.next_v[g] = tiles.v;
-    if (tiled && (p < tile_.begin || p + kGroup > tile_.end)) tiles.v = masked(tiles.v, p, g);
+    if (tiled && (p < tile_.begin || p + kTileTokens > tile_.end)) tiles.v = masked(tiles.v, p, g);
     task.k[g] = tiles.k;
     task.v[g] = tiles.v;
-    const int ahead = next / kPiece * kPiece + g * kGroup;
+    const int ahead = next / kContextPiece * kContextPiece + g * kTileTokens;
     if (tiled && ahead >= next && ahead < next_end) {
       const Tiles t = stored(ahead);
       task.next_k[g] = t.k;

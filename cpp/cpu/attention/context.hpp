@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "cpu/attention/kernel.hpp"
-#include "cpu/attention/storage.hpp"
 #include "cpu/attention/work_list.hpp"
+#include "cpu/kv/storage.hpp"
 
 namespace pagedcore::cpu::attention_detail {
 
@@ -24,7 +24,7 @@ class ContextReader {
       : kv_(kv), layer_(layer), kv_head_(kv_head), tile_(tile), table_(table), scratch_(scratch) {}
 
   static std::size_t scratch_bytes(const TileLayout& layout) noexcept {
-    return kPieceGroups * (layout.k_group + layout.v_group);
+    return kPieceTiles * (layout.k_tile + layout.v_tile);
   }
 
   /// Whether, among positions [position, end), some row of the tile sees a V that is not finite and another does not.
@@ -35,7 +35,7 @@ class ContextReader {
   }
   char* scratch() const noexcept { return scratch_; }
 
-  /// Fills position, groups and tiles of `task` for positions [position, end) of a piece; prefetches those of the piece
+  /// Fills position and tiles of `task` for positions [position, end) of a piece; prefetches those of the piece
   /// [next, next_end), if any.
   void read(PieceTask& task, int position, int end, int next, int next_end) const noexcept;
 
@@ -45,8 +45,8 @@ class ContextReader {
     const char* v;
   };
   Tiles stored(int position) const noexcept;
-  Tiles packed(int position, int group) const noexcept;
-  const char* masked(const char* v, int position, int group) const noexcept;
+  Tiles packed(int position, int tile) const noexcept;
+  const char* masked(const char* v, int position, int tile) const noexcept;
 
   const PagedStorage& kv_;
   std::int32_t layer_;

@@ -3,24 +3,25 @@
 
 #include <stdint.h>
 
+#include "cpu/kv/tiles.hpp"
+
 namespace pagedcore::cpu::attention_detail {
 
-constexpr int kGroup = 16;  // tokens of a tile: one per lane of a score vector
-constexpr int kPiece = 64;  // tokens between two updates of the online softmax
-constexpr int kPieceGroups = kPiece / kGroup;
+constexpr int kContextPiece = 64;  // tokens between two updates of the online softmax
+constexpr int kPieceTiles = kContextPiece / kTileTokens;
 constexpr int kTileRows = 16;  // of a matrix tile
-constexpr int kMaxHeadDim = 256;
 
-/// Query rows against one piece of context, [position, position + kPiece), of which groups [group_begin, group_end) are
-/// given. Rows are (token, head of the KV head's group) pairs; each sees positions [begin[row], end[row]).
+/// Query rows against one piece of context, [position, position + kContextPiece), of which tiles [first_tile,
+/// end_tile) are given. Rows are (token, query head of the KV head) pairs; each sees positions [begin[row],
+/// end[row]).
 struct PieceTask {
-  const char* k[kPieceGroups];       // K tile of each group
-  const char* v[kPieceGroups];       // V tile; tokens that no row sees hold finite values
-  const char* next_k[kPieceGroups];  // prefetched while this piece is computed
-  const char* next_v[kPieceGroups];
+  const char* k[kPieceTiles];       // K tile of each 16 tokens
+  const char* v[kPieceTiles];       // V tile; tokens that no row sees hold finite values
+  const char* next_k[kPieceTiles];  // prefetched while this piece is computed
+  const char* next_v[kPieceTiles];
   int position;
-  int group_begin;
-  int group_end;
+  int first_tile;
+  int end_tile;
 
   const char* const* q;  // [rows], head_dim elements each: f32, or bf16 for bf16_dot and bf16_tile
   const int* begin;

@@ -8,8 +8,8 @@ namespace pagedcore::cpu::attention_detail {
 namespace {
 
 using Kernel = AttentionKernel<Bf16DotSteps>;
-constexpr int kScoreStride = kPieceGroups * kGroup * 4;  // bytes of Rows::s and Rows::p per query row
-constexpr int kProbabilityStride = kPieceGroups * kGroup * 2;
+constexpr int kScoreStride = kPieceTiles * kTileTokens * 4;  // bytes of Rows::s and Rows::p per query row
+constexpr int kProbabilityStride = kPieceTiles * kTileTokens * 2;
 constexpr int kStepTile = 16 * 64;  // 16 steps of a K tile: 32 dimensions of 16 tokens
 
 // Registers: 0-3 sums, n rows x 16 lanes. 4 q, n rows x 32 dimensions; 5 K, 32 dimensions.
@@ -44,7 +44,7 @@ inline void prefetch(const char* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
-// Scores of all four groups: independent sums hide the latency of the tile operation.
+// Scores of all four tiles: independent sums hide the latency of the tile operation.
 void dot4(const PieceTask& t, const char* q, char* s) {
   const int stride = t.head_dim * 2;
   const char *k0 = t.k[0], *k1 = t.k[1], *k2 = t.k[2], *k3 = t.k[3];
@@ -101,7 +101,7 @@ void dot1(const PieceTask& t, const char* q, int g, char* s) {
 // acc += P V for column vectors [j, j + 4), then for one.
 void accumulate4(const PieceTask& t, float* acc, const char* p, int j, int g0, int g1) {
   const int stride = t.value_dim * 4;
-  float* a = acc + j * kGroup;
+  float* a = acc + j * kLanes;
   _tile_loadd(0, a, stride);
   _tile_loadd(1, a + 16, stride);
   _tile_loadd(2, a + 32, stride);
@@ -126,22 +126,22 @@ void accumulate4(const PieceTask& t, float* acc, const char* p, int j, int g0, i
 
 void accumulate1(const PieceTask& t, float* acc, const char* p, int j, int g0, int g1) {
   const int stride = t.value_dim * 4;
-  _tile_loadd(0, acc + j * kGroup, stride);
+  _tile_loadd(0, acc + j * kLanes, stride);
   for (int g = g0; g < g1; ++g) {
     _tile_loadd(6, p + g * 32, kProbabilityStride);
     _tile_loadd(7, t.v[g] + j * 64, stride);
     _tile_dpbf16ps(0, 6, 7);
   }
-  _tile_stored(0, acc + j * kGroup, stride);
+  _tile_stored(0, acc + j * kLanes, stride);
 }
 
 void attend_rows(const PieceTask& t, int row, int n) {
   int g0, g1;
-  Kernel::visible_groups(t, row, n, g0, g1);
+  Kernel::visible_tiles(t, row, n, g0, g1);
   if (g0 == g1) return;
   Kernel::Rows<kTileRows> w;
   publish(t.q[row]);
-  if (g1 - g0 == kPieceGroups) {
+  if (g1 - g0 == kPieceTiles) {
     dot4(t, t.q[row], (char*)w.s);
   } else {
     for (int g = g0; g < g1; ++g) dot1(t, t.q[row], g, (char*)w.s);
@@ -152,19 +152,19 @@ void attend_rows(const PieceTask& t, int row, int n) {
     if (w.correction[r] == 1.0f) continue;
     const __m512 c = _mm512_set1_ps(w.correction[r]);
     float* x = acc + r * t.value_dim;
-    for (int i = 0; i < t.value_dim; i += kGroup) _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), c));
+    for (int i = 0; i < t.value_dim; i += kLanes) _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), c));
   }
   publish(w.p);
-  const int columns = t.value_dim / kGroup;
+  const int columns = t.value_dim / kLanes;
   int j = 0;
   for (; j + 4 <= columns; j += 4) accumulate4(t, acc, w.p[0], j, g0, g1);
   for (; j < columns; ++j) accumulate1(t, acc, w.p[0], j, g0, g1);
 }
 
 void attend_tiles(const PieceTask& t) {
-  for (int g = t.group_begin; g < t.group_end; ++g) {
-    prefetch(t.next_k[g], t.head_dim * kGroup * 2);
-    prefetch(t.next_v[g], t.value_dim * kGroup * 2);
+  for (int g = t.first_tile; g < t.end_tile; ++g) {
+    prefetch(t.next_k[g], t.head_dim * kTileTokens * 2);
+    prefetch(t.next_v[g], t.value_dim * kTileTokens * 2);
   }
   const int n = block_rows(t.rows);
   for (int row = 0; row < t.rows; row += n) attend_rows(t, row, t.rows - row < n ? t.rows - row : n);

@@ -3,7 +3,7 @@
 // K tile of 16 tokens:  one 64-byte vector per step, a lane per token. f32: step = dimension; bf16: step = pair of
 // them. V tile of 16 tokens:  one row of value_dim lanes per step, a lane per output. f32: step = token; bf16: pair of
 // them. So scores and outputs are both "broadcast a scalar (or pair), multiply-add a vector", and each lane is one
-// fixed chain along the head (scores) or along the context (outputs): how rows and groups are blocked into registers
+// fixed chain along the head (scores) or along the context (outputs): how rows and tiles are blocked into registers
 // cannot change a bit. Tokens that a row does not see have score -inf and probability +0: they change nothing either,
 // so a row's bits do not depend on the tile around it.
 #pragma once
@@ -21,20 +21,20 @@ struct AttentionKernel {
 
   static constexpr int kVecBytes = 64;
   static constexpr int kMaxRows = Steps::kMaxRows;
-  static constexpr int kVSteps = kGroup / Steps::kElements;              // steps of a V tile
-  static constexpr int kPGroupBytes = kVSteps * Steps::kBroadcastBytes;  // probabilities of a group
+  static constexpr int kVSteps = kTileTokens / Steps::kElements;        // steps of a V tile
+  static constexpr int kPTileBytes = kVSteps * Steps::kBroadcastBytes;  // probabilities of a tile
   static constexpr int at_most(int limit, int n) { return n < 1 ? 1 : n < limit ? n : limit; }
 
   template <int MR>
   struct Rows {
-    F s[MR][kPieceGroups];
-    alignas(64) char p[MR][kPieceGroups * kPGroupBytes];
-    alignas(64) float correction[kGroup];
+    F s[MR][kPieceTiles];
+    alignas(64) char p[MR][kPieceTiles * kPTileBytes];
+    alignas(64) float correction[kLanes];
   };
 
-  // s[r][group + b] = q[r] . k of NB groups
+  // s[r][tile + b] = q[r] . k of NB tiles
   template <int MR, int NB>
-  static inline __attribute__((always_inline)) void dot(const PieceTask& t, int row, int group, Rows<MR>& w) {
+  static inline __attribute__((always_inline)) void dot(const PieceTask& t, int row, int tile, Rows<MR>& w) {
     F a[MR][NB];
     const char* q[MR];
     const char* k[NB];
@@ -47,8 +47,8 @@ struct AttentionKernel {
     }
 #pragma GCC unroll 8
     for (int b = 0; b < NB; ++b) {
-      k[b] = t.k[group + b];
-      next[b] = t.next_k[group + b];
+      k[b] = t.k[tile + b];
+      next[b] = t.next_k[tile + b];
     }
     const int steps = t.head_dim / Steps::kElements;
     for (int i = 0; i < steps; ++i) {
@@ -68,7 +68,7 @@ struct AttentionKernel {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
-      for (int b = 0; b < NB; ++b) w.s[r][group + b] = a[r][b];
+      for (int b = 0; b < NB; ++b) w.s[r][tile + b] = a[r][b];
     }
   }
 
@@ -76,7 +76,7 @@ struct AttentionKernel {
   template <bool kWhole, int MR>
   static inline F finish_scores(const PieceTask& t, int row, int r, int g0, int g1, Rows<MR>& w) {
     F top = S::set1(-__builtin_inff());
-    for (int g = kWhole ? 0 : g0; g < (kWhole ? kPieceGroups : g1); ++g) {
+    for (int g = kWhole ? 0 : g0; g < (kWhole ? kPieceTiles : g1); ++g) {
       F x = w.s[r][g];
       if (t.softcap == 0.0f) {
         x = S::mul(x, S::set1(t.scale));
@@ -85,7 +85,7 @@ struct AttentionKernel {
         const F cap = S::set1(t.softcap);
         x = S::sub(cap, S::div(S::add(cap, cap), S::add(S::set1(1.0f), e)));
       }
-      const int start = t.position + g * kGroup;
+      const int start = t.position + g * kTileTokens;
       if (!kWhole) x = S::keep(x, t.begin[row] - start, t.end[row] - start);
       w.s[r][g] = x;
       top = S::max(x, top);
@@ -102,11 +102,11 @@ struct AttentionKernel {
   // Scores of n rows to probabilities; updates their maxima and sums.
   template <int MR>
   static inline void softmax(const PieceTask& t, int row, int n, int g0, int g1, Rows<MR>& w) {
-    static_assert(MR <= kGroup);
-    alignas(64) float old[kGroup] = {}, base[kGroup] = {};
+    static_assert(MR <= kLanes);
+    alignas(64) float old[kLanes] = {}, base[kLanes] = {};
     for (int r = 0; r < n; ++r) {
-      const bool whole =
-          g0 == 0 && g1 == kPieceGroups && t.begin[row + r] <= t.position && t.end[row + r] >= t.position + kPiece;
+      const bool whole = g0 == 0 && g1 == kPieceTiles && t.begin[row + r] <= t.position &&
+                         t.end[row + r] >= t.position + kContextPiece;
       const float top = S::reduce_max(whole ? finish_scores<true>(t, row + r, r, g0, g1, w)
                                             : finish_scores<false>(t, row + r, r, g0, g1, w));
       old[r] = t.m[row + r];
@@ -120,15 +120,15 @@ struct AttentionKernel {
       const F b = S::set1(base[r]);
       const F* s = w.s[r];
       char* p = w.p[r];
-      F e[kPieceGroups];
-      if (g0 == 0 && g1 == kPieceGroups) {
+      F e[kPieceTiles];
+      if (g0 == 0 && g1 == kPieceTiles) {
         e[0] = exponential(s[0], b, p);
-        e[1] = exponential(s[1], b, p + kPGroupBytes);
-        e[2] = exponential(s[2], b, p + 2 * kPGroupBytes);
-        e[3] = exponential(s[3], b, p + 3 * kPGroupBytes);
+        e[1] = exponential(s[1], b, p + kPTileBytes);
+        e[2] = exponential(s[2], b, p + 2 * kPTileBytes);
+        e[3] = exponential(s[3], b, p + 3 * kPTileBytes);
       } else {
-        for (int g = 0; g < kPieceGroups; ++g)
-          e[g] = g < g0 || g >= g1 ? S::zero() : exponential(s[g], b, p + g * kPGroupBytes);
+        for (int g = 0; g < kPieceTiles; ++g)
+          e[g] = g < g0 || g >= g1 ? S::zero() : exponential(s[g], b, p + g * kPTileBytes);
       }
       const float sum = S::reduce_add(S::add(S::add(e[0], e[1]), S::add(e[2], e[3])));
       t.l[row + r] = t.l[row + r] * w.correction[r] + sum;
@@ -140,12 +140,12 @@ struct AttentionKernel {
   static inline __attribute__((always_inline)) void accumulate(const PieceTask& t, int row, int j, int g0, int g1,
                                                                const Rows<MR>& w) {
     F a[MR][NV];
-    float* acc = t.acc + row * t.value_dim + j * kGroup;
+    float* acc = t.acc + row * t.value_dim + j * kLanes;
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
       const F c = S::set1(w.correction[r]);
 #pragma GCC unroll 8
-      for (int n = 0; n < NV; ++n) a[r][n] = S::mul(S::load(acc + r * t.value_dim + n * kGroup), c);
+      for (int n = 0; n < NV; ++n) a[r][n] = S::mul(S::load(acc + r * t.value_dim + n * kLanes), c);
     }
     const int stride = t.value_dim * 4;
     for (int g = g0; g < g1; ++g) {
@@ -160,7 +160,7 @@ struct AttentionKernel {
         }
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
-          const auto p = Steps::broadcast(w.p[r] + g * kPGroupBytes + i * Steps::kBroadcastBytes);
+          const auto p = Steps::broadcast(w.p[r] + g * kPTileBytes + i * Steps::kBroadcastBytes);
 #pragma GCC unroll 8
           for (int n = 0; n < NV; ++n) a[r][n] = Steps::multiply_add(p, x[n], a[r][n]);
         }
@@ -169,31 +169,31 @@ struct AttentionKernel {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
-      for (int n = 0; n < NV; ++n) S::store(acc + r * t.value_dim + n * kGroup, a[r][n]);
+      for (int n = 0; n < NV; ++n) S::store(acc + r * t.value_dim + n * kLanes, a[r][n]);
     }
   }
 
-  // The groups [g0, g1) that some of `n` rows sees.
-  static inline void visible_groups(const PieceTask& t, int row, int n, int& g0, int& g1) {
+  // The tiles [g0, g1) that some of `n` rows sees.
+  static inline void visible_tiles(const PieceTask& t, int row, int n, int& g0, int& g1) {
     int begin = t.begin[row], end = t.end[row];
     for (int r = 1; r < n; ++r) {
       if (t.begin[row + r] < begin) begin = t.begin[row + r];
       if (t.end[row + r] > end) end = t.end[row + r];
     }
-    g0 = t.group_begin;
-    g1 = t.group_end;
-    while (g0 < g1 && t.position + (g0 + 1) * kGroup <= begin) ++g0;
-    while (g0 < g1 && t.position + (g1 - 1) * kGroup >= end) --g1;
+    g0 = t.first_tile;
+    g1 = t.end_tile;
+    while (g0 < g1 && t.position + (g0 + 1) * kTileTokens <= begin) ++g0;
+    while (g0 < g1 && t.position + (g1 - 1) * kTileTokens >= end) --g1;
   }
 
   template <int MR>
   static void rows(const PieceTask& t, int row) {
     int g0, g1;
-    visible_groups(t, row, MR, g0, g1);
+    visible_tiles(t, row, MR, g0, g1);
     if (g0 == g1) return;
 
     Rows<MR> w;
-    constexpr int kBlock = at_most(kPieceGroups, Steps::kAccumulators / MR);
+    constexpr int kBlock = at_most(kPieceTiles, Steps::kAccumulators / MR);
     int g = g0;
     for (; g + kBlock <= g1; g += kBlock) dot<MR, kBlock>(t, row, g, w);
     if constexpr (kBlock > 2) {
@@ -205,7 +205,7 @@ struct AttentionKernel {
     softmax<MR>(t, row, MR, g0, g1, w);
 
     constexpr int kColumns = at_most(8, Steps::kAccumulators / MR);
-    const int columns = t.value_dim / kGroup;
+    const int columns = t.value_dim / kLanes;
     int j = 0;
     for (; j + kColumns <= columns; j += kColumns) accumulate<MR, kColumns>(t, row, j, g0, g1, w);
     if constexpr (kColumns > 4) {

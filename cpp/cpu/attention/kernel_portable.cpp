@@ -60,7 +60,7 @@ struct Portable {
   static inline float first(F a) { return a.x[0][0]; }
   static inline float reduce_max(F a) {
     float r = a.x[0][0];
-    for (int i = 0; i < kGroup; ++i) r = a.x[i / 4][i % 4] > r ? a.x[i / 4][i % 4] : r;
+    for (int i = 0; i < kLanes; ++i) r = a.x[i / 4][i % 4] > r ? a.x[i / 4][i % 4] : r;
     return r;
   }
   static inline float reduce_add(F a) {

@@ -5,7 +5,8 @@
 #include "cpu/attention/attention.hpp"
 #include "cpu/attention/batch.hpp"
 #include "cpu/attention/check.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/attention/kernels.hpp"
+#include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
@@ -19,6 +20,7 @@ struct RopeStep {
   const Tensor& q;
   const Tensor& qkv;
   const PagedStorage& kv;
+  const AttentionKernels& kernels;
   std::int32_t layer;
   const PreparedBatch& batch;
   const AttentionShape& shape;
@@ -28,17 +30,16 @@ struct RopeStep {
     const auto width = rotary ? static_cast<std::size_t>(rotary->num_frequencies) : 0;
     const float* cos = rotary ? rotary->cos.data() + static_cast<std::size_t>(row) * width : nullptr;
     const float* sin = rotary ? rotary->sin.data() + static_cast<std::size_t>(row) * width : nullptr;
-    kv.kernels().rotate(in, out, heads, shape.head_dim, static_cast<int>(width), cos, sin);
+    kernels.rotate(in, out, heads, shape.head_dim, static_cast<int>(width), cos, sin);
   }
 
   // Rows of one chunk. `scratch`: heads in f32, then K and V heads in bf16.
   void run(const PreparedBatch::Chunk& chunk, char* scratch) const {
-    const AttentionKernels& kernels = kv.kernels();
     const TileLayout& layout = kv.layout();
     const int q_cols = shape.num_heads * shape.head_dim, kv_cols = shape.num_kv_heads * shape.head_dim;
     float* rotated = reinterpret_cast<float*>(scratch);
     auto* narrowed = reinterpret_cast<std::uint16_t*>(rotated + q_cols);
-    const auto tables = batch.tables(shape.group);
+    const auto tables = batch.tables(shape.layer_group);
     const std::int32_t table = batch.ranges()[static_cast<std::size_t>(chunk.range)].table_offset;
     for (std::int32_t row = chunk.first_row; row < chunk.last_row; ++row) {
       const float* in = static_cast<const float*>(qkv.data) + row * qkv.stride;
@@ -86,7 +87,7 @@ void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStor
   for (const TokenRange& range : batch.ranges()) {
     const std::int32_t last = (range.first_position + range.num_rows - 1) / batch.block_size();
     for (std::int32_t b = range.first_position / batch.block_size(); b <= last; ++b) {
-      if (batch.tables(shape.group)[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
+      if (batch.tables(shape.layer_group)[static_cast<std::size_t>(range.table_offset + b)] == raw(kNoBlock))
         throw InvalidArgument(
             str("row ", range.first_row, " writes to block ", b, " of its table, which names no block"));
     }
@@ -96,7 +97,7 @@ void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStor
   const std::size_t scratch =
       static_cast<std::size_t>(shape.head_dim) *
       (static_cast<std::size_t>(shape.num_heads) * 4 + static_cast<std::size_t>(shape.num_kv_heads) * 2 * 2);
-  const RopeStep step{q, qkv, kv, layer, batch, shape, rotary};
+  const RopeStep step{q, qkv, kv, kernels_of(kv.isa()), layer, batch, shape, rotary};
   kv.workspace().reserve(pool.threads(), scratch, 0);
   const auto& chunks = batch.chunks();
   const auto body = [&](std::int64_t i, int worker) {

@@ -29,7 +29,7 @@ struct Avx512 {
   static inline F div(F a, F b) { return _mm512_div_ps(a, b); }
   static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
   static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-  static inline unsigned lanes_below(int n) { return n <= 0 ? 0u : n >= kGroup ? 0xffffu : (1u << n) - 1u; }
+  static inline unsigned lanes_below(int n) { return n <= 0 ? 0u : n >= kLanes ? 0xffffu : (1u << n) - 1u; }
   static inline F keep(F a, int first, int last) {
     const __mmask16 seen = (__mmask16)(lanes_below(last) & ~lanes_below(first));
     return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-__builtin_inff()), a);

@@ -25,7 +25,7 @@ void check_given(const QueryTile& tile, std::span<const std::uint32_t> tables, s
 WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::span<const std::uint32_t> tables,
                    std::int32_t block_size)
     : shape(s) {
-  const std::int32_t tile_tokens = std::max(1, kTileRows / s.group);
+  const std::int32_t tile_tokens = std::max(1, kTileRows / s.heads_per_kv_head);
   std::vector<std::int64_t> costs;
   for (const TokenRange& range : ranges) {
     for (std::int32_t r = 0; r < range.num_rows; r += tile_tokens) {
@@ -38,8 +38,8 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
       tile.end = tile.first_position + tile.num_rows;
       tile.last_begin = s.window > 0 ? std::max(0, tile.end - s.window) : 0;
       check_given(tile, tables, block_size);
-      state_rows = std::max(state_rows, tile.num_rows * s.group);
-      costs.push_back(std::int64_t{tile.num_rows * s.group + kReadCost} * (tile.end - tile.begin));
+      state_rows = std::max(state_rows, tile.num_rows * s.heads_per_kv_head);
+      costs.push_back(std::int64_t{tile.num_rows * s.heads_per_kv_head + kReadCost} * (tile.end - tile.begin));
       cost += costs.back() * s.num_kv_heads;
       tiles.push_back(tile);
     }
@@ -56,7 +56,7 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
   std::vector<WorkUnit> split_units;
   for (std::size_t t = 0; t < tiles.size(); ++t) {
     const QueryTile& tile = tiles[t];
-    const std::int32_t first = tile.begin / kSegment, last = (tile.end - 1) / kSegment + 1;
+    const std::int32_t first = tile.begin / kContextSegment, last = (tile.end - 1) / kContextSegment + 1;
     const bool split = costs[t] > limit && last - first > 1;
     for (std::int32_t head = 0; head < s.num_kv_heads; ++head) {
       const WorkUnit whole{static_cast<std::int32_t>(t), head, first, last, split ? num_splits : -1};

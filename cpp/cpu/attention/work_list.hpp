@@ -1,8 +1,8 @@
 // The attention work list: computed once per step, used by every layer of the same shape.
 //
-// A tile is a run of query tokens of one range. Its context is cut into segments at multiples of kSegment positions;
-// the softmax state is closed at each boundary and the states are merged in ascending order. That order is part of the
-// result; which worker computes which segment is not, so units are shaped by cost alone.
+// A tile is a run of query tokens of one range. Its context is cut into segments at multiples of kContextSegment
+// positions; the softmax state is closed at each boundary and the states are merged in ascending order. That order is
+// part of the result; which worker computes which segment is not, so units are shaped by cost alone.
 #pragma once
 
 #include <atomic>
@@ -15,20 +15,20 @@
 
 namespace pagedcore::cpu::attention_detail {
 
-inline constexpr int kSegment = 512;
+inline constexpr int kContextSegment = 512;
 
 struct WorkShape {
   std::int32_t num_kv_heads = 0;
-  std::int32_t group = 0;  // query heads of a KV head
+  std::int32_t heads_per_kv_head = 0;  // query heads
   std::int32_t window = 0;
   std::int32_t threads = 0;
-  std::int32_t tables = 0;  // group of layers whose block tables are read
+  std::int32_t layer_group = 0;  // whose block tables are read
   friend bool operator==(const WorkShape&, const WorkShape&) = default;
 };
 
 struct QueryTile {
   std::int32_t first_row;
-  std::int32_t num_rows;  // tokens; query rows are these times the group
+  std::int32_t num_rows;  // tokens; query rows are these times the query heads per KV head
   std::int32_t first_position;
   std::int32_t table_offset;
   std::int32_t begin, end;  // positions that some row of the tile sees

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
 
@@ -48,7 +49,7 @@ class PAGEDCORE_API Weight {
   virtual std::size_t bytes() const noexcept = 0;
 };
 
-/// The paged KV storage of one group of layers: block-major over layers, [block][layer][kv head][K tile | V tile], so
+/// The paged KV storage of one layer group: block-major over layers, [block][layer][kv head][K tile | V tile], so
 /// that a block is one contiguous piece of `block_bytes()`. What a tile looks like inside is the backend's business.
 struct KvShape {
   std::int32_t num_layers = 0;
@@ -74,16 +75,16 @@ struct TokenRange {
   std::int32_t first_row = 0;
   std::int32_t num_rows = 0;
   std::int32_t first_position = 0;
-  std::int32_t table_offset = 0;  // into the tables of each group; covers every position up to the last row's
+  std::int32_t table_offset = 0;  // into the tables of each layer group; covers every position up to the last row's
 };
 
 /// One step's batch, described in host memory.
 struct BatchView {
   std::span<const TokenId> tokens;              // [rows]
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
-  std::span<const std::uint32_t> block_tables;  // [num_groups][entries]: concatenated tables of physical block ids.
-                                                // Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_groups = 1;                  // groups of layers, each with tables of its own
+  std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
+                                                // ids. Entries that no row's window reaches may be kNoBlock
+  std::int32_t num_layer_groups = 1;  // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -94,7 +95,18 @@ class PAGEDCORE_API Batch {
 };
 
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
+template <>
+struct Words<Activation> {
+  static constexpr Word<Activation> list[] = {{Activation::silu, "silu"},
+                                              {Activation::gelu, "gelu"},
+                                              {Activation::gelu_tanh, "gelu_tanh"},
+                                              {Activation::relu, "relu"}};
+};
 enum class NormKind : std::uint8_t { rms, layer };
+template <>
+struct Words<NormKind> {
+  static constexpr Word<NormKind> list[] = {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}};
+};
 
 /// What happens to the rows of a matmul before they are stored.
 struct Epilogue {
@@ -126,7 +138,7 @@ struct AttentionShape {
   std::int32_t num_heads = 0;
   std::int32_t num_kv_heads = 0;  // divides num_heads
   std::int32_t head_dim = 0;
-  std::int32_t group = 0;  // of layers: whose block tables are used
+  std::int32_t layer_group = 0;  // whose block tables are used
 };
 
 struct AttentionParams {
@@ -278,9 +290,18 @@ struct DeviceId {
 PAGEDCORE_API DeviceId parse_device(const std::string& text);
 
 struct CpuOptions {
-  int threads = 0;            // 0: the number of CPUs this process may run on
-  DType dtype = DType::bf16;  // compute type: f32 or bf16
-  std::string isa = "auto";   // auto, or one of cpu_isas(): for tests and comparisons
+  int threads = 0;
+  DType dtype = DType::bf16;
+  std::string isa = "auto";
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = CpuOptions;
+    v(field("threads", &C::threads, "Threads of the host.", in(1, 1 << 16))
+          .zero_means("the number of CPUs that this process may run on"));
+    v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
+    v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
+  }
 };
 
 /// Instruction sets that this CPU can run, best last: among portable, avx2, avx512, avx512_bf16, amx, neon.
@@ -288,21 +309,55 @@ PAGEDCORE_API std::span<const std::string> cpu_isas();
 /// Throws InvalidArgument for an unknown isa or dtype and Unsupported for one that this CPU lacks.
 PAGEDCORE_API std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
+/// The element type in which KV is kept.
+enum class KvCacheType : std::uint8_t { compute, fp8, int8 };
+template <>
+struct Words<KvCacheType> {
+  static constexpr Word<KvCacheType> list[] = {{KvCacheType::compute, "auto"}, {KvCacheType::fp8, "fp8"},
+                                               {KvCacheType::fp8, "fp8_e4m3"}, {KvCacheType::fp8, "f8_e4m3"},
+                                               {KvCacheType::int8, "int8"},    {KvCacheType::int8, "i8"}};
+};
+
 struct CudaOptions {
-  int device = 0;
-  int threads = 0;                                      // of the host; 0: as for the CPU backend
-  DType dtype = DType::bf16;                            // compute type: bf16 or f16
-  std::string kv_dtype = "auto";                        // of KV: auto, the compute type; f8_e4m3 or i8
-  std::size_t workspace_bytes = std::size_t{64} << 20;  // device memory for what a step needs besides activations
-  std::int32_t graph_rows = 64;  // steps of up to so many rows are submitted as one CUDA graph; 0: none are
-  bool sample_on_device = true;  // else the host samples, from downloaded logits: the same tokens
+  int device = 0;  // index; an engine's comes from EngineConfig::device
+  int threads = 0;
+  DType dtype = DType::bf16;
+  KvCacheType kv_cache_dtype = KvCacheType::compute;
+  std::size_t workspace = std::size_t{64} << 20;
+  std::int32_t graph_rows = 64;
+  bool sample_on_device = true;
   /// Products of 16-bit weights by cuBLASLt, NVIDIA's library, instead of this backend's own kernels. It chooses its
   /// algorithm by the shape, so a row's bits depend on how many rows run with it: the promise "same request, same bits
-  /// whatever else runs" does not hold. Takes device memory beside workspace_bytes: half of it, and as much again but
+  /// whatever else runs" does not hold. Takes device memory beside `workspace`: half of it, and as much again but
   /// at most 32 MiB. The library is opened at run time: the file that the environment variable PAGEDCORE_CUBLASLT
   /// names, else libcublasLt.so.13, .so.12 or .so from 12.0 up; Unsupported without one. Never run on a GPU.
   bool cublas_lt = false;
-  std::string plugin;  // path of libpagedcore_cuda.so; empty: beside libpagedcore
+  std::string plugin;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = CudaOptions;
+    v(field("threads", &C::threads, "Threads of the host.", in(1, 1 << 16))
+          .zero_means("the number of CPUs that this process may run on"));
+    v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
+    v(field(
+        "kv_cache_dtype", &C::kv_cache_dtype,
+        "auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory "
+        "and lose some precision; on a GPU only."));
+    v(field("workspace", &C::workspace, "On a GPU, memory for what a step needs besides activations.",
+            in(1 << 20, std::int64_t{1} << 40))
+          .bytes());
+    v(field("graph_rows", &C::graph_rows,
+            "On a GPU, steps of up to this many rows are submitted as one CUDA graph; 0: none are.", in(0, 1 << 20)));
+    v(field("sample_on_device", &C::sample_on_device,
+            "On a GPU, sample there; else the host samples from downloaded logits: the same tokens."));
+    v(field(
+        "cublas_lt", &C::cublas_lt,
+        "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
+        "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
+        "variable PAGEDCORE_CUBLASLT names."));
+    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore."));
+  }
 };
 
 /// Opens the plugin on first use. Throws Unsupported when it, a driver or a device that it serves is missing, and

@@ -13,37 +13,92 @@
 
 #include "pagedcore/backend.hpp"
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/model.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
 
 namespace pagedcore {
 
-struct EngineConfig {
+/// The KV cache of an engine.
+struct KvOptions {
   std::uint32_t block_size = 16;
-  std::uint32_t num_blocks = 0;    // 0: from kv_cache_bytes
-  std::size_t kv_cache_bytes = 0;  // used when num_blocks is 0; both 0: as much as max_sequences full contexts would
-                                   // need, at most 1 GiB and at most half of the memory that is available
-  std::uint32_t max_batched_tokens = 512;
-  std::uint32_t max_sequences = 256;
-  std::uint32_t max_context = 0;  // 0: the model's
-  double watermark = 0.01;
+  std::uint32_t num_blocks = 0;
+  std::size_t kv_cache_memory = 0;
   bool enable_prefix_caching = true;
-  PreemptionMode preemption = PreemptionMode::automatic;
-  ServiceOrder order = ServiceOrder::fcfs;
-  AdmissionPolicy admission = AdmissionPolicy::known;
-  VictimPolicy victim = VictimPolicy::cheapest;
-  AllocationPolicy allocation = AllocationPolicy::paged;  // else a baseline for comparisons: no sharing, no swap space
-  std::uint32_t max_reservation = 0;  // of such a baseline, tokens of the longest sequence; 0: the longest that fits
-  std::size_t swap_bytes = 0;         // host memory for the blocks of preempted requests
-  std::string swap_file;              // a file for those that find no place there; empty: none. Must not exist; made on
-                                      // start, without a name from then on, gone with the engine
-  std::size_t swap_file_bytes = 0;    // 0: as much as the KV cache
-  std::uint32_t max_cache_events = 0;  // > 0: keep up to so many events for Engine::cache_events()
-  std::string trace_file;              // write a trace of the scheduler there (see trace.hpp); empty: none
-  std::string device = "cpu";          // cpu, cuda or cuda:<index>
+  AllocationPolicy allocation = AllocationPolicy::paged;
+  std::uint32_t max_reservation = 0;
+  std::uint32_t cache_events = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = KvOptions;
+    v(field("block_size", &C::block_size, "Tokens per block of KV cache.", in(1, 65536)));
+    v(field("num_blocks", &C::num_blocks, "Blocks of KV cache, instead of kv_cache_memory.", in(1, 0xfffffffe))
+          .zero_means("what kv_cache_memory holds"));
+    v(field("kv_cache_memory", &C::kv_cache_memory, "Memory of the KV cache.", in(1, 0x7fffffffffffffff))
+          .bytes()
+          .zero_means("what max_sequences full contexts need, at most 1 GiB and half of the available memory"));
+    v(field("enable_prefix_caching", &C::enable_prefix_caching,
+            "Keep the KV of finished requests for prompts that begin alike."));
+    v(field(
+        "allocation", &C::allocation,
+        "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
+        "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
+        "exactly that (oracle), and shares nothing."));
+    v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
+            in(1, 0x7fffffff))
+          .zero_means("the longest that fits"));
+    v(field("cache_events", &C::cache_events, "Events of the prefix cache that are kept; 0: none are recorded.",
+            in(0, 0x7fffffff)));
+  }
+};
+
+/// Where the blocks of preempted requests go.
+struct SwapOptions {
+  std::size_t swap_space = 0;
+  std::string swap_file;
+  std::size_t swap_file_size = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = SwapOptions;
+    v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.",
+            in(1, 0x7fffffffffffffff))
+          .bytes()
+          .zero_means("none"));
+    v(field("swap_file", &C::swap_file,
+            "A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone "
+            "with it. Empty: none."));
+    v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, 0x7fffffffffffffff))
+          .bytes()
+          .zero_means("as much as the KV cache"));
+  }
+};
+
+/// All options of an engine. Their names are one flat vocabulary: `threads` and `dtype` are those of whichever device
+/// the engine runs on.
+struct EngineConfig {
+  std::string device = "cpu";
+  KvOptions kv;
+  SchedulerConfig scheduler;
+  SwapOptions swap;
   CpuOptions cpu;
-  CudaOptions cuda;  // its device index is the one that `device` names
+  CudaOptions cuda;
+  std::string trace_file;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = EngineConfig;
+    v(field("device", &C::device, "cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."));
+    v(part("kv", &C::kv, "The KV cache."));
+    v(part("scheduler", &C::scheduler, "Budgets of a step, and policies."));
+    v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
+    v(part("cpu", &C::cpu, "The CPU backend."));
+    v(part("cuda", &C::cuda, "The CUDA backend."));
+    v(field("trace_file", &C::trace_file,
+            "Write all that the scheduler is told and plans there, as text, for replay. Empty: none."));
+  }
 };
 
 /// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
@@ -58,26 +113,42 @@ struct MemoryPlan {
   std::size_t swap = 0;                // host memory of the swap space
   std::size_t swap_file = 0;           // bytes of the swap file; not memory
   std::uint32_t num_swap_blocks = 0;   // of both together
-  std::vector<std::uint32_t> windows;  // of the groups of layers, as in KvCacheConfig
+  std::vector<std::uint32_t> windows;  // of the layer groups, as in KvCacheConfig
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
-  /// Tokens whose KV fits at once, in all groups of layers, if no window frees any of it.
-  std::uint64_t num_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
-  std::uint64_t kv_tokens() const noexcept { return num_blocks / num_groups() * block_size; }
+  std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
+  /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
+  std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
 };
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
 PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config);
 
+/// What every kind of request may say besides its prompt and parameters.
+struct RequestOptions {
+  std::string prefix;
+  std::uint64_t salt = 0;
+  std::int32_t priority = 0;
+  std::uint64_t tenant = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using O = RequestOptions;
+    v(field("prefix", &O::prefix,
+            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. Empty: none."));
+    v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
+    v(field("priority", &O::priority, "With order priority: the higher goes first.",
+            in(-kMostPriority, kMostPriority)));
+    v(field("tenant", &O::tenant, "With order fair: who is served by it."));
+  }
+};
+
 struct EngineRequest {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
   std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
-  std::string prefix;  // name of a registered prefix, with whose tokens the prompt begins; empty: none
-  std::uint64_t salt = 0;
-  bool stream = false;        // deliver every token as it comes; otherwise each sample once, when it ends
-  std::int32_t priority = 0;  // higher goes first, with ServiceOrder::priority; within +-kMostPriority
-  std::uint64_t tenant = 0;   // who is served by it, for ServiceOrder::fair
+  RequestOptions options;
+  bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
 };
 
 /// News of one sample. With stream, `tokens` are those since the last news of this sample, else all of them.
@@ -154,7 +225,7 @@ class PAGEDCORE_API Engine {
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. Throws InvalidArgument for
   /// an unknown name.
   void release_prefix(const std::string& name);
-  /// News of the prefix cache since the last call, oldest first (EngineConfig::max_cache_events).
+  /// News of the prefix cache since the last call, oldest first (KvOptions::cache_events).
   std::vector<CacheEvent> cache_events();
   /// Testing aid: before every `period`-th step preempt the latest running request that has gained a token since it was
   /// last preempted this way, as Scheduler::force_preempt(); period 0 turns it off.

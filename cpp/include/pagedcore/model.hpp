@@ -53,19 +53,20 @@ struct ModelDescription {
   PAGEDCORE_API static ModelDescription from_text(const std::map<std::string, std::string>& text);
 };
 
-/// How the layers share a KV cache: in groups of equally many layers with one attention window, so that every group can
-/// have block tables of its own and blocks behind a window go. Groups with full context come first. When windows are so
-/// unevenly distributed that there would be more than 16 groups, all layers are one group with full context.
-struct KvGroups {
+/// How the layers share a KV cache: in layer groups of equally many layers with one attention window, so that every
+/// group can have block tables of its own and blocks behind a window go. Groups with full context come first. When
+/// windows are so unevenly distributed that there would be more than 16 groups, all layers are one group with full
+/// context.
+struct LayerGroups {
   struct Place {
-    std::int32_t group = 0;
-    std::int32_t index = 0;  // of the layer within its group, and within a block
+    std::int32_t layer_group = 0;
+    std::int32_t index = 0;  // of the layer within its layer group, and within a block
   };
   std::int32_t layers_per_group = 0;
-  std::vector<std::uint32_t> windows;  // [groups] in tokens, 0: full context
+  std::vector<std::uint32_t> windows;  // [layer groups] in tokens, 0: full context
   std::vector<Place> layers;           // [layers]
 };
-PAGEDCORE_API KvGroups kv_groups(const ModelDescription& description);
+PAGEDCORE_API LayerGroups layer_groups(const ModelDescription& description);
 
 /// Where weights come from, by canonical name:
 ///   embed.weight, final_norm.weight[, .bias], lm_head.weight[, .bias] (absent when tied), and for each layer i
@@ -110,7 +111,7 @@ class PAGEDCORE_API Model {
   Model& operator=(const Model&) = delete;
 
   const ModelDescription& description() const noexcept;
-  /// Of one group of layers (kv_groups()).
+  /// Of one layer group (layer_groups()).
   KvShape kv_shape(std::int32_t block_size) const;
 
   /// Runs all layers over the batch (writing its KV), then calls `consume(first, logits)` for consecutive pieces of at
@@ -131,7 +132,7 @@ class PAGEDCORE_API Model {
 struct ModelMemory {
   std::size_t weights = 0;
   std::size_t activations = 0;
-  std::size_t kv_block = 0;  // one block of block_size tokens, the layers of one group
+  std::size_t kv_block = 0;  // one block of block_size tokens, the layers of one layer group
 };
 PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description, const Backend& backend,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/types.hpp"
 
 namespace pagedcore {
@@ -16,30 +18,71 @@ namespace pagedcore {
 /// How the tokens of a request are chosen. The order of operations is the field's: penalties, logit bias, banned and
 /// allowed tokens, temperature, min-p, top-k, top-p, then one draw.
 struct SamplingParams {
-  std::uint32_t n = 1;              // independent samples, in [1, 65536]
-  std::uint32_t max_tokens = 16;    // per sample; 0 only scores the prompt
-  std::uint32_t min_tokens = 0;     // stop tokens are impossible before this many tokens
-  float temperature = 1.0f;         // >= 0; 0 is greedy
-  std::int32_t top_k = 0;           // 0 or -1: off
-  float top_p = 1.0f;               // (0, 1]
-  float min_p = 0.0f;               // [0, 1]
-  float repetition_penalty = 1.0f;  // > 0; over prompt and output
-  float presence_penalty = 0.0f;    // [-2, 2]; over output
-  float frequency_penalty = 0.0f;   // [-2, 2]; over output
+  std::uint32_t n = 1;
+  std::uint32_t max_tokens = 16;
+  std::uint32_t min_tokens = 0;
+  float temperature = 1.0f;
+  std::int32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
   std::vector<std::pair<TokenId, float>> logit_bias;
   std::vector<TokenId> banned_tokens;
-  std::vector<TokenId> allowed_tokens;  // empty: all
+  std::vector<TokenId> allowed_token_ids;
   std::vector<TokenId> stop_token_ids;  // end-of-sequence tokens of the model are added by the caller unless ignored
-  std::int32_t logprobs = -1;  // >= 0: report the chosen token's log-probability and this many most likely tokens
-  std::int32_t prompt_logprobs = -1;  // likewise for every prompt token but the first
+  std::optional<std::int32_t> logprobs;
+  std::optional<std::int32_t> prompt_logprobs;
   std::uint64_t seed = 0;
+
+  /// The list of fields: what each means, and its limits. The vocabulary's limits are checked by validate().
+  template <class V>
+  static void fields(V&& v) {
+    using P = SamplingParams;
+    v(field("n", &P::n, "Independent samples of one prompt; its KV blocks are computed once and shared.",
+            in(1, 65536)));
+    v(field("max_tokens", &P::max_tokens, "Tokens generated, per sample. 0: compute (score) the prompt only.",
+            in(0, 0x7fffffff)));
+    v(field("min_tokens", &P::min_tokens, "No stop token ends a sample before this many tokens.", in(0, 0x7fffffff)));
+    v(field("temperature", &P::temperature, "Divides the logits.", at_least(0)).note("0 is greedy"));
+    v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", at_least(-1)).note("0 or -1 turns it off"));
+    v(field("top_p", &P::top_p, "Draw from the fewest most likely tokens that have this probability together.",
+            above_up_to(0, 1))
+          .note("1 turns it off"));
+    v(field("min_p", &P::min_p, "Leave out tokens less likely than this share of the most likely one's probability.",
+            in(0, 1))
+          .note("0 turns it off"));
+    v(field("repetition_penalty", &P::repetition_penalty,
+            "Divides positive logits, and multiplies negative ones, of tokens in the prompt or the output.", above(0))
+          .note("1 turns it off"));
+    v(field("presence_penalty", &P::presence_penalty, "Subtracted from the logits of tokens in the output.", in(-2, 2))
+          .note("0 turns it off"));
+    v(field("frequency_penalty", &P::frequency_penalty,
+            "Subtracted from the logits of tokens in the output, as often as they occur there.", in(-2, 2))
+          .note("0 turns it off"));
+    v(field("logit_bias", &P::logit_bias, "Added to the logits of these tokens; -inf bans one."));
+    v(field("banned_tokens", &P::banned_tokens, "Never drawn."));
+    v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed."));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it."));
+    v(field(
+        "logprobs", &P::logprobs,
+        "Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary. "
+        "None: none are reported.",
+        at_least(-1)));
+    v(field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every token of the prompt but the first.",
+            at_least(-1)));
+    v(field("seed", &P::seed, "The key of the random numbers: equal seeds draw alike."));
+  }
 
   bool stops(TokenId token) const noexcept {
     return std::find(stop_token_ids.begin(), stop_token_ids.end(), token) != stop_token_ids.end();
   }
 };
 
-/// Throws InvalidArgument naming the first value out of range, its limits, and (for tokens) the vocabulary.
+/// Throws InvalidArgument naming the first value out of range and its limits: those that need no model.
+PAGEDCORE_API void validate(const SamplingParams& params);
+/// The same, and for tokens the vocabulary.
 PAGEDCORE_API void validate(const SamplingParams& params, std::int32_t vocab_size);
 
 /// When a beam search of width k stops, given k finished hypotheses; the modes of transformers' `early_stopping`.
@@ -48,17 +91,39 @@ enum class EarlyStopping : std::uint8_t {
   immediate,  // True: at once
   never,      // "never": when no running beam could beat it at any length up to max_tokens
 };
+template <>
+struct Words<EarlyStopping> {
+  static constexpr Word<EarlyStopping> list[] = {{EarlyStopping::heuristic, "heuristic"},
+                                                 {EarlyStopping::immediate, "immediate"},
+                                                 {EarlyStopping::never, "never"}};
+};
 
 /// Beam search (PagedAttention, section 4.4), with the results of transformers' `generate`: a hypothesis scores the sum
 /// of its tokens' log-probabilities divided by (its number of tokens) ^ length_penalty.
 struct BeamSearchParams {
-  std::uint32_t width = 4;        // running beams, in [1, 65536]
-  std::uint32_t n = 1;            // hypotheses to return, in [1, width]
-  std::uint32_t max_tokens = 16;  // >= 1
+  std::uint32_t beam_width = 4;
+  std::uint32_t n = 1;
+  std::uint32_t max_tokens = 16;
   float length_penalty = 1.0f;
   EarlyStopping early_stopping = EarlyStopping::heuristic;
-  std::vector<TokenId> stop_token_ids;  // end a hypothesis, and belong to it
+  std::vector<TokenId> stop_token_ids;
+
+  template <class V>
+  static void fields(V&& v) {
+    using P = BeamSearchParams;
+    v(field("beam_width", &P::beam_width, "Running beams.", in(1, 65536)));
+    v(field("n", &P::n, "Hypotheses to return, at most beam_width.", in(1, 65536)));
+    v(field("max_tokens", &P::max_tokens, "Tokens of a hypothesis.", in(1, 0x7fffffff)));
+    v(field("length_penalty", &P::length_penalty,
+            "A hypothesis scores the sum of its log-probabilities divided by its length to this power."));
+    v(field(
+        "early_stopping", &P::early_stopping,
+        "When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could "
+        "beat the worst of them as long as it is now (heuristic), or at any length (never)."));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a hypothesis, and belong to it."));
+  }
 };
+PAGEDCORE_API void validate(const BeamSearchParams& params);
 PAGEDCORE_API void validate(const BeamSearchParams& params, std::int32_t vocab_size);
 
 /// Log-probabilities at one position, of the model's own distribution (before penalties and temperature).
@@ -82,7 +147,7 @@ struct SampleContext {
 struct SampleOutcome {
   TokenId token = -1;
   bool stop = false;          // token is one of stop_token_ids
-  PositionLogprobs logprobs;  // filled when params->logprobs >= 0
+  PositionLogprobs logprobs;  // filled when the parameters ask for them
 };
 
 /// Draws one token. `logits` is [vocab] and is not changed. Throws Corrupt when a logit is NaN or +inf or all are -inf,

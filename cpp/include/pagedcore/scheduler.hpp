@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/kv_cache.hpp"
 #include "pagedcore/types.hpp"
 
@@ -32,6 +33,11 @@ enum class PreemptionMode : std::uint8_t {
   automatic,  // per victim, whichever costs less by PreemptionCosts; swapping while those are unknown
   swap,       // swapped out while there are slots, else recomputed
   recompute,
+};
+template <>
+struct Words<PreemptionMode> {
+  static constexpr Word<PreemptionMode> list[] = {
+      {PreemptionMode::automatic, "auto"}, {PreemptionMode::swap, "swap"}, {PreemptionMode::recompute, "recompute"}};
 };
 
 /// Measured costs in seconds; 0: not known yet.
@@ -48,6 +54,11 @@ enum class ServiceOrder : std::uint8_t {
   fair,      // between tenants: the one that was served least comes in next (virtual token counters, Sheng et al.,
              // "Fairness in Serving Large Language Models", OSDI 2024)
 };
+template <>
+struct Words<ServiceOrder> {
+  static constexpr Word<ServiceOrder> list[] = {
+      {ServiceOrder::fcfs, "fcfs"}, {ServiceOrder::priority, "priority"}, {ServiceOrder::fair, "fair"}};
+};
 
 /// When a waiting request comes in beside running ones: when there are blocks for ...
 enum class AdmissionPolicy : std::uint8_t {
@@ -56,25 +67,68 @@ enum class AdmissionPolicy : std::uint8_t {
   never_evict,  // everything that they may come to hold: nobody is ever preempted for room
   adaptive,     // what they are expected to hold at any time to come, by the output lengths seen so far
 };
+template <>
+struct Words<AdmissionPolicy> {
+  static constexpr Word<AdmissionPolicy> list[] = {{AdmissionPolicy::known, "known"},
+                                                   {AdmissionPolicy::watermark, "watermark"},
+                                                   {AdmissionPolicy::never_evict, "never_evict"},
+                                                   {AdmissionPolicy::adaptive, "adaptive"}};
+};
 
 /// Who makes room when blocks are short, of those that come behind whoever needs them.
 enum class VictimPolicy : std::uint8_t {
   cheapest,      // the one that costs least for every block that it frees
   last_arrival,  // the last one (PagedAttention, section 4.5)
 };
+template <>
+struct Words<VictimPolicy> {
+  static constexpr Word<VictimPolicy> list[] = {{VictimPolicy::cheapest, "cheapest"},
+                                                {VictimPolicy::last_arrival, "last_arrival"}};
+};
 
 struct SchedulerConfig {
-  std::uint32_t max_batched_tokens = 512;  // rows of one step
-  std::uint32_t max_sequences = 256;       // sequences of one step
-  std::uint32_t max_context = 0;           // tokens of one sequence, prompt and output; 0: no limit but memory
-  double watermark =
-      0.01;  // share of the blocks that an admission must leave free, so that it is not preempted at once
+  std::uint32_t max_batched_tokens = 512;
+  std::uint32_t max_sequences = 256;
+  std::uint32_t max_context = 0;
+  double watermark = 0.01;
   PreemptionMode preemption = PreemptionMode::automatic;
   ServiceOrder order = ServiceOrder::fcfs;
   AdmissionPolicy admission = AdmissionPolicy::known;
   VictimPolicy victim = VictimPolicy::cheapest;
-  double prompt_weight = 1.0;  // fair: service by one prompt token that is computed
-  double output_weight = 2.0;  // and by one that is generated
+  double prompt_weight = 1.0;
+  double output_weight = 2.0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = SchedulerConfig;
+    v(field("max_batched_tokens", &C::max_batched_tokens,
+            "Tokens computed in one step; longer prompts are computed in chunks.", in(1, 1 << 20)));
+    v(field("max_sequences", &C::max_sequences, "Sequences of one step.", in(1, 1 << 20)));
+    v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, 0x7fffffff))
+          .zero_means("as many as the model and the memory allow"));
+    v(field("watermark", &C::watermark,
+            "Share of the blocks that an admission must leave free, so that it is not preempted at once.",
+            from_below(0, 1)));
+    v(field("preemption", &C::preemption,
+            "What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and "
+            "back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. "
+            "The output is the same, bit for bit."));
+    v(field(
+        "order", &C::order,
+        "Who is served first: by arrival (fcfs); the request with the highest priority, which may preempt those with "
+        "a lower one (priority); the tenant that was served least (fair). No output changes with it."));
+    v(field("admission", &C::admission,
+            "When a waiting request is admitted beside running ones: when all tokens known and the next of each fit "
+            "(known); all but the next (watermark); when all fit to their max_tokens, so that nobody is preempted for "
+            "room (never_evict); when they are expected to fit by the output lengths seen so far (adaptive)."));
+    v(field("victim", &C::victim,
+            "Who makes room when blocks are short: the request that costs least for every block that it frees "
+            "(cheapest), or the last one (last_arrival)."));
+    v(field("prompt_weight", &C::prompt_weight, "With order fair: service by one prompt token that is computed.",
+            at_least(0)));
+    v(field("output_weight", &C::output_weight, "With order fair: service by one token that is generated.",
+            at_least(0)));
+  }
 };
 
 inline constexpr std::int32_t kMostPriority = 1'000'000;
@@ -221,8 +275,12 @@ class PAGEDCORE_API Scheduler {
   Scheduler& operator=(Scheduler&&) noexcept;
 
   const SchedulerConfig& config() const noexcept;
+  /// To look at: nothing but the scheduler changes it.
   const KvCacheManager& cache() const noexcept;
-  KvCacheManager& cache() noexcept;
+  /// Forgets all cached prefixes, as after a change of weights: what was computed before never comes back.
+  void clear_prefix_cache() noexcept;
+  /// News of the prefix cache since the last call, as KvCacheManager::take_events() gives them.
+  std::vector<CacheEvent> take_events();
 
   /// Throws InvalidArgument for a request that could not finish even alone (with the arithmetic in the message), an
   /// empty prompt, zero samples, samples or prompt log-probabilities together with beams, beams that do not fit

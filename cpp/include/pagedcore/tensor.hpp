@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 
 namespace pagedcore {
 
@@ -35,6 +36,13 @@ enum class DType : std::uint8_t {
   q4_k,
   q5_k,
   q6_k
+};
+/// The compute types, as options name them. The first word of each is the one that is written.
+template <>
+struct Words<DType> {
+  static constexpr Word<DType> list[] = {{DType::f32, "float32"},   {DType::f32, "f32"},   {DType::f32, "fp32"},
+                                         {DType::bf16, "bfloat16"}, {DType::bf16, "bf16"}, {DType::f16, "float16"},
+                                         {DType::f16, "f16"},       {DType::f16, "fp16"}};
 };
 
 /// Static facts of an element type: a block of `block_elements` consecutive elements occupies `block_bytes` bytes.

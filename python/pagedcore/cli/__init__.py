@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import bench, calibrate, chat, doctor, generate, plan, replay, selftest, simulate
+    from . import chat, doctor, generate, selftest
     from .common import Formatter
+    from .lab import bench, calibrate, plan, replay, simulate
 
     parser = argparse.ArgumentParser(
         prog="pagedcore",

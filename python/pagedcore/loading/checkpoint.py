@@ -1,32 +1,19 @@
-"""What every loader returns, and the names of a decoder's weights."""
+"""What every loader returns, and how the tensors of a file become it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import Corrupt
+from ..families.family import Described, Gguf, HuggingFace
+from ..families.tensors import Tensor, check_names, expected_names
 
-__all__ = [
-    "Checkpoint",
-    "Tensor",
-    "TokenizerSource",
-    "check_description",
-    "check_names",
-    "expected_names",
-    "source_dtype",
-]
-
-
-class Tensor(NamedTuple):
-    """A weight as it lies on disk: ``dtype`` is a name of pagedcore's element types, ``buffer`` its bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: Any
+__all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "source_dtype"]
 
 
 class TokenizerSource(NamedTuple):
@@ -70,36 +57,24 @@ def source_dtype(tensors: Iterable[Tensor]) -> str:
     return max(totals, key=lambda dtype: totals[dtype], default="f32")
 
 
-def check_description(description: Mapping[str, Any], source: str) -> None:
-    """Raises Corrupt for fields that contradict each other."""
-    d = description
-    if d["num_heads"] % d["num_kv_heads"]:
-        raise Corrupt(f"{source}: {d['num_heads']} attention heads are not a multiple of {d['num_kv_heads']} KV heads")
-    if d["head_dim"] % 2:
-        raise Corrupt(f"{source}: a head of {d['head_dim']} dimensions cannot be rotated: it must be even")
-
-
-def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -> Iterator[str]:
-    """Canonical names of all weights; ``biases`` names the projections that have one, such as ``attn.q``."""
-    yield "embed.weight"
-    yield "final_norm.weight"
-    if not description["tied_embeddings"]:
-        yield "lm_head.weight"
-    parts = ["attn_norm", "attn.q", "attn.k", "attn.v", "attn.o", "mlp_norm", "mlp.gate", "mlp.up", "mlp.down"]
-    if description.get("qk_norm"):
-        parts += ["attn.q_norm", "attn.k_norm"]
-    suffixes = [f"{part}.weight" for part in parts] + [f"{part}.bias" for part in biases]
-    for layer in range(description["num_layers"]):
-        for suffix in suffixes:
-            yield f"layers.{layer}.{suffix}"
-
-
-def check_names(found: Mapping[str, Tensor], expected: Iterable[str], source: str) -> None:
-    """Raises Corrupt for a weight that is missing or not expected."""
-    wanted = set(expected)
-    missing = sorted(wanted - found.keys())
-    if missing:
-        raise Corrupt(f"{source}: {len(missing)} weights are missing, the first is '{missing[0]}'")
-    extra = sorted(found.keys() - wanted)
-    if extra:
-        raise Corrupt(f"{source}: {len(extra)} weights are not part of the described model, the first is '{extra[0]}'")
+def canonical_tensors(
+    tensors: Mapping[str, Tensor], form: HuggingFace | Gguf, described: Described, source: str
+) -> dict[str, Tensor]:
+    """What files hold under the names of ``form``, one of a family's two formats, under canonical names and as
+    pagedcore wants it. Raises Corrupt when anything is missing or not part of the model."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if form.names.is_ignored(name):
+            continue
+        canonical = form.names.canonical(name)
+        if canonical is None:
+            architecture = described.description["architecture"]
+            raise Corrupt(f"{source}: the tensor '{name[:200]}' is not part of a {architecture}")
+        module = re.sub(r"^layers\.\d+\.|\.(weight|bias)$", "", canonical)
+        if module in form.transforms:
+            tensor = form.transforms[module](tensor, described.description, f"{source}: '{name}'")
+        found[canonical] = tensor
+    if described.description["tied_embeddings"]:
+        found.pop("lm_head.weight", None)  # a copy of the embedding
+    check_names(found, expected_names(described.description, described.biases), source)
+    return found

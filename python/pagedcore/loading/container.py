@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import _core
 from ..errors import Corrupt
+from ..families.fields import Fields
 from .checkpoint import Checkpoint, TokenizerSource, source_dtype
-from .fields import Fields
 from .safetensors import tensors_of
 
 __all__ = ["load_container", "save_container"]
@@ -42,7 +42,6 @@ def save_container(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:
     file = _core.ModelFile(str(path))
-    description = file.description()
     fields = Fields(_rest(path, file.metadata.get(_KEY, "{}")), f"{path}: {_KEY}")
     tensors = tensors_of(file)
     tokenizer = None
@@ -52,7 +51,7 @@ def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:
         tokenizer = TokenizerSource("directory", path=path.parent)
     bos = fields.token_ids("bos_token_id")
     return Checkpoint(
-        description={name: getattr(description, name) for name in dir(description) if _is_field(description, name)},
+        description=file.description().to_dict(),
         tensors=tensors if with_tensors else {},
         source_dtype=fields.text("source_dtype", source_dtype(tensors.values())),
         tokenizer=tokenizer,
@@ -61,10 +60,6 @@ def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:
         eos_token_ids=fields.token_ids("eos_token_ids"),
         bos_token_id=bos[0] if bos else None,
     )
-
-
-def _is_field(description: object, name: str) -> bool:
-    return not name.startswith("_") and not callable(getattr(description, name))
 
 
 def _rest(path: Path, text: str) -> dict[str, Any]:

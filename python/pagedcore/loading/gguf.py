@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import Corrupt, Io, Unsupported
-from .checkpoint import Tensor
+from ..families.tensors import Tensor
 
 __all__ = ["GgufFile"]
 

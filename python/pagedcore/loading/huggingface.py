@@ -3,95 +3,74 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import Corrupt, Io
-from .checkpoint import Checkpoint, Tensor, TokenizerSource, check_names, expected_names, source_dtype
-from .config import Config, parse_config
-from .fields import Fields
+from ..errors import Corrupt, Io, Unsupported
+from ..families import of_config
+from ..families.family import Described, Family
+from ..families.fields import Fields
+from ..families.tensors import Tensor
+from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
 from .safetensors import read_safetensors
 
-__all__ = ["load_directory"]
-
-_TOP = {
-    "model.embed_tokens.weight": "embed.weight",
-    "model.norm.weight": "final_norm.weight",
-    "lm_head.weight": "lm_head.weight",
-}
-_IN_LAYER = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "mlp_norm",
-    "self_attn.q_proj": "attn.q",
-    "self_attn.k_proj": "attn.k",
-    "self_attn.v_proj": "attn.v",
-    "self_attn.o_proj": "attn.o",
-    "self_attn.q_norm": "attn.q_norm",
-    "self_attn.k_norm": "attn.k_norm",
-    "mlp.gate_proj": "mlp.gate",
-    "mlp.up_proj": "mlp.up",
-    "mlp.down_proj": "mlp.down",
-}
-_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.(.+)\.(weight|bias)")
-# Buffers that older versions of transformers saved; they follow from the configuration.
-_IGNORED = re.compile(r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+__all__ = ["describe", "load_directory"]
 
 
 def load_directory(directory: Path, *, with_tensors: bool) -> Checkpoint:
     path = directory / "config.json"
     if not path.is_file():
         raise Io(f"{directory}: has no config.json, so it is not a Hugging Face model")
-    config = parse_config(_read_json(path))
+    config = _read_json(path)
+    family, described = describe(config)
     generation = _read_json(directory / "generation_config.json", optional=True)
     tensors: dict[str, Tensor] = {}
-    dtype = config.dtype
+    dtype = _dtype(config)
     if with_tensors:
-        tensors = _read_tensors(directory, config)
+        tensors = canonical_tensors(_read_tensors(directory), family.huggingface, described, str(directory))
         dtype = source_dtype(tensors.values())
-    bos = generation.token_ids("bos_token_id") or config.bos_token_ids
+    bos = generation.token_ids("bos_token_id") or config.token_ids("bos_token_id")
     return Checkpoint(
-        description=config.description,
+        description=described.description,
         tensors=tensors,
         source_dtype=dtype,
         tokenizer=TokenizerSource("directory", path=directory),
         name=directory.resolve().name,
         chat_template=_chat_template(directory),
-        eos_token_ids=generation.token_ids("eos_token_id") or config.eos_token_ids,
+        eos_token_ids=generation.token_ids("eos_token_id") or config.token_ids("eos_token_id"),
         bos_token_id=bos[0] if bos else None,
     )
 
 
-def canonical_name(name: str) -> str | None:
-    """pagedcore's name of a weight; None for one that has none."""
-    if name in _TOP:
-        return _TOP[name]
-    match = _LAYER.fullmatch(name)
-    if match is None or match[2] not in _IN_LAYER:
-        return None
-    return f"layers.{match[1]}.{_IN_LAYER[match[2]]}.{match[3]}"
+def describe(config: Fields) -> tuple[Family, Described]:
+    """The family that a config.json names, and what it reads in there."""
+    architecture, family = of_config(config)
+    if config.get("quantization_config") is not None:
+        method = config.mapping("quantization_config").text("quant_method", "unknown")
+        raise Unsupported(
+            f"{config.source}: quantization_config ('{method}') is not supported; use the original checkpoint or GGUF"
+        )
+    described = family.huggingface.describe(config)
+    described.description["architecture"] = architecture
+    return family, described
 
 
-def _read_tensors(directory: Path, config: Config) -> dict[str, Tensor]:
+def _dtype(config: Fields) -> str:
+    name = config.text("dtype", config.text("torch_dtype", "float32"))
+    return {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}.get(name, "f32")
+
+
+def _read_tensors(directory: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path, wanted, read in _weight_files(directory):
         found = read(path)
         for name in found if wanted is None else wanted:
             if name not in found:
                 raise Corrupt(f"{path}: has no tensor '{name}', which the index of the checkpoint says it has")
-            if _IGNORED.fullmatch(name):
-                continue
-            canonical = canonical_name(name)
-            if canonical is None:
-                architecture = config.description["architecture"]
-                raise Corrupt(f"{path}: the tensor '{name[:200]}' is not part of a {architecture}")
-            if canonical in tensors:
+            if name in tensors:
                 raise Corrupt(f"{path}: the tensor '{name}' occurs twice in the checkpoint")
-            tensors[canonical] = found[name]
-    if config.description["tied_embeddings"]:
-        tensors.pop("lm_head.weight", None)  # a copy of the embedding
-    check_names(tensors, expected_names(config.description, config.biases), str(directory))
+            tensors[name] = found[name]
     return tensors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import _core
-from .checkpoint import Tensor
+from ..families.tensors import Tensor
 
 __all__ = ["read_safetensors", "tensors_of"]
 

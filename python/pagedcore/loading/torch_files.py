@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Corrupt, InvalidArgument, Unsupported
-from .checkpoint import Tensor
+from ..families.tensors import Tensor
 
 __all__ = ["read_torch_file"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Corrupt, Unsupported
+from ..families import find_split
 from .byte_level import BYTE_TO_CHAR
-from .splits import SPLITS
 
 if TYPE_CHECKING:
     import tokenizers
@@ -41,13 +41,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tok
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import BPE
 
-    name = metadata.get("tokenizer.ggml.pre", "default")
-    split = SPLITS.get(name)
-    if split is None:
-        raise Unsupported(
-            f"GGUF pre-tokenizer {name!r} (served: {', '.join(sorted(SPLITS))}): name a directory with a "
-            "tokenizer.json with tokenizer="
-        )
+    split = find_split(metadata.get("tokenizer.ggml.pre", "default"))
     types = metadata.get("tokenizer.ggml.token_type") or ()
     vocab = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=_merges(metadata, vocab, types), ignore_merges=split.ignore_merges))
@@ -81,10 +75,6 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
     from tokenizers.models import BPE
 
     scores = metadata.get("tokenizer.ggml.scores")
-    if metadata.get("general.architecture", "").startswith("gemma"):
-        # These files spell runs of spaces as spaces, and their scores are not in the order of the merges.
-        tokens = [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
-        scores = [-index for index in range(len(tokens))]
     if scores is None or len(scores) != len(tokens):
         raise Corrupt("the GGUF file has no score for every token (tokenizer.ggml.scores)")
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")

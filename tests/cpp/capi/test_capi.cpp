@@ -48,7 +48,7 @@ TEST_CASE("a program in C99 opens, submits, collects and closes") {
 TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   const Container container;
   pagedcore::EngineConfig config;
-  config.num_blocks = 100;
+  config.kv.num_blocks = 100;
   config.cpu.threads = 1;
   config.cpu.dtype = pagedcore::DType::f32;
   pagedcore::Engine engine(container.model.description, container.model.weights, config);

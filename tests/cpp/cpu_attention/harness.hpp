@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "cpu/attention/attention.hpp"
-#include "cpu/attention/storage.hpp"
+#include "cpu/kv/kv.hpp"
+#include "cpu/kv/storage.hpp"
 
 namespace pagedcore::cpu::test {
 
@@ -37,11 +38,11 @@ struct Setup {
   Isa isa = Isa::portable;
   DType compute = DType::f32;
   DType kv = DType::f32;
-  int head_dim = 64, kv_heads = 2, group = 3, block_size = 16, layers = 1;
+  int head_dim = 64, kv_heads = 2, heads_per_kv_head = 3, block_size = 16, layers = 1;
   float softcap = 0.0f;
   int window = 0;
   unsigned seed = 1;
-  int heads() const { return kv_heads * group; }
+  int heads() const { return kv_heads * heads_per_kv_head; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
@@ -78,7 +79,7 @@ class World {
 
   std::size_t cols() const { return static_cast<std::size_t>((setup.heads() + 2 * setup.kv_heads) * setup.head_dim); }
   std::size_t out_cols() const { return static_cast<std::size_t>(setup.heads() * setup.head_dim); }
-  attention_detail::PagedStorage& paged() { return static_cast<attention_detail::PagedStorage&>(*storage); }
+  PagedStorage& paged() { return static_cast<PagedStorage&>(*storage); }
 
   /// All ones is a NaN in f32 and in bf16.
   void poison() { std::memset(paged().part(0, 0, 0), 0xff, storage->block_bytes() * storage->num_blocks()); }
@@ -133,7 +134,7 @@ class World {
     const int first = setup.window > 0 ? std::max(0, position - setup.window + 1) : 0;
     std::vector<double> out(out_cols(), 0.0);
     for (std::size_t h = 0; h < static_cast<std::size_t>(setup.heads()); ++h) {
-      const std::size_t kv_head = h / static_cast<std::size_t>(setup.group);
+      const std::size_t kv_head = h / static_cast<std::size_t>(setup.heads_per_kv_head);
       const float* q = &x[static_cast<std::size_t>(position) * cols() + h * d];
       std::vector<double> s;
       double top = -1e300, sum = 0;

@@ -12,7 +12,7 @@ void check(const Setup& s, const std::vector<int>& lengths, ThreadPool& pool) {
   CAPTURE(name(s.isa));
   CAPTURE(info(s.kv).name);
   CAPTURE(s.head_dim);
-  CAPTURE(s.group);
+  CAPTURE(s.heads_per_kv_head);
   CAPTURE(s.block_size);
   CAPTURE(s.window);
   World world(s, lengths);
@@ -47,20 +47,25 @@ constexpr Types kTypes[] = {{DType::f32, DType::f32}, {DType::bf16, DType::bf16}
 
 }  // namespace
 
-TEST_CASE("every head size and group ratio on every instruction set") {
+TEST_CASE("every head size and number of query heads per KV head on every instruction set") {
   ThreadPool pool(2);
   for (Isa isa : isas())
     for (Types t : kTypes)
       for (int head_dim : {8, 16, 24, 64, 72, 80, 96, 112, 128, 192, 256})
-        for (int group : {1, 3, 4, 7, 8}) {
-          Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = head_dim, .kv_heads = 1, .group = group};
+        for (int heads : {1, 3, 4, 7, 8}) {
+          Setup s{.isa = isa,
+                  .compute = t.compute,
+                  .kv = t.kv,
+                  .head_dim = head_dim,
+                  .kv_heads = 1,
+                  .heads_per_kv_head = heads};
           check(s, {33, 70}, pool);
         }
 }
 
-TEST_CASE("more query heads in a group than rows in a tile") {
+TEST_CASE("more query heads per KV head than rows in a tile") {
   ThreadPool pool(1);
-  for (Isa isa : isas()) check({.isa = isa, .head_dim = 32, .kv_heads = 1, .group = 71}, {40}, pool);
+  for (Isa isa : isas()) check({.isa = isa, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = 71}, {40}, pool);
 }
 
 TEST_CASE("every block size at the edges of blocks, pieces and segments") {
@@ -68,7 +73,7 @@ TEST_CASE("every block size at the edges of blocks, pieces and segments") {
   for (Isa isa : isas())
     for (Types t : kTypes)
       for (int block_size : {1, 2, 4, 8, 16, 24, 32, 64, 100, 128, 256}) {
-        Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 2, .group = 2};
+        Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
         s.block_size = block_size;
         check(s, {1, 2, block_size, block_size + 1, 15, 16, 17, 63, 64, 65, 511, 512, 513, 1100}, pool);
         if (block_size > 1) check(s, {block_size - 1}, pool);
@@ -89,7 +94,7 @@ TEST_CASE("sliding window and soft cap") {
     for (Types t : kTypes)
       for (int block_size : {8, 16, 32})
         for (int window : {1, 5, 16, 64, 100, 600}) {
-          Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 32, .kv_heads = 1, .group = 2};
+          Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = 2};
           s.block_size = block_size;
           s.window = window;
           check(s, {40, 700}, pool);
@@ -102,7 +107,7 @@ TEST_CASE("blocks wholly before the window are never read") {
   ThreadPool pool(1);
   for (Isa isa : isas())
     for (int block_size : {4, 16, 32}) {
-      Setup s{.isa = isa, .head_dim = 16, .kv_heads = 1, .group = 2};
+      Setup s{.isa = isa, .head_dim = 16, .kv_heads = 1, .heads_per_kv_head = 2};
       s.block_size = block_size;
       s.window = 70;
       World world(s, {300});
@@ -122,7 +127,7 @@ TEST_CASE("blocks wholly before the window are never read") {
 TEST_CASE("large scores neither overflow nor vanish") {
   ThreadPool pool(1);
   for (Isa isa : isas()) {
-    Setup s{.isa = isa, .head_dim = 16, .kv_heads = 1, .group = 1};
+    Setup s{.isa = isa, .head_dim = 16, .kv_heads = 1, .heads_per_kv_head = 1};
     World world(s, {200});
     for (float& x : world.qkv[0]) x *= 40.0f;
     const std::vector<float> out = world.step(pool, {{0, 0, 200}});
@@ -135,13 +140,18 @@ TEST_CASE("a NaN in the context reaches the rows that see it and no others") {
   ThreadPool pool(1);
   for (Isa isa : isas())
     for (Types t : kTypes)
-      for (int group : {1, 3, 17})
+      for (int heads : {1, 3, 17})
         for (int block_size : {8, 16})
           for (int element : {0, 1})  // of K, of V
             for (int window : {0, 9}) {
               CAPTURE(name(isa));
               CAPTURE(element);
-              Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 1, .group = group};
+              Setup s{.isa = isa,
+                      .compute = t.compute,
+                      .kv = t.kv,
+                      .head_dim = 16,
+                      .kv_heads = 1,
+                      .heads_per_kv_head = heads};
               s.block_size = block_size;
               s.window = window;
               World world(s, {100, 30});

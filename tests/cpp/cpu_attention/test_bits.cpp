@@ -28,7 +28,7 @@ void check(const Setup& s) {
   CAPTURE(name(s.isa));
   CAPTURE(info(s.kv).name);
   CAPTURE(s.head_dim);
-  CAPTURE(s.group);
+  CAPTURE(s.heads_per_kv_head);
   CAPTURE(s.block_size);
   CAPTURE(s.window);
   constexpr int kLength = 1041;  // three segments, an odd tail
@@ -64,8 +64,8 @@ void check(const Setup& s) {
 TEST_CASE("a row has the same bits however its sequence is cut and batched") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16})
-      for (int group : {1, 3, 5}) {
-        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 32, .kv_heads = 1, .group = group};
+      for (int heads : {1, 3, 5}) {
+        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = heads};
         check(s);
       }
 }
@@ -73,7 +73,7 @@ TEST_CASE("a row has the same bits however its sequence is cut and batched") {
 TEST_CASE("the same with windows, soft caps, other head and block sizes") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16}) {
-      Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 16, .kv_heads = 2, .group = 2};
+      Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
       s.window = 150;
       check(s);
       s.window = 0;
@@ -96,7 +96,7 @@ TEST_CASE("block size does not change a row's bits") {
       ThreadPool pool(2);
       Rows first;
       for (int block_size : {1, 3, 16, 64, 256}) {
-        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 24, .kv_heads = 1, .group = 2};
+        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 24, .kv_heads = 1, .heads_per_kv_head = 2};
         World world(s, {600});
         const std::vector<float> data = world.qkv[0];
         s.block_size = block_size;

@@ -31,7 +31,7 @@ TEST_CASE("queries are rotated by position, partially, scaled by the magnitude")
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16})
       for (int frequencies : {32, 16, 5}) {
-        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 64, .kv_heads = 1, .group = 2};
+        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 64, .kv_heads = 1, .heads_per_kv_head = 2};
         World world(s, {3000});
         ThreadPool pool(2);
         const Rope rope(frequencies, 10000.0), other(frequencies, 500.0);
@@ -62,7 +62,7 @@ TEST_CASE("queries are rotated by position, partially, scaled by the magnitude")
 TEST_CASE("scores depend on the distance of positions only") {
   // q and k of all positions are alike, so after rotation q.k depends on the distance; uniform V makes the output
   // plain.
-  Setup s{.isa = best(), .head_dim = 32, .kv_heads = 1, .group = 1};
+  Setup s{.isa = best(), .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = 1};
   World world(s, {300});
   for (std::size_t p = 1; p < 300; ++p)
     for (std::size_t i = 0; i < 64; ++i) world.qkv[0][p * 96 + i] = world.qkv[0][i];
@@ -97,7 +97,7 @@ TEST_CASE("scores depend on the distance of positions only") {
 
 TEST_CASE("mismatched rotary parameters are refused") {
   ThreadPool pool(1);
-  World world({.head_dim = 16, .kv_heads = 1, .group = 1}, {4});
+  World world({.head_dim = 16, .kv_heads = 1, .heads_per_kv_head = 1}, {4});
   const auto p = world.prepare({{0, 0, 4}});
   std::vector<float> q(4 * 16);
   const Tensor q_t{q.data(), DType::f32, 4, 16, 16}, in{world.qkv[0].data(), DType::f32, 4, 48, 48};

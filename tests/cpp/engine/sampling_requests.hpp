@@ -47,11 +47,11 @@ inline std::vector<EngineRequest> requests(std::uint32_t max_tokens) {
   list[5].sampling.logit_bias = {{7, 4.0f}, {9, -2.0f}};
   list[5].sampling.banned_tokens = {1, 150};
   list[5].sampling.min_p = 0.05f;
-  list[6].sampling.allowed_tokens = {3, 32, 64, 100, 101};
+  list[6].sampling.allowed_token_ids = {3, 32, 64, 100, 101};
   list[6].sampling.stop_token_ids = {3};
   list[6].sampling.min_tokens = max_tokens / 2;
   list[7].beam = BeamSearchParams{};
-  list[7].beam->width = 3;
+  list[7].beam->beam_width = 3;
   list[7].beam->n = 3;
   list[7].beam->max_tokens = max_tokens;
   list[8].sampling.logprobs = 0;

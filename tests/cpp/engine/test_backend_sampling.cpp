@@ -53,20 +53,20 @@ class FarBackend final : public forwarding::ForwardingBackend {
 TEST_CASE("a backend's tokens are taken, and what it leaves is the host's") {
   const TinyModel model(kVocab);
   EngineConfig config;
-  config.num_blocks = 300;
+  config.kv.num_blocks = 300;
   config.cpu.threads = 1;
-  config.max_batched_tokens = 40;
+  config.scheduler.max_batched_tokens = 40;
   Engine engine(model.description, model.weights, config);
   const std::vector<Collected> host = run(engine, 12);
   for (const bool samples : {false, true}) {
     CAPTURE(samples);
     const auto cpu = make_cpu_backend({1, DType::bf16, "auto"});
     FarBackend backend(*cpu, samples);
-    Model far(model.description, model.weights, backend, config.max_batched_tokens, 8);
-    const auto kv = backend.allocate_kv(far.kv_shape(16), config.num_blocks);
+    Model far(model.description, model.weights, backend, config.scheduler.max_batched_tokens, 8);
+    const auto kv = backend.allocate_kv(far.kv_shape(16), config.kv.num_blocks);
     auto table = std::make_unique<RequestTable>();
     auto executor = std::make_unique<LocalExecutor>(backend, far, *kv, *table, nullptr);
-    EngineLoop loop(RequestLimits{kVocab, 256}, Scheduler({config.max_batched_tokens, 32, 256, 0.01}, {300, 16, true}),
+    EngineLoop loop(RequestLimits{kVocab, 256}, Scheduler({config.scheduler.max_batched_tokens, 32, 256, 0.01}, {300, 16, true}),
                     std::move(table), std::move(executor));
     check_same(run(loop, 12), host);
     loop.close();

@@ -17,9 +17,9 @@ using Tokens = std::vector<TokenId>;
 
 EngineConfig small(DType dtype = device::under_test().dtypes.front(), int threads = 1) {
   EngineConfig config = device::config(dtype, threads);
-  config.block_size = 4;
-  config.num_blocks = 400;
-  config.max_batched_tokens = 64;
+  config.kv.block_size = 4;
+  config.kv.num_blocks = 400;
+  config.scheduler.max_batched_tokens = 64;
   return config;
 }
 
@@ -52,7 +52,7 @@ std::map<std::uint64_t, Result> drain(Engine& engine) {
 EngineRequest search(Tokens prompt, std::uint32_t width, std::uint32_t max_tokens, bool stream = false) {
   EngineRequest request;
   request.prompt = std::move(prompt);
-  request.beam = BeamSearchParams{.width = width, .n = width, .max_tokens = max_tokens, .stop_token_ids = {}};
+  request.beam = BeamSearchParams{.beam_width = width, .n = width, .max_tokens = max_tokens, .stop_token_ids = {}};
   request.stream = stream;
   return request;
 }
@@ -139,9 +139,9 @@ TEST_CASE("same search, same bits: alone, in a crowd, in chunks, preempted, stre
       if (d.period == 0 && !device::under_test().every_disturbance) continue;
       CAPTURE(d.name);
       EngineConfig config = small(dtype, d.threads);
-      config.max_batched_tokens = d.batched;
-      config.num_blocks = d.blocks;
-      config.enable_prefix_caching = d.caching;
+      config.scheduler.max_batched_tokens = d.batched;
+      config.kv.num_blocks = d.blocks;
+      config.kv.enable_prefix_caching = d.caching;
       Engine engine(model.description, model.weights, config);
       engine.force_preemption(d.period);
       for (int i = 0; i < d.neighbours; ++i) {

@@ -230,9 +230,9 @@ TEST_CASE("the name of a prefix is free again when it was released, refused, or 
   refused([&] { loop->release_prefix("b"); }, "'b' is unknown");
 
   EngineRequest request = make_request(prefix, 5);
-  request.prefix = "b";
+  request.options.prefix = "b";
   refused([&] { loop->submit(request); }, "'b' is unknown");
-  request.prefix = "a";
+  request.options.prefix = "a";
   request.prompt.push_back(1);
   CHECK(ends(loop->submit(request)) == FinishReason::length);
   request.prompt[3] ^= 1;  // leaves the prefix

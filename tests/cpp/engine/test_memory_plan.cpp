@@ -40,13 +40,13 @@ TEST_CASE("the plan is arithmetic") {
   CHECK(plan.total() == plan.weights + plan.activations + plan.kv_cache());
   CHECK(plan.weights >= 4u * (2 * 151 * 64));
 
-  config.num_blocks = 5;
+  config.kv.num_blocks = 5;
   CHECK(plan_memory(model.description, config).num_blocks == 5);
   CHECK(plan_memory(model.description, config).max_context == 80);  // all that five blocks hold
-  config.num_blocks = 0;
-  config.kv_cache_bytes = plan.kv_block * 7 + plan.kv_block / 2;
+  config.kv.num_blocks = 0;
+  config.kv.kv_cache_memory = plan.kv_block * 7 + plan.kv_block / 2;
   CHECK(plan_memory(model.description, config).num_blocks == 7);
-  config.max_context = 33;
+  config.scheduler.max_context = 33;
   CHECK(plan_memory(model.description, config).max_context == 33);
 }
 
@@ -57,7 +57,7 @@ TEST_CASE("without a budget the cache takes at most half of the available memory
   const std::size_t block = plan_memory(model.description, config, *backend, std::size_t{1} << 40).kv_block;
   CHECK(plan_memory(model.description, config, *backend, block * 21).num_blocks == 10);
   CHECK_THROWS_AS(plan_memory(model.description, config, *backend, block), InvalidArgument);
-  config.max_sequences = 1 << 20;
+  config.scheduler.max_sequences = 1 << 20;
   CHECK(plan_memory(model.description, config, *backend, std::size_t{1} << 40).num_blocks ==
         (std::size_t{1} << 30) / block);
 }
@@ -66,17 +66,17 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   using C = EngineConfig;
   using M = ModelDescription;
   CHECK(refusal([](C&, M&) {}).empty());
-  const std::string small = refusal([](C& c, M&) { c.kv_cache_bytes = 100; });
+  const std::string small = refusal([](C& c, M&) { c.kv.kv_cache_memory = 100; });
   CHECK(small.find("a KV cache of 100 bytes holds no block") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.block_size = 1, c.num_blocks = 1; }).find("cannot hold one prompt token") !=
+  CHECK(refusal([](C& c, M&) { c.kv.block_size = 1, c.kv.num_blocks = 1; }).find("cannot hold one prompt token") !=
         std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.max_context = 1; }).find("cannot hold one prompt token") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.max_context = 257; }).find("max_context = 257 exceeds the 256") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.block_size = 0; }).find("block_size = 0") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.block_size = 65537; }).find("block_size = 65537") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.max_batched_tokens = 0; }).find("max_batched_tokens = 0") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.watermark = 1.0; }).find("watermark") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 1; }).find("cannot hold one prompt token") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 257; }).find("max_context = 257 exceeds the 256") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.kv.block_size = 0; }).find("block_size = 0") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.kv.block_size = 65537; }).find("block_size = 65537") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_batched_tokens = 0; }).find("max_batched_tokens = 0") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.kv.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.0; }).find("watermark") != std::string::npos);
   CHECK_FALSE(refusal([](C&, M& m) { m.num_kv_heads = 3; }).empty());
 }

@@ -36,7 +36,7 @@ std::vector<EngineRequest> observed() {
 
 EngineConfig config_for(DType dtype, int threads = 1) {
   EngineConfig config = device::config(dtype, threads);
-  config.num_blocks = 2000;
+  config.kv.num_blocks = 2000;
   return config;
 }
 EngineConfig first_config() { return config_for(device::under_test().dtypes.front()); }
@@ -61,26 +61,26 @@ TEST_CASE("same request, same bits") {
     same(config, 0, 0, "together");
     same(config, strangers, 0, "among strangers");
     for (const std::uint32_t rows : every ? Numbers{64, 7} : Numbers{7}) {
-      config.max_batched_tokens = rows;
+      config.scheduler.max_batched_tokens = rows;
       if (every) same(config, 0, 0, "chunked prefill");
       same(config, strangers, 0, "chunked prefill among strangers");
     }
     config = base;
     for (const std::uint32_t period : every ? Numbers{1, 2, 3} : Numbers{3}) {
-      config.max_batched_tokens = period == 2 ? 7 : 512;
+      config.scheduler.max_batched_tokens = period == 2 ? 7 : 512;
       same(config, strangers / 4, period, "preempted");
     }
-    config.swap_bytes = 4 << 20;
+    config.swap.swap_space = 4 << 20;
     same(config, strangers / 4, 2, "swapped", PreemptionMode::swap);
     for (const std::uint32_t threads : every ? Numbers{2, 3} : Numbers{3})
       same(config_for(dtype, static_cast<int>(threads)), strangers / 2, 0, "several threads");
     config = base;
-    config.block_size = 4;
+    config.kv.block_size = 4;
     if (every) same(config, 3, 0, "small blocks");
-    config.enable_prefix_caching = false;
+    config.kv.enable_prefix_caching = false;
     same(config, 3, 0, "no prefix cache");
     config = base;
-    config.num_blocks = 20;
+    config.kv.num_blocks = 20;
     same(config, strangers / 4, 0, "few blocks");
 
     Engine engine(model.description, model.weights, base);
@@ -95,7 +95,7 @@ TEST_CASE("scored prompts: every token but the first, the same however the promp
   std::vector<std::uint32_t> first;
   for (const std::uint32_t rows : {512u, 64u, 7u}) {
     EngineConfig config = first_config();
-    config.max_batched_tokens = rows;
+    config.scheduler.max_batched_tokens = rows;
     Engine engine(model.description, model.weights, config);
     EngineRequest r = request(90, 5);
     r.sampling.max_tokens = rows == 64 ? 0 : 3;
@@ -153,7 +153,7 @@ TEST_CASE("a request whose sampling fails ends alone, with the reason") {
   Engine engine(model.description, model.weights, first_config());
   EngineRequest poisoned = request(30, 1), banned = request(30, 2), scored = request(30, 3), good = request(30, 4);
   poisoned.prompt.back() = 150;  // its embedding is NaN
-  banned.sampling.allowed_tokens = {7};
+  banned.sampling.allowed_token_ids = {7};
   banned.sampling.banned_tokens = {7};
   scored.prompt[3] = 150;
   scored.sampling.prompt_logprobs = 0;
@@ -195,8 +195,8 @@ TEST_CASE("an engine is closed once and for all, and says what it is") {
 TEST_CASE("an engine that cannot be made throws and leaves nothing behind") {
   const TinyModel model = device::model();
   EngineConfig config = first_config();
-  config.kv_cache_bytes = 10;
-  config.num_blocks = 0;
+  config.kv.kv_cache_memory = 10;
+  config.kv.num_blocks = 0;
   CHECK_THROWS_AS(Engine(model.description, model.weights, config), InvalidArgument);
   CHECK_THROWS_AS(Engine(model.description, WeightMap(), first_config()), Corrupt);
 }

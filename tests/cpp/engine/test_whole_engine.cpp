@@ -17,7 +17,7 @@ using namespace process;
 TEST_CASE("a whole engine, the backend's threads included: idle, forked, closed") {
   const tiny::TinyModel model = device::model();
   EngineConfig config = device::config(device::under_test().dtypes.front(), 3);
-  config.kv_cache_bytes = 64 << 20;
+  config.kv.kv_cache_memory = 64 << 20;
   const auto threads_before = thread_ids().size();
   auto engine = std::make_unique<Engine>(model.description, model.weights, config);
   EngineRequest request;
@@ -57,8 +57,8 @@ TEST_CASE("a closed engine has given its memory back") {
   };
   const tiny::TinyModel model = device::model();
   EngineConfig config = device::config();
-  config.kv_cache_bytes = 256 << 20;
-  config.max_sequences = 1 << 16;
+  config.kv.kv_cache_memory = 256 << 20;
+  config.scheduler.max_sequences = 1 << 16;
   const std::size_t before = address_space();
   Engine engine(model.description, model.weights, config);
   CHECK(engine.memory_plan().kv_cache() > 255 << 20);

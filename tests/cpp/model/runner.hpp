@@ -25,7 +25,7 @@ class Runner {
         sequences_(std::move(sequences)),
         computed_(sequences_.size()),
         logits(sequences_.size()) {
-    groups = kv_groups(tiny.d);
+    groups = layer_groups(tiny.d);
     std::vector<std::uint32_t> free(sequences_.size() * blocks_each *
                                     groups.windows.size());  // [group][sequence][block]
     std::iota(free.begin(), free.end(), 0u);
@@ -54,7 +54,7 @@ class Runner {
       }
       computed_[sequence] += count;
     }
-    // Every group of layers has tables of its own, without what no row of the step sees through its window.
+    // Every layer group has tables of its own, without what no row of the step sees through its window.
     std::vector<std::uint32_t> tables = tables_;
     for (std::size_t g = 0; g < groups.windows.size(); ++g) {
       for (const TokenRange& range : ranges) {
@@ -78,7 +78,7 @@ class Runner {
   }
 
   static constexpr std::size_t blocks_each = 8;
-  KvGroups groups;
+  LayerGroups groups;
   std::unique_ptr<Backend> backend;
   Model model;
   std::unique_ptr<KvStorage> kv;

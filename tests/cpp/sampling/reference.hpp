@@ -36,7 +36,7 @@ inline std::vector<double> processed(const std::vector<float>& logits, const Sam
     const auto in = [&](const std::vector<TokenId>& list) {
       return std::find(list.begin(), list.end(), static_cast<TokenId>(t)) != list.end();
     };
-    if (!p.allowed_tokens.empty() && !in(p.allowed_tokens)) x[t] = -kInf;
+    if (!p.allowed_token_ids.empty() && !in(p.allowed_token_ids)) x[t] = -kInf;
     if (in(p.banned_tokens)) x[t] = -kInf;
     if (c.output.size() < p.min_tokens && in(p.stop_token_ids)) x[t] = -kInf;
   }

@@ -59,22 +59,22 @@ std::vector<Found> reference(const BeamSearchParams& p, std::size_t vocab, std::
       }
     }
     std::stable_sort(all.begin(), all.end(), [](const Beam& a, const Beam& b) { return a.sum > b.sum; });
-    all.resize(std::min(all.size(), std::max<std::size_t>(2, 1 + p.stop_token_ids.size()) * p.width));
-    const bool full_before = finished.size() == p.width;
+    all.resize(std::min(all.size(), std::max<std::size_t>(2, 1 + p.stop_token_ids.size()) * p.beam_width));
+    const bool full_before = finished.size() == p.beam_width;
     std::vector<Beam> next;
     bool all_stop = true;
     for (std::size_t i = 0; i < all.size(); ++i) {
       const bool stops = length == p.max_tokens || std::ranges::count(p.stop_token_ids, all[i].tokens.back()) > 0;
       all_stop = all_stop && stops;
-      if (!stops && next.size() < p.width) next.push_back(all[i]);
-      if (stops && i < p.width && !(full_before && p.early_stopping == EarlyStopping::immediate)) {
+      if (!stops && next.size() < p.beam_width) next.push_back(all[i]);
+      if (stops && i < p.beam_width && !(full_before && p.early_stopping == EarlyStopping::immediate)) {
         finished.push_back({all[i].tokens, all[i].sum / penalty(length)});
       }
     }
     std::stable_sort(finished.begin(), finished.end(),
                      [](const Found& a, const Found& b) { return a.score > b.score; });
-    if (finished.size() > p.width) finished.resize(p.width);
-    const bool full = finished.size() == p.width;
+    if (finished.size() > p.beam_width) finished.resize(p.beam_width);
+    const bool full = finished.size() == p.beam_width;
     if (all_stop || (full && p.early_stopping == EarlyStopping::immediate)) break;
     const bool far = p.early_stopping == EarlyStopping::never && p.length_penalty > 0;
     if (full && next[0].sum / penalty(far ? p.max_tokens : length) <= finished.back().score) break;
@@ -127,7 +127,7 @@ TEST_CASE("hypotheses and scores are the reference's") {
       for (const float penalty : {1.0f, 0.0f, 2.0f, -0.5f}) {
         for (const std::size_t stops : {0u, 1u, 3u}) {
           for (std::uint64_t seed = 1; seed <= 4; ++seed) {
-            BeamSearchParams p{.width = width,
+            BeamSearchParams p{.beam_width = width,
                                .n = width,
                                .max_tokens = 9,
                                .length_penalty = penalty,
@@ -153,7 +153,7 @@ TEST_CASE("hypotheses and scores are the reference's") {
 }
 
 TEST_CASE("a vocabulary smaller than the number of candidates") {
-  const BeamSearchParams p{.width = 8, .n = 8, .max_tokens = 4, .stop_token_ids = {0}};
+  const BeamSearchParams p{.beam_width = 8, .n = 8, .max_tokens = 4, .stop_token_ids = {0}};
   const auto expected = reference(p, 3, 5);
   const Run found = run(p, 3, 5);
   REQUIRE(found.hypotheses.size() == expected.size());
@@ -161,13 +161,13 @@ TEST_CASE("a vocabulary smaller than the number of candidates") {
 }
 
 TEST_CASE("n best are returned, and a row without a usable logit is refused") {
-  CHECK(run({.width = 6, .n = 2, .max_tokens = 5, .stop_token_ids = {}}, 40, 9).hypotheses.size() == 2);
+  CHECK(run({.beam_width = 6, .n = 2, .max_tokens = 5, .stop_token_ids = {}}, 40, 9).hypotheses.size() == 2);
   const std::vector<float> nan{0.0f, std::nanf("")};
   CHECK_THROWS_AS(beam_candidates(nan, 2), Corrupt);
 }
 
 TEST_CASE("a width of 512 is a matter of milliseconds") {
-  const BeamSearchParams p{.width = 512, .n = 1, .max_tokens = 6, .stop_token_ids = {2}};
+  const BeamSearchParams p{.beam_width = 512, .n = 1, .max_tokens = 6, .stop_token_ids = {2}};
   BeamSearch search(p);
   std::vector<sampling::BeamCandidate> list;
   for (TokenId t = 0; t < 1024; ++t) list.push_back({t, -0.01f * static_cast<float>(t + 1)});
@@ -192,8 +192,8 @@ TEST_CASE("parameters out of range are named") {
     return std::string();
   };
   CHECK(message({}).empty());
-  CHECK(message({.width = 0, .stop_token_ids = {}}).find("beam_width = 0") != std::string::npos);
-  CHECK(message({.width = 2, .n = 3, .stop_token_ids = {}}).find("n = 3") != std::string::npos);
+  CHECK(message({.beam_width = 0, .stop_token_ids = {}}).find("beam_width = 0") != std::string::npos);
+  CHECK(message({.beam_width = 2, .n = 3, .stop_token_ids = {}}).find("n = 3") != std::string::npos);
   CHECK(message({.max_tokens = 0, .stop_token_ids = {}}).find("max_tokens = 0") != std::string::npos);
   CHECK(message({.length_penalty = std::nanf(""), .stop_token_ids = {}}).find("length_penalty") != std::string::npos);
   CHECK(message({.stop_token_ids = {10}}).find("token 10") != std::string::npos);

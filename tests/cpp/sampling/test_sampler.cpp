@@ -57,7 +57,7 @@ TEST_CASE("every parameter, alone and combined, gives the token of the double-pr
         p.logit_bias.emplace_back(t, static_cast<float>(rng() % 9) - 4.0f);
     }
     if (on()) p.banned_tokens = random_tokens(rng, vocab, 3);
-    if (on()) p.allowed_tokens = random_tokens(rng, vocab, vocab / 2 + 4);
+    if (on()) p.allowed_token_ids = random_tokens(rng, vocab, vocab / 2 + 4);
     if (on()) p.min_tokens = 6;
     p.stop_token_ids = random_tokens(rng, vocab, 1);
     const auto prompt = random_tokens(rng, vocab, rng() % 30);
@@ -158,7 +158,7 @@ TEST_CASE("unusable rows and unusable requests are told apart") {
     }
   }
   CHECK_THROWS_AS(sample(std::vector<float>(100, -kInf), {&p, {}, {}, 0}), Corrupt);
-  p.allowed_tokens = {7};
+  p.allowed_token_ids = {7};
   CHECK(sample(logits, {&p, {}, {}, 0}).token == 7);
   p.banned_tokens = {7};
   CHECK_THROWS_AS(sample(logits, {&p, {}, {}, 0}), InvalidArgument);

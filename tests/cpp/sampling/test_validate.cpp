@@ -94,7 +94,7 @@ TEST_CASE("every value out of range is refused by name") {
        [](P& p) {
          p.banned_tokens = {5, 100};
        }},
-      {"allowed_tokens", [](P& p) { p.allowed_tokens = {-1}; }},
+      {"allowed_token_ids", [](P& p) { p.allowed_token_ids = {-1}; }},
       {"stop_token_ids", [](P& p) { p.stop_token_ids = {100}; }},
   };
   for (const auto& c : cases) {

@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "scheduler/outlook.hpp"
-#include "scheduler/output_lengths.hpp"
+#include "scheduler/policy/outlook.hpp"
+#include "scheduler/policy/output_lengths.hpp"
 #include "service.hpp"
 
 using namespace pagedcore;

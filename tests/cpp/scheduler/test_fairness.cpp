@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "scheduler/policy/order.hpp"
 #include "scheduler/waiting.hpp"
 #include "service.hpp"
 
@@ -161,7 +162,7 @@ TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
   std::vector<std::unique_ptr<sched::Request>> requests;
   const auto come = [&](std::uint64_t tenant) {
     sched::Request& request = *requests.emplace_back(std::make_unique<sched::Request>());
-    request.order = requests.size();
+    request.key.order = requests.size();
     request.tenant = &room.tenant(tenant);
     ++request.tenant->requests;
     room.insert(request);
@@ -177,8 +178,9 @@ TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
   for (std::uint64_t tenant = 50; tenant < 5000; ++tenant) go(come(tenant), 0.0);
   CHECK(room.tenants().size() < 300);
   for (std::uint64_t tenant = 2; tenant < 50; ++tenant) CHECK(room.tenant(tenant).served == 100.0);
-  CHECK(room.peek() == nullptr);  // nobody has begun to look
-  room.begin();
-  CHECK(room.peek() == stays);
+  sched::ServiceWalk walk;
+  CHECK(walk.peek() == nullptr);  // nobody has begun to look
+  walk.begin(room);
+  CHECK(walk.peek() == stays);
   CHECK(room.size() == 1);
 }

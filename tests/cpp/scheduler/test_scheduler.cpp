@@ -322,7 +322,7 @@ TEST_CASE("force_preempt recomputes a running request, now or after the step in 
   scheduler.commit(machine.executor.run(plan));
   CHECK(scheduler.stats().running == 0);
   CHECK(scheduler.cache().counts().used == 0);
-  scheduler.cache().clear_prefix_cache();
+  scheduler.clear_prefix_cache();
   plan = machine.step();
   CHECK(rows(plan) == Rows{8});
   CHECK(scheduler.stats().preemptions_recompute == 2);

@@ -162,11 +162,12 @@ const std::vector<double>& PagedWorld::plain(int sequence, int kv_head, bool val
 
 std::vector<double> PagedWorld::reference(int sequence, int position) const {
   std::vector<double> out;
-  const int group = shape_.num_heads / shape_.num_kv_heads;
+  const int heads_per_kv_head = shape_.num_heads / shape_.num_kv_heads;
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const int lowest = shape_.window > 0 ? std::max(0, position - shape_.window + 1) : 0;
   for (int h = 0; h < shape_.num_heads; ++h) {
-    const auto &keys = plain(sequence, h / group, false), &values = plain(sequence, h / group, true);
+    const auto &keys = plain(sequence, h / heads_per_kv_head, false),
+               &values = plain(sequence, h / heads_per_kv_head, true);
     std::vector<double> q, scores;
     for (int d = 0; d < shape_.head_dim; ++d) q.push_back(to_double(shape_.compute, query(sequence, position, h, d)));
     for (int p = lowest; p <= position; ++p) {

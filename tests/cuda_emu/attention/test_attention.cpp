@@ -83,7 +83,7 @@ TEST_CASE("every ratio of query to KV heads") {
   }
 }
 
-TEST_CASE("lengths at the edges of blocks, pieces and chunks; blocks of any size") {
+TEST_CASE("lengths at the edges of blocks, pieces and segments; blocks of any size") {
   for (const int block_size : {1, 5, 16, 32, 128}) {
     WorldShape shape = shape_of(kStorages[0], 64, 2, 1);
     shape.block_size = block_size;
@@ -182,7 +182,7 @@ TEST_CASE("same row, same bits for other head sizes and ratios") {
   }
 }
 
-TEST_CASE("sequences with a common prefix read its chunks once, with the same bits") {
+TEST_CASE("sequences with a common prefix read its segments once, with the same bits") {
   WorldShape shape = shape_of(kStorages[1], 64, 8, 2);
   shape.num_blocks = 256;
   PagedWorld world(shape);
@@ -203,7 +203,7 @@ TEST_CASE("sequences with a common prefix read its chunks once, with the same bi
   std::vector<Rows> batch;
   for (const int s : family) batch.push_back({s, (s == cousin ? 500 : 600) - 1, 1});
   const AttentionPlan plan = world.plan(batch);
-  // Ten sequences share chunk 0, nine of them chunk 1: 40 and 36 query rows of 4 to a KV head.
+  // Ten sequences share segment 0, nine of them segment 1: 40 and 36 query rows of 4 to a KV head.
   REQUIRE(plan.wide.size() == 2);
   CHECK(plan.wide[0].count == 40);
   CHECK(plan.wide[1].count == 36);

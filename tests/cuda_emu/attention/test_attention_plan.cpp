@@ -45,13 +45,13 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
   std::mt19937 random(7);
   for (int round = 0; round < 200; ++round) {
     const int block_sizes[] = {1, 5, 16, 24, 256, 300};
-    const int groups[] = {1, 3, 4, 7, 16, 20, 70};
+    const int numbers_of_heads[] = {1, 3, 4, 7, 16, 20, 70};
     const int windows[] = {0, 0, 0, 100, 700};
     const int parallelisms[] = {1, 30, 1000};
     const std::int64_t limits[] = {0, 7, 100000};
     AttentionPlanShape shape;
-    const int group = groups[random() % 7];
-    shape.num_kv_heads = 2, shape.num_heads = 2 * group;
+    const int heads = numbers_of_heads[random() % 7];
+    shape.num_kv_heads = 2, shape.num_heads = 2 * heads;
     shape.head_dim = random() % 2 ? 128 : 256;
     shape.block_size = block_sizes[random() % 6];
     shape.window = windows[random() % 5];
@@ -64,13 +64,13 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
     CHECK(plan.num_states <= shape.max_states);
     const auto rows = batch.positions.size();
     REQUIRE(plan.row_states.size() == rows);
-    std::vector<std::vector<AttentionItem>> of_query_row(rows * static_cast<std::size_t>(group));
+    std::vector<std::vector<AttentionItem>> of_query_row(rows * static_cast<std::size_t>(heads));
     int problems = 0;
     const auto take = [&](const AttentionItem& item, int height) {
       problems += item.count < 1 || item.count > height || item.begin >= item.end;
       for (int i = 0; i < item.count; ++i) {
-        const int index = item.first + i, row = plan.rows[static_cast<std::size_t>(index / group)];
-        of_query_row[static_cast<std::size_t>(row * group + index % group)].push_back(item);
+        const int index = item.first + i, row = plan.rows[static_cast<std::size_t>(index / heads)];
+        of_query_row[static_cast<std::size_t>(row * heads + index % heads)].push_back(item);
       }
     };
     for (const AttentionItem& item : plan.narrow) take(item, kNarrowTile);
@@ -84,17 +84,17 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
       const bool is_split = plan.row_states[row] >= 0;
       problems += split.count(static_cast<int>(row)) != (is_split ? 1u : 0u);
       if (is_split) {
-        for (int c = lowest / kAttentionChunk; c <= position / kAttentionChunk; ++c)
-          problems += !states.insert(plan.row_states[row] + c - lowest / kAttentionChunk).second;
+        for (int c = lowest / kContextSegment; c <= position / kContextSegment; ++c)
+          problems += !states.insert(plan.row_states[row] + c - lowest / kContextSegment).second;
       }
-      for (int head = 0; head < group; ++head) {
-        auto& items = of_query_row[row * static_cast<std::size_t>(group) + static_cast<std::size_t>(head)];
+      for (int head = 0; head < heads; ++head) {
+        auto& items = of_query_row[row * static_cast<std::size_t>(heads) + static_cast<std::size_t>(head)];
         std::ranges::sort(items, {}, &AttentionItem::begin);
         problems += !is_split && items.size() != 1;
         int at = lowest;  // covered up to here
         for (const AttentionItem& item : items) {
           problems += item.begin > at || (&item != &items[0] && item.begin != at);
-          problems += item.end <= position && item.end % kAttentionChunk != 0;
+          problems += item.end <= position && item.end % kContextSegment != 0;
           for (int p = std::max(item.begin, lowest); p < std::min(item.end, position + 1); p += shape.block_size) {
             problems += batch.tables[static_cast<std::size_t>(item.table + p / shape.block_size)] !=
                         batch.tables[static_cast<std::size_t>(batch.row_tables[row] + p / shape.block_size)];
@@ -126,6 +126,6 @@ TEST_CASE("a decode batch reads each KV head's context once; sequences with a co
     return tokens;
   };
   CHECK(tokens_read(0) == 16 * 2048 + 16 * 15 / 2);
-  // The first sequence ends with the shared blocks: its last chunk holds its own token, shared too.
+  // The first sequence ends with the shared blocks: its last segment holds its own token, shared too.
   CHECK(tokens_read(1000) == 2048 + 15 * 16 / 2);
 }

@@ -19,7 +19,7 @@ using namespace pagedcore;
 inline CudaOptions small() {
   CudaOptions options;
   options.threads = 1;
-  options.workspace_bytes = 4 << 20;
+  options.workspace = 4 << 20;
   return options;
 }
 inline std::unique_ptr<Backend> make(const CudaOptions& options = small()) {

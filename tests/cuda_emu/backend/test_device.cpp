@@ -77,8 +77,8 @@ TEST_CASE("options out of range") {
   options.threads = -1;
   CHECK_THROWS_AS(make(options), InvalidArgument);
   options = small();
-  options.workspace_bytes = 10;
-  CHECK_THROWS_WITH_AS(make(options), doctest::Contains("workspace_bytes = 10"), InvalidArgument);
+  options.workspace = 10;
+  CHECK_THROWS_WITH_AS(make(options), doctest::Contains("workspace = 10"), InvalidArgument);
 }
 
 TEST_CASE("too little memory is refused with the arithmetic, before anything is allocated") {

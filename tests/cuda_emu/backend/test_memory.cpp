@@ -103,7 +103,7 @@ TEST_CASE("copies of blocks: all of a step as one operation, and nothing for a b
 
 TEST_CASE("a swap moves the blocks as they are when it is enqueued, in pieces, in any order") {
   CudaOptions options = small();
-  options.workspace_bytes = 1 << 20;  // pieces of 128 KiB: 8 blocks
+  options.workspace = 1 << 20;  // pieces of 128 KiB: 8 blocks
   const auto backend = make(options);
   Storage s(*backend, 40);
   REQUIRE(s.kv->block_bytes() == 16384);

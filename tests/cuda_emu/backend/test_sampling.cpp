@@ -94,7 +94,7 @@ struct Logits {
 TEST_CASE("tasks of all kinds, together, alone and in pieces") {
   for (const std::size_t workspace : {std::size_t{4} << 20, std::size_t{1} << 20}) {
     CudaOptions options = small();
-    options.workspace_bytes = workspace;  // 128 KiB are a piece of the smaller one
+    options.workspace = workspace;  // 128 KiB are a piece of the smaller one
     const auto backend = make(options);
     const Logits logits(*backend);
     std::vector<SamplingTask> tasks = tasks_over(5);
@@ -150,7 +150,7 @@ TEST_CASE("tasks that are left to the caller, among others that are done") {
   CHECK(!results[0].done);
 
   CudaOptions options = small();
-  options.workspace_bytes = 1 << 20;
+  options.workspace = 1 << 20;
   const auto tight = make(options);
   const Matrix wide(*tight, DType::f32, 1, 70000, random_values(70000, 5));  // a list of its tokens is 280 KB
   std::vector<SamplingTask> two(2);

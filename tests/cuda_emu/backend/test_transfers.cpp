@@ -42,7 +42,7 @@ void check_near(double bytes, double ideal) {
 
 TEST_CASE("swaps move whole blocks in few pieces: over the bus once, past the multiprocessors in and out once") {
   CudaOptions options = small();
-  options.workspace_bytes = 1 << 20;  // pieces of 128 KiB
+  options.workspace = 1 << 20;  // pieces of 128 KiB
   const auto backend = make(options);
   const auto kv = backend->allocate_kv({2, 2, 64, 16, DType::bf16}, kBlocks);
   REQUIRE(kv->block_bytes() == 16384);

@@ -104,7 +104,7 @@ TEST_CASE("its memory is part of the arithmetic, and taken before anything else 
   }
   CHECK(cuda_emu::device_bytes_in_use() == 0);
   CudaOptions options = with_library();
-  options.workspace_bytes = 128 << 20;
+  options.workspace = 128 << 20;
   machine().device_bytes = 300 << 20;
   CHECK(make(options)->available_memory() == ((300 - 128 - 64 - 32) << 20));
 }

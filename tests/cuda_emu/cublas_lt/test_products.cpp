@@ -121,7 +121,7 @@ TEST_CASE("rows whose sums do not fit are finished in pieces of nearly one size"
   fake->calls.clear();
   CHECK_THROWS_WITH_AS(run(plain(2, 1025, 4, Kind::activated), kSmall),
                        doctest::Contains("a row of 1025 sums for the epilogue takes 4100 bytes; with cublas_lt half of "
-                                         "workspace_bytes is for them, 4096: raise workspace_bytes to at least"),
+                                         "workspace is for them, 4096: raise workspace to at least"),
                        OutOfMemory);
   CHECK(fake->calls.empty());
   check_against_double(plain(2, 1025, 4), kSmall);  // needs none

@@ -18,7 +18,7 @@ EngineConfig config(DType dtype, int threads) {
   config.device = "cuda";
   config.cuda.dtype = dtype;
   config.cuda.threads = threads;
-  config.cuda.workspace_bytes = 4 << 20;
+  config.cuda.workspace = 4 << 20;
   config.cuda.plugin = CUDA_EMU_PLUGIN;
   return config;
 }

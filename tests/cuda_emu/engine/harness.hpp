@@ -15,10 +15,10 @@ using tiny::TinyModel;
 
 inline EngineConfig config_for(const std::string& device) {
   EngineConfig config;
-  config.num_blocks = 120;
+  config.kv.num_blocks = 120;
   config.device = device;
   config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace_bytes = 4 << 20;
+  config.cuda.workspace = 4 << 20;
   config.cuda.plugin = CUDA_EMU_PLUGIN;
   return config;
 }

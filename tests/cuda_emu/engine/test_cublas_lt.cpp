@@ -25,7 +25,7 @@ TEST_CASE("with cuBLASLt: greedy tokens are those of the CPU, up to the first th
     model.description.tied_embeddings = tied;
     EngineConfig config = config_for("cuda");
     config.cuda.cublas_lt = true;
-    config.max_batched_tokens = 48;  // prefills of several sizes
+    config.scheduler.max_batched_tokens = 48;  // prefills of several sizes
     fake->calls.clear();
     const auto cuda = generate_greedily(model, config);
     CHECK(fake->calls.size() > 100);
@@ -42,7 +42,7 @@ TEST_CASE("with cuBLASLt: a plan counts its memory, and a library that is missin
     const FakeScope fake(FAKE_CUBLAS_LT, plugin_runtime());
     const MemoryPlan plan = plan_memory(model.description, config);
     CHECK(plan.weights < own.weights);  // no tiles to fill up
-    config.num_blocks = 1000000;
+    config.kv.num_blocks = 1000000;
     CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config), doctest::Contains("a workspace of 8388608"),
                          OutOfMemory);
   }

@@ -27,9 +27,9 @@ TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits c
 
 TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
   const TinyModel model(151, 2, 64);
-  const auto config_of = [](const char* kv_dtype) {
+  const auto config_of = [](KvCacheType kv_dtype) {
     EngineConfig config = config_for("cuda");
-    config.cuda.kv_dtype = kv_dtype;
+    config.cuda.kv_cache_dtype = kv_dtype;
     return config;
   };
   const auto greedy = [&](const EngineConfig& config) {
@@ -39,12 +39,12 @@ TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the sam
     const RequestId id = engine.submit(r);
     return drain(engine).at(id);
   };
-  const Collected wide = greedy(config_of("auto"));
-  const std::size_t wide_block = plan_memory(model.description, config_of("auto")).kv_block;
+  const Collected wide = greedy(config_of(KvCacheType::compute));
+  const std::size_t wide_block = plan_memory(model.description, config_of(KvCacheType::compute)).kv_block;
   // bf16 alone moves log-probabilities of this model by up to 6e-2 (above). An int8 element, 1/254 of its row's largest
   // off at most, is as exact as a bf16 one nearly; an e4m3 element is off by up to 2^-4 of itself: five times more.
-  for (const auto& [kv_dtype, tolerance] : {std::pair{"f8_e4m3", 0.36f}, {"i8", 0.12f}}) {
-    CAPTURE(std::string(kv_dtype));
+  for (const auto& [kv_dtype, tolerance] : {std::pair{KvCacheType::fp8, 0.36f}, {KvCacheType::int8, 0.12f}}) {
+    CAPTURE(static_cast<int>(kv_dtype));
     const EngineConfig config = config_of(kv_dtype);
     const std::size_t block = plan_memory(model.description, config).kv_block;
     CHECK(block == wide_block / 2 + wide_block / 32);  // a scale of 4 bytes for 64 elements
@@ -58,20 +58,18 @@ TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the sam
     }
     CHECK(differs);  // else nothing was rounded
     EngineConfig disturbed = config;
-    disturbed.max_batched_tokens = 7;
-    disturbed.swap_bytes = 4 << 20;
+    disturbed.scheduler.max_batched_tokens = 7;
+    disturbed.swap.swap_space = 4 << 20;
     const auto list = observed();
     same_bits::check_same(model, disturbed, list, same_bits::run_alone(model, config, list),
                           {"chunked and swapped", 3, 2, PreemptionMode::swap});
   }
-  CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config_of("f16")),
-                       doctest::Contains("kv_dtype = 'f16'"), InvalidArgument);
 }
 
 TEST_CASE("what the device lacks is an error of the engine's constructor") {
   const TinyModel model(151, 2, 64), other_head(151, 2, 16);
   EngineConfig config = config_for("cuda");
-  config.num_blocks = 1000000;
+  config.kv.num_blocks = 1000000;
   CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config), doctest::Contains("bytes free"), OutOfMemory);
   config = config_for("cuda:1");
   CHECK_THROWS_WITH_AS(Engine(model.description, model.weights, config), doctest::Contains("1 NVIDIA GPU"),

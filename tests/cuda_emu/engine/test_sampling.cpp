@@ -43,7 +43,7 @@ TEST_CASE("a request whose sampling fails says why, as on the host, and fails al
     config.cuda.sample_on_device = on_device;
     Engine engine(model.description, model.weights, config);
     EngineRequest bad = request(9, 1);
-    bad.sampling.allowed_tokens = {3, 4};
+    bad.sampling.allowed_token_ids = {3, 4};
     bad.sampling.banned_tokens = {3, 4};
     const RequestId failing = engine.submit(bad), fine = engine.submit(request(9, 2));
     const Collection all = drain(engine);

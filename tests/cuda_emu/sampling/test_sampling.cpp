@@ -157,14 +157,14 @@ TEST_CASE("penalties, bias and masks") {
     if (i % 3 == 2) p.presence_penalty = -1.1f;
     if (i % 4 == 2) p.logit_bias = {{7, 3.5f}, {9, -kInfinity}, {7, 0.3f}, {299, 1e38f}, {299, 3e38f}, {7, -0.1f}};
     if (i % 4 == 3) p.banned_tokens = {0, 1, 2, 31, 32, 299};
-    if (i % 8 == 4) p.allowed_tokens = {3, 64, 200, 201, 202};
+    if (i % 8 == 4) p.allowed_token_ids = {3, 64, 200, 201, 202};
     if (i % 8 == 5) {
       p.min_tokens = 100;
       p.max_tokens = 200;
       p.stop_token_ids = {5, 6, 64};
     }
     if (i == 60) {  // nothing is left
-      p.allowed_tokens = {3};
+      p.allowed_token_ids = {3};
       p.banned_tokens = {3};
     }
     p.logprobs = i % 3 == 0 ? 0 : i % 7;

@@ -1,0 +1,96 @@
+#include "cpu/kv/layout.hpp"
+
+#include <cstring>
+#include <limits>
+
+#include "base/text.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore::cpu {
+
+TileLayout::TileLayout(const KvShape& shape) {
+  if (shape.num_layers < 1 || shape.num_kv_heads < 1)
+    throw InvalidArgument(str("KV storage of ", shape.num_layers, " layers x ", shape.num_kv_heads,
+                              " KV heads: both must be at least 1"));
+  if (shape.block_size < 1 || shape.block_size > 256)
+    throw Unsupported(str("block size ", shape.block_size, " is outside 1 to 256 tokens; 16 is the usual choice"));
+  if (shape.head_dim < 8 || shape.head_dim > kMaxHeadDim || shape.head_dim % 8 != 0)
+    throw Unsupported(str("head size ", shape.head_dim, ": the CPU backend serves multiples of 8 up to ", kMaxHeadDim));
+  if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
+    throw Unsupported(str("KV element type ", info(shape.dtype).name, ": the CPU backend stores f32 or bf16"));
+  dtype = shape.dtype;
+  head_dim = shape.head_dim;
+  block_size = shape.block_size;
+  value_dim = (head_dim + kLanes - 1) / kLanes * kLanes;
+  tiled = block_size % kTileTokens == 0;
+  element = dtype == DType::f32 ? 4 : 2;
+  const auto dim = static_cast<std::size_t>(head_dim), width = static_cast<std::size_t>(value_dim);
+  k_tile = kTileTokens * dim * element;
+  v_tile = kTileTokens * width * element;
+  const auto tokens = static_cast<std::size_t>(block_size);
+  v_offset = tiled ? tokens / kTileTokens * k_tile : tokens * dim * element;
+  head_bytes = v_offset + (tiled ? tokens / kTileTokens * v_tile : tokens * dim * element);
+  layer_bytes = head_bytes * static_cast<std::size_t>(shape.num_kv_heads);
+  const auto layers = static_cast<std::size_t>(shape.num_layers);
+  if (layer_bytes > std::numeric_limits<std::size_t>::max() / 2 / layers)
+    throw InvalidArgument(str("one KV block of ", shape.num_layers, " layers x ", shape.num_kv_heads,
+                              " KV heads is larger than the address space"));
+  block_bytes = layer_bytes * layers;
+}
+
+void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
+  // A lane of a step holds 4 bytes of either type: one f32 or a pair of bf16.
+  const int steps = layout.head_dim * static_cast<int>(layout.element) / 4;
+  for (int i = 0; i < steps; ++i) std::memcpy(tile + (i * kTileTokens + lane) * 4, row + i * 4, 4);
+}
+
+void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
+  if (layout.dtype == DType::f32) {
+    std::memcpy(tile + lane * layout.value_dim * 4, row, static_cast<std::size_t>(layout.head_dim) * 4);
+    return;
+  }
+  char* pair = tile + lane / 2 * layout.value_dim * 4 + lane % 2 * 2;
+  for (int d = 0; d < layout.head_dim; ++d) std::memcpy(pair + d * 4, row + d * 2, 2);
+}
+
+void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept {
+  if (layout.tiled) {
+    const auto tile = static_cast<std::size_t>(slot / kTileTokens);
+    pack_k(layout, part + tile * layout.k_tile, slot % kTileTokens, k);
+    pack_v(layout, part + layout.v_offset + tile * layout.v_tile, slot % kTileTokens, v);
+    return;
+  }
+  const std::size_t bytes = static_cast<std::size_t>(layout.head_dim) * layout.element;
+  std::memcpy(part + static_cast<std::size_t>(slot) * bytes, k, bytes);
+  std::memcpy(part + layout.v_offset + static_cast<std::size_t>(slot) * bytes, v, bytes);
+}
+
+namespace {
+template <class Word>
+bool all_finite(const char* p, int count, Word exponent) noexcept {
+  unsigned bad = 0;
+  for (int i = 0; i < count; ++i) {
+    Word word;
+    std::memcpy(&word, p + static_cast<std::size_t>(i) * sizeof word, sizeof word);
+    bad |= static_cast<unsigned>((word & exponent) == exponent);
+  }
+  return bad == 0;
+}
+}  // namespace
+
+bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept {
+  const char* v = part + layout.v_offset;
+  const bool wide = layout.dtype == DType::f32;
+  if (!layout.tiled) {
+    v += static_cast<std::size_t>(slot * layout.head_dim) * layout.element;
+    return wide ? all_finite<std::uint32_t>(v, layout.head_dim, 0x7f800000u)
+                : all_finite<std::uint16_t>(v, layout.head_dim, 0x7f80u);
+  }
+  // A row of 32-bit lanes: one f32, or this token's bf16 beside another's.
+  const int lane = slot % kTileTokens, row = wide ? lane : lane / 2;
+  v += static_cast<std::size_t>(slot / kTileTokens) * layout.v_tile +
+       static_cast<std::size_t>(row * layout.value_dim) * 4;
+  return all_finite<std::uint32_t>(v, layout.head_dim, wide ? 0x7f800000u : 0x7f80u << (lane % 2 * 16));
+}
+
+}  // namespace pagedcore::cpu

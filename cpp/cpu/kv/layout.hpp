@@ -1,0 +1,45 @@
+// TileLayout: where a token's K and V lie in a block.
+#pragma once
+
+#include <cstddef>
+
+#include "cpu/kv/tiles.hpp"
+#include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu {
+
+/// Where a token's K and V lie inside one head's part of a block.
+///
+/// tiled (block_size a multiple of 16), per 16 tokens:
+///   K  f32  [head_dim][16 tokens]          bf16  [head_dim / 2][16 tokens][2 dims]
+///   V  f32  [16 tokens][value_dim]         bf16  [8 token pairs][value_dim][2 tokens]
+/// Otherwise K and V are plain [block_size][head_dim]; attention packs them into such tiles piece by piece, so that a
+/// small block wastes no memory on padding.
+struct TileLayout {
+  DType dtype = DType::f32;
+  int head_dim = 0;
+  int value_dim = 0;  // head_dim rounded up to 16
+  int block_size = 0;
+  bool tiled = false;
+  std::size_t element = 0;      // bytes
+  std::size_t k_tile = 0;       // bytes of a 16-token K tile
+  std::size_t v_tile = 0;       // and V tile
+  std::size_t v_offset = 0;     // of V inside a head's part
+  std::size_t head_bytes = 0;   // K and V of one head
+  std::size_t layer_bytes = 0;  // all heads of one layer
+  std::size_t block_bytes = 0;
+
+  /// Throws Unsupported or InvalidArgument for a shape that cannot be served.
+  explicit TileLayout(const KvShape& shape);
+};
+
+/// Writes a token, head_dim elements of the layout's type, to lane [0, 16) of a tile.
+void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept;
+void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept;
+/// Writes a token's K and V to `slot` of one head's part of a block.
+void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept;
+
+/// False when an element of V in `slot` is infinite or NaN.
+bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept;
+
+}  // namespace pagedcore::cpu

@@ -1,0 +1,156 @@
+"""``pagedcore plan``: the memory of a model, and how many requests a device can serve with it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidArgument
+from ..common import Formatter, UsageError, add_model_flags, engine_options, print_json
+from .arrivals import add_request_flags, read_requests
+from .deployed import add_served_flags, read_served
+
+if TYPE_CHECKING:
+    from ...lab import Deployment, Placement
+
+__all__ = ["add_to"]
+
+_EPILOG = """\
+examples:
+  pagedcore plan --model llama.gguf
+  pagedcore plan --model llama.gguf --kv-cache-memory 4GiB --max-context 8192
+  pagedcore plan --block-size 32 --dtype float32 --json
+  pagedcore plan --model llama-3-8b --device a100-80gb --lengths sharegpt --latency 0.05
+  pagedcore plan --model opt-66b --device a100-40gb --tensor-parallel 4 --rate 20 --simulate
+  pagedcore plan --model organisation/model --device mine.json --trace azure_conv.csv --first-token 2
+
+Without --device: the memory of the model on this machine. Weights are not loaded: the plan is arithmetic over the
+model's description, and exact. With --device: how many requests a second it sustains within the goals, what bounds
+that, and what changes would buy. That too is arithmetic, over a model of a batch that docs/planning.md explains;
+--simulate runs the scheduler on a virtual clock to confirm it."""
+
+_POLICIES = (
+    "block_size",
+    "max_batched_tokens",
+    "max_sequences",
+    "allocation",
+    "order",
+    "admission",
+    "victim",
+    "preemption",
+)
+_SERVICE = (
+    "tensor_parallel",
+    "replicas",
+    "weight_bits",
+    "kv_bits",
+    "trace",
+    "lengths",
+    "rate",
+    "latency",
+    "first_token",
+    "seconds",
+)
+
+
+def add_to(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "plan",
+        help="memory that a model needs, and how many requests a device serves",
+        description="Prints every byte that a model would hold, by purpose, and how many tokens fit;\n"
+        "or, for a device, how many requests a second it would serve.",
+        epilog=_EPILOG,
+        formatter_class=Formatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
+    service = parser.add_argument_group("service")
+    add_served_flags(service)
+    service.add_argument("--replicas", type=int, metavar="N", help="that share the requests (default 1)")
+    add_request_flags(service)
+    service.add_argument("--rate", type=float, metavar="R", help="requests a second to serve: says how many replicas")
+    service.add_argument(
+        "--latency", type=float, metavar="S", help="goal: seconds per output token, mean (default 0.2)"
+    )
+    service.add_argument(
+        "--first-token", type=float, metavar="S", help="goal: to the first token of 99 of 100 requests"
+    )
+    service.add_argument("--simulate", action="store_true", help="confirm it by simulation")
+    service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
+    add_model_flags(parser, device=False)
+    # What a paper's setting has, a flag changes only when it is given; the defaults of an engine come later.
+    parser.set_defaults(run=_run, **dict.fromkeys(_POLICIES))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.device is None and arguments.setting is None:
+        return _memory(arguments)
+    return _service(arguments)
+
+
+def _memory(arguments: argparse.Namespace) -> int:
+    from ...engine_options import EngineOptions
+    from ...llm import LLM
+
+    for name in (*_SERVICE, "simulate"):
+        if getattr(arguments, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
+    for name in (*_POLICIES, "device", "kv_cache_dtype"):
+        if getattr(arguments, name, None) is None:
+            setattr(arguments, name, getattr(EngineOptions, name))
+    plan = LLM.plan(arguments.model, **engine_options(arguments))
+    if arguments.json:
+        print_json(plan.to_dict())
+    else:
+        print(plan)
+    return 0
+
+
+def _service(arguments: argparse.Namespace) -> int:
+    from ...lab import plan_service
+    from ...progress import Progress
+
+    try:
+        service, policies = _serving(arguments)
+        name, requests = read_requests(arguments)
+        with Progress(0, noun="runs", enabled=None if arguments.simulate else False) as bar:
+            plan = plan_service(
+                requests,
+                service,
+                latency=0.2 if arguments.latency is None else arguments.latency,
+                first_token=arguments.first_token,
+                target_rate=arguments.rate,
+                replicas=1 if arguments.replicas is None else arguments.replicas,
+                simulate=arguments.simulate,
+                seconds=arguments.seconds,
+                progress=lambda runs: bar.reach(runs, runs + 1),
+                **policies,
+            )
+    except InvalidArgument as error:
+        raise UsageError(str(error)) from None
+    if arguments.json:
+        print_json({"requests_from": name, **plan.to_dict()})
+    else:
+        print(f"{name}\n{plan}")
+    return 0
+
+
+def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dict[str, Any]]:
+    """What serves, and the policies that were asked for."""
+    from ...lab import Deployment
+    from ...memory import parse_bytes
+
+    policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
+    policies["enable_prefix_caching"] = not arguments.no_prefix_caching
+    for name in ("num_blocks", "swap_file"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for this machine: plan a service with sizes of memory")
+    bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
+    memory = None if arguments.kv_cache_memory is None else parse_bytes(arguments.kv_cache_memory)
+    served = read_served(arguments, bits=bits, kv_memory=memory)
+    if isinstance(served, Deployment):
+        return served, policies
+    if arguments.swap_space is not None:
+        policies["swap_slots"] = int(parse_bytes(arguments.swap_space) / served.token_bytes)
+    if arguments.max_context is not None:
+        policies["max_reservation"] = min(arguments.max_context, served.model.max_context)
+    return served, policies

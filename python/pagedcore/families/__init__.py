@@ -1,0 +1,61 @@
+"""Model families, a file each: names of the architecture in Hugging Face and GGUF files, configuration to description,
+names and transforms of weights, how the vocabulary cuts text, and a small random checkpoint for the tests.
+
+To add one, write its file and name it in ``FAMILIES``: readers, tokenizer and tests go through that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import Unsupported
+from . import llama, mistral, qwen2, qwen3, smollm2
+from .family import Family
+from .fields import Fields
+from .splits import SPLITS, Split
+
+__all__ = ["FAMILIES", "find_split", "of_config", "of_gguf"]
+
+FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY, smollm2.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
+
+
+def of_config(config: Fields) -> tuple[str, Family]:
+    """The architecture that a config.json names, and its family."""
+    names = config.get("architectures")
+    if names is None:
+        model_type = config.text("model_type")
+        named = (f.huggingface.architectures[0] for f in FAMILIES if f.huggingface.model_type == model_type)
+        names = [next(named, model_type)]
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise config.refuse("architectures", "is not a list of names")
+    for family in FAMILIES:
+        if names[0] in family.huggingface.architectures:
+            return names[0], family
+    raise _unsupported(config.source, names[0], (f.huggingface.architectures for f in FAMILIES))
+
+
+def of_gguf(metadata: Fields) -> tuple[str, Family]:
+    """The architecture that a GGUF file names, and its family."""
+    name = metadata.text("general.architecture")
+    for family in FAMILIES:
+        if name in family.gguf.architectures:
+            return name, family
+    raise _unsupported(metadata.source, name, (f.gguf.architectures for f in FAMILIES))
+
+
+def _unsupported(source: str, name: str, served: Iterable[tuple[str, ...]]) -> Unsupported:
+    names = dict.fromkeys(name for family in served for name in family)
+    return Unsupported(f"{source}: the architecture '{name[:80]}' is not supported; supported are {', '.join(names)}")
+
+
+def find_split(name: str) -> Split:
+    """How the byte-level vocabulary of a GGUF file cuts text, by the file's name for it (``tokenizer.ggml.pre``)."""
+    splits = SPLITS.copy()
+    for family in FAMILIES:
+        splits |= family.splits
+    if name not in splits:
+        raise Unsupported(
+            f"GGUF pre-tokenizer {name!r} (served: {', '.join(sorted(splits))}): name a directory with a "
+            "tokenizer.json with tokenizer="
+        )
+    return splits[name]

@@ -1,0 +1,131 @@
+"""A config.json of LLaMA's names to the fields of ModelDescription, with transformers' semantics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import Corrupt, Unsupported
+from .fields import Fields
+from .rope import Rope, rope_from_parameters
+
+__all__ = ["MAX_LAYERS", "check_description", "described", "windows_by_layer", "windows_everywhere"]
+
+MAX_LAYERS = 10_000  # lists of so many entries are made before the engine checks the description
+
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def described(
+    config: Fields,
+    *,
+    num_kv_heads: int | None = None,
+    head_dim: int | None = None,
+    max_context: int = 32768,
+    norm_eps: str = "rms_norm_eps",
+) -> dict[str, Any]:
+    """The numbers are transformers' defaults for what the configuration leaves out; None: derived from the rest.
+    ``norm_eps`` is the name that it has there."""
+    hidden_size = config.integer("hidden_size")
+    num_heads = config.integer("num_attention_heads")
+    # A null is not the same as nothing: it asks for the derived value.
+    default_kv_heads = num_kv_heads if "num_key_value_heads" not in config else None
+    default_head_dim = head_dim if "head_dim" not in config else None
+    description: dict[str, Any] = {
+        "vocab_size": config.integer("vocab_size"),
+        "hidden_size": hidden_size,
+        "intermediate_size": config.integer("intermediate_size"),
+        "num_layers": config.integer("num_hidden_layers", maximum=MAX_LAYERS),
+        "num_heads": num_heads,
+        "num_kv_heads": config.integer("num_key_value_heads", default_kv_heads or num_heads),
+        "head_dim": config.integer("head_dim", default_head_dim or max(hidden_size // num_heads, 1), maximum=65536),
+        "max_context": config.integer("max_position_embeddings", max_context),
+        "norm": "rms",
+        "norm_eps": config.number(norm_eps, 1e-6, above=0.0),
+        "activation": _activation(config),
+        "gated_mlp": True,
+        "tied_embeddings": config.flag("tie_word_embeddings", False),
+        "qk_norm": False,
+        "windows": [],
+    }
+    check_description(description, config.source)
+    rope = _rope(config, description["head_dim"], description["max_context"])
+    description["rope_inv_freq"] = rope.inv_freq
+    description["rope_magnitude"] = rope.magnitude
+    return description
+
+
+def check_description(description: dict[str, Any], source: str) -> None:
+    """Raises Corrupt for fields that contradict each other."""
+    d = description
+    if d["num_heads"] % d["num_kv_heads"]:
+        raise Corrupt(f"{source}: {d['num_heads']} attention heads are not a multiple of {d['num_kv_heads']} KV heads")
+    if d["head_dim"] % 2:
+        raise Corrupt(f"{source}: a head of {d['head_dim']} dimensions cannot be rotated: it must be even")
+
+
+def _activation(config: Fields) -> str:
+    name = config.text("hidden_act", "silu")
+    if name not in _ACTIVATIONS:
+        raise Unsupported(f"{config.source}: hidden_act '{name}'; supported are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _rope(config: Fields, head_dim: int, max_context: int) -> Rope:
+    """transformers 5 keeps all in ``rope_parameters``; before, ``rope_theta`` lay beside ``rope_scaling``."""
+    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    nested = config.mapping(name)
+    values = dict(nested.values)
+    for key in ("rope_theta", "partial_rotary_factor"):
+        if key in config:
+            values.setdefault(key, config.get(key))
+    if config.get("original_max_position_embeddings") is not None:
+        values["original_max_position_embeddings"] = config.get("original_max_position_embeddings")
+    values.setdefault("rope_theta", 10000.0)
+    return rope_from_parameters(Fields(values, nested.source), head_dim, max_context)
+
+
+def windows_everywhere(config: Fields, description: dict[str, Any], default: int) -> list[int]:
+    """``sliding_window`` in every layer, unless it is null. Empty when it does not matter."""
+    return _windows(config, description, default, [True] * description["num_layers"])
+
+
+def windows_by_layer(config: Fields, description: dict[str, Any], default: int) -> list[int]:
+    """``sliding_window`` where ``layer_types`` says so, or from ``max_window_layers`` on, if ``use_sliding_window``.
+    Per layer, 0 for full attention; empty when no layer has a window that matters."""
+    if not config.flag("use_sliding_window", False):
+        return []
+    num_layers = description["num_layers"]
+    if config.get("layer_types") is not None:
+        slides = [kind == "sliding_attention" for kind in _layer_types(config, num_layers)]
+    else:
+        first = config.integer("max_window_layers", 28, minimum=0)
+        slides = [layer >= first for layer in range(num_layers)]
+    return _windows(config, description, default, slides)
+
+
+def _windows(config: Fields, description: dict[str, Any], default: int, slides: list[bool]) -> list[int]:
+    if "sliding_window" in config and config.get("sliding_window") is None:
+        return []
+    window = config.integer("sliding_window", default)
+    if window >= description["max_context"] or not any(slides):
+        return []
+    return [window if slide else 0 for slide in slides]
+
+
+def _layer_types(config: Fields, num_layers: int) -> list[str]:
+    kinds = config.get("layer_types")
+    if not isinstance(kinds, list) or len(kinds) != num_layers:
+        raise config.refuse("layer_types", f"is not a list of {num_layers} names")
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise Unsupported(
+                f"{config.source}: the layer type {str(kind)[:80]!r}; supported are full_attention, sliding_attention"
+            )
+    return kinds

@@ -1,0 +1,29 @@
+"""Mistral (Jiang et al., 2023): LLaMA with a window in every layer. GGUF files call it a llama."""
+
+from __future__ import annotations
+
+from . import from_config
+from .family import Described, Family, HuggingFace
+from .fields import Fields
+from .llama import GGUF
+from .llama_like import HUGGINGFACE_NAMES, tiny_config
+from .splits import Split, cased
+
+__all__ = ["FAMILY"]
+
+
+def describe(config: Fields) -> Described:
+    description = from_config.described(config, num_kv_heads=8, max_context=131072)
+    description["windows"] = from_config.windows_everywhere(config, description, default=4096)
+    return Described(description)
+
+
+FAMILY = Family(
+    name="mistral",
+    huggingface=HuggingFace(
+        architectures=("MistralForCausalLM",), model_type="mistral", describe=describe, names=HUGGINGFACE_NAMES
+    ),
+    gguf=GGUF,
+    tiny_config=lambda: tiny_config("mistral", sliding_window=24, head_dim=16),
+    splits={"tekken": Split(cased(r"\p{N}"), ignore_merges=True, add_bos=True)},
+)

@@ -1,0 +1,102 @@
+"""Every family of the list against transformers, from each format. A new family is tested here by being in the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_writer import write_gguf
+from greedy import GREEDY, PROMPTS, check
+from pagedcore import LLM
+from pagedcore.errors import Unsupported
+from pagedcore.families import FAMILIES, of_config, of_gguf
+from pagedcore.families.family import Family
+from pagedcore.families.fields import Fields
+from pagedcore.loading import load_checkpoint, load_description
+from pagedcore.loading.container import save_container
+
+Tiny = Callable[..., tuple[Path, Any]]
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def generate(model: Path, **options: Any) -> list[Any]:
+    # Chunks of 48 tokens and blocks of 8: prompts cross both.
+    with LLM(model, kv_cache_memory="4MiB", max_batched_tokens=48, block_size=8, threads=2, **options) as llm:
+        return llm.generate(PROMPTS, GREEDY)
+
+
+def samples(outputs: list[Any]) -> list[Any]:
+    return [(output.prompt_logprobs, output.outputs) for output in outputs]
+
+
+@each_family
+def test_both_formats_and_a_container_equal_transformers(family: Family, tiny: Tiny, tmp_path: Path) -> None:
+    folder, model = tiny(family.name)
+    found = generate(folder)
+    for output in found:
+        check(output, model)
+    gguf = write_gguf(tmp_path / "model.gguf", model, family.gguf.architectures[0], matrix=np.float32)
+    assert samples(generate(gguf)) == samples(found)
+    for source in (folder, gguf):
+        with load_checkpoint(source) as checkpoint:
+            save_container(tmp_path / "model.safetensors", checkpoint)
+        assert samples(generate(tmp_path / "model.safetensors")) == samples(found)
+
+
+@each_family
+def test_formats_give_one_description(family: Family, tiny: Tiny, tmp_path: Path) -> None:
+    folder, model = tiny(family.name)
+    path = write_gguf(tmp_path / "model.gguf", model, family.gguf.architectures[0])
+    found, expected = load_description(path).description, load_description(folder).description
+    for name, value in expected.items():  # files hold numbers in f32, config.json in double
+        if name != "architecture":
+            assert found[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), name
+    with load_checkpoint(path) as left, load_checkpoint(folder) as right:
+        assert left.tensors.keys() == right.tensors.keys()
+
+
+@each_family
+def test_names_are_those_of_the_others(family: Family) -> None:
+    import gguf
+    import transformers
+
+    config = transformers.AutoConfig.for_model(**family.tiny_config())
+    assert config.model_type == family.huggingface.model_type
+    assert all(hasattr(transformers, name) for name in family.huggingface.architectures)
+    assert set(family.gguf.architectures) <= set(gguf.MODEL_ARCH_NAMES.values())
+
+
+@each_family
+def test_an_architecture_leads_to_its_family(family: Family) -> None:
+    for name in family.huggingface.architectures:
+        assert of_config(Fields({"architectures": [name]}, "config.json"))[1].huggingface is family.huggingface
+    by_type = of_config(Fields({"model_type": family.huggingface.model_type}, "config.json"))
+    assert by_type[1].huggingface is family.huggingface
+    for name in family.gguf.architectures:
+        assert of_gguf(Fields({"general.architecture": name}, "model.gguf"))[1].gguf is family.gguf
+
+
+def test_no_two_families_read_one_architecture_or_vocabulary_differently() -> None:
+    seen: dict[str, object] = {}
+    for family in FAMILIES:
+        for kind, form in (("huggingface", family.huggingface), ("gguf", family.gguf)):
+            for name in form.architectures:
+                assert seen.setdefault(f"{kind} {name}", form) is form
+        for name in family.splits:
+            assert seen.setdefault(f"split {name}", family) is family
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_an_unknown_architecture_is_answered_with_all_that_are_served() -> None:
+    with pytest.raises(Unsupported) as caught:
+        of_config(Fields({"architectures": ["NoSuchForCausalLM"]}, "config.json"))
+    message = str(caught.value)
+    assert "config.json" in message and "'NoSuchForCausalLM'" in message
+    assert all(message.count(name) == 1 for family in FAMILIES for name in family.huggingface.architectures)
+    with pytest.raises(Unsupported) as caught:
+        of_gguf(Fields({"general.architecture": "no-such"}, "model.gguf"))
+    assert all(name in str(caught.value) for family in FAMILIES for name in family.gguf.architectures)
