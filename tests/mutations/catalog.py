@@ -97,10 +97,11 @@ class Room:
                 hunks[-1].append(line)
             else:
                 self._bad(f"{name}: a line begins with ' ', '-' or '+': {line}")
-        edits = tuple(
-            Edit(*("".join(f"{line[1:]}\n" for line in hunk if line[0] in kinds) for kinds in (" -", " +")))
-            for hunk in hunks
-        )
+
+        def side(hunk: list[str], kinds: str) -> str:
+            return "".join(f"{line[1:]}\n" for line in hunk if line[0] in kinds)
+
+        edits = tuple(Edit(side(hunk, " -"), side(hunk, " +")) for hunk in hunks)
         for edit in edits:
             if not edit.old or edit.old == edit.new:
                 self._bad(f"{name}: an edit has lines to be found, and changes them")

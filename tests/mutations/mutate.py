@@ -2,11 +2,11 @@
 
     python tests/mutations/mutate.py build/release [--jobs 2] [--slice 10 --seed 1] [--room kv] [NAME ...]
 
-A mutation takes one check, fence, bound or barrier out of a source: it names a file, a piece of its text and what stands
-there instead. The patched source lies outside of the checkout; the objects that depend on it are compiled and linked
-with the others of each test that the mutation names, and every one of these tests must fail. It is an error when the
-piece is not found exactly once, when the patched source does not compile, and when a test passes; and when a test fails
-that is made in the same way from an unchanged source.
+A mutation takes one check, fence, bound or barrier out of a source: it names a file, lines of it and what stands there
+instead. The patched source lies outside of the checkout; the objects that depend on it are compiled and linked with the
+others of each test that the mutation names, and every one of these tests must fail. It is an error when the lines are
+not found exactly once, when the patched source does not compile, and when a test passes; and when a test fails that is
+made in the same way from an unchanged source.
 """
 
 from __future__ import annotations
