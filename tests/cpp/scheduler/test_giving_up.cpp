@@ -91,3 +91,20 @@ TEST_CASE("one that is given up does not hold up those behind it in the same ste
   service.finish();
   service.check_outputs();
 }
+
+TEST_CASE("for a higher priority with none of its own running all go, also those that share most of what they hold") {
+  // Each of the two frees one block, as the price of a victim goes; together they free 6, and the other one needs 7.
+  Planned service({.watermark = 0, .order = ServiceOrder::priority}, {.num_blocks = 8, .block_size = 4});
+  const std::vector<TokenId> common(16, 7);
+  service.submit(prompted(2, with(common, 2, 1), 8));
+  service.submit(prompted(3, with(common, 2, 2), 8));
+  service.next(2);
+  REQUIRE(service.scheduler.cache().counts().used == 6);
+  SchedulerRequest high = request(9, 26, 4);
+  high.priority = 1;
+  service.submit(high);
+  CHECK(preempted(service.next()).size() == 2);
+  CHECK(computed(service.next()) == Ids{9});
+  service.finish();
+  service.check_outputs();
+}
