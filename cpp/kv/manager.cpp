@@ -1,20 +1,16 @@
-#include "kv/manager.hpp"
-
+// The public face of the KV cache: checks what a call says, finds the table, and asks the implementation.
 #include <algorithm>
-#include <limits>
 #include <new>
 
 #include "base/text.hpp"
+#include "kv/paged.hpp"
+#include "kv/reserved.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
 namespace {
 
-using kv::BlockTable;
-using kv::grow_capacity;
-using kv::PrefixLink;
-
-const KvCacheConfig& validated(const KvCacheConfig& config) {
+void validate(const KvCacheConfig& config) {
   if (config.num_blocks == 0 || config.num_blocks == raw(kNoBlock)) {
     throw InvalidArgument(str("num_blocks is ", config.num_blocks, "; it must be in [1, ", raw(kNoBlock) - 1, "]"));
   }
@@ -27,96 +23,18 @@ const KvCacheConfig& validated(const KvCacheConfig& config) {
   if (config.num_swap_blocks >= 0x80000000u) {
     throw InvalidArgument(str("num_swap_blocks is ", config.num_swap_blocks, "; it must be below 2^31"));
   }
-  if (config.allocation == AllocationPolicy::paged) return config;
-  if (config.max_reservation == 0) throw InvalidArgument("max_reservation is 0; a sequence has one token at least");
-  if (config.num_swap_blocks > 0 || config.windows.size() > 1 || (!config.windows.empty() && config.windows[0] > 0)) {
-    throw InvalidArgument(
-        str("contiguous allocation with ", config.num_swap_blocks, " swap blocks and ", config.windows.size(),
-            " groups of layers; it swaps nothing and knows one group with full context: use paged allocation"));
-  }
-  return config;
+}
+
+/// The only place that asks which of the two it is.
+std::unique_ptr<kv::Cache> make_cache(const KvCacheConfig& config) {
+  validate(config);
+  if (config.allocation == AllocationPolicy::paged) return std::make_unique<kv::PagedCache>(config);
+  return std::make_unique<kv::ReservedCache>(config);
 }
 
 }  // namespace
 
-KvCacheManager::Impl::Impl(const KvCacheConfig& config_)
-    : config(validated(config_)),
-      groups(std::max<std::uint32_t>(1, static_cast<std::uint32_t>(config.windows.size()))),
-      windows(config.windows.empty() ? std::vector<std::uint32_t>{0} : config.windows),
-      has_windows(std::ranges::any_of(windows, [](std::uint32_t window) { return window > 0; })),
-      pool(config.num_blocks),
-      swap(config.num_swap_blocks),
-      marks(config.num_blocks) {
-  if (config.allocation != AllocationPolicy::paged) {
-    reservations.emplace(config.num_blocks, kv::BuddyAllocator::order_of(blocks_for(config.max_reservation)));
-  } else if (config.enable_prefix_caching) {
-    index.emplace(config.num_blocks, config.block_size, groups, config.prefix_hash, config.max_events);
-  }
-}
-
-std::uint32_t KvCacheManager::Impl::blocks_for(std::uint64_t tokens) const noexcept {
-  if (tokens < 0x80000000u) {  // 32-bit division takes a third of the time
-    return (static_cast<std::uint32_t>(tokens) + config.block_size - 1) / config.block_size;
-  }
-  const std::uint64_t blocks = tokens / config.block_size + (tokens % config.block_size != 0);
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks, std::numeric_limits<std::uint32_t>::max()));
-}
-
-std::uint32_t KvCacheManager::Impl::first_visible(std::uint32_t group, std::uint32_t next) const noexcept {
-  const std::uint32_t window = windows[group];
-  return window == 0 || next < window ? 0 : (next - window + 1) / config.block_size;
-}
-
-const BlockTable& KvCacheManager::Impl::table(SequenceId seq) const {
-  if (const std::uint32_t* slot = slots.find(raw(seq))) return tables[*slot];
-  throw InvalidArgument(str("sequence ", raw(seq), " is unknown; create() or fork() it first"));
-}
-
-BlockTable& KvCacheManager::Impl::table(SequenceId seq) {
-  return const_cast<BlockTable&>(std::as_const(*this).table(seq));
-}
-
-void KvCacheManager::Impl::refuse_swapped(const BlockTable& table) {
-  if (!table.swapped) return;
-  throw InvalidArgument(
-      str("sequence ", raw(table.sequence), " is swapped out; swap_in() its group before it is used"));
-}
-
-BlockTable& KvCacheManager::Impl::resident_table(SequenceId seq) {
-  BlockTable& found = table(seq);
-  refuse_swapped(found);
-  return found;
-}
-
-/// An empty table with room for `num_blocks`. Everything that may throw comes first; only then `seq` is known.
-BlockTable& KvCacheManager::Impl::new_table(SequenceId seq, std::size_t num_blocks) {
-  if (slots.find(raw(seq)) != nullptr) {
-    throw InvalidArgument(str("sequence ", raw(seq), " already exists; free() it first or choose another id"));
-  }
-  if (free_slots.empty()) {
-    grow_capacity(tables, tables.size() + 1);
-    grow_capacity(free_slots, tables.size() + 1);  // so that free() never allocates
-    tables.emplace_back();
-    free_slots.push_back(static_cast<std::uint32_t>(tables.size() - 1));
-  }
-  const std::uint32_t slot = free_slots.back();
-  BlockTable& table = tables[slot];
-  grow_capacity(table.blocks, num_blocks);
-  slots[raw(seq)] = slot;
-  free_slots.pop_back();
-  table.sequence = seq;
-  table.live = true;
-  return table;
-}
-
-/// The next reusable block, its cached contents forgotten.
-BlockId KvCacheManager::Impl::take() {
-  const BlockId block = pool.next();
-  if (raw(block) < pool.size() && pool.is_cached(block)) withdraw(block);
-  return pool.take();
-}
-
-KvCacheManager::KvCacheManager(const KvCacheConfig& config) try : impl_(std::make_unique<Impl>(config)) {
+KvCacheManager::KvCacheManager(const KvCacheConfig& config) try : impl_(make_cache(config)) {
 } catch (const std::bad_alloc&) {
   throw OutOfMemory(str("no host memory for the tables of ", config.num_blocks, " KV blocks of ", config.block_size,
                         " tokens; lower num_blocks"));
@@ -126,13 +44,8 @@ KvCacheManager::KvCacheManager(KvCacheManager&&) noexcept = default;
 KvCacheManager& KvCacheManager::operator=(KvCacheManager&&) noexcept = default;
 
 const KvCacheConfig& KvCacheManager::config() const noexcept { return impl_->config; }
-KvCacheCounts KvCacheManager::counts() const noexcept {
-  KvCacheCounts counts = impl_->pool.counts();
-  counts.swap_total = impl_->swap.size();
-  counts.swapped = counts.swap_total - impl_->swap.available();
-  if (impl_->reservations) counts.reserved = counts.total - impl_->reservations->buddy().available();
-  return counts;
-}
+KvTraits KvCacheManager::traits() const noexcept { return impl_->traits(); }
+KvCacheCounts KvCacheManager::counts() const noexcept { return impl_->counts(); }
 std::uint32_t KvCacheManager::available() const noexcept { return impl_->pool.available(); }
 std::uint32_t KvCacheManager::blocks_for(std::uint64_t tokens) const noexcept { return impl_->blocks_for(tokens); }
 std::uint32_t KvCacheManager::num_groups() const noexcept { return impl_->groups; }
@@ -160,148 +73,98 @@ std::uint32_t KvCacheManager::references(BlockId block) const {
   return impl_->pool.references(block);
 }
 
+PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
+                                         bool whole_blocks) const {
+  return impl_->match_prefix(tokens, salt, max_tokens, whole_blocks);
+}
+
+void KvCacheManager::prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
+                             const KvGroup& group) {
+  impl_->prepare(seq, length, salt, match, group);
+}
+
+void KvCacheManager::start(SequenceId seq, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) {
+  impl_->start(impl_->table(seq), salt, match, group);
+}
+
 void KvCacheManager::create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match) {
-  if (impl_->reservations)
-    throw InvalidArgument("a contiguous cache makes no sequence without its chunk; create_reserved() it");
-  impl_->verify(match, salt);
-  BlockTable& table = impl_->new_table(seq, match.blocks.size());
-  const std::uint32_t full = match.num_tokens / impl_->config.block_size;
-  const std::size_t shared = std::size_t{full} * impl_->groups;
-  for (std::size_t i = 0; i < match.blocks.size(); ++i) {
-    const BlockId block = match.blocks[i];
-    table.blocks.push_back(block);
-    if (block == kNoBlock) continue;
-    if (i < shared) {
-      impl_->pool.hold(block);
-    } else {
-      impl_->pool.borrow(block);
-    }
+  impl_->prepare(seq, match.num_tokens, salt, match, {});
+  impl_->start(impl_->table(seq), salt, match, {});
+}
+
+std::uint32_t KvCacheManager::reservation(std::uint32_t prompt, std::uint32_t max_output) const noexcept {
+  return impl_->reservation(prompt, max_output);
+}
+
+std::string KvCacheManager::why_never(std::uint32_t sequences, std::uint32_t prompt, std::uint32_t max_output) const {
+  return impl_->why_never(sequences, prompt, max_output);
+}
+
+KvSetAside KvCacheManager::set_aside(std::uint32_t prompt, std::uint32_t max_output,
+                                     std::uint32_t length) const noexcept {
+  return impl_->set_aside(prompt, max_output, length);
+}
+
+void KvCacheManager::create_reserved(SequenceId seq, std::uint32_t count, std::uint32_t tokens) {
+  if (impl_->traits().grows) throw InvalidArgument("a paged cache reserves nothing; create() the sequence");
+  const KvGroup group{count, tokens};
+  impl_->prepare(seq, tokens, 0, {}, group);
+  try {
+    impl_->start(impl_->table(seq), 0, {}, group);
+  } catch (...) {
+    free(seq, StepId{0});
+    throw;
   }
-  table.borrows = match.blocks.size() > shared;
-  table.length = match.num_tokens;
-  table.salt = salt;
-  table.published = full;
-  table.tail = full == 0 ? PrefixLink::root(salt) : impl_->index->link(table.blocks[shared - impl_->groups]);
 }
 
 void KvCacheManager::reserve(SequenceId seq, std::uint32_t length) {
-  grow_capacity(impl_->table(seq).blocks, std::size_t{impl_->blocks_for(length)} * impl_->groups);
+  kv::grow_capacity(impl_->table(seq).blocks, std::size_t{impl_->blocks_for(length)} * impl_->groups);
 }
 
-void KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) {
-  BlockTable& table = impl_->table(seq);
-  if (length > table.length && impl_->grows_in_place(table, length)) {
-    table.length = length;
-  } else {
-    impl_->append(table, length, copies, reader);
-  }
+std::size_t KvCacheManager::most_copies(std::size_t sequences, std::size_t blocks) const noexcept {
+  return impl_->most_copies(sequences, blocks);
 }
 
-void KvCacheManager::Impl::append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies,
-                                  StepId reader) {
-  const SequenceId seq = table.sequence;
-  refuse_swapped(table);
-  if (length < table.length) {
-    throw InvalidArgument(str("append to length ", length, " of sequence ", raw(seq), ", which has length ",
-                              table.length, " already; a table only grows (fork() a shorter prefix instead)"));
-  }
-  if (reservations) return append_reserved(table, length, copies, reader);
-  if (length == table.length) return;
-  const std::size_t had = table.blocks.size();
-  const bool writes_last = is_partial(table.length);
-  const bool copies_it = writes_last && copies_last(table, [&](BlockId block) { return pool.holders(block); });
-  const std::size_t size = std::size_t{blocks_for(length)} * groups;
-  const std::uint64_t needed = size - had + (copies_it ? groups : 0);
-  if (needed > pool.available()) {
-    throw OutOfMemory(str("sequence ", raw(seq), " needs ", needed, " more KV blocks to grow from ", table.length,
-                          " to ", length, " tokens, but ", pool.available(), " of ", pool.size(),
-                          " are available; free() a sequence or use a larger cache"));
-  }
-  grow_capacity(table.blocks, size);
-  if (copies_it) grow_capacity(copies, copies.size() + groups);
-  for (std::size_t i = had - groups; writes_last && i < had; ++i) {
-    BlockId& last = table.blocks[i];
-    if (copies_it) {
-      const BlockId copy = take();
-      copies.push_back({last, copy, table.length % config.block_size});
-      if (table.borrows) {
-        pool.give_back(last, reader);
-      } else {
-        // Where others hold it their releases carry the fence.
-        pool.release(last, pool.references(last) > 1 ? StepId{0} : reader);
-      }
-      last = copy;
-    } else if (is_published(last)) {
-      // It held more in a longer parent that is gone; we own it alone and overwrite what was published.
-      withdraw(last);
-    }
-  }
-  table.borrows = false;
-  while (table.blocks.size() < size) table.blocks.push_back(take());
-  table.length = length;
+std::span<const BlockId> KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies,
+                                                StepId reader) {
+  kv::BlockTable& table = impl_->table(seq);
+  impl_->append(table, length, copies, reader);
+  return table.blocks;
 }
 
-void KvCacheManager::Impl::fork(SequenceId parent_id, SequenceId child_id, std::uint32_t num_tokens,
-                                const std::uint64_t* salt) {
-  const BlockTable& source = resident_table(parent_id);
-  if (num_tokens > source.length) {
-    throw InvalidArgument(str("fork at ", num_tokens, " tokens of sequence ", raw(parent_id), ", which has ",
-                              source.length, "; fork at its length or before"));
-  }
-  const std::uint32_t size = blocks_for(num_tokens), source_reservation = source.reservation;
-  for (std::uint32_t group = 0; group < groups; ++group) {
-    for (std::uint32_t i = first_visible(group, num_tokens); i < size; ++i) {
-      if (source.blocks[std::size_t{i} * groups + group] != kNoBlock) continue;
-      throw InvalidArgument(str("fork at ", num_tokens, " tokens of sequence ", raw(parent_id), ": its window of ",
-                                windows[group], " tokens has passed block ", i, "; fork nearer to its length of ",
-                                source.length));
-    }
-  }
-  BlockTable& child = new_table(child_id, std::size_t{size} * groups);
-  if (reservations) {
-    child.lacks_chunk = true;
-    child.reservation = source_reservation;
-    reservations->join(source_reservation);
-  }
-  const BlockTable& parent = table(parent_id);
-  const std::uint32_t full = num_tokens / config.block_size;
-  child.borrows = parent.borrows && size == blocks_for(parent.length) && is_partial(num_tokens);
-  for (std::size_t i = 0; i < std::size_t{size} * groups; ++i) {
-    const BlockId block = parent.blocks[i];
-    child.blocks.push_back(block);
-    if (block == kNoBlock) continue;
-    if (child.borrows && i >= std::size_t{full} * groups) {
-      pool.borrow(block);
-    } else {
-      pool.hold(block);
-    }
-  }
-  child.length = num_tokens;
-  child.salt = salt != nullptr ? *salt : parent.salt;
-  child.publishes = parent.publishes;
-  const BlockId last = full > 0 ? child.blocks[(std::size_t{full} - 1) * groups] : kNoBlock;
-  if (child.salt == parent.salt && parent.published <= full) {
-    child.published = parent.published;
-    child.tail = parent.tail;
-  } else if (child.salt == parent.salt && last != kNoBlock && index->contains(last)) {
-    child.published = full;
-    child.tail = index->link(last);
-  } else {
-    child.published = 0;  // the next publish() walks from the start
-    child.tail = PrefixLink::root(child.salt);
-  }
+void KvCacheManager::prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
+  impl_->prepare_fork(parent, child, num_tokens);
+}
+
+void KvCacheManager::start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
+  impl_->start_fork(impl_->table(parent), impl_->table(child), num_tokens, nullptr);
+}
+
+void KvCacheManager::start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt) {
+  impl_->start_fork(impl_->table(parent), impl_->table(child), num_tokens, &salt);
 }
 
 void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
-  impl_->fork(parent, child, num_tokens, nullptr);
+  prepare_fork(parent, child, num_tokens);
+  start_fork(parent, child, num_tokens);
 }
 
 void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt) {
-  impl_->fork(parent, child, num_tokens, &salt);
+  prepare_fork(parent, child, num_tokens);
+  start_fork(parent, child, num_tokens, salt);
+}
+
+void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
+  kv::BlockTable& table = impl_->resident_table(seq);
+  if (num_computed > table.length || num_computed > tokens.size()) {
+    throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
+                              table.length, " slots and came with ", tokens.size(), " tokens"));
+  }
+  impl_->publish(table, tokens, num_computed, tail);
 }
 
 void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reader) {
-  BlockTable& table = impl_->resident_table(seq);
+  kv::BlockTable& table = impl_->resident_table(seq);
   if (next > table.length) {
     throw InvalidArgument(str("slide to position ", next, " of sequence ", raw(seq), ", which has ", table.length,
                               " tokens; its next position is its length at most"));
@@ -317,45 +180,48 @@ void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reade
   }
 }
 
+void KvCacheManager::reserve_swap(SequenceId seq) {
+  kv::BlockTable& table = impl_->table(seq);
+  kv::grow_capacity(table.slots, table.blocks.size());
+}
+
+void KvCacheManager::swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) {
+  impl_->swap_out(group, moves, last_reader);
+}
+
+void KvCacheManager::swap_in(std::span<const SequenceId> group, std::vector<BlockSwap>& moves) {
+  impl_->swap_in(group, moves);
+}
+
 void KvCacheManager::free(SequenceId seq, StepId last_reader) {
-  BlockTable& table = impl_->table(seq);
-  // Tail first: the end of a prefix is evicted before its beginning, without which it is of no use.
-  for (std::size_t i = table.blocks.size(); i-- > 0;) {
-    const bool is_last = i / impl_->groups == table.length / impl_->config.block_size;
-    if (table.blocks[i] == kNoBlock) continue;
-    if (table.borrows && is_last) {
-      impl_->pool.give_back(table.blocks[i], last_reader);
-    } else {
-      impl_->pool.release(table.blocks[i], last_reader);
-    }
-  }
-  for (const SwapSlot held : table.slots) {
-    if (held != kNoSlot) impl_->swap.release(held);
-  }
-  if (impl_->reservations) {
-    impl_->reservations->leave(table.reservation, table.lacks_chunk ? nullptr : &table.chunk, last_reader);
-  }
+  impl_->release(impl_->table(seq), last_reader);
   impl_->drop_table(seq);
 }
 
-/// Forgets a sequence, but keeps the table's memory for the next one.
-void KvCacheManager::Impl::drop_table(SequenceId seq) noexcept {
-  const std::uint32_t slot = *slots.find(raw(seq));
-  BlockTable& table = tables[slot];
-  std::vector<BlockId> blocks = std::move(table.blocks);
-  std::vector<SwapSlot> swap_slots = std::move(table.slots);
-  blocks.clear();
-  swap_slots.clear();
-  table = BlockTable{};
-  table.blocks = std::move(blocks);
-  table.slots = std::move(swap_slots);
-  slots.erase(raw(seq));
-  free_slots.push_back(slot);
-}
+void KvCacheManager::complete(StepId step) noexcept { impl_->complete(step); }
+void KvCacheManager::clear_prefix_cache() noexcept { impl_->clear_prefix_cache(); }
+std::vector<CacheEvent> KvCacheManager::take_events() { return impl_->take_events(); }
+KvScratch KvCacheManager::scratch() const { return KvScratch(impl_->scratch()); }
+void KvCacheManager::check() const { impl_->check(); }
 
-void KvCacheManager::complete(StepId step) noexcept {
-  impl_->pool.complete(step);
-  if (impl_->reservations) impl_->reservations->complete(step);
+KvScratch::KvScratch(std::unique_ptr<kv::Scratch> impl) noexcept : impl_(std::move(impl)) {}
+KvScratch::~KvScratch() = default;
+KvScratch::KvScratch(KvScratch&&) noexcept = default;
+KvScratch& KvScratch::operator=(KvScratch&&) noexcept = default;
+
+std::uint32_t KvScratch::available() const noexcept { return impl_->available; }
+bool KvScratch::append(SequenceId seq, std::uint32_t length) { return impl_->append(seq, length); }
+bool KvScratch::create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) {
+  return impl_->create(match, length, spare, group);
 }
+bool KvScratch::reserve(std::uint32_t count, std::uint32_t tokens) { return impl_->reserve(count, tokens); }
+bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) {
+  return impl_->fork(parent, num_tokens, length, spare);
+}
+void KvScratch::free(SequenceId seq, StepId last_reader) { impl_->free(seq, last_reader); }
+bool KvScratch::swap_out(std::span<const SequenceId> group, StepId last_reader) {
+  return impl_->swap_out(group, last_reader);
+}
+bool KvScratch::swap_in(std::span<const SequenceId> group, std::uint64_t spare) { return impl_->swap_in(group, spare); }
 
 }  // namespace pagedcore

@@ -1,17 +1,14 @@
-// The prefix cache side of KvCacheManager: match, publish, withdraw.
+// The prefix cache side of paged allocation: match, publish, withdraw.
 #include <algorithm>
 
 #include "base/text.hpp"
-#include "kv/manager.hpp"
+#include "kv/paged.hpp"
 #include "pagedcore/error.hpp"
 
-namespace pagedcore {
-
-using kv::BlockTable;
-using kv::PrefixLink;
+namespace pagedcore::kv {
 
 /// The index forgets the block; an entry takes the blocks of the other groups with it.
-void KvCacheManager::Impl::withdraw(BlockId block) {
+void PagedCache::withdraw(BlockId block) {
   if (index->contains(block)) {
     for (std::uint32_t group = 1; group < groups; ++group) {
       const BlockId other = index->attached(block, group);
@@ -28,8 +25,8 @@ void KvCacheManager::Impl::withdraw(BlockId block) {
 
 /// How many of `num_tokens` matched tokens are of use: of a group with a window its blocks may have gone one by one,
 /// and those that the next token sees must be there. `entries`: the matched blocks of group 0.
-std::uint32_t KvCacheManager::Impl::trim_to_windows(const std::vector<BlockId>& entries,
-                                                    std::uint32_t num_tokens) const noexcept {
+std::uint32_t PagedCache::trim_to_windows(const std::vector<BlockId>& entries,
+                                          std::uint32_t num_tokens) const noexcept {
   for (bool fits = false; !fits && num_tokens > 0;) {
     fits = true;
     for (std::uint32_t group = 1; group < groups && fits; ++group) {
@@ -43,47 +40,46 @@ std::uint32_t KvCacheManager::Impl::trim_to_windows(const std::vector<BlockId>& 
   return num_tokens;
 }
 
-PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
-                                         bool whole_blocks) const {
+PrefixMatch PagedCache::match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
+                                     bool whole_blocks) const {
   PrefixMatch match;
-  if (!impl_->index) return match;
-  const std::uint32_t block_size = impl_->config.block_size;
+  if (!index) return match;
+  const std::uint32_t block_size = config.block_size;
   const std::size_t limit = std::min<std::size_t>(tokens.size(), max_tokens);
   std::vector<BlockId> entries;
   PrefixLink parent = PrefixLink::root(salt);
   while ((entries.size() + 1) * block_size <= limit) {
-    const BlockId block = impl_->index->find(parent, tokens.subspan(entries.size() * block_size, block_size));
+    const BlockId block = index->find(parent, tokens.subspan(entries.size() * block_size, block_size));
     if (block == kNoBlock) break;
     entries.push_back(block);
-    parent = impl_->index->link(block);
+    parent = index->link(block);
   }
   const std::size_t whole = entries.size() * block_size;
   std::uint32_t num_tokens = static_cast<std::uint32_t>(whole);
   if (!whole_blocks && whole < limit) {
     const auto rest = tokens.subspan(whole, std::min<std::size_t>(limit - whole, block_size - 1));
-    const auto partial = impl_->index->find_partial(parent, rest);
+    const auto partial = index->find_partial(parent, rest);
     num_tokens += partial.num_tokens;
     if (partial.num_tokens > 0) entries.push_back(partial.block);
   }
-  num_tokens = impl_->trim_to_windows(entries, num_tokens);
+  num_tokens = trim_to_windows(entries, num_tokens);
   if (whole_blocks) num_tokens -= num_tokens % block_size;
 
   match.num_tokens = num_tokens;
-  const std::uint32_t size = impl_->blocks_for(num_tokens);
-  match.blocks.reserve(std::size_t{size} * impl_->groups);
+  const std::uint32_t size = blocks_for(num_tokens);
+  match.blocks.reserve(std::size_t{size} * groups);
   for (std::uint32_t i = 0; i < size; ++i) {
-    for (std::uint32_t group = 0; group < impl_->groups; ++group) {
+    for (std::uint32_t group = 0; group < groups; ++group) {
       // The last full block stays in any case: what comes next is published as its continuation.
-      const bool is_seen =
-          i >= impl_->first_visible(group, num_tokens) || (group == 0 && i + 1 >= num_tokens / block_size);
-      match.blocks.push_back(is_seen ? impl_->index->attached(entries[i], group) : kNoBlock);
+      const bool is_seen = i >= first_visible(group, num_tokens) || (group == 0 && i + 1 >= num_tokens / block_size);
+      match.blocks.push_back(is_seen ? index->attached(entries[i], group) : kNoBlock);
     }
   }
   return match;
 }
 
 /// A match outlives its manager's state only by mistake; a stale one is recognised in O(1) per block.
-void KvCacheManager::Impl::verify(const PrefixMatch& match, std::uint64_t salt) const {
+void PagedCache::verify(const PrefixMatch& match, std::uint64_t salt) const {
   bool valid = match.blocks.size() == std::size_t{blocks_for(match.num_tokens)} * groups;
   PrefixLink parent = PrefixLink::root(salt);
   bool is_known = true;  // what the next entry must continue: not behind an entry that a window has passed
@@ -114,7 +110,7 @@ void KvCacheManager::Impl::verify(const PrefixMatch& match, std::uint64_t salt) 
 }
 
 /// Publishes logical block `at` under the table's tail, unless the index has its like. False when it cannot be.
-bool KvCacheManager::Impl::publish_block(BlockTable& table, std::uint32_t at, std::span<const TokenId> key) {
+bool PagedCache::publish_block(BlockTable& table, std::uint32_t at, std::span<const TokenId> key) {
   const bool is_full = key.size() == config.block_size;
   const std::size_t first = std::size_t{at} * groups;
   BlockId entry = kNoBlock;
@@ -145,46 +141,39 @@ bool KvCacheManager::Impl::publish_block(BlockTable& table, std::uint32_t at, st
   return true;
 }
 
-void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
-  BlockTable& table = impl_->resident_table(seq);
-  if (num_computed > table.length || num_computed > tokens.size()) {
-    throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
-                              table.length, " slots and came with ", tokens.size(), " tokens"));
-  }
-  const std::uint32_t block_size = impl_->config.block_size;
+void PagedCache::publish(BlockTable& table, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
+  const std::uint32_t block_size = config.block_size;
   const std::uint32_t full = num_computed / block_size;
   const bool has_tail = tail && num_computed % block_size != 0 && !table.borrows;
-  if (!impl_->index || !table.publishes || (table.published >= full && !has_tail)) return;
-  if (!impl_->index->is_alive(table.tail)) {
+  if (!index || !table.publishes || (table.published >= full && !has_tail)) return;
+  if (!index->is_alive(table.tail)) {
     // The block of another sequence that stood for ours was evicted: start over, now with our own.
     table.published = 0;
     table.tail = PrefixLink::root(table.salt);
   }
   for (; table.published < full; ++table.published) {
     const auto key = tokens.subspan(std::size_t{table.published} * block_size, block_size);
-    if (impl_->publish_block(table, table.published, key)) continue;
+    if (publish_block(table, table.published, key)) continue;
     table.publishes = false;
     return;
   }
   if (has_tail && table.published == full) {
-    static_cast<void>(impl_->publish_block(
+    static_cast<void>(publish_block(
         table, full, tokens.subspan(num_computed - num_computed % block_size, num_computed % block_size)));
   }
 }
 
-void KvCacheManager::clear_prefix_cache() noexcept {
-  if (!impl_->index) return;
-  impl_->index->clear();
-  for (std::uint32_t block = 0; block < impl_->pool.size(); ++block) impl_->pool.set_cached(BlockId{block}, false);
-  for (BlockTable& table : impl_->tables) {
+void PagedCache::clear_prefix_cache() noexcept {
+  if (!index) return;
+  index->clear();
+  for (std::uint32_t block = 0; block < pool.size(); ++block) pool.set_cached(BlockId{block}, false);
+  for (BlockTable& table : tables) {
     table.published = 0;
     table.tail = PrefixLink::root(table.salt);
     table.publishes = table.publishes && !table.live;
   }
 }
 
-std::vector<CacheEvent> KvCacheManager::take_events() {
-  return impl_->index ? impl_->index->events().take() : std::vector<CacheEvent>{};
-}
+std::vector<CacheEvent> PagedCache::take_events() { return index ? index->events().take() : std::vector<CacheEvent>{}; }
 
-}  // namespace pagedcore
+}  // namespace pagedcore::kv

@@ -7,27 +7,41 @@
 
 namespace pagedcore::kv {
 
-bool Reservations::create(std::uint32_t count, std::uint32_t order, std::uint32_t& group) {
-  BuddyAllocator::Counts counts = buddy_.counts();
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (!BuddyAllocator::take(counts, order)) return false;
-  }
+std::uint32_t Reservations::prepare(std::uint32_t count) {
   if (free_groups_.empty()) {
     free_groups_.reserve(groups_.size() + 1);
     groups_.emplace_back();
     free_groups_.push_back(static_cast<std::uint32_t>(groups_.size() - 1));
   }
-  group = free_groups_.back();
+  const std::uint32_t group = free_groups_.back();
   groups_[group].spare.reserve(count);
-  leaving_.reserve(num_chunks_ + count);
+  leaving_.reserve(std::size_t{num_chunks_} + num_prepared_ + count);
   free_groups_.pop_back();
-  Group& made = groups_[group];
-  made.order = order;
-  made.members = 1;
-  made.last_reader = StepId{0};
-  for (std::uint32_t i = 0; i < count; ++i) made.spare.push_back(buddy_.allocate(order));
-  num_chunks_ += count;
+  groups_[group].prepared = count;
+  num_prepared_ += count;
+  return group;
+}
+
+bool Reservations::start(std::uint32_t index, std::uint32_t order) {
+  Group& group = groups_[index];
+  BuddyAllocator::Counts counts = buddy_.counts();
+  for (std::uint32_t i = 0; i < group.prepared; ++i) {
+    if (!BuddyAllocator::take(counts, order)) return false;
+  }
+  for (std::uint32_t i = 0; i < group.prepared; ++i) group.spare.push_back(buddy_.allocate(order));
+  num_chunks_ += group.prepared;
+  num_prepared_ -= group.prepared;
+  group.prepared = 0;
+  group.order = order;
+  group.members = 1;
+  group.last_reader = StepId{0};
   return true;
+}
+
+void Reservations::cancel(std::uint32_t index) noexcept {
+  num_prepared_ -= groups_[index].prepared;
+  groups_[index].prepared = 0;
+  free_groups_.push_back(index);
 }
 
 void Reservations::leave(std::uint32_t index, const Chunk* chunk, StepId last_reader) noexcept {

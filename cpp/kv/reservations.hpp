@@ -18,9 +18,13 @@ class Reservations {
   /// Chunks that groups hold, or that wait for a step.
   std::uint32_t num_chunks() const noexcept { return num_chunks_; }
 
-  /// All or none: false when there are not as many chunks. A new group with one member; it lasts until leave() of its
-  /// last one.
-  bool create(std::uint32_t count, std::uint32_t order, std::uint32_t& group);
+  /// A new group, without chunks and members, with host memory for `count` chunks: then nothing below can fail. It is
+  /// to be started or cancelled.
+  std::uint32_t prepare(std::uint32_t count);
+  /// All or none: false, and nothing has changed, when there are not as many chunks as it was prepared for. The group
+  /// then has one member, and lasts until leave() of its last one.
+  bool start(std::uint32_t group, std::uint32_t order);
+  void cancel(std::uint32_t group) noexcept;
   void join(std::uint32_t group) noexcept { ++groups_[group].members; }
   /// `chunk` is that of the member, if it has one. The chunks of a group without members are free once `last_reader`,
   /// and those of the members before, have completed. Needs no memory.
@@ -37,6 +41,7 @@ class Reservations {
  private:
   struct Group {
     std::uint32_t order = 0;
+    std::uint32_t prepared = 0;  // chunks, until it is started
     std::uint32_t members = 0;
     StepId last_reader{};
     std::vector<Chunk> spare;
@@ -51,6 +56,7 @@ class Reservations {
   std::vector<std::uint32_t> free_groups_;
   std::vector<Leaving> leaving_;  // behind a step in flight
   std::uint32_t num_chunks_ = 0;
+  std::uint32_t num_prepared_ = 0;  // of all groups
   std::uint64_t completed_ = 0;
 };
 

@@ -7,6 +7,7 @@
 
 #include "pagedcore/scheduler.hpp"
 #include "pagedcore/types.hpp"
+#include "scheduler/ordered_queue.hpp"
 
 namespace pagedcore::sched {
 
@@ -27,123 +28,101 @@ struct Sample {
   bool is_finished() const noexcept { return finish != FinishReason::none; }
 };
 
-struct Request;
+struct PinnedPrefix;
 struct Tenant;
 
-/// Request::turn of one that waits for its turn.
+/// ServiceKey::turn of one that waits for its turn.
 inline constexpr std::uint64_t kNoTurn = ~std::uint64_t{0};
 
-/// A registered prefix: a sequence that no request owns.
-struct PinnedPrefix {
-  PrefixId id{};
-  std::vector<TokenId> tokens;
-  std::uint64_t salt = 0;
-  std::uint64_t blocks = 0;      // that it holds, or will hold
-  SequenceId sequence{};         // once it is computed
-  Request* computing = nullptr;  // until then
-  std::uint32_t users = 0;       // requests that name it
-  bool released = false;
-};
-
-struct Request {
-  RequestId id{};
+/// The order of service. An order leaves at zero what it does not look at.
+struct ServiceKey {
+  std::uint64_t turn = 0;  // fair: in which it was admitted, while it runs, else kNoTurn
+  std::int32_t priority = 0;
   double arrival = 0.0;
-  std::uint64_t order = 0;    // of submission
-  std::int32_t priority = 0;  // 0 where the order does not look at it
-  std::uint64_t turn = 0;     // fair: in which it came in, while it runs, else kNoTurn. 0 in other orders
-  Tenant* tenant = nullptr;
-  std::uint32_t prompt_size = 0;
-  std::uint32_t max_tokens = 0;
-  std::uint32_t beam_width = 0;  // 0: samples
-  std::uint64_t salt = 0;
-  std::vector<Sample> samples;
-  std::uint32_t unfinished = 0;  // samples
-  std::uint32_t unstarted = 0;   // unfinished samples without a sequence
-  bool sampled = false;          // the prompt's last row was sampled: samples have tokens of their own
-  bool scores = false;           // prompt rows are still to be scored
-  bool running = false;          // in the running queue, else in the waiting one
-  bool evicted = false;          // by the plan in the making
-  bool waited = false;           // for a prefix that another request was computing
-  bool preempt_after_commit = false;
-  bool swap_next = false;          // swapped out by the next plan
-  bool swapped = false;            // waits with all its sequences in the swap space
-  bool progressed = true;          // since it was last preempted
-  bool charged = false;            // its tenant, for the prompt
-  std::uint32_t found = 0;         // tokens that it found computed when it last came in
-  std::uint64_t most_blocks = 0;   // that it may come to hold
-  std::uint64_t needs = 0;         // of them beside its prefix
-  PinnedPrefix* prefix = nullptr;  // that it uses
-  PinnedPrefix* pins = nullptr;    // that it computes
-  StepId last_step{};  // the last that was planned with one of its sequences, and so may read any of its blocks
+  std::uint64_t order = 0;  // of submission
 
-  Request* prev = nullptr;
-  Request* next = nullptr;
-
-  bool is_beam_search() const noexcept { return beam_width > 0; }
-  /// Sequences that the request has, or will have once its prompt is computed.
-  std::uint32_t group_size() const noexcept { return is_beam_search() && !sampled ? beam_width : unfinished; }
-  /// The most sequences that it will have at once from now on.
-  std::uint32_t most_sequences() const noexcept { return is_beam_search() ? beam_width : unfinished; }
-  /// Tokens known of a sample.
-  std::uint32_t size(const Sample& sample) const noexcept {
-    return std::max(static_cast<std::uint32_t>(sample.tokens.size()), prompt_size);
-  }
-  /// Tokens of a sample that it computes on its own. The last one of a beam waits until all beams are there.
-  std::uint32_t target(const Sample& sample) const noexcept { return size(sample) - (is_beam_search() && sampled); }
-  /// The most slots a sample ever fills: the last token's KV is never computed.
-  std::uint32_t max_length() const noexcept { return prompt_size + (max_tokens > 0 ? max_tokens - 1 : 0); }
-  /// The first unfinished sample computes for all until the prompt is there.
-  std::uint32_t leader() const noexcept {
-    const auto first = std::ranges::find_if(samples, [](const Sample& sample) { return !sample.is_finished(); });
-    return static_cast<std::uint32_t>(first - samples.begin());
-  }
-  /// The order of service.
-  bool is_before(const Request& other) const noexcept {
+  bool is_before(const ServiceKey& other) const noexcept {
     if (turn != other.turn) return turn < other.turn;
     if (priority != other.priority) return priority > other.priority;
     return arrival != other.arrival ? arrival < other.arrival : order < other.order;
   }
 };
 
-/// Requests in order of service, linked through themselves: nothing here can fail.
-class RequestQueue {
- public:
-  Request* front() const noexcept { return front_; }
-  Request* back() const noexcept { return back_; }
-  std::uint32_t size() const noexcept { return size_; }
-  bool empty() const noexcept { return size_ == 0; }
-
-  /// O(1) when they come in order; else O(requests behind it).
-  void insert(Request& request) noexcept {
-    Request* after = back_;
-    while (after != nullptr && request.is_before(*after)) after = after->prev;
-    link(request, after);
-  }
-  /// As insert(), searching from the front: for one that is likely earlier than most.
-  void insert_from_front(Request& request) noexcept {
-    Request* before = front_;
-    while (before != nullptr && before->is_before(request)) before = before->next;
-    link(request, before != nullptr ? before->prev : back_);
-  }
-  void erase(Request& request) noexcept {
-    (request.prev != nullptr ? request.prev->next : front_) = request.next;
-    (request.next != nullptr ? request.next->prev : back_) = request.prev;
-    request.prev = request.next = nullptr;
-    --size_;
-  }
-
- private:
-  void link(Request& request, Request* after) noexcept {
-    request.prev = after;
-    request.next = after != nullptr ? after->next : front_;
-    (request.prev != nullptr ? request.prev->next : front_) = &request;
-    (request.next != nullptr ? request.next->prev : back_) = &request;
-    ++size_;
-  }
-
-  Request* front_ = nullptr;
-  Request* back_ = nullptr;
-  std::uint32_t size_ = 0;
+/// What it was submitted with, and what follows from that alone.
+struct RequestLimits {
+  std::uint32_t prompt_size = 0;
+  std::uint32_t max_tokens = 0;
+  std::uint32_t beam_width = 0;   // 0: samples
+  std::uint64_t most_blocks = 0;  // that it may come to hold
+  std::uint64_t own_blocks = 0;   // of them beside its prefix
 };
+
+struct RequestProgress {
+  bool sampled = false;                   // the prompt's last row was sampled: samples have tokens of their own
+  bool scores = false;                    // prompt rows are still to be scored
+  bool waited = false;                    // for a prefix that another request was computing
+  bool since_preempted = true;            // it has computed something new since it was last preempted
+  bool charged = false;                   // its tenant, for the prompt
+  std::uint32_t cached_at_admission = 0;  // tokens that it found computed when it was last admitted
+};
+
+/// On demand: Scheduler::force_preempt(). The latter comes first and leaves nothing to do for the former.
+enum class Forced : std::uint8_t { none, swap_in_next_plan, recompute_after_commit };
+
+struct Request {
+  RequestId id{};
+  std::uint64_t salt = 0;
+  ServiceKey key;
+  RequestLimits limits;
+  RequestProgress progress;
+  Tenant* tenant = nullptr;
+  std::vector<Sample> samples;
+  std::uint32_t unfinished = 0;  // samples
+  std::uint32_t unstarted = 0;   // unfinished samples without a sequence
+  bool running = false;          // in the running queue, else in the waiting one
+  bool swapped = false;          // waits with all its sequences in the swap space
+  Forced forced = Forced::none;
+  PinnedPrefix* prefix_used = nullptr;
+  PinnedPrefix* prefix_computed = nullptr;  // a registered prefix that is computed by this request
+  StepId last_step{};            // the last that was planned with one of its sequences, and so may read its blocks
+  std::uint32_t first_work = 0;  // of that step, where it had work
+  QueuePlace<Request> place;     // among those that run, or that wait for the same tenant
+  QueuePlace<Request> swapped_place;
+
+  bool is_beam_search() const noexcept { return limits.beam_width > 0; }
+  /// Sequences that the request has, or will have once its prompt is computed.
+  std::uint32_t group_size() const noexcept {
+    return is_beam_search() && !progress.sampled ? limits.beam_width : unfinished;
+  }
+  /// The most sequences that it will have at once from now on.
+  std::uint32_t most_sequences() const noexcept { return is_beam_search() ? limits.beam_width : unfinished; }
+  /// Tokens known of a sample.
+  std::uint32_t size(const Sample& sample) const noexcept {
+    return std::max(static_cast<std::uint32_t>(sample.tokens.size()), limits.prompt_size);
+  }
+  /// Tokens of a sample that it computes on its own. The last one of a beam waits until all beams are there.
+  std::uint32_t target(const Sample& sample) const noexcept {
+    return size(sample) - (is_beam_search() && progress.sampled);
+  }
+  /// The most slots a sample ever fills: the last token's KV is never computed.
+  std::uint32_t max_length() const noexcept {
+    return limits.prompt_size + (limits.max_tokens > 0 ? limits.max_tokens - 1 : 0);
+  }
+  /// The first unfinished sample computes for all until the prompt is there.
+  std::uint32_t leader() const noexcept {
+    const auto first = std::ranges::find_if(samples, [](const Sample& sample) { return !sample.is_finished(); });
+    return static_cast<std::uint32_t>(first - samples.begin());
+  }
+  const std::vector<TokenId>& tokens(const Sample& sample) const noexcept {
+    return sample.tokens.empty() ? samples[0].tokens : sample.tokens;
+  }
+  bool is_before(const Request& other) const noexcept { return key.is_before(other.key); }
+};
+
+inline bool is_served_before(const Request& a, const Request& b) noexcept { return a.is_before(b); }
+
+/// Requests in the order of service.
+using RequestQueue = OrderedQueue<Request, &Request::place, is_served_before>;
+using SwappedQueue = OrderedQueue<Request, &Request::swapped_place, is_served_before>;
 
 }  // namespace pagedcore::sched

@@ -1,4 +1,5 @@
-// The check of a submission: whether a request can be served at all.
+// What comes from outside: the checks, whether a request can be served at all among them, then its place in the queue.
+// Everything that may throw comes before the first change.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -7,17 +8,21 @@
 #include "pagedcore/error.hpp"
 #include "scheduler/state.hpp"
 
-namespace pagedcore {
+namespace pagedcore::sched {
 
 namespace {
+
 constexpr std::uint32_t kMaxSamples = 65536;
+
+std::string name_of(const SchedulerRequest& request) { return str("request ", raw(request.id), ": "); }
+
 }  // namespace
 
 /// A request that passes can always finish when it is alone: full prompt blocks are shared by its samples, everything
 /// behind them is each sample's own. That holds with copy-on-write too: a shared, partly filled block is counted once
 /// for every sample that may come to own a copy of it.
-void Scheduler::Impl::validate(const SchedulerRequest& request) const {
-  const auto name = [&] { return str("request ", raw(request.id), ": "); };
+void SchedulerState::validate(const SchedulerRequest& request) const {
+  const auto name = [&] { return name_of(request); };
   if (request.prompt.empty()) throw InvalidArgument(name() + "the prompt is empty; it needs one token at least");
   if (const auto bad = std::ranges::find_if(request.prompt, [](TokenId token) { return token < 0; });
       bad != request.prompt.end()) {
@@ -33,22 +38,8 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
         name() + str("priority is ", request.priority, "; it must be in [", -kMostPriority, ", ", kMostPriority, "]"));
   }
   if (std::isnan(request.arrival)) throw InvalidArgument(name() + "arrival is not a number; use seconds on one clock");
+  if (request.beam_width > 0) validate_beams(request);
 
-  if (request.beam_width > 0) {
-    if (request.num_samples != 1 || request.prompt_logprobs || request.max_tokens == 0) {
-      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width,
-                                         " generates tokens, takes no samples and scores no prompt; submit a request "
-                                         "of its own for num_samples, prompt_logprobs or max_tokens = 0"));
-    }
-    const std::uint32_t most = std::min(config.max_sequences, config.max_batched_tokens);
-    if (request.beam_width > most) {
-      throw InvalidArgument(name() + str("a beam search of width ", request.beam_width, " computes ",
-                                         request.beam_width, " sequences in one step, but a step has at most ", most,
-                                         " (the lower of max_sequences = ", config.max_sequences,
-                                         " and max_batched_tokens = ", config.max_batched_tokens,
-                                         "); lower the width, or raise that"));
-    }
-  }
   const std::uint64_t prompt = request.prompt.size();
   const std::uint64_t context = prompt + request.max_tokens;
   const std::uint64_t limit = config.max_context != 0 ? config.max_context : std::numeric_limits<std::uint32_t>::max();
@@ -59,61 +50,175 @@ void Scheduler::Impl::validate(const SchedulerRequest& request) const {
                               prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
                               "shorten the prompt"));
   }
-  if (!paged) return validate_reservation(request);
+  const std::string why = cache.why_never(std::max(request.beam_width, request.num_samples),
+                                          static_cast<std::uint32_t>(prompt), request.max_tokens);
+  if (!why.empty()) throw InvalidArgument(name() + why);
   const Need need = blocks_needed(request);
   if (need.total > cache_config.num_blocks) {
     throw InvalidArgument(
         name() +
         str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", request.max_tokens, " generated ones need ",
             need.shared, " shared + ", need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-            " KV blocks of ", cache_config.block_size, " tokens",
-            has_windows || cache.num_groups() > 1 ? str(" in each of ", cache.num_groups(), " groups of layers, ",
-                                                        need.total, " in all where windows free some")
-                                                  : "",
+            " KV blocks of ", rules.block_size, " tokens",
+            rules.has_windows || rules.num_groups > 1 ? str(" in each of ", rules.num_groups, " groups of layers, ",
+                                                            need.total, " in all where windows free some")
+                                                      : "",
             ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
             request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
   }
 }
 
-/// Contiguous allocation: the chunks of the whole group, in an empty cache.
-void Scheduler::Impl::validate_reservation(const SchedulerRequest& request) const {
-  const std::uint32_t count = std::max(request.beam_width, request.num_samples);
-  const auto prompt = static_cast<std::uint32_t>(request.prompt.size());
-  const std::uint64_t context = std::uint64_t{prompt} + request.max_tokens;
-  if (context > cache_config.max_reservation) {
-    throw InvalidArgument(str("request ", raw(request.id), ": a prompt of ", prompt, " tokens and max_tokens = ",
-                              request.max_tokens, " make ", context, ", but a reservation has at most ",
-                              cache_config.max_reservation, " (max_reservation); lower max_tokens or raise that"));
+void SchedulerState::validate_beams(const SchedulerRequest& request) const {
+  if (request.num_samples != 1 || request.prompt_logprobs || request.max_tokens == 0) {
+    throw InvalidArgument(name_of(request) + str("a beam search of width ", request.beam_width,
+                                                 " generates tokens, takes no samples and scores no prompt; submit a "
+                                                 "request of its own for num_samples, prompt_logprobs or max_tokens = "
+                                                 "0"));
   }
-  const std::uint32_t tokens = cache.reservation(prompt, request.max_tokens);
-  const std::uint32_t order = kv::BuddyAllocator::order_of(cache.blocks_for(tokens));
-  kv::BuddyAllocator::Counts left = chunks;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (kv::BuddyAllocator::take(left, order)) continue;
-    throw InvalidArgument(str("request ", raw(request.id), ": its ", count, " sequence(s) reserve ", tokens,
-                              " tokens each, a chunk of ", 1u << order, " KV blocks of ", cache_config.block_size,
-                              " tokens, but an empty cache of ", cache_config.num_blocks, " has ", i,
-                              " such chunks; lower max_tokens or the number of samples, or enlarge the cache"));
+  const std::uint32_t most = std::min(config.max_sequences, config.max_batched_tokens);
+  if (request.beam_width > most) {
+    throw InvalidArgument(name_of(request) + str("a beam search of width ", request.beam_width, " computes ",
+                                                 request.beam_width, " sequences in one step, but a step has at most ",
+                                                 most, " (the lower of max_sequences = ", config.max_sequences,
+                                                 " and max_batched_tokens = ", config.max_batched_tokens,
+                                                 "); lower the width, or raise that"));
   }
 }
 
-/// The most blocks that a request may come to hold. In a group of layers with a window every sequence holds what the
-/// window reaches, and what a step adds to all of them together.
-Scheduler::Impl::Need Scheduler::Impl::blocks_needed(const SchedulerRequest& request) const noexcept {
-  const std::uint64_t block_size = cache_config.block_size;
-  const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
-  const std::uint64_t prompt = request.prompt.size();
-  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
-  Need need;
-  need.shared = one_row ? blocks_for(prompt) : prompt / block_size;
-  need.own = one_row ? 0 : blocks_for(prompt + request.max_tokens - 1) - need.shared;
-  need.sequences = std::max(request.beam_width, request.num_samples);
-  const std::uint64_t all = need.shared + need.own * need.sequences;
-  for (const std::uint32_t window : windows) {
-    const std::uint64_t seen = need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
-    need.total += window == 0 ? all : std::min(all, seen);
+void SchedulerState::submit(SchedulerRequest spec) {
+  validate(spec);
+  const auto refuse = [&](const std::string& why) { throw InvalidArgument(name_of(spec) + why); };
+  std::uint64_t own_blocks = blocks_needed(spec).total;
+  PinnedPrefix* prefix = nullptr;
+  if (raw(spec.prefix) != 0) {
+    prefix = prefixes.find(spec.prefix);
+    if (prefix == nullptr) {
+      refuse(str("prefix ", raw(spec.prefix), " is unknown; register_prefix() it, or name none"));
+    }
+    const auto common = std::ranges::mismatch(prefix->tokens, spec.prompt).in1 - prefix->tokens.begin();
+    if (common < std::ssize(prefix->tokens)) {
+      refuse(str("the prompt leaves prefix ", raw(spec.prefix), " at token ", common, " of ", prefix->tokens.size(),
+                 "; it must begin with all of them"));
+    }
+    // What it shares with the prefix is counted there. It computes its last token and, for their logprobs, all of them.
+    if (!rules.has_windows && !spec.prompt_logprobs) {
+      own_blocks -=
+          std::min(prefix->tokens.size(), spec.prompt.size() - 1) / rules.block_size * std::size_t{rules.num_groups};
+    }
   }
-  return need;
+  if (own_blocks + prefixes.blocks() > cache_config.num_blocks) {
+    refuse(str("it may need ", own_blocks, " KV blocks of its own, but registered prefixes keep ", prefixes.blocks(),
+               " of ", cache_config.num_blocks, "; release one, lower max_tokens or enlarge the cache"));
+  }
+  Request& request = enqueue(std::move(spec));
+  request.limits.own_blocks = own_blocks;
+  request.prefix_used = prefix;
+  if (prefix != nullptr) ++prefix->users;
 }
 
-}  // namespace pagedcore
+/// A new request that waits. It has passed every check but that of its id.
+Request& SchedulerState::enqueue(SchedulerRequest spec) {
+  if (find(spec.id) != nullptr) {
+    throw InvalidArgument(
+        str("request ", raw(spec.id), " is still being served; choose another id or abort() it first"));
+  }
+  const bool is_fair = config.order == ServiceOrder::fair;
+  auto request = std::make_unique<Request>();
+  request->id = spec.id;
+  request->tenant = &waiting.tenant(is_fair ? spec.tenant : 0);
+  request->key = {.turn = is_fair ? kNoTurn : 0,
+                  .priority = config.order == ServiceOrder::priority ? spec.priority : 0,
+                  .arrival = spec.arrival,
+                  .order = next.order};
+  request->limits = {.prompt_size = static_cast<std::uint32_t>(spec.prompt.size()),
+                     .max_tokens = spec.max_tokens,
+                     .beam_width = spec.beam_width,
+                     .most_blocks = blocks_needed(spec).total};
+  // Without caching every request is a tenant of its own.
+  request->salt = rules.shares_prefixes ? spec.salt : request->key.order;
+  request->samples.resize(std::max(spec.num_samples, spec.beam_width));
+  for (Sample& sample : request->samples) sample.fork_length = request->limits.prompt_size;
+  for (std::uint32_t k = 1; k < spec.beam_width; ++k)
+    request->samples[k].finish = FinishReason::stop;  // not in use yet
+  request->samples[0].tokens = std::move(spec.prompt);
+  request->unfinished = request->unstarted = spec.num_samples;
+  request->progress.scores = spec.prompt_logprobs;
+  forks.reserve(request->samples.size());
+  Request& added = *request;
+  requests[raw(spec.id)] = std::move(request);
+  ++added.tenant->requests;
+  waiting.insert(added);
+  ++next.order;
+  return added;
+}
+
+void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
+  if (raw(id) == 0) throw InvalidArgument("prefix 0 means no prefix; choose another id");
+  if (!cache.traits().shares) {
+    throw InvalidArgument(str("prefix ", raw(id), ": a contiguous cache shares nothing; use paged allocation"));
+  }
+  if (prefixes.find(id) != nullptr) {
+    throw InvalidArgument(str("prefix ", raw(id), " is registered; release it first or choose another id"));
+  }
+  spec.num_samples = 1;
+  spec.beam_width = spec.max_tokens = 0;
+  spec.prompt_logprobs = false;
+  spec.prefix = PrefixId{0};
+  validate(spec);
+  auto prefix = std::make_unique<PinnedPrefix>();
+  prefix->id = id;
+  prefix->tokens = spec.prompt;
+  prefix->salt = spec.salt;
+  prefix->blocks = cache.footprint(spec.prompt.size());
+  // While it is computed it may hold more, but then it is a request that can be preempted.
+  std::uint64_t most = blocks_needed(spec).total - prefix->blocks;
+  each_request([&](const Request& request) { most = std::max(most, request.limits.own_blocks); });
+  const std::uint64_t all = prefixes.blocks() + prefix->blocks + most;
+  if (all > cache_config.num_blocks) {
+    throw InvalidArgument(str("prefix ", raw(id), ": its ", spec.prompt.size(), " tokens pin ", prefix->blocks,
+                              " KV blocks; with ", prefixes.blocks(), " pinned by other prefixes and ", most,
+                              " that a request already accepted may need that makes ", all, ", but the cache has ",
+                              cache_config.num_blocks,
+                              "; shorten it, release another, wait for requests to end, or enlarge the cache"));
+  }
+  spec.priority = kMostPriority + 1;  // whoever names it waits for it
+  prefixes.reserve(cache_config.num_blocks);
+  Request& request = enqueue(std::move(spec));
+  request.limits.own_blocks = 0;  // counted as pinned
+  request.prefix_computed = prefix.get();
+  prefix->computing = &request;
+  prefixes.add(std::move(prefix));
+}
+
+void SchedulerState::release_prefix(PrefixId id) {
+  PinnedPrefix* prefix = prefixes.find(id);
+  if (prefix == nullptr)
+    throw InvalidArgument(str("prefix ", raw(id), " is unknown; it was released, or never registered"));
+  prefixes.release(*prefix);
+  if (prefix->computing != nullptr) {
+    remove(*prefix->computing);  // and the prefix with it
+  } else {
+    erase_if_unused(*prefix);
+  }
+}
+
+bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {
+  Request* request = find(id);
+  if (request == nullptr || !request->running) return false;
+  if (mode != PreemptionMode::recompute) {
+    if (request->forced == Forced::none) request->forced = Forced::swap_in_next_plan;
+    swaps_forced = true;
+    return true;
+  }
+  preempted.reserve(preempted.size() + running.size());  // so that commit() need not allocate
+  if (raw(flight.step) == 0) {
+    preempted.push_back(id);
+    preempt(*request);
+  } else {
+    request->forced = Forced::recompute_after_commit;
+    preempts_after_commit = true;
+  }
+  return true;
+}
+
+}  // namespace pagedcore::sched

@@ -164,7 +164,7 @@ class Replayer {
       fields.get(costs.block_in);
       scheduler.set_preemption_costs(costs);
     } else if (word == "clear") {
-      scheduler.cache().clear_prefix_cache();
+      scheduler.clear_prefix_cache();
     } else if (word == "commit") {
       scheduler.commit(result_of(fields));
     } else {

@@ -1,6 +1,6 @@
 """Proves that the emulated tests can fail.
 
-    python tests/cuda_emu/mutate.py build/release [--jobs 2] [PC_MUTATE_NAME ...]
+    python tests/cuda_emu/mutate.py build/release [--jobs 2] [--slice 10 --seed 1] [PC_MUTATE_NAME ...]
 
 Every PC_MUTATE_* macro in cuda/ takes one barrier, wait, bound or boundary out of a kernel. For each, a kernel source
 that it changes is compiled with the macro, linked to the objects of that kernel's test in the build directory, and run
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -204,6 +205,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("build", type=Path, help="a build directory with the emulated tests, such as build/release")
     parser.add_argument("names", nargs="*", help="only these mutations")
+    parser.add_argument("--slice", type=int, default=0, help="only so many, drawn by --seed")
+    parser.add_argument("--seed", default="0")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_intermixed_args()
     found = mutations()
@@ -213,6 +216,9 @@ def main() -> None:
     if unknown:
         fail(f"no such mutation in cuda/: {', '.join(sorted(unknown))}")
     chosen = {name: files for name, files in found.items() if not arguments.names or name in arguments.names}
+    if 0 < arguments.slice < len(chosen):
+        drawn = random.Random(arguments.seed).sample(sorted(chosen), arguments.slice)
+        chosen = {name: chosen[name] for name in drawn}
 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(arguments.jobs) as pool:

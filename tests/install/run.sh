@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [cuda]
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [cuda]
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
-#   cuda     where nvcc is: the wheel that carries the CUDA plugin finds it, and says what else device cuda needs
+#   embedded as a part of another project (FetchContent), which keeps its settings; as a static library there, and installed from there
+#   cuda     where nvcc is: the wheel pagedcore-cuda13 beside the other; device cuda then lacks the driver alone
 # prefix and wheel: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
 # Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-parts=${*:-prefix wheel cuda}
+parts=${*:-prefix wheel embedded cuda}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 version=$(cat VERSION)
 max_wheel_bytes=5000000
@@ -69,10 +70,19 @@ run_prefix() {
   consume prefix -DCMAKE_PREFIX_PATH="$tmp/moved"
 }
 
+# With the build tools that the Python has, if it has them: then nothing is compiled twice.
+wheel_of() {  # FOLDER PIP_ARGUMENT...
+  local folder=$1 isolation=()
+  shift
+  ! "$python" -c 'import nanobind, scikit_build_core' 2> /dev/null || isolation=(--no-build-isolation)
+  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" -C cmake.define.PAGEDCORE_WERROR=ON "$@" "$folder"
+}
+build_wheel() { wheel_of . -C build-dir=build/wheel; }
+
 run_wheel() {
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" .
+  build_wheel
   local wheel bytes
-  wheel=$(ls "$tmp"/dist/*.whl)
+  wheel=$(ls "$tmp"/dist/pagedcore-*.whl)
   bytes=$(stat -c %s "$wheel")
   echo "$(basename "$wheel"): $bytes bytes"
   [ "$bytes" -lt $max_wheel_bytes ] || fail "the wheel has $bytes bytes, more than $max_wheel_bytes"
@@ -88,26 +98,50 @@ run_wheel() {
   consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
 }
 
+run_embedded() {
+  local arguments=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") installed
+  cmake "${arguments[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
+  cmake "${arguments[@]}" -B "$tmp/embedded" -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF \
+    $(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
+  cmake --build "$tmp/embedded" -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
+  ctest --test-dir "$tmp/embedded" --output-on-failure --no-tests=error
+  [ -z "$(find "$tmp/embedded" -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+
+  cmake --install "$tmp/embedded" --prefix "$tmp/theirs" > /dev/null
+  installed=$(cd "$tmp/theirs" && find . -type f)
+  [ "$installed" = ./bin/embedding_cpp ] || fail "installed with the project that it is a part of: $installed"
+
+  cmake "$tmp/embedded" -DPAGEDCORE_INSTALL=ON > /dev/null
+  cmake --install "$tmp/embedded" --prefix "$tmp/static" > /dev/null
+  check_headers "$tmp/static/include"
+  consume static -DCMAKE_PREFIX_PATH="$tmp/static"
+}
+
 run_cuda() {
   if ! command -v nvcc > /dev/null; then
     [ "${PAGEDCORE_CUDA:-AUTO}" != ON ] || fail "PAGEDCORE_CUDA=ON, but nvcc is not on the PATH"
     echo "left out: no nvcc"
     return
   fi
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/cuda" . --config-settings=cmake.define.PAGEDCORE_CUDA=ON
+  [ -d "$tmp/dist" ] || build_wheel
+  wheel_of packaging/cuda13 -C build-dir="$PWD/build/cuda13" -C cmake.define.PAGEDCORE_CUDA_ARCHITECTURES=80
   "$python" -m venv "$tmp/cuda_venv"
-  "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/cuda/*.whl nanobind-backend
-  local status
-  status=$("$tmp/cuda_venv/bin/python" -c 'from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version, s.problem)')
-  echo "device cuda: $status"
+  "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/dist/pagedcore-*.whl nanobind-backend
+  local status='from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version or "none", s.problem)' before after
+  before=$("$tmp/cuda_venv/bin/python" -c "$status")
+  "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/dist/pagedcore_cuda13-*.whl
+  after=$("$tmp/cuda_venv/bin/python" -c "$status")
+  echo "device cuda, without its wheel: $before"
+  echo "device cuda, with it: $after"
+  [ "${before%% *}" = none ] || fail "the wheel pagedcore carries a plugin: $before"
   # The plugin was opened; what is missing on a machine without a GPU is the driver.
-  [ "${status%% *}" = "$version" ] || fail "the plugin of the wheel was not opened: $status"
+  [ "${after%% *}" = "$version" ] || fail "the plugin of the wheel was not opened: $after"
 }
 
 for part in $parts; do
   case "$part" in
-    prefix | wheel | cuda) echo "-- $part"; "run_$part" ;;
-    *) echo "unknown part '$part': prefix, wheel or cuda" >&2; exit 2 ;;
+    prefix | wheel | embedded | cuda) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix, wheel, embedded or cuda" >&2; exit 2 ;;
   esac
 done
 echo "consumers passed: $parts"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from long_run import LONG_RUN
 from pagedcore import LLM, BeamSearchParams, InvalidArgument, SamplingParams
 from texts import PROMPTS
 
@@ -66,10 +67,11 @@ def beam_llm(request: pytest.FixtureRequest, gguf: Any) -> Iterator[LLM]:
 @pytest.mark.parametrize("width", [1, 2, 4, 8, 16])
 def test_tokens_and_scores_are_those_of_transformers(beam_llm: LLM, reference: Any, width: int) -> None:
     params = BeamSearchParams(beam_width=width, max_tokens=24, ignore_eos=True)
+    prompts = PROMPTS if LONG_RUN else PROMPTS[::4]  # most of the time is the reference's
     before = beam_llm.stats()
-    outputs = beam_llm.beam_search(PROMPTS, params)
+    outputs = beam_llm.beam_search(prompts, params)
     after = beam_llm.stats()
-    assert len(outputs) == len(PROMPTS) == 20
+    assert len(outputs) == (20 if LONG_RUN else 5)
     if width > 1:
         assert after["forks"] > before["forks"]
     if width not in _found:

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "pagedcore/export.hpp"
@@ -23,6 +24,11 @@
 #include "pagedcore/types.hpp"
 
 namespace pagedcore {
+
+namespace kv {
+class Cache;
+class Scratch;
+}  // namespace kv
 
 /// A hash of the `count` tokens of a block, started from `seed` (which stands for the blocks before). Prefix hits are
 /// verified token by token, so a bad hash costs time and never correctness; a keyed one resists crafted collisions.
@@ -92,6 +98,24 @@ struct KvCacheCounts {
   std::uint32_t reserved = 0;    // blocks in chunks, unless paged: those in use, and those set aside
 };
 
+/// What a way of allocation can do, for those who plan.
+struct KvTraits {
+  bool shares = true;  // sequences of different requests share blocks: prefixes are found in the cache, or registered
+  bool grows = true;  // blocks are taken as sequences grow: they may be short then, and freeing a sequence helps others
+};
+
+/// All that a group of sequences may become, for an allocation that sets it aside at once.
+struct KvGroup {
+  std::uint32_t sequences = 0;  // the most that it has at once
+  std::uint32_t tokens = 0;     // set aside for each: KvCacheManager::reservation()
+};
+
+/// Slots that are set aside for a sequence beyond its length.
+struct KvSetAside {
+  std::uint64_t needed = 0;    // for tokens that will come
+  std::uint64_t unneeded = 0;  // for some that never will
+};
+
 /// Blocks whose contents begin with the first `num_tokens` tokens of a prompt. Valid until the manager next changes.
 struct PrefixMatch {
   std::vector<BlockId> blocks;   // [blocks_for(num_tokens)][groups], verified token by token; kNoBlock where a window
@@ -130,7 +154,8 @@ class PAGEDCORE_API KvScratch {
   /// rest. False, changing nothing, when fewer than `spare` blocks would then be available, and also when an append()
   /// tried here is going to overwrite a matched block. Apply all creations before the appends, so that no append evicts
   /// what a match found.
-  bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare = 0);
+  /// Where slots are set aside, `group` is what must be there, and nothing else counts.
+  bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare = 0, const KvGroup& group = {});
   /// As KvCacheManager::create_reserved() followed by append(), unless paged; false when chunks are short.
   bool reserve(std::uint32_t count, std::uint32_t tokens);
   /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length); `spare` as above.
@@ -144,9 +169,8 @@ class PAGEDCORE_API KvScratch {
 
  private:
   friend class KvCacheManager;
-  struct Impl;
-  explicit KvScratch(std::unique_ptr<Impl> impl) noexcept;
-  std::unique_ptr<Impl> impl_;
+  explicit KvScratch(std::unique_ptr<kv::Scratch> impl) noexcept;
+  std::unique_ptr<kv::Scratch> impl_;
 };
 
 class PAGEDCORE_API KvCacheManager {
@@ -162,6 +186,7 @@ class PAGEDCORE_API KvCacheManager {
   /// Blocks that append() could take now: free + cached.
   std::uint32_t available() const noexcept;
   std::uint32_t blocks_for(std::uint64_t tokens) const noexcept;
+  KvTraits traits() const noexcept;
 
   /// Groups of layers, and the blocks that a sequence of `tokens` holds between steps, in all groups together: of a
   /// group with a window no more than that reaches.
@@ -185,14 +210,35 @@ class PAGEDCORE_API KvCacheManager {
   /// are forked from members. A fork reads its parent's blocks until its first append() copies all of them into a chunk
   /// of its own. The chunks are free again when the group has no members. Throws OutOfMemory when chunks are short.
   void create_reserved(SequenceId seq, std::uint32_t count, std::uint32_t tokens);
+  /// Why a group of so many sequences could not have what is set aside for it even in an empty cache; empty when it
+  /// could, or nothing is set aside. Reads the configuration only.
+  std::string why_never(std::uint32_t sequences, std::uint32_t prompt, std::uint32_t max_output) const;
+  /// What is set aside for a sequence of now `length` tokens; nothing when paged.
+  KvSetAside set_aside(std::uint32_t prompt, std::uint32_t max_output, std::uint32_t length) const noexcept;
 
-  /// Gets the host memory that append(seq, length) will need, so that it can only fail for lack of blocks.
+  // create(), create_reserved() and fork() in two halves. The first reserves all host memory and makes every check: the
+  // sequence exists, is empty and can only be started or freed. The second cannot fail, as long as nothing was taken
+  // from the prefix cache, and no chunk, in between.
+
+  /// `length`: of the appends to come. `group` counts where slots are set aside, `match` where they are not.
+  void prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
+               const KvGroup& group);
+  void start(SequenceId seq, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group);
+  void prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens);
+  void start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens);
+  void start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt);
+
+  /// Reserves host memory so that append(seq, length) can only fail for lack of blocks.
   void reserve(SequenceId seq, std::uint32_t length);
+  /// The most copies that one append() each to so many sequences, which then have so many blocks together, makes.
+  std::size_t most_copies(std::size_t sequences, std::size_t blocks) const noexcept;
 
   /// Makes the slots up to `length` writable: takes new blocks, and for a shared last block that is going to be written
   /// appends a copy to `copies` (its filled tokens only) and replaces it. `reader` is the step that does the copies: a
-  /// borrowed block is not reused before it has completed. Throws OutOfMemory when blocks are short.
-  void append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader = StepId{0});
+  /// borrowed block is not reused before it has completed. Throws OutOfMemory when blocks are short. The block table,
+  /// as block_table() returns it.
+  std::span<const BlockId> append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies,
+                                  StepId reader = StepId{0});
 
   /// `child` (new) shares the parent's blocks that cover the first `num_tokens` tokens, num_tokens <= the parent's
   /// length. Throws InvalidArgument also when a window of the child reaches blocks that the parent let go.
@@ -209,7 +255,7 @@ class PAGEDCORE_API KvCacheManager {
   /// Frees the blocks that no window reaches any more from position `next` on (at most the length).
   void slide(SequenceId seq, std::uint32_t next, StepId last_reader);
 
-  /// Gets the host memory that swap_out() of a group with this sequence will need, less that of `moves`.
+  /// Reserves host memory so that swap_out() of a group with this sequence cannot fail for lack of it, but for `moves`.
   void reserve_swap(SequenceId seq);
   /// Moves a group of sequences out of memory: every block that only they reference gets one slot, however many of them
   /// share it, and is appended to `moves`; blocks that others reference too stay where they are, with the group's
@@ -250,9 +296,7 @@ class PAGEDCORE_API KvCacheManager {
   void check() const;
 
  private:
-  friend class KvScratch;
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<kv::Cache> impl_;
 };
 
 }  // namespace pagedcore

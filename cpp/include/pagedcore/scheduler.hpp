@@ -275,8 +275,12 @@ class PAGEDCORE_API Scheduler {
   Scheduler& operator=(Scheduler&&) noexcept;
 
   const SchedulerConfig& config() const noexcept;
+  /// To look at: nothing but the scheduler changes it.
   const KvCacheManager& cache() const noexcept;
-  KvCacheManager& cache() noexcept;
+  /// Forgets all cached prefixes, as after a change of weights: what was computed before never comes back.
+  void clear_prefix_cache() noexcept;
+  /// News of the prefix cache since the last call, as KvCacheManager::take_events() gives them.
+  std::vector<CacheEvent> take_events();
 
   /// Throws InvalidArgument for a request that could not finish even alone (with the arithmetic in the message), an
   /// empty prompt, zero samples, samples or prompt log-probabilities together with beams, beams that do not fit

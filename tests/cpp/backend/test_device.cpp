@@ -8,6 +8,7 @@
 #include "pagedcore/backend.hpp"
 #include "pagedcore/devices.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/version.hpp"
 
 using namespace pagedcore;
 
@@ -49,8 +50,8 @@ TEST_CASE("the status says what is missing, and throws nothing") {
   CHECK(status.plugin.ends_with("/libpagedcore_cuda.so"));
   CHECK(status.plugin_version.empty());
   CHECK(status.devices.empty());
-  CHECK(status.problem.find("--config-settings=cmake.define.PAGEDCORE_CUDA=ON (README, CUDA), or use device cpu") !=
-        std::string::npos);
+  CHECK(status.problem.find("install pagedcore-cuda13 of version " PAGEDCORE_VERSION
+                            " (README, CUDA), or use device cpu") != std::string::npos);
   status = cuda_status(PLUGIN_OTHER_VERSION);
   CHECK(status.plugin == PLUGIN_OTHER_VERSION);
   CHECK(status.plugin_version.empty());

@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "scheduler/policy/order.hpp"
 #include "scheduler/waiting.hpp"
 #include "service.hpp"
 
@@ -94,6 +95,7 @@ constexpr KvCacheConfig kCache{.num_blocks = 48, .block_size = 4, .enable_prefix
 
 }  // namespace
 
+// rule: scheduler.fair-within-the-bound
 TEST_CASE("two tenants with a backlog are served alike, within the published bound") {
   for (const AdmissionPolicy admission :
        {AdmissionPolicy::known, AdmissionPolicy::watermark, AdmissionPolicy::never_evict, AdmissionPolicy::adaptive}) {
@@ -109,6 +111,7 @@ TEST_CASE("two tenants with a backlog are served alike, within the published bou
   }
 }
 
+// rule: scheduler.fair-within-the-bound
 TEST_CASE("a tenant that comes back is no richer for having been away") {
   Account account({.max_batched_tokens = 64, .order = ServiceOrder::fair}, kCache);
   account.submit(1, 10, 10);
@@ -161,7 +164,7 @@ TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
   std::vector<std::unique_ptr<sched::Request>> requests;
   const auto come = [&](std::uint64_t tenant) {
     sched::Request& request = *requests.emplace_back(std::make_unique<sched::Request>());
-    request.order = requests.size();
+    request.key.order = requests.size();
     request.tenant = &room.tenant(tenant);
     ++request.tenant->requests;
     room.insert(request);
@@ -177,8 +180,9 @@ TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
   for (std::uint64_t tenant = 50; tenant < 5000; ++tenant) go(come(tenant), 0.0);
   CHECK(room.tenants().size() < 300);
   for (std::uint64_t tenant = 2; tenant < 50; ++tenant) CHECK(room.tenant(tenant).served == 100.0);
-  CHECK(room.peek() == nullptr);  // nobody has begun to look
-  room.begin();
-  CHECK(room.peek() == stays);
+  sched::ServiceWalk walk;
+  CHECK(walk.peek() == nullptr);  // nobody has begun to look
+  walk.begin(room);
+  CHECK(walk.peek() == stays);
   CHECK(room.size() == 1);
 }

@@ -59,7 +59,7 @@ class Machine {
           break;
         case 5:
           if (pick(12) == 0) release_prefix();
-          if (pick(60) == 0) scheduler_.cache().clear_prefix_cache();
+          if (pick(60) == 0) scheduler_.clear_prefix_cache();
           if (pick(10) == 0) {
             scheduler_.set_preemption_costs({double(pick(3)) * 1e-3, double(pick(3)) * 1e-3, 1e-3});
           }
@@ -369,7 +369,7 @@ class Machine {
 
   /// Whoever follows the events knows what can be found.
   void check_events() {
-    for (const CacheEvent& event : scheduler_.cache().take_events()) {
+    for (const CacheEvent& event : scheduler_.take_events()) {
       if (event.kind == CacheEventKind::cleared) stored_.clear();
       if (event.kind == CacheEventKind::removed) stored_.erase(event.id);
       if (event.kind != CacheEventKind::stored) continue;
@@ -397,6 +397,7 @@ class Machine {
 
 }  // namespace
 
+// rule: scheduler.first-progresses, scheduler.throw-changes-nothing
 TEST_CASE("random mixtures of everything, with faults of every kind") {
   constexpr long kOpsPerMachine = 500;
   const long machines = std::max(1L, property_ops(60000) / kOpsPerMachine);

@@ -1,0 +1,147 @@
+// Running requests first, in the order of service; those who wait are for policy/admission.cpp.
+#include "scheduler/draft.hpp"
+
+#include <algorithm>
+
+namespace pagedcore::sched {
+
+void Draft::clear() noexcept {
+  scratch_.reset();
+  decisions_.work.clear();
+  decisions_.departures.clear();
+  decisions_.swap_ins.clear();
+  decisions_.admissions.clear();
+  decisions_.begin_to_wait.clear();
+  decisions_.preemptions = 0;
+  decisions_.swap_fallbacks = 0;
+  if (!departed_.empty()) departed_ = {};
+}
+
+void Draft::decide() {
+  scratch_.emplace(state_.cache.scratch());
+  rows_left_ = state_.config.max_batched_tokens;
+  sequences_left_ = state_.config.max_sequences;
+  available_ = scratch_->available();
+  promised_ = 0;
+  running_samples_ = 0;
+  if (state_.rules.looks_ahead) outlook_ = {};
+  wanted_ = 0;
+  passed_ = 0;
+  closed_ = false;
+  walk_.begin(state_.waiting);
+  const Request* const first = state_.running.front();
+  if (state_.swaps_forced) {
+    for (const Request* request = first; request != nullptr; request = request->place.next) {
+      if (request->forced == Forced::swap_in_next_plan) preempt(*request);
+    }
+  }
+  for (const Request* request = first; request != nullptr; request = request->place.next) {
+    if (has_departed(*request)) continue;
+    if (state_.rules.preempts_for_waiting && !admit(request)) return;
+    if (is_full()) return;
+    continue_running(*request);
+  }
+  admit(nullptr);
+}
+
+/// Every started sample computes what budgets allow of the tokens it lacks. When blocks are short, later requests go;
+/// when there are none, this one goes.
+void Draft::continue_running(const Request& request) {
+  const std::size_t before = decisions_.work.size();
+  // A group decodes as one: all of its sequences in a step, or none, unless it is too large for any step.
+  const bool is_gang = is_ready(request) && request.unfinished <= state_.config.max_sequences &&
+                       request.unfinished <= state_.config.max_batched_tokens;
+  const bool waits = is_gang && (request.unfinished > rows_left_ || request.unfinished > sequences_left_);
+  for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
+    const Sample& sample = request.samples[i];
+    if (sample.is_finished()) continue;
+    if (!sample.started) {
+      if (request.limits.max_tokens > 1) {
+        promised_ += state_.blocks_promised(request, sample, state_.shared_tokens(request));
+      }
+      continue;
+    }
+    if (is_full()) return;
+    const std::uint32_t lacks = (is_gang ? request.size(sample) : request.target(sample)) - sample.computed;
+    const std::uint32_t rows = std::min(waits ? 0 : lacks, rows_left_);
+    if (rows == 0) {
+      promised_ += state_.blocks_promised(request, sample, sample.computed);
+      continue;
+    }
+    while (!scratch_->append(sample.sequence, sample.computed + rows)) {
+      if (preempt_behind(request)) continue;
+      decisions_.work.resize(before);
+      return;
+    }
+    add_work(request, i, sample.sequence, sample.computed, rows);
+    promised_ += state_.blocks_promised(request, sample, sample.computed + rows);
+  }
+  running_samples_ += request.group_size();
+  if (state_.rules.looks_ahead && !state_.waiting.empty()) foresee(outlook_, request);
+}
+
+/// Whether every sequence of the group lacks exactly its last token.
+bool Draft::is_ready(const Request& request) noexcept {
+  return std::ranges::all_of(request.samples, [&](const Sample& sample) {
+    return sample.is_finished() || (sample.started && sample.computed + 1 == request.size(sample));
+  });
+}
+
+/// Only the first unsampled position is ever sampled, and the first of all once for every sample.
+void Draft::add_work(const Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
+                     std::uint32_t rows) {
+  const bool samples = request.limits.max_tokens > 0 && first + rows == request.size(request.samples[sample]);
+  const bool draws_once = request.progress.sampled || request.is_beam_search();
+  const std::uint32_t count = draws_once ? 1 : static_cast<std::uint32_t>(request.samples.size());
+  decisions_.work.push_back({.request = &request,
+                             .sample = sample,
+                             .sequence = sequence,
+                             .first = first,
+                             .rows = rows,
+                             .num_samples = samples ? count : 0});
+  rows_left_ -= rows;
+  --sequences_left_;
+}
+
+StepPlan Draft::draw_up() const {
+  StepPlan plan;
+  std::size_t rows = 0, blocks = 0;
+  for (const Work& work : decisions_.work) {
+    rows += work.rows;
+    blocks += state_.cache.blocks_for(work.end());
+  }
+  plan.copies.reserve(state_.cache.most_copies(decisions_.work.size(), blocks));
+  plan.sequences.reserve(decisions_.work.size());
+  plan.tokens.reserve(rows);
+  if (state_.rules.num_groups == 1) {
+    plan.block_tables.reserve(blocks);  // appended to: no time is spent on zeros
+  } else {
+    plan.block_tables.resize(blocks * state_.rules.num_groups);
+  }
+  plan.table_entries = static_cast<std::uint32_t>(blocks);
+  plan.preempted.reserve(state_.preempted.size() + decisions_.preemptions);
+  plan.preempted = state_.preempted;
+  for (const Departure& departure : decisions_.departures) {
+    if (departure.kind != Departure::Kind::discard) plan.preempted.push_back(departure.request->id);
+  }
+  plan.swapped_out.reserve(decisions_.preemptions);
+  plan.swapped_in.reserve(decisions_.swap_ins.size());
+  for (const Work& work : decisions_.work) {
+    const Request& request = *work.request;
+    const std::uint32_t last_prompt = request.limits.prompt_size - 1;  // it predicts no prompt token
+    const std::uint32_t scorable = request.progress.scores && last_prompt > work.first ? last_prompt - work.first : 0;
+    plan.sequences.push_back({.request = request.id,
+                              .sequence = work.sequence,
+                              .first_sample = work.sample,
+                              .num_samples = work.num_samples,
+                              .first_row = static_cast<std::uint32_t>(plan.tokens.size()),
+                              .num_rows = work.rows,
+                              .first_position = work.first,
+                              .num_scored = std::min(scorable, work.rows)});
+    const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
+    plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
+  }
+  return plan;
+}
+
+}  // namespace pagedcore::sched
