@@ -21,6 +21,7 @@ from typing import NamedTuple
 LAYERS = (
     ("_core", "errors"),
     ("checks", "default_model", "memory", "progress"),
+    ("families",),
     ("beam_search_params", "chat", "outputs", "sampling_params", "terms", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
