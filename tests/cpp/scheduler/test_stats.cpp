@@ -115,7 +115,7 @@ TEST_CASE("rows that are computed again are counted, and those beyond them are n
   service.submit(request(1, 10, 12));
   service.next(3);
   REQUIRE(service.scheduler.force_preempt(RequestId{1}));
-  service.scheduler.cache().clear_prefix_cache();
+  service.scheduler.clear_prefix_cache();
   const StepPlan plan = service.next();
   REQUIRE(plan.tokens.size() == 13);  // 12 that were computed, and the last token
   CHECK(service.stats().tokens_recomputed == 12);
