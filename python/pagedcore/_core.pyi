@@ -309,6 +309,36 @@ class KvCacheManager:
     def check(self) -> None:
         """Verifies every invariant; raises Corrupt naming the first that is broken."""
 
+class KvCacheView:
+    """The cache of a scheduler, to look at: only the scheduler changes it."""
+
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+    def is_swapped(self, seq: int) -> bool: ...
+    @property
+    def num_groups(self) -> int:
+        """Groups of layers."""
+    def footprint(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
+    def __contains__(self, seq: int) -> bool: ...
+    def length(self, seq: int) -> int: ...
+    def block_table(self, seq: int) -> list[int]: ...
+    def references(self, block: int) -> int:
+        """Number of tables that reference a block."""
+    def scratch(self) -> KvScratch: ...
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt naming the first that is broken."""
+
 class SchedulerConfig(_Record):
     """Budgets of one step."""
 
@@ -456,7 +486,12 @@ class Scheduler:
     @property
     def config(self) -> SchedulerConfig: ...
     @property
-    def cache(self) -> KvCacheManager: ...
+    def cache(self) -> KvCacheView:
+        """To look at: only the scheduler changes it."""
+    def clear_prefix_cache(self) -> None:
+        """Forgets all cached prefixes."""
+    def take_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, oldest first."""
     def submit(self, request: SchedulerRequest) -> None: ...
     def validate(self, request: SchedulerRequest) -> None:
         """The checks of submit() alone."""

@@ -21,7 +21,8 @@ def scheduler(config: dict[str, Any], cache: dict[str, Any]) -> Any:
 
 
 def clear_prefix_cache(scheduler: Any) -> None:
-    scheduler.cache.clear_prefix_cache()
+    owner = scheduler if hasattr(scheduler, "clear_prefix_cache") else scheduler.cache
+    owner.clear_prefix_cache()
 
 
 def sampling(fields: dict[str, Any]) -> Any:
