@@ -114,8 +114,9 @@ void bind_config(nb::module_& m) {
       "attention_seconds",
       [](const CpuOptions& cpu, const ModelDescription& model, int block_size, int batch, int context, int repeats) {
         const auto backend = make_cpu_backend(cpu);
-        const KvShape kv{model.num_layers, model.num_kv_heads, model.head_dim, block_size, cpu.dtype};
-        return attention_seconds(*backend, {kv, model.num_heads, batch, context, repeats});
+        const KvShape kv{model.num_layers, model.attention.num_kv_heads, model.attention.head_dim, block_size,
+                         cpu.dtype};
+        return attention_seconds(*backend, {kv, model.attention.num_heads, batch, context, repeats});
       },
       "cpu"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
       "Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered.");
