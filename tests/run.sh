@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
-# Or some parts of it, in the order in which they are named:   bash tests/run.sh [long] [python] [cpp] [install] [lint] [sanitize] [mutations]
+# Or some parts, in the order in which they are named:   bash tests/run.sh [long] [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
 #   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
 #             tests/cuda/sass_expectations.json, and run in the emulator: kernels, engine, and the Python package
@@ -10,7 +10,7 @@
 #   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
 #   mutations tests must fail where a line that they guard is broken
 #   long      takes everything where the others take a slice: 10^7 operations of each property test, every order of emulated
-#             threads, every mutation, machine code for every architecture. Hours
+#             threads, every mutation, code for every architecture. Hours; docs/long_run.md has what came of it
 # PAGEDCORE_CUDA=AUTO, the default: takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
 # What the machine lacks of g++ 12 or newer, CMake, Ninja, doctest, ccache and Python 3.10 or newer is installed as root on Debian or Ubuntu,
 # otherwise named. tests/README.md says how long the parts take.
