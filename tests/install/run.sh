@@ -71,13 +71,13 @@ run_prefix() {
 }
 
 # With the build tools that the Python has, if it has them: then nothing is compiled twice.
-wheel_of() {  # FOLDER PIP_ARGUMENT...
-  local folder=$1 isolation=()
-  shift
+wheel_of() {  # FOLDER BUILD_DIR CMAKE_DEFINITIONS
+  local isolation=()
   ! "$python" -c 'import nanobind, scikit_build_core' 2> /dev/null || isolation=(--no-build-isolation)
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" -C cmake.define.PAGEDCORE_WERROR=ON "$@" "$folder"
+  SKBUILD_BUILD_DIR=$PWD/$2 SKBUILD_CMAKE_DEFINE="PAGEDCORE_WERROR=ON${3:+;$3}" \
+    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" "./$1"
 }
-build_wheel() { wheel_of . -C build-dir=build/wheel; }
+build_wheel() { wheel_of . build/wheel; }
 
 run_wheel() {
   build_wheel
@@ -99,20 +99,25 @@ run_wheel() {
 }
 
 run_embedded() {
-  local arguments=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") installed
-  cmake "${arguments[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
-  cmake "${arguments[@]}" -B "$tmp/embedded" -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF \
-    $(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
-  cmake --build "$tmp/embedded" -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
-  ctest --test-dir "$tmp/embedded" --output-on-failure --no-tests=error
-  [ -z "$(find "$tmp/embedded" -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+  local project=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") launcher=() installed
+  cmake "${project[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
 
-  cmake --install "$tmp/embedded" --prefix "$tmp/theirs" > /dev/null
+  # As deep as the other build directories, so that the compiler cache knows the sources.
+  local build=build/embedded
+  rm -rf $build
+  ! command -v ccache > /dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  cmake "${project[@]}" -B $build -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF "${launcher[@]}" \
+    > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
+  cmake --build $build -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
+  ctest --test-dir $build --output-on-failure --no-tests=error
+  [ -z "$(find $build -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+
+  cmake --install $build --prefix "$tmp/theirs" > /dev/null
   installed=$(cd "$tmp/theirs" && find . -type f)
   [ "$installed" = ./bin/embedding_cpp ] || fail "installed with the project that it is a part of: $installed"
 
-  cmake "$tmp/embedded" -DPAGEDCORE_INSTALL=ON > /dev/null
-  cmake --install "$tmp/embedded" --prefix "$tmp/static" > /dev/null
+  cmake $build -DPAGEDCORE_INSTALL=ON > /dev/null
+  cmake --install $build --prefix "$tmp/static" > /dev/null
   check_headers "$tmp/static/include"
   consume static -DCMAKE_PREFIX_PATH="$tmp/static"
 }
@@ -124,7 +129,7 @@ run_cuda() {
     return
   fi
   [ -d "$tmp/dist" ] || build_wheel
-  wheel_of packaging/cuda13 -C build-dir="$PWD/build/cuda13" -C cmake.define.PAGEDCORE_CUDA_ARCHITECTURES=80
+  wheel_of packaging/cuda13 build/cuda13 PAGEDCORE_CUDA_ARCHITECTURES="${PAGEDCORE_CUDA_ARCHITECTURES:-80}"
   "$python" -m venv "$tmp/cuda_venv"
   "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/dist/pagedcore-*.whl nanobind-backend
   local status='from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version or "none", s.problem)' before after
