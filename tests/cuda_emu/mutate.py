@@ -7,7 +7,6 @@ that it changes is compiled with the macro, linked to the objects of that kernel
 until an order of execution makes the test fail. A mutation that does not compile, that no suite covers, or that
 survives every order is an error; so is a test that fails with the same flags and no mutation.
 """
-# rule: cuda.order-is-explicit
 
 from __future__ import annotations
 
