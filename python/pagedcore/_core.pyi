@@ -1282,6 +1282,15 @@ class Engine:
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
 
+    def submit_all(
+        self,
+        prompts: Sequence[Sequence[int] | numpy.typing.NDArray[numpy.int32]],
+        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
+        options: RequestOptions | Sequence[RequestOptions] = ...,
+        stream: bool | Sequence[bool] = False,
+    ) -> list[int]:
+        """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
+
     def validate(
         self, prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32], params: SamplingParams | BeamSearchParams = ...
     ) -> None:
