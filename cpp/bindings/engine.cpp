@@ -161,8 +161,9 @@ void bind_config(nb::module_& m) {
       [](const EngineConfig& config, const ModelDescription& model, int block_size, int batch, int context,
          int repeats) {
         const auto backend = make_cpu_backend(config.cpu);
-        const KvShape kv{model.num_layers, model.num_kv_heads, model.head_dim, block_size, config.cpu.dtype};
-        return attention_seconds(*backend, {kv, model.num_heads, batch, context, repeats});
+        const AttentionDescription& attention = model.attention;
+        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
+        return attention_seconds(*backend, {kv, attention.num_heads, batch, context, repeats});
       },
       "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
       "Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie "

@@ -48,7 +48,11 @@ void bind_scheduler_class(nb::module_& m) {
   nb::class_<Scheduler>(m, "Scheduler", "plan() decides the next step, commit() takes its results in.")
       .def(nb::init<const SchedulerConfig&, const KvCacheConfig&>(), "config"_a, "cache"_a)
       .def_prop_ro("config", [](const Scheduler& self) -> SchedulerConfig { return self.config(); })
-      .def_prop_ro("cache", [](Scheduler& self) -> const KvCacheManager& { return self.cache(); })
+      .def_prop_ro(
+          "cache", [](const Scheduler& self) { return KvCacheView{&self.cache()}; }, nb::keep_alive<0, 1>(),
+          "To look at: only the scheduler changes it.")
+      .def("clear_prefix_cache", &Scheduler::clear_prefix_cache, "Forgets all cached prefixes.")
+      .def("take_events", &Scheduler::take_events, "News of the prefix cache since the last call, oldest first.")
       .def("submit", &Scheduler::submit, "request"_a)
       .def("validate", &Scheduler::validate, "request"_a, "The checks of submit() alone.")
       .def("abort", &Scheduler::abort, "id"_a, "False if the id is unknown.")

@@ -54,9 +54,10 @@ def test_headers_and_cmake_package_are_installed():
     assert str(ROOT) not in targets  # relocatable
 
 
-def test_library_is_there_once():
-    libraries = list(Path(pagedcore.get_include()).parent.rglob("libpagedcore*"))
-    assert [p.name for p in libraries] == [f"libpagedcore.so.{pagedcore.__version__.rpartition('.')[0]}"]
+def test_libraries_are_there_once():
+    libraries = Path(pagedcore.get_include()).parent.rglob("libpagedcore*")
+    version = pagedcore.__version__.rpartition(".")[0]
+    assert sorted(p.name for p in libraries) == [f"libpagedcore.so.{version}", "libpagedcore_c.so.1"]
 
 
 # --------------------------------------------------------------------------------------------------------------------

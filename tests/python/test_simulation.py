@@ -103,9 +103,9 @@ def test_an_hour_of_mooncake_takes_less_than_a_minute() -> None:
     cluster = Deployment(
         name="a cluster", slots=20_000_000, cost=cost, enable_prefix_caching=True, max_batched_tokens=16384
     )
-    start = time.monotonic()
+    start = time.process_time()  # others may use the machine
     report = simulate(workload, cluster).report
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert report.finished == len(workload)
     prompts = sum(size for prompt in workload.prompts for _, size in prompt)
     assert 0.15 < report.scheduler.prefix_hit_tokens / prompts < 0.40  # 37 % of the ids come again

@@ -232,7 +232,7 @@ class PAGEDCORE_API Backend {
   /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
-  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its block slot of `layer`.
+  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.
   virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                               const AttentionShape& shape, const RopeParams& rope) = 0;
   /// out: compute_dtype() [rows, heads * head_dim] = softmax over the row's context, read through the block tables.
