@@ -40,6 +40,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "selftest.hpp": "selftest",
     "kv_cache.hpp": "kv",
     "scheduler.hpp": "scheduler",
+    "step_plan.hpp": "scheduler",
     "trace.hpp": "scheduler",
     "sampling.hpp": "sampling",
     "model.hpp": "model",

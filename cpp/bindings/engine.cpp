@@ -147,8 +147,8 @@ std::vector<EngineOutput> wait(EngineHandle& self, double timeout) {
 }
 
 void bind_config(nb::module_& m) {
-  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.").listed();
-  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.").listed();
+  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.");
+  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.");
   m.def(
       "cpu_isas",
       [] {
@@ -173,7 +173,6 @@ void bind_config(nb::module_& m) {
 void bind_memory_plan(nb::module_& m) {
   using P = MemoryPlan;
   Record<P>(m, "MemoryPlan", "Every byte the engine will hold, by purpose.")
-      .listed()
       .python()
       .def_prop_ro("kv_cache", &P::kv_cache, "Bytes of all blocks.")
       .def_prop_ro("total", &P::total, "Bytes.")
@@ -182,7 +181,7 @@ void bind_memory_plan(nb::module_& m) {
         "What an engine would allocate; allocates nothing.");
 }
 
-void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample.").listed(); }
+void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample."); }
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;

@@ -246,11 +246,11 @@ class PAGEDCORE_API Backend {
   /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
   /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
   /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
-  /// every task in which a parameter that it does not know differs from its default, what it cannot do, what rounding could decide otherwise, and what is at fault (logits that are no distribution,
-  /// nothing left to choose, a token outside the row), whose error the host's attempt reports. What it declines depends
-  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws
-  /// InvalidArgument for logits of another type, a row outside them, a mask of another size, and unequal numbers of
-  /// tasks and results.
+  /// what it cannot do, a task in which a parameter that it does not know differs from its default, what rounding could
+  /// decide otherwise, and what is at fault (logits that are no distribution, nothing left to choose, a token outside
+  /// the row), whose error the host's attempt reports. What it declines depends on the task and its row alone. The
+  /// default declines all: right where host_view() gives the logits. Throws InvalidArgument for logits of another type,
+  /// a row outside them, a mask of another size, and unequal numbers of tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 
