@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,7 +42,8 @@ std::string out_of_range(const Field<T, D>& f, std::string_view value, const cha
   }
   const std::string must = range.empty() ? "be finite" : (range[0] == 'a' ? "be " : "lie in ") + range;
   return str(f.name, " = ", value, " is out of range: it must ", must,
-             f.zero != nullptr ? str(", or be ", zero, " for ", f.zero) : "", f.hint != nullptr ? str("; ", f.hint) : "");
+             f.zero != nullptr ? str(", or be ", zero, " for ", f.zero) : "",
+             f.hint != nullptr ? str("; ", f.hint) : "");
 }
 template <class T, class D>
 void check_range(const Field<T, D>& f, std::string_view what, element_of<D> value) {
@@ -64,6 +66,21 @@ void check_ranges(const T& t, std::string_view what) {
       }
     }
   });
+}
+
+/// The first field, of those whose names are not listed, that differs from its default; null: there is none. For
+/// whoever honours some fields, and must not ignore others in silence.
+template <class T>
+const char* changed_beyond(const T& t, std::span<const std::string_view> honoured) {
+  static const T defaults{};
+  const char* changed = nullptr;
+  each_field(t, [&](const auto& owner, const auto& f) {
+    static_assert(std::is_same_v<std::remove_cvref_t<decltype(owner)>, T>, "a struct without parts");
+    if (changed == nullptr && owner.*f.member != defaults.*f.member &&
+        std::find(honoured.begin(), honoured.end(), f.name) == honoured.end())
+      changed = f.name;
+  });
+  return changed;
 }
 
 /// Of the names that the list has, the one that differs least from `name`.

@@ -15,23 +15,8 @@
 
 namespace pagedcore::bindings {
 
-/// Names of the values of an enum, in order: enums are strings in Python.
-template <class Enum, std::size_t N>
-struct EnumNames {
-  std::string_view names[N];
-
-  std::string_view operator()(Enum value) const { return names[static_cast<std::size_t>(value)]; }
-  Enum parse(const char* what, std::string_view name) const {
-    std::string choices;
-    for (std::size_t i = 0; i < N; ++i) {
-      if (names[i] == name) return static_cast<Enum>(i);
-      choices.append(i ? ", " : "").append(names[i]);
-    }
-    throw InvalidArgument(std::string(what).append(" = '").append(name).append("' is not one of ").append(choices));
-  }
-};
-
-/// Binds struct T field by field. A list or dict read from a field is a copy: assign to change it.
+/// Binds struct T by its list of fields (pagedcore/fields.hpp); those of its parts lie flat among them. A list read
+/// from a field is a copy: assign to change it.
 template <class T>
 class Record {
  public:
@@ -48,35 +33,13 @@ class Record {
         "__deepcopy__", [](const T& self, nb::handle) { return self; }, "memo"_a);
     cls_.def("__getstate__", &Record::to_dict);
     cls_.def("__setstate__", &Record::construct<nb::dict>);
+    bind_fields();
   }
 
-  template <class D>
-  Record& field(const char* name, D T::*member, const char* doc = "") {
-    if (names().empty())
-      cls_.def("__init__", &Record::construct<nb::kwargs>, nb::arg("fields"),
-               nb::sig("def __init__(self, **fields: typing.Any) -> None"));
-    names().push_back(name);
-    if constexpr (nb::detail::is_base_caster_v<nb::detail::make_caster<D>>) {
-      cls_.def_rw(name, member, doc);  // a nested record: changed in place
-    } else {
-      cls_.def_prop_rw(
-          name, [member](const T& self) -> D { return self.*member; },
-          [member](T& self, D value) { self.*member = std::move(value); }, doc);
-    }
-    return *this;
-  }
+  nb::class_<T>& python() { return cls_; }
 
-  template <class Enum, std::size_t N>
-  Record& field(const char* name, Enum T::*member, const EnumNames<Enum, N>& table, const char* doc = "") {
-    names().push_back(name);
-    cls_.def_prop_rw(
-        name, [member, &table](const T& self) { return table(self.*member); },
-        [name, member, &table](T& self, std::string_view value) { self.*member = table.parse(name, value); }, doc);
-    return *this;
-  }
-
-  /// All fields of the struct's own list (pagedcore/fields.hpp); those of its parts lie flat among them.
-  Record& listed() {
+ private:
+  void bind_fields() {
     const T defaults{};
     std::string keywords;
     each_field(defaults, [&](const auto& owner, const auto& f) {
@@ -89,12 +52,7 @@ class Record {
     });
     const std::string signature = str("def __init__(self, *", keywords, ") -> None");
     cls_.def("__init__", &Record::construct<nb::kwargs>, nb::arg("fields"), nb::sig(signature.c_str()));
-    return *this;
   }
-
-  nb::class_<T>& python() { return cls_; }
-
- private:
   void property(const char* name, const std::string& doc, const std::string& type) {
     const std::string getter = str("def ", name, "(self) -> ", type);
     cls_.def_prop_rw(

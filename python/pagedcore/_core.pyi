@@ -80,7 +80,34 @@ def to_f32(dtype: str, shape: Sequence[int], buffer: Any) -> NDArray[numpy.float
 class ModelDescription:
     """A decoder-only transformer, complete: the forward pass asks nothing else."""
 
-    def __init__(self, **fields: Any) -> None: ...
+    def __init__(
+        self,
+        *,
+        architecture: str = "",
+        vocab_size: int = 0,
+        hidden_size: int = 0,
+        num_layers: int = 0,
+        max_context: int = 0,
+        norm: Literal["rms", "layer"] = "rms",
+        norm_eps: float = 9.999999747378752e-06,
+        norm_weight_offset: float = 0.0,
+        rope_inv_freq: Sequence[float] | None = [],
+        rope_magnitude: float = 1.0,
+        num_heads: int = 0,
+        num_kv_heads: int = 0,
+        head_dim: int = 0,
+        qk_norm: bool = False,
+        attention_scale: float | None = None,
+        attention_softcap: float = 0.0,
+        windows: Sequence[int] | None = [],
+        intermediate_size: int = 0,
+        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        gated_mlp: bool = True,
+        tied_embeddings: bool = False,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
+        logit_softcap: float = 0.0,
+    ) -> None: ...
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -88,35 +115,55 @@ class ModelDescription:
     def from_dict(fields: dict[str, Any]) -> ModelDescription: ...
 
     architecture: str
+    """Its name, for people."""
     vocab_size: int
+    """Tokens of the vocabulary. In [1, 16777216]."""
     hidden_size: int
-    intermediate_size: int
+    """Columns of the residual stream. In [1, 16777216]."""
     num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    """Transformer layers. In [1, 16384]."""
     max_context: int
-    """Positions the model was made for."""
-    norm: str
-    """'rms' or 'layer'."""
+    """Positions that the model was made for. In [1, 1073741824]."""
+    norm: Literal["rms", "layer"]
+    """rms or layer."""
     norm_eps: float
+    """Added to the mean square, or to the variance. At least 0."""
     norm_weight_offset: float
-    activation: str
-    """'silu', 'gelu', 'gelu_tanh' or 'relu'."""
-    gated_mlp: bool
-    tied_embeddings: bool
-    qk_norm: bool
-    embedding_scale: float
-    attention_scale: float
-    """0: 1 / sqrt(head_dim)."""
-    attention_softcap: float
-    logit_scale: float
-    logit_softcap: float
+    """Added to every weight of a norm."""
     rope_inv_freq: list[float]
-    """Scaling already applied; empty: no rotation."""
+    """Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the next,
+    scaling already applied. Empty: no rotation. At least 0."""
     rope_magnitude: float
+    """Factor on the cosines and sines (YaRN's attention factor)."""
+    num_heads: int
+    """Query heads. In [1, 16777216]."""
+    num_kv_heads: int
+    """Key and value heads; divides num_heads. In [1, 16777216]."""
+    head_dim: int
+    """Dimensions of a head. In [1, 16777216]."""
+    qk_norm: bool
+    """RMS norm over each head of q and k."""
+    attention_scale: float
+    """Multiplies the scores. None: 1 / sqrt(head_dim). At least 0."""
+    attention_softcap: float
+    """Scores become softcap * tanh(score / softcap). 0 turns it off. At least 0."""
     windows: list[int]
-    """Per layer, 0: full attention; empty: full everywhere."""
+    """For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer. In [0,
+    1073741824]."""
+    intermediate_size: int
+    """Columns between its two products. In [1, 16777216]."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
+    """silu, gelu, gelu_tanh or relu."""
+    gated_mlp: bool
+    """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    tied_embeddings: bool
+    """The head's weight is the embedding."""
+    embedding_scale: float
+    """Multiplies the embedding of a token."""
+    logit_scale: float
+    """Multiplies the logits."""
+    logit_softcap: float
+    """Logits become softcap * tanh(logit / softcap). 0 turns it off. At least 0."""
     def validate(self) -> None:
         """Raises InvalidArgument naming the first field that contradicts the rest."""
 
@@ -493,20 +540,6 @@ class KvCacheManager:
     """Block tables over a pool of blocks. One thread at a time."""
 
     def __init__(self, config: KvCacheConfig) -> None: ...
-    @property
-    def config(self) -> KvCacheConfig: ...
-    @property
-    def counts(self) -> KvCacheCounts: ...
-    @property
-    def available(self) -> int:
-        """Blocks that append() could take now: free + cached."""
-
-    def blocks_for(self, tokens: int) -> int: ...
-    def match_prefix(
-        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
-    ) -> PrefixMatch:
-        """The longest cached prefix; it may end inside a block."""
-
     def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
         """A new sequence that starts with the matched blocks."""
 
@@ -527,6 +560,26 @@ class KvCacheManager:
         """Moves a group of sequences out of memory; returns the moves."""
 
     def swap_in(self, group: Sequence[int]) -> list[BlockSwap]: ...
+    def take_events(self) -> list[CacheEvent]:
+        """Events since the last call, oldest first."""
+
+    def free(self, seq: int, last_reader: int = 0) -> None: ...
+    def complete(self, step: int) -> None: ...
+    def clear_prefix_cache(self) -> None: ...
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+
     def is_swapped(self, seq: int) -> bool: ...
     @property
     def num_groups(self) -> int:
@@ -535,12 +588,41 @@ class KvCacheManager:
     def footprint(self, tokens: int) -> int:
         """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
 
-    def take_events(self) -> list[CacheEvent]:
-        """Events since the last call, oldest first."""
+    def __contains__(self, seq: int) -> bool: ...
+    def length(self, seq: int) -> int: ...
+    def block_table(self, seq: int) -> list[int]: ...
+    def references(self, block: int) -> int:
+        """Number of tables that reference a block."""
 
-    def free(self, seq: int, last_reader: int = 0) -> None: ...
-    def complete(self, step: int) -> None: ...
-    def clear_prefix_cache(self) -> None: ...
+    def scratch(self) -> KvScratch: ...
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt naming the first that is broken."""
+
+class KvCacheView:
+    """The cache of a scheduler, to look at: only the scheduler changes it."""
+
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+
+    def is_swapped(self, seq: int) -> bool: ...
+    @property
+    def num_groups(self) -> int:
+        """Groups of layers."""
+
+    def footprint(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
+
     def __contains__(self, seq: int) -> bool: ...
     def length(self, seq: int) -> int: ...
     def block_table(self, seq: int) -> list[int]: ...
@@ -988,7 +1070,15 @@ class Scheduler:
     @property
     def config(self) -> SchedulerConfig: ...
     @property
-    def cache(self) -> KvCacheManager: ...
+    def cache(self) -> KvCacheView:
+        """To look at: only the scheduler changes it."""
+
+    def clear_prefix_cache(self) -> None:
+        """Forgets all cached prefixes."""
+
+    def take_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, oldest first."""
+
     def submit(self, request: SchedulerRequest) -> None: ...
     def validate(self, request: SchedulerRequest) -> None:
         """The checks of submit() alone."""
@@ -1281,6 +1371,15 @@ class Engine:
         stream: bool = False,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
+
+    def submit_all(
+        self,
+        prompts: Sequence[Sequence[int] | numpy.typing.NDArray[numpy.int32]],
+        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
+        options: RequestOptions | Sequence[RequestOptions] = ...,
+        stream: bool | Sequence[bool] = False,
+    ) -> list[int]:
+        """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
 
     def validate(
         self, prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32], params: SamplingParams | BeamSearchParams = ...

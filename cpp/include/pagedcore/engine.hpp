@@ -259,6 +259,9 @@ class PAGEDCORE_API Engine {
 
   /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
   RequestId submit(EngineRequest request);
+  /// Checks all of them, then submits all; when one is refused, none is submitted, and the error names which ("request
+  /// 3: ..."). They arrive at one time, in this order.
+  std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   /// The checks of submit() alone, so that all requests of a batch can be checked before any of them runs.
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.

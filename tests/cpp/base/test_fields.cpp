@@ -144,6 +144,17 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
 }
 
 // rule: base.ranges-have-ends
+TEST_CASE("a field that somebody does not honour and that is not its default is found") {
+  Inner inner;
+  constexpr std::string_view honoured[] = {"share", "file"};
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.share = 0.25;
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.threads = 2;
+  CHECK(changed_beyond(inner, honoured) == std::string("threads"));
+  CHECK(changed_beyond(inner, {}) == std::string("share"));
+}
+
 TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and lists") {
   const auto check = [](const std::function<void(Sample&)>& change) {
     Sample s;
