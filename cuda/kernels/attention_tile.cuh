@@ -55,9 +55,7 @@ struct TokenSlot {
 };
 
 __device__ inline TokenSlot find_token(const AttentionArgs& args, const AttentionItem& item, int token) {
-#ifndef PC_MUTATE_SLOT_BOUND
   if (token < item.begin || token >= item.end) return {0, -1};
-#endif
   const int block_size = args.kv.tile.block_size;
   return {args.tables[item.table + token / block_size], token % block_size};
 }

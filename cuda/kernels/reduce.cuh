@@ -20,9 +20,7 @@ __device__ inline T block_sum(T x, T (&per_warp)[kWarps]) {
   x = warp_sum(x);
   const unsigned own = warp_index();
   if (lane_index() == 0) per_warp[own] = x;
-#ifndef PC_MUTATE_BLOCK_SUM_BARRIER
   __syncthreads();
-#endif
   T sum = per_warp[0];
 #pragma unroll
   for (int warp = 1; warp < kWarps; ++warp) sum += per_warp[warp];

@@ -18,9 +18,7 @@ __device__ inline float saturate(float x) {
 inline constexpr std::uint32_t kSeen = 0x80000000u;
 __device__ inline void count_tokens(const ProcessTask& task, int vocab, bool with_prompt) {
   for (int i = threadIdx.x; i < vocab; i += kRowThreadsPerBlock) task.counts[i] = 0;
-#ifndef PC_MUTATE_COUNTS_ZERO_BARRIER
   __syncthreads();
-#endif
   if (with_prompt)
     for (int i = threadIdx.x; i < task.prompt_size; i += kRowThreadsPerBlock)
       atomicOr(&task.counts[task.prompt[i]], kSeen);
@@ -28,9 +26,7 @@ __device__ inline void count_tokens(const ProcessTask& task, int vocab, bool wit
     atomicOr(&task.counts[task.output[i]], kSeen);
     atomicAdd(&task.counts[task.output[i]], 1u);
   }
-#ifndef PC_MUTATE_COUNTS_BARRIER
   __syncthreads();
-#endif
 }
 
 __device__ inline float penalised(const ProcessTask& task, float x, std::uint32_t count) {
@@ -70,9 +66,7 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
     if (task.mask != nullptr && (task.mask[i / 32] >> i % 32 & 1u) == 0) x = logit_of_key(kKeyOfMinusInfinity);
     task.out[i] = x;
   }
-#ifndef PC_MUTATE_BIAS_BARRIER
   __syncthreads();
-#endif
   add_biases(task);
 }
 
@@ -85,9 +79,7 @@ __device__ inline TokenId first_with_key(const float* logits, int size, std::uin
   first = __reduce_min_sync(kAllLanes, first);
   const unsigned own = warp_index();
   if (lane_index() == 0) per_warp[own] = first;
-#ifndef PC_MUTATE_FIRST_BARRIER
   __syncthreads();
-#endif
   for (int warp = 0; warp < kRowWarps; ++warp) first = min(first, per_warp[warp]);
   return static_cast<TokenId>(first);
 }
@@ -178,9 +170,7 @@ __device__ inline std::uint32_t count_above(const float* logits, int size, Token
   count = __reduce_add_sync(kAllLanes, count);
   const unsigned own = warp_index();
   if (lane_index() == 0) per_warp[own] = count;
-#ifndef PC_MUTATE_RANK_BARRIER
   __syncthreads();
-#endif
   count = 0;
   for (int warp = 0; warp < kRowWarps; ++warp) count += per_warp[warp];
   return count;

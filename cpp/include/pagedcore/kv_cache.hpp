@@ -1,5 +1,5 @@
 // The KV cache manager: block tables over a pool of physical blocks (PagedAttention, section 4.2), with copy-on-write
-// sharing (4.4), an automatic prefix cache, and places in a swap space (4.5). Logic only: it hands out block ids and
+// sharing (4.4), an automatic prefix cache, and places in a swap space (4.5). Logic only: it returns block ids and
 // never touches a tensor.
 //
 // Three primitives carry everything (section 5.2): append, fork, free. A sequence has a *length*, the number of token

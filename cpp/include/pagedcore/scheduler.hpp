@@ -1,13 +1,13 @@
-// The scheduler: a pure object with a clock passed in. plan() decides the next step, commit() takes its results in.
+// The scheduler: a pure object that reads no clock. plan() decides the next step, commit() takes its results in.
 //
 // One rule covers prefill, chunked prefill, decode and recomputation: a sequence wants its tokens in
 // [computed, number of tokens) computed, and a step computes as much of that as budgets and blocks allow. The row of
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
-// A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. Of the latter
-// nothing is freed at once: its blocks enter the prefix cache (under a key of its own where prefix caching is off),
-// from which they are taken one by one, the last tokens first, as others need them. What is left when it comes back is
-// used.
+// A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. A request
+// that is recomputed frees nothing at once: its blocks enter the prefix cache (under a key of its own where prefix
+// caching is off), from which others take them one by one, the last tokens first. It uses what is left when it comes
+// back.
 //
 // The sequences of a request (its samples, or the beams of a beam search) form a *group* that is admitted, preempted
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
@@ -56,11 +56,11 @@ struct PreemptionCosts {
   }
 };
 
-/// Who is served first. Of the others the order is that of arrival; ties keep the order of submission.
+/// Who is served first. What an order does not decide, arrival does; ties keep the order of submission.
 enum class ServiceOrder : std::uint8_t {
   fcfs,      // first come, first served
   priority,  // by SchedulerRequest::priority, then by arrival. One that waits may preempt those of lower priorities
-  fair,      // between tenants: the one that was served least comes in next (virtual token counters, Sheng et al.,
+  fair,      // between tenants: the one that was served least is next (virtual token counters, Sheng et al.,
              // "Fairness in Serving Large Language Models", OSDI 2024)
 };
 template <>
@@ -69,11 +69,11 @@ struct Words<ServiceOrder> {
       {ServiceOrder::fcfs, "fcfs"}, {ServiceOrder::priority, "priority"}, {ServiceOrder::fair, "fair"}};
 };
 
-/// When a waiting request comes in beside running ones: when there are blocks for ...
+/// A waiting request is admitted beside running ones when there are blocks for ...
 enum class AdmissionPolicy : std::uint8_t {
   known,        // all tokens that it and the running ones know, and the next one of each, above the watermark
   watermark,    // all tokens that they know, above the watermark (PagedAttention, section 4.5, as released)
-  never_evict,  // everything that they may come to hold: nobody is ever preempted for room
+  never_evict,  // everything that they may come to hold: no request is ever preempted for room
   adaptive,     // what they are expected to hold at any time to come, by the output lengths seen so far
 };
 template <>
@@ -84,9 +84,9 @@ struct Words<AdmissionPolicy> {
                                                    {AdmissionPolicy::adaptive, "adaptive"}};
 };
 
-/// Who makes room when blocks are short, of those that come behind whoever needs them.
+/// Which request makes room when blocks are short. It is one behind the request that needs them.
 enum class VictimPolicy : std::uint8_t {
-  cheapest,      // the one that costs least for every block that it frees
+  cheapest,      // the one that costs least for each block that it frees
   last_arrival,  // the last one (PagedAttention, section 4.5)
 };
 template <>
@@ -279,12 +279,13 @@ class PAGEDCORE_API Scheduler {
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);
 
-  /// Running requests first, in the order of service, then waiting ones (but those of a higher priority before running
-  /// ones). When blocks are short one that comes behind is preempted, all its sequences; of several with the lowest
-  /// priority VictimPolicy::cheapest spares those that have not progressed since they were last preempted. A step that
-  /// preempted admits and resumes nobody any more. The first in the order always progresses. A waiting request whose
-  /// prefix a running one is computing waits for that, and lets others pass. At most one plan is outstanding: commit()
-  /// it before planning again. A plan that only made room is empty though requests wait: plan again.
+  /// Running requests come first, in the order of service, then waiting ones (but those of a higher priority before
+  /// running ones). When blocks are short a request behind the one in need is preempted, with all its sequences; of
+  /// several with the lowest priority VictimPolicy::cheapest spares those that have not progressed since they were last
+  /// preempted. From then on the step admits and resumes no request. The first in the order always progresses. A
+  /// waiting request whose prefix a running one is computing waits for that, and lets others pass. At most one plan is
+  /// outstanding: commit() it before planning again. A plan that only made room is empty though requests wait: plan
+  /// again. No decision depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

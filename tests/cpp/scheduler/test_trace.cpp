@@ -96,6 +96,7 @@ std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder:
 
 }  // namespace
 
+// rule: scheduler.trace-replays
 TEST_CASE("a trace replays to the same plans") {
   const TemporaryFile file;
   const std::uint64_t steps = record(file.path);
