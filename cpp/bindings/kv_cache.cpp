@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "bindings/names.hpp"
 #include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
@@ -15,33 +14,13 @@ std::vector<T> copy_of(std::span<const T> values) {
 }
 
 void bind_records(nb::module_& m) {
-  using Config = KvCacheConfig;
-  Record<Config>(m, "KvCacheConfig", "Sizes of a block pool.").listed();
-  using Counts = KvCacheCounts;
-  Record<Counts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
-      .field("total", &Counts::total)
-      .field("free", &Counts::free, "Holds nothing of use.")
-      .field("cached", &Counts::cached, "Referenced by no sequence, kept for prefix hits.")
-      .field("in_flight", &Counts::in_flight, "Freed, but a step that may read it has not completed.")
-      .field("used", &Counts::used, "Referenced by one or more sequences.")
-      .field("shared", &Counts::shared, "Of the used: referenced by more than one.")
-      .field("swap_total", &Counts::swap_total, "Slots of the swap space.")
-      .field("swapped", &Counts::swapped, "Of them in use.")
-      .field("reserved", &Counts::reserved, "Blocks in chunks, unless paged.");
-  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.")
-      .field("block", &BlockSwap::block)
-      .field("slot", &BlockSwap::slot);
-  using Event = CacheEvent;
-  Record<Event>(m, "CacheEvent", "News of the prefix cache.")
-      .field("kind", &Event::kind, kCacheEvents, "'stored', 'removed', or 'cleared': forget all that was stored.")
-      .field("id", &Event::id, "Of one publication; never used again.")
-      .field("parent", &Event::parent, "Stored: the id of the block before; 0 at the beginning of a prompt.")
-      .field("salt", &Event::salt, "Stored at the beginning of a prompt: the tenant's.")
-      .field("tokens", &Event::tokens, "Stored: those of the block.");
+  Record<KvCacheConfig>(m, "KvCacheConfig", "Sizes of a block pool.").listed();
+  Record<KvCacheCounts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
+      .listed();
+  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.").listed();
+  Record<CacheEvent>(m, "CacheEvent", "News of the prefix cache.").listed();
   Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.")
-      .field("src", &BlockCopy::src)
-      .field("dst", &BlockCopy::dst)
-      .field("num_tokens", &BlockCopy::num_tokens);
+      .listed();
   nb::class_<PrefixMatch>(m, "PrefixMatch", "A cached prefix. Valid until the manager next changes.")
       .def_prop_ro("blocks", [](const PrefixMatch& self) -> std::vector<BlockId> { return self.blocks; })
       .def_ro("num_tokens", &PrefixMatch::num_tokens)

@@ -48,6 +48,7 @@ std::vector<std::vector<TokenId>> fill(KvCacheManager& cache) {
 
 }  // namespace
 
+// rule: kv.two-halves
 TEST_CASE("a sequence that is prepared and freed leaves blocks in the order of their reuse") {
   KvCacheManager cache(paged()), twin(paged());
   const auto prompts = fill(cache);
@@ -65,6 +66,7 @@ TEST_CASE("a sequence that is prepared and freed leaves blocks in the order of t
   CHECK(blocks_of(cache, 10, 32) == blocks_of(twin, 10, 32));
 }
 
+// rule: kv.two-halves
 TEST_CASE("prepared and started is created; prepared and started as a fork is forked") {
   KvCacheManager cache(paged());
   const auto prompts = fill(cache);

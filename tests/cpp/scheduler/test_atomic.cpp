@@ -255,6 +255,7 @@ class Twins {
 
 }  // namespace
 
+// rule: scheduler.throw-changes-nothing
 TEST_CASE("a call that runs out of memory has changed nothing, whichever allocation fails") {
   for (const Setting& setting : settings()) {
     INFO(std::string(setting.name));

@@ -77,6 +77,7 @@ TEST_CASE("an ordered queue is what a set is") {
   }
 }
 
+// rule: scheduler.cost-follows-the-running
 TEST_CASE("a place in a queue is found in a logarithm of its length, whatever the order of insertion") {
   // 64 times as many: each comparison more halves what is left.
   for (const int shape : {0, 1, 2}) {
@@ -92,6 +93,7 @@ TEST_CASE("a place in a queue is found in a logarithm of its length, whatever th
   }
 }
 
+// rule: scheduler.cost-follows-the-running
 TEST_CASE("the next one is found without looking at all tenants that wait") {
   const auto tenants_seen = [](std::uint64_t tenants) {
     WaitingRoom room;
@@ -201,6 +203,7 @@ TEST_CASE("samples fork from the first of those before them with which they have
   }
 }
 
+// rule: scheduler.cost-follows-the-running
 TEST_CASE("registered prefixes are counted when they come and go, not when somebody asks") {
   SchedulerState state({}, {.num_blocks = 64, .block_size = 4});
   const auto pin = [&](std::uint64_t id, const std::vector<BlockId>& table) -> PinnedPrefix& {
