@@ -16,7 +16,7 @@ struct Part {
 /// A packed matrix of `Owner`, and the tensors [rows, cols] it is made of.
 template <class Owner>
 struct MatrixSpec {
-  std::unique_ptr<Weight> Owner::*slot;
+  std::unique_ptr<Weight> Owner::*member;
   std::vector<Part> parts;
   std::int64_t cols;
   PackKind kind = PackKind::stacked;
@@ -31,7 +31,7 @@ struct MatrixSpec {
 /// An f32 vector of `Owner`: its parts one after another. An optional one exists when any part does; others are zero.
 template <class Owner>
 struct VectorSpec {
-  std::optional<Tensor> Owner::*slot;
+  std::optional<Tensor> Owner::*member;
   std::vector<Part> parts;
   bool required;
 
@@ -123,8 +123,8 @@ class Loader {
 
   template <class Owner>
   void load(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
-    for (const auto& matrix : specs.matrices) owner.*matrix.slot = load_matrix(matrix, prefix);
-    for (const auto& vector : specs.vectors) owner.*vector.slot = load_vector(vector, prefix);
+    for (const auto& matrix : specs.matrices) owner.*matrix.member = load_matrix(matrix, prefix);
+    for (const auto& vector : specs.vectors) owner.*vector.member = load_vector(vector, prefix);
   }
 
   Tensor add_vector(std::span<const float> values) {

@@ -1,4 +1,4 @@
-// Steps that a device takes as one: what their operations give, they also have to give one by one.
+// A step taken as one (run_step) gives what its operations give one by one.
 #include <algorithm>
 #include <numeric>
 

@@ -36,7 +36,7 @@ class Request:
     prompt: str | None
     token_ids: list[int]
     params: SamplingParams
-    """Of a beam search, what concerns the form of its outputs."""
+    """For a beam search: what concerns the form of its outputs."""
     native: _core.SamplingParams | _core.BeamSearchParams
     tokenizer: Tokenizer | None
     terms: Terms = field(default_factory=Terms)

@@ -84,7 +84,7 @@ struct BatchView {
   std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
   std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
                                                 // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;  // each with tables of its own
+  std::int32_t num_layer_groups = 1;            // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -178,7 +178,7 @@ struct SamplingTask {
 };
 
 struct SamplingResult {
-  bool done = false;              // false: the task is left to the caller; nothing else is set
+  bool done = false;              // false: the backend declines the task; nothing else is set
   TokenId token = -1;             // drawn
   TokenLogprob chosen;            // the token's, of a draw that wants it or of a score
   std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
@@ -200,7 +200,7 @@ class PAGEDCORE_API Backend {
   virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
   virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
   virtual void synchronize() = 0;
-  /// Bytes of device memory that can be had now; none where the device's memory is the host's.
+  /// Bytes of device memory that are free now; none where the device's memory is the host's.
   virtual std::optional<std::size_t> available_memory() const;
   /// Announces how much memory the caller is going to allocate, pack and keep KV in, all together. A device with memory
   /// of its own gets it now, in one piece, or throws OutOfMemory with the arithmetic. Once, before anything is
@@ -239,7 +239,7 @@ class PAGEDCORE_API Backend {
   /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
-  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its block slot of `layer`.
+  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.
   virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                               const AttentionShape& shape, const RopeParams& rope) = 0;
   /// out: compute_dtype() [rows, heads * head_dim] = softmax over the row's context, read through the block tables.
@@ -252,11 +252,12 @@ class PAGEDCORE_API Backend {
 
   /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
   /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
-  /// logarithm. Left to the caller are tasks that a backend has no means for or that rounding could decide otherwise,
-  /// and those at fault (logits that are no distribution, nothing left to choose, a token outside the row), whose error
-  /// the caller's own attempt reports. Which ones depends on the task and its row alone. A backend without such means
-  /// leaves all: the default, right where host_view() gives the logits. Throws InvalidArgument for logits of another
-  /// type, a row outside them, a mask of another size, and unequal numbers of tasks and results.
+  /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
+  /// what it cannot do, what rounding could decide otherwise, and what is at fault (logits that are no distribution,
+  /// nothing left to choose, a token outside the row), whose error the host's attempt reports. What it declines depends
+  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws
+  /// InvalidArgument for logits of another type, a row outside them, a mask of another size, and unequal numbers of
+  /// tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 
@@ -356,7 +357,7 @@ struct CudaOptions {
         "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
         "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
         "variable PAGEDCORE_CUBLASLT names."));
-    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore."));
+    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so.").path().zero_means("beside libpagedcore"));
   }
 };
 

@@ -220,6 +220,9 @@ PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,
                                             std::uint32_t max_logit_rows);
 
+/// The metadata key under which a container names the tokens that end a sequence: "2" or "2,7".
+inline constexpr const char* kEosTokenIds = "eos_token_ids";
+
 /// A model container: one safetensors file with canonical names, the description in its metadata, opened by mmap.
 class PAGEDCORE_API ModelFile final : public WeightSource {
  public:
@@ -232,6 +235,9 @@ class PAGEDCORE_API ModelFile final : public WeightSource {
   const std::map<std::string, std::string>& metadata() const noexcept;
   /// The description a container carries; throws Corrupt for a plain safetensors file.
   ModelDescription description() const;
+  /// The tokens that end a sequence, from the metadata key kEosTokenIds; empty when the container does not name them.
+  /// Throws Corrupt for anything but ids separated by commas.
+  std::vector<std::int32_t> eos_token_ids() const;
 
  private:
   struct Impl;

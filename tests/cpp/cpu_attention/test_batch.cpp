@@ -34,6 +34,7 @@ TEST_CASE("a batch keeps its own copy of the tokens") {
   CHECK(make_batch({}, 4)->rows() == 0);
 }
 
+// rule: cpu_attention.mismatch-is-refused
 TEST_CASE("ranges that do not tile the rows are refused, naming what is wrong") {
   CHECK(refusal({{0, 5, 0, 0}}) == "accepted");
   CHECK(contains(refusal({{0, 4, 0, 0}}), "cover 4 of 5 rows"));

@@ -50,6 +50,7 @@ class FarBackend final : public forwarding::ForwardingBackend {
 
 }  // namespace
 
+// rule: backend.sampling-may-be-declined
 TEST_CASE("a backend's tokens are taken, and what it leaves is the host's") {
   const TinyModel model(kVocab);
   EngineConfig config;

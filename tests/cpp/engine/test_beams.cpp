@@ -112,6 +112,7 @@ TEST_CASE("hypotheses are those of a search that shares nothing") {
   }
 }
 
+// rule: engine.same-request-same-bits
 TEST_CASE("same search, same bits: alone, in a crowd, in chunks, preempted, streamed, on two threads") {
   const std::uint32_t tokens = device::under_test().tokens;
   for (const DType dtype : device::under_test().dtypes) {

@@ -22,6 +22,7 @@ std::string refusal(EngineLoop& loop, EngineRequest request) {
 
 }  // namespace
 
+// rule: engine.one-last-output, engine.news-add-up
 TEST_CASE("every sample gets its tokens, streamed or at once") {
   const auto loop = make_loop();
   struct Sent {
@@ -93,6 +94,7 @@ TEST_CASE("requests that are malformed or cannot fit are refused with the number
   CHECK(loop->wait(0.0).empty());
 }
 
+// rule: engine.context-is-the-end
 TEST_CASE("generation is cut where the context ends") {
   const auto loop = make_loop();
   const auto prompt = make_prompt(190, 1);
@@ -111,6 +113,7 @@ TEST_CASE("max_tokens = 0 computes the prompt and ends") {
   CHECK(all.lasts.at(raw(id)) == 1);
 }
 
+// rule: engine.abort-between-steps
 TEST_CASE("abort ends a request in any state; unknown ids are ignored") {
   std::atomic<bool> hold{true}, held{false};
   LoopOptions options;
@@ -144,6 +147,7 @@ TEST_CASE("abort ends a request in any state; unknown ids are ignored") {
   CHECK(stats.blocks.used == 0);
 }
 
+// rule: engine.same-request-same-bits
 TEST_CASE("forced preemption changes no token, at any period") {
   for (const std::uint32_t period : {1u, 2u, 3u, 7u}) {
     LoopOptions options;
@@ -174,6 +178,7 @@ TEST_CASE("few blocks: requests take turns and all end well") {
   for (std::uint32_t i = 0; i < 20; ++i) CHECK(all.at(ids[i]).tokens == expected_output(make_prompt(1 + i, i), 0, 20));
 }
 
+// rule: engine.one-last-output
 TEST_CASE("many threads submit, abort and wait at once") {
   const auto loop = make_loop();
   constexpr int kThreads = 4, kEach = 60;

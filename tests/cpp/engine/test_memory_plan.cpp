@@ -26,6 +26,7 @@ std::string refusal(const std::function<void(EngineConfig&, ModelDescription&)>&
 
 }  // namespace
 
+// rule: engine.memory-is-arithmetic
 TEST_CASE("the plan is arithmetic") {
   const TinyModel model;
   EngineConfig config;
@@ -62,6 +63,7 @@ TEST_CASE("without a budget the cache takes at most half of the available memory
         (std::size_t{1} << 30) / block);
 }
 
+// rule: engine.memory-is-arithmetic
 TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   using C = EngineConfig;
   using M = ModelDescription;

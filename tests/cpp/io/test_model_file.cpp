@@ -76,6 +76,7 @@ bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
 
 }  // namespace
 
+// rule: io.save-then-open
 TEST_CASE("what is saved is read back: tensors, description, metadata") {
   const Folder folder;
   const std::string path = folder / "model.safetensors";
@@ -102,6 +103,7 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
   CHECK_THROWS_WITH_AS(file.get("nothing"), doctest::Contains((path + ": has no tensor 'nothing'").c_str()), Corrupt);
 }
 
+// rule: io.refusal-is-io
 TEST_CASE("the operating system's refusals are Io") {
   const Folder folder;
   CHECK_THROWS_WITH_AS(ModelFile(folder / "missing"), doctest::Contains("missing: cannot be opened: No such file"), Io);
@@ -126,6 +128,7 @@ TEST_CASE("the operating system's refusals are Io") {
   CHECK(folder.files() == before);  // the temporary file is gone
 }
 
+// rule: io.file-is-whole-or-absent
 TEST_CASE("a save that fails leaves the old file as it was") {
   const Folder folder;
   const std::string path = folder / "model.safetensors";
@@ -178,6 +181,7 @@ TEST_CASE("an invalid description is Corrupt and names the file") {
   CHECK_THROWS_WITH_AS(ModelFile(folder / "c").description(), doctest::Contains("description is invalid"), Corrupt);
 }
 
+// rule: io.contradiction-is-corrupt
 TEST_CASE("a truncated file is Corrupt at every length") {
   const Folder folder;
   const SmallWeights weights;

@@ -65,6 +65,7 @@ TEST_CASE("every family agrees with the float64 reference on every instruction s
   }
 }
 
+// rule: model.rows-do-not-mix
 TEST_CASE("a row has the same bits however its sequence is cut, batched, or spread over threads") {
   for (const Family& family : kFamilies) {
     const TinyModel tiny = family.make();
@@ -94,6 +95,7 @@ TEST_CASE("a row has the same bits however its sequence is cut, batched, or spre
   }
 }
 
+// rule: model.only-asked-rows-go-on
 TEST_CASE("rows whose logits nobody asks for stop early and change nothing") {
   const TinyModel tiny = llama();
   const auto sequences = some_sequences(tiny.d.vocab_size);
@@ -130,6 +132,7 @@ TEST_CASE("logits come in pieces of max_logit_rows, in the order asked for, repe
   runner.model.forward({batch.get(), {}}, *runner.kv, [](std::int64_t, const Tensor&) { FAIL("nothing was asked"); });
 }
 
+// rule: model.forward-checks-first
 TEST_CASE("forward refuses what does not fit") {
   const TinyModel tiny = llama(), other = qwen3();
   const auto tokens = random_tokens(9, tiny.d.vocab_size, 5);

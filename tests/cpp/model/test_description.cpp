@@ -20,6 +20,7 @@ Text text_with(const std::string& key, const std::string& value) {
 
 }  // namespace
 
+// rule: model.description-is-text
 TEST_CASE("a description survives text and back") {
   ModelDescription d = gemma().d;
   d.architecture = "a name, with = signs";
@@ -53,6 +54,7 @@ TEST_CASE("absent fields keep their defaults") {
   CHECK(d.mlp.activation == Activation::silu);
 }
 
+// rule: model.description-is-text
 TEST_CASE("text that means nothing is refused by name") {
   const std::pair<const char*, const char*> cases[] = {{"vocab_size", ""},
                                                        {"vocab_size", "12x"},

@@ -37,6 +37,7 @@ TEST_CASE("slots_unused and tokens_cached count every sequence of those who run"
   service.check_outputs();
 }
 
+// rule: scheduler.counters-follow-plans
 TEST_CASE("blocks that are swapped, copied and forked are counted as the plans list them") {
   Planned service({}, {.num_blocks = 64, .block_size = 4, .num_swap_blocks = 64});
   SchedulerRequest group = request(1, 6, 12);
@@ -74,6 +75,7 @@ TEST_CASE("blocks that are swapped, copied and forked are counted as the plans l
   service.check_outputs();
 }
 
+// rule: scheduler.counters-follow-plans
 TEST_CASE("hits are counted by what gave them: the cache, a registered prefix, or a preemption's remains") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   const std::vector<TokenId> common(16, 7);
@@ -113,7 +115,7 @@ TEST_CASE("rows that are computed again are counted, and those beyond them are n
   service.submit(request(1, 10, 12));
   service.next(3);
   REQUIRE(service.scheduler.force_preempt(RequestId{1}));
-  service.scheduler.cache().clear_prefix_cache();
+  service.scheduler.clear_prefix_cache();
   const StepPlan plan = service.next();
   REQUIRE(plan.tokens.size() == 13);  // 12 that were computed, and the last token
   CHECK(service.stats().tokens_recomputed == 12);

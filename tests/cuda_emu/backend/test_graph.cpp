@@ -78,6 +78,7 @@ using Steps = std::vector<std::pair<std::int32_t, std::int32_t>>;  // rows, posi
 
 }  // namespace
 
+// rule: backend.step-may-be-one, cuda.graph-or-one-by-one
 TEST_CASE("steps as graphs: the same bits, one executable for steps of one kind") {
   Steps steps;
   for (std::int32_t i = 0; i < 12; ++i) steps.emplace_back(i % 3 + 1, 5 * i);
@@ -110,6 +111,7 @@ TEST_CASE("what a recording copies lies in staging memory until it has run, howe
   CHECK(later.values() == others);
 }
 
+// rule: cuda.graph-or-one-by-one
 TEST_CASE("a driver that records nothing, makes no executables, or updates none") {
   const MachineScope scope;
   const Steps steps{{2, 1}, {3, 4}, {2, 40}, {1, 100}, {4, 7}, {4, 8}};
@@ -128,6 +130,7 @@ TEST_CASE("a driver that records nothing, makes no executables, or updates none"
   }
 }
 
+// rule: cuda.graph-or-one-by-one
 TEST_CASE("what cannot be recorded runs one by one, and a failing step leaves the backend as it was") {
   const Steps steps{{2, 1}, {2, 2}, {2, 3}};
   const auto expected = plainly(steps);

@@ -91,6 +91,7 @@ struct Logits {
 
 }  // namespace
 
+// rule: backend.sampling-may-be-declined, cuda.tokens-are-the-hosts
 TEST_CASE("tasks of all kinds, together, alone and in pieces") {
   for (const std::size_t workspace : {std::size_t{4} << 20, std::size_t{1} << 20}) {
     CudaOptions options = small();
@@ -114,6 +115,7 @@ TEST_CASE("tasks of all kinds, together, alone and in pieces") {
   }
 }
 
+// rule: cuda.tokens-are-the-hosts
 TEST_CASE("tasks that are left to the caller, among others that are done") {
   const auto backend = make();
   Logits logits(*backend);
