@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
-    ("_core", "errors"),
+    ("_core", "_options", "errors"),
     ("checks", "default_model", "memory", "progress"),
+    ("families",),
     ("beam_search_params", "chat", "outputs", "sampling_params", "terms", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),

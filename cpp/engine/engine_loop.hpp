@@ -94,10 +94,11 @@ class EngineLoop {
   std::vector<EngineOutput> outputs_;  // not yet published
   std::vector<CacheEvent> events_;     // likewise
   EngineStats stats_;
-  std::uint32_t preemption_period_ = 0;
-  PreemptionMode preemption_mode_ = PreemptionMode::recompute;
-  PreemptionCosts costs_;        // a moving average
-  PreemptionCosts known_costs_;  // those that the scheduler has
+  ForcePreemptionCommand forced_;  // the latest
+  struct Costs {
+    PreemptionCosts measured;  // a moving average
+    PreemptionCosts known;     // those that the scheduler has
+  } costs_;
   std::uint64_t steps_ = 0;
   std::uint32_t empty_plans_ = 0;  // in a row
 
@@ -105,9 +106,11 @@ class EngineLoop {
     PrefixId id{};
     RequestId computing{};  // the request that computes it, or did
   };
-  std::mutex prefixes_mutex_;  // held while a command that names a prefix is posted, so that commands keep their order
-  std::map<std::string, NamedPrefix> prefixes_;
-  std::uint64_t last_prefix_ = 0;
+  struct Prefixes {
+    std::mutex mutex;  // held while a command that names a prefix is posted, so that commands keep their order
+    std::map<std::string, NamedPrefix> by_name;
+    std::uint64_t last_id = 0;
+  } prefixes_;
 
   std::mutex closing_;
   std::thread thread_;

@@ -9,7 +9,7 @@
 //    the rows' whole context, else by merge_states_kernel.
 // Pieces and segments begin at multiples of the absolute position. A token that a row does not see has probability +0
 // and changes nothing; neither does a piece of such tokens. So tiles, chunks of a prefill, splits of the context, tiles
-// that several sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
+// that sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
 // This takes for granted that a matrix instruction treats its 16 rows alike, and that a product with zero adds nothing.
 //
 // Values in the cache are finite: a token whose value is not has NaN keys instead (rope_cache.cuh), so that rows which
@@ -216,9 +216,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
 
   int piece = item.begin / kContextPiece * kContextPiece;
   if (threadIdx.x < kContextPiece) slots[0][threadIdx.x] = find_token(args, item, piece + threadIdx.x);
-#ifndef PC_MUTATE_SLOTS_BARRIER
   __syncthreads();
-#endif
   copy_queries<Shape>(shared, args, item, kv_head);
   copy_piece<Shape>(shared, slots[0], args.kv, kv_head, false);
   cp_async_commit();
@@ -227,12 +225,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
   RowStates<Shape> state, total;  // of the segment; of the segments before it
   for (int parity = 0; piece < item.end; piece += kContextPiece, parity ^= 1) {
     const bool last = piece + kContextPiece >= item.end;
-#ifndef PC_MUTATE_KEYS_WAIT
     cp_async_wait<0>();
-#endif
-#ifndef PC_MUTATE_KEYS_BARRIER
     __syncthreads();  // the keys are here; nobody reads the values before them any more
-#endif
     copy_piece<Shape>(shared, slots[parity], args.kv, kv_head, true);
     cp_async_commit();
     TokenSlot next{0, -1};
@@ -256,26 +250,18 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       if (lane % 4 == 0) maxima[first_row + lane / 4 + i * 8][column] = top;
     }
     if (threadIdx.x < kContextPiece) slots[parity ^ 1][threadIdx.x] = next;
-#ifndef PC_MUTATE_VALUES_WAIT
     cp_async_wait<0>();
-#endif
-#ifndef PC_MUTATE_VALUES_BARRIER
     __syncthreads();  // the values, slots and maxima are here; nobody reads the keys any more
-#endif
     if (!last) {
       copy_piece<Shape>(shared, slots[parity ^ 1], args.kv, kv_head, false);
       cp_async_commit();
     }
 
     move_maximum<Shape>(state, shared, s, first_row, column);
-#ifndef PC_MUTATE_PROBABILITIES_BARRIER
     __syncthreads();  // the probabilities of all tokens are here
-#endif
     multiply_values<Shape>(state, shared, rows, piece, first_row, column);
 
-#ifndef PC_MUTATE_SEGMENT_BOUNDARY
     if (!last && (piece + kContextPiece) % kContextSegment != 0) continue;
-#endif
     const int segment = piece / kContextSegment;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -284,11 +270,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
       const int first_state = args.row_states[query.row], first_segment = rows.lowest[i] / kContextSegment;
       if (first_state < 0) {
         merge_state<Shape>(total, state, i);
-#ifdef PC_MUTATE_STATE_BOUND
-      } else {
-#else
       } else if (segment >= first_segment && segment <= rows.position[i] / kContextSegment) {
-#endif
         const int64_t index = static_cast<int64_t>(first_state + segment - first_segment) * args.num_heads + query.head;
         store_state<Shape>(args.states + index * attention_state_size(Shape::kHeadDim), state, i, column);
       }

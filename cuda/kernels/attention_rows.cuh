@@ -32,9 +32,7 @@ struct WarpRows {
       position[i] = -1, lowest[i] = 0;
       if (r >= item.count) continue;
       position[i] = args.positions[QueryRow(args, item, kv_head, r).row];
-#ifndef PC_MUTATE_WINDOW
       if (args.window > 0) lowest[i] = max(0, position[i] - args.window + 1);
-#endif
       begin = min(begin, lowest[i]);
       end = max(end, position[i] + 1);
       all_begin = max(all_begin, lowest[i]);
@@ -46,13 +44,7 @@ struct WarpRows {
     all_end = __reduce_min_sync(kAllLanes, all_end);
   }
 
-  __device__ bool sees(int i, int token) const {
-#ifdef PC_MUTATE_CAUSAL
-    return token >= lowest[i];
-#else
-    return token >= lowest[i] && token <= position[i];
-#endif
-  }
+  __device__ bool sees(int i, int token) const { return token >= lowest[i] && token <= position[i]; }
   /// Whether some row sees one of the tokens [first, first + count).
   __device__ bool reaches(int first, int count) const { return first < end && first + count > begin; }
 };

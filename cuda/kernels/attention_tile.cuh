@@ -55,14 +55,12 @@ struct TokenSlot {
 };
 
 __device__ inline TokenSlot find_token(const AttentionArgs& args, const AttentionItem& item, int token) {
-#ifndef PC_MUTATE_SLOT_BOUND
   if (token < item.begin || token >= item.end) return {0, -1};
-#endif
   const int block_size = args.kv.tile.block_size;
   return {args.tables[item.table + token / block_size], token % block_size};
 }
 
-/// Starts the copy of a piece's keys (or values) and their scales; tokens without a slot become zeros.
+/// Starts the copy of a piece's keys (or values) and their scales; tokens without a token slot become zeros.
 template <class Shape>
 __device__ void copy_piece(char* shared, const TokenSlot* slots, const KvLayer& kv, int kv_head, bool values) {
   constexpr int kVectors = Shape::kKvBytes / 16;

@@ -21,9 +21,7 @@ __device__ inline void sum_blocks(DrawScratch& s, int blocks, const SumOf& sum_o
     const double sum = sum_of(b);
     if (lane_index() == 0) s.sums[b] = sum;
   }
-#ifndef PC_MUTATE_BLOCK_SUMS_BARRIER
   __syncthreads();
-#endif
 }
 
 __device__ inline double total_of(const DrawScratch& s, int blocks) {
@@ -69,14 +67,10 @@ __device__ inline void find_block(DrawScratch& s, int blocks, double u) {
 /// Looks up within the block that find_block found; the place is thread 0's only.
 template <class Weight>
 __device__ inline Place find_in_block(DrawScratch& s, int count, const Weight& weight) {
-#ifndef PC_MUTATE_FOUND_BLOCK_BARRIER
   __syncthreads();
-#endif
   const int first = s.block * kSumBlock, size = min(kSumBlock, count - first);
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) s.weights[i] = weight(first + i);
-#ifndef PC_MUTATE_WEIGHTS_BARRIER
   __syncthreads();
-#endif
   if (threadIdx.x != 0) return {};
   const Place place = invert(s.weights, size, s.before, s.target);
   return {first + place.index, place.margin};
@@ -107,9 +101,7 @@ __device__ inline TokenId draw_from_list(DrawScratch& s, const RowSelector& list
     return list.token(found.index);
   }
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) s.weights[i] = weight(i);
-#ifndef PC_MUTATE_LIST_WEIGHTS_BARRIER
   __syncthreads();
-#endif
   if (threadIdx.x != 0) return 0;
   double total = 0.0;
   for (int i = 0; i < size; ++i) total += static_cast<double>(s.weights[i]);

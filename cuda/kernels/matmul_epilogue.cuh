@@ -68,9 +68,7 @@ template <class T, WeightFormat kFormat>
 __device__ inline void finish_pair(const MatmulArgs& args, int tile, int g, std::int64_t row, float x, float y) {
   const bool gated = args.finish == Epilogue::Kind::gated;
   const int at = gated ? tile * (kTileRows / 2) + g : tile * kTileRows + 2 * g;
-#ifndef PC_MUTATE_EPILOGUE_BOUND
   if (row >= args.m || at >= args.n) return;
-#endif
   if constexpr (kFormat == WeightFormat::int8_row) {
     const float2 scale = __ldg(static_cast<const float2*>(args.scales) + std::int64_t{tile} * 8 + g);
     x *= scale.x;

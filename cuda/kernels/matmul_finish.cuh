@@ -18,11 +18,7 @@ __global__ void __launch_bounds__(kFinishThreads) matmul_finish(const MatmulArgs
   for (int at = (blockIdx.y * kFinishThreads + threadIdx.x) * step; at < args.n;
        at += gridDim.y * kFinishThreads * step) {
     float2 pair;
-#ifndef PC_MUTATE_FINISH_BOUND
     const bool both = gated || at + 1 < args.n;
-#else
-    const bool both = true;
-#endif
     if (aligned && both)
       pair = *reinterpret_cast<const float2*>(in + at);
     else

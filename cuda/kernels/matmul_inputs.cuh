@@ -28,9 +28,7 @@ __device__ inline uint4 gather_inputs(const MatmulArgs& args, int row, int colum
 template <class T>
 __device__ inline uint4 load_inputs(const MatmulArgs& args, int row, int column, bool aligned) {
   if (!aligned) return gather_inputs<T>(args, row, column);
-#ifndef PC_MUTATE_INPUT_BOUND
   if (row >= args.m || column >= args.k) return make_uint4(0, 0, 0, 0);
-#endif
   return __ldg(reinterpret_cast<const uint4*>(static_cast<const T*>(args.in) + row * args.in_stride + column));
 }
 

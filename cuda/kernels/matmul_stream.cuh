@@ -40,13 +40,7 @@ __global__ void __launch_bounds__(kStreamThreads, kBands* kTiles == 1 ? 3 : 2)
   const int bands = kBands == 1 ? 1 : (args.m + 7) / 8;
   const bool aligned = inputs_aligned<T>(args);
   // Past the last tile the last one again: nothing of it is stored.
-  const auto tile_at = [&](int t) {
-#ifndef PC_MUTATE_STREAM_TILE_BOUND
-    return min(first_tile + t, tiles - 1);
-#else
-    return first_tile + t;
-#endif
-  };
+  const auto tile_at = [&](int t) { return min(first_tile + t, tiles - 1); };
 
   float sums[kTiles][kBands][4] = {};
   typename Tile::Scales scales[kTiles];
@@ -85,18 +79,14 @@ __global__ void __launch_bounds__(kStreamThreads, kBands* kTiles == 1 ? 3 : 2)
 
 #pragma unroll
   for (int begin = 0; begin < kTiles; begin += kMerged) {
-#ifndef PC_MUTATE_STREAM_REUSE_BARRIER
     if (begin > 0) __syncthreads();
-#endif
 #pragma unroll
     for (int i = 0; i < kMerged * kBands; ++i) {
       const float(&sum)[4] = sums[begin + i / kBands][i % kBands];
       partial[warp][i][0][lane] = make_float2(sum[0], sum[2]);
       partial[warp][i][1][lane] = make_float2(sum[1], sum[3]);
     }
-#ifndef PC_MUTATE_STREAM_MERGE_BARRIER
     __syncthreads();
-#endif
     for (int i = threadIdx.x; i < kMerged * kBands * 64; i += kStreamThreads) {
       const int place = i / 64, odd = i / 32 % 2, from = i % 32;
       float x = 0.0f, y = 0.0f;

@@ -71,12 +71,8 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
   }
   int split_end = span;
   for (int group = 0; group < groups; ++group) {
-#ifndef PC_MUTATE_TILED_WAIT
     cp_async_wait<kStages - 2>();
-#endif
-#ifndef PC_MUTATE_TILED_BARRIER
     __syncthreads();  // the copies of all threads are there, and the stage before this one is free
-#endif
     const int ahead = group + kStages - 1;
     if (ahead < groups)
       copy_stage<T, kFormat>(stages + ahead % kStages * kStageBytes, args, tiles, groups, ahead, aligned);

@@ -56,9 +56,7 @@ __global__ void __launch_bounds__(kNormThreads) norm_rows(const NormArgs args) {
 /// grid: (rows, blocks of heads); a warp a head.
 static __global__ void __launch_bounds__(kHeadsPerBlock * 32) norm_heads(const HeadNormArgs args) {
   const int head = blockIdx.y * kHeadsPerBlock + warp_index();
-#ifndef PC_MUTATE_HEAD_BOUND
   if (head >= args.heads) return;
-#endif
   float* x = args.x + std::int64_t{blockIdx.x} * args.stride + std::int64_t{head} * args.head_dim;
   const int lane = lane_index();
   const float count = static_cast<float>(args.head_dim);

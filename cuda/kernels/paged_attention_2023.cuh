@@ -59,9 +59,7 @@ __global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAtten
   }
   for (int mask = 16; mask > 0; mask /= 2) top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, mask));
   if (lane == 0) reduced[warp] = top;
-#ifndef PC_MUTATE_2023_LOGITS
   __syncthreads();
-#endif
   for (int w = 0; w < kWarps; ++w) top = fmaxf(top, reduced[w]);
 
   float sum = 0.0f;
@@ -70,13 +68,9 @@ __global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAtten
     sum += logits[i];
   }
   for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kAllLanes, sum, mask);
-#ifndef PC_MUTATE_2023_MAXIMUM
   __syncthreads();  // all have read the maximum
-#endif
   if (lane == 0) reduced[warp] = sum;
-#ifndef PC_MUTATE_2023_SUM
   __syncthreads();
-#endif
   sum = 0.0f;
   for (int w = 0; w < kWarps; ++w) sum += reduced[w];
   const float inverse = __fdividef(1.0f, sum + 1e-6f);
@@ -98,18 +92,14 @@ __global__ void __launch_bounds__(128, 4) paged_attention_2023_kernel(PagedAtten
       }
     }
   }
-#ifndef PC_MUTATE_2023_VALUES
   __syncthreads();  // nobody reads logits any more
-#endif
 #pragma unroll
   for (int i = 0; i < kMaxRows; ++i) {
     for (int mask = kRowLanes / 2; mask > 0; mask /= 2) acc[i] += __shfl_xor_sync(kAllLanes, acc[i], mask);
     const int d = lane / kRowLanes + i * (32 / kRowLanes);
     if (d < dim && lane % kRowLanes == 0) logits[warp * dim + d] = acc[i];
   }
-#ifndef PC_MUTATE_2023_OUTPUT
   __syncthreads();
-#endif
   for (int d = threadIdx.x; d < dim; d += 32 * kWarps) {
     float x = 0.0f;
     for (int w = 0; w < kWarps; ++w) x += logits[w * dim + d];

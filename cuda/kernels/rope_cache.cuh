@@ -112,41 +112,32 @@ __global__ void __launch_bounds__(32 * kRopeWarps) rope_and_cache_kernel(RopeCac
   const bool is_query = head < args.num_heads;
   load_head(k, in, dim);
   if (!is_query) load_head(v, in + static_cast<int64_t>(args.kv.num_kv_heads) * dim, dim);
-#ifndef PC_MUTATE_ROPE_LOADED
   __syncwarp();
-#endif
   rotate_head(k, args, row);
-#ifndef PC_MUTATE_ROPE_ROTATED
   __syncwarp();
-#endif
   if (is_query) {
     store_head(static_cast<T*>(args.q) + row * args.q_stride + static_cast<int64_t>(head) * dim, k, dim);
     return;
   }
 
-  const int position = args.positions[row], slot = position % tile.block_size;
+  const int position = args.positions[row], token_slot = position % tile.block_size;
   const uint32_t block = args.tables[args.row_tables[row] + position / tile.block_size];
   std::byte* k_tile = args.kv.data + args.kv.tile_offset(block, head - args.num_heads);
   std::byte* v_tile = k_tile + tile.bytes();
   if constexpr (is_quantized(kKv)) {
     float k_scale = row_scale<kKv>(k, dim), v_scale = row_scale<kKv>(v, dim);
-#ifndef PC_MUTATE_ROPE_FINITE
     if (v_scale != v_scale) k_scale = v_scale, v_scale = 0.0f;
-#endif
-    store_quantized<kKv>(k_tile + slot * tile.row_bytes(), k, dim, k_scale);
-    store_quantized<kKv>(v_tile + slot * tile.row_bytes(), v, dim, v_scale);
+    store_quantized<kKv>(k_tile + token_slot * tile.row_bytes(), k, dim, k_scale);
+    store_quantized<kKv>(v_tile + token_slot * tile.row_bytes(), v, dim, v_scale);
     if (lane_index() == 0) {
-      reinterpret_cast<float*>(k_tile + tile.scales_offset())[slot] = k_scale;
-      reinterpret_cast<float*>(v_tile + tile.scales_offset())[slot] = v_scale;
+      reinterpret_cast<float*>(k_tile + tile.scales_offset())[token_slot] = k_scale;
+      reinterpret_cast<float*>(v_tile + tile.scales_offset())[token_slot] = v_scale;
     }
   } else {
-#ifndef PC_MUTATE_ROPE_FINITE
     const bool broken = !all_finite<T>(v, dim);
-#else
-    const bool broken = false;
-#endif
-    store_head(reinterpret_cast<T*>(k_tile + slot * tile.row_bytes()), k, dim, broken, __uint_as_float(0x7fffffffu));
-    store_head(reinterpret_cast<T*>(v_tile + slot * tile.row_bytes()), v, dim, broken);
+    store_head(reinterpret_cast<T*>(k_tile + token_slot * tile.row_bytes()), k, dim, broken,
+               __uint_as_float(0x7fffffffu));
+    store_head(reinterpret_cast<T*>(v_tile + token_slot * tile.row_bytes()), v, dim, broken);
   }
 }
 

@@ -105,9 +105,7 @@ class RowSelector {
         const Measure sum = warp_sum(sums[digit]);
         if (lane_index() == 0) scratch_.measures[turn][digit][warp_] = static_cast<double>(sum);
       }
-#ifndef PC_MUTATE_SELECT_BARRIER
       __syncthreads();
-#endif
       std::uint32_t chosen = 0;
       for (std::uint32_t digit = 3; digit >= 1; --digit) {
         double sum = 0.0;  // counts are exact too
@@ -152,9 +150,7 @@ class RowSelector {
         const bool tie = take && order_key(x) == tie_key;
         int in_block;
         const int before = ordered_place(tie, in_block);
-#ifndef PC_MUTATE_TIE_BOUND
         if (tie && tied + before >= ties) take = false;
-#endif
         tied += in_block;
       }
       int in_block;
@@ -163,9 +159,7 @@ class RowSelector {
       kept += in_block;
     }
     size_ = kept;
-#ifndef PC_MUTATE_COMPACT_BARRIER
     __syncthreads();  // the list is read by other threads than wrote it
-#endif
   }
 
   /// How many threads before this one have `flag`, and how many in all.
@@ -173,9 +167,7 @@ class RowSelector {
     const int turn = turn_++ & 1;
     const std::uint32_t warp_flags = __ballot_sync(kAllLanes, flag);
     if (lane_index() == 0) scratch_.counts[turn][warp_] = static_cast<std::uint32_t>(__popc(warp_flags));
-#ifndef PC_MUTATE_PLACE_BARRIER
     __syncthreads();
-#endif
     int before = __popc(warp_flags & ((1u << lane_index()) - 1));
     in_block = 0;
 #pragma unroll
@@ -197,7 +189,7 @@ class RowSelector {
 };
 
 /// By a whole block: the largest key of a row, in every thread; or a key above that of infinity where a logit is NaN.
-__device__ inline std::uint32_t largest_key(const float* logits, int size, std::uint32_t (&slots)[kRowWarps]) {
+__device__ inline std::uint32_t largest_key(const float* logits, int size, std::uint32_t (&per_warp)[kRowWarps]) {
   std::uint32_t largest = 0;
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) {
     const float x = logits[i];
@@ -205,12 +197,10 @@ __device__ inline std::uint32_t largest_key(const float* logits, int size, std::
   }
   largest = __reduce_max_sync(kAllLanes, largest);
   const unsigned own = warp_index();
-  if (lane_index() == 0) slots[own] = largest;
-#ifndef PC_MUTATE_LARGEST_BARRIER
+  if (lane_index() == 0) per_warp[own] = largest;
   __syncthreads();
-#endif
 #pragma unroll
-  for (int warp = 0; warp < kRowWarps; ++warp) largest = max(largest, slots[warp]);
+  for (int warp = 0; warp < kRowWarps; ++warp) largest = max(largest, per_warp[warp]);
   return largest;
 }
 

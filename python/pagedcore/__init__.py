@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from pagedcore import _core
 from pagedcore._core import (
-    CpuOptions,
-    CudaOptions,
     Engine,
     EngineConfig,
     EngineOutput,
@@ -51,8 +49,6 @@ __all__ = [
     "BeamSearchParams",
     "CompletionOutput",
     "Corrupt",
-    "CpuOptions",
-    "CudaOptions",
     "Engine",
     "EngineConfig",
     "EngineOutput",

@@ -7,9 +7,11 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
+from ._core import RequestOptions
 from .errors import Aborted
 
 if TYPE_CHECKING:
@@ -54,15 +56,7 @@ class Dispatcher:
         """Returns the request's id. Its outputs come to `inbox` until one says `last`."""
         self._check_process()
         with self._registering:
-            request = self._engine.submit(
-                prompt,
-                params,
-                salt=terms.salt,
-                stream=stream,
-                prefix=terms.prefix or "",
-                priority=terms.priority,
-                tenant=terms.tenant,
-            )
+            request = self._engine.submit(prompt, params, RequestOptions(**asdict(terms)), stream)
             self._inboxes[request] = inbox
         return request
 

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineOptions", "OpenModel"]
 
-_ComputeType = Literal["f32", "bf16", "f16"]
+_ComputeType = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[str, _ComputeType] = {
-    "float32": "f32",
-    "f32": "f32",
-    "fp32": "f32",
-    "bfloat16": "bf16",
-    "bf16": "bf16",
-    "float16": "f16",
-    "f16": "f16",
-    "fp16": "f16",
+    "float32": "float32",
+    "f32": "float32",
+    "fp32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "f16": "float16",
+    "fp16": "float16",
 }
-_KV_DTYPES = {"auto": "auto", "fp8": "f8_e4m3", "fp8_e4m3": "f8_e4m3", "int8": "i8"}
-_SERVED: dict[str, tuple[_ComputeType, ...]] = {"cpu": ("f32", "bf16"), "cuda": ("bf16", "f16")}
+_KV_DTYPES: tuple[Literal["auto", "fp8", "fp8_e4m3", "int8"], ...] = ("auto", "fp8", "fp8_e4m3", "int8")
+_SERVED: dict[str, tuple[_ComputeType, ...]] = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16", "float16")}
 
 
 _ALLOCATION: tuple[Literal["paged", "max", "pow2", "oracle"], ...] = ("paged", "max", "pow2", "oracle")
@@ -141,8 +141,8 @@ class EngineOptions:
         if self.dtype != "auto":
             return _DTYPES[self.dtype]
         if self.device == "cpu":
-            return "f32" if source in ("f32", "f64") else "bf16"
-        return "f16" if source == "f16" else "bf16"
+            return "float32" if source in ("f32", "f64") else "bfloat16"
+        return "float16" if source == "f16" else "bfloat16"
 
     def config(self, compute_dtype: _ComputeType) -> _core.EngineConfig:
         def size_of(value: int | str | None) -> int:
@@ -171,7 +171,7 @@ class EngineOptions:
             threads=self.threads or 0,
             dtype=compute_dtype,
             isa=self.isa,
-            kv_cache_dtype=self.kv_cache_dtype,
+            kv_cache_dtype=next(name for name in _KV_DTYPES if name == self.kv_cache_dtype),
             cublas_lt=self.cublas_lt,
         )
 

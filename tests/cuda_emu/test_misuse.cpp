@@ -242,6 +242,7 @@ TEST_CASE("addresses") {
 }
 
 // Only ThreadSanitizer sees these; in other builds the kernels run through.
+// rule: cuda.order-is-explicit
 TEST_CASE("races, for ThreadSanitizer" * doctest::skip(!kTsan)) {
   for (const auto kernel : {race_in_shared, shuffle_is_no_fence, copy_without_barrier}) {
     CHECK_COMPLAINT("data race", complaint_of(kernel));

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [cuda]
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [abi] [cuda]
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
 #   embedded as a part of another project (FetchContent), which keeps its settings; as a static library there, and installed from there
+#   abi      a C program that was linked once runs against the next version, which has one option more
 #   cuda     where nvcc is: the wheel pagedcore-cuda13 beside the other; device cuda then lacks the driver alone
-# prefix and wheel: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
+# prefix and wheel: nothing but the public headers is installed; libpagedcore exports pagedcore:: only, libpagedcore_c what pagedcore.h declares.
 # Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-parts=${*:-prefix wheel embedded cuda}
+parts=${*:-prefix wheel embedded abi cuda}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 version=$(cat VERSION)
 max_wheel_bytes=5000000
@@ -29,12 +30,22 @@ check_symbols() {  # LIBRARY
   symbols=$(nm -DC --defined-only "$1")
   grep -q 'pagedcore::' <<< "$symbols" || fail "$1 exports nothing of pagedcore"
   foreign=$(cut -d' ' -f3- <<< "$symbols" |
-    grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^pc_[a-z]' || true)
+    grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^.* pagedcore::(options_of|set_option|get_option)<' || true)
   [ -z "$foreign" ] || fail "$1 exports foreign symbols:
 $foreign"
-  internal=$(grep -E 'pagedcore::(kv|cpu|io|capi|bindings|selftest)::' <<< "$symbols" || true)
+  internal=$(cut -d' ' -f3- <<< "$symbols" |
+    grep -E '^(typeinfo (name )?for |vtable for )?pagedcore::(kv|cpu|io|capi|bindings|selftest)::' || true)
   [ -z "$internal" ] || fail "$1 exports internal symbols:
 $internal"
+}
+
+# Every function of the header, under one symbol version, and nothing else.
+check_c_symbols() {  # LIBRARY
+  diff <(nm -D --defined-only "$1" | awk '$2 == "T" {print $3}' | sort) \
+       <(grep -oE 'pc_[a-z_]+\(' cpp/include/pagedcore/pagedcore.h | grep -v '_free($' | tr -d '(' |
+         cat - <(grep -oE 'void pc_[a-z_]+_free' cpp/include/pagedcore/pagedcore.h | cut -d' ' -f2) |
+         sed 's/$/@@PAGEDCORE_C_1/' | sort -u) \
+    || fail "$1 exports (left) something else than pagedcore.h declares (right)"
 }
 
 # The linker keeps one copy of a weak function for the whole library: none may come from a source that needs more than
@@ -61,12 +72,15 @@ consume() {  # NAME CMAKE_ARGUMENT
 
 run_prefix() {
   cmake --preset release > /dev/null
-  cmake --build --preset release -j "${JOBS:-$(nproc)}" --target pagedcore
+  cmake --build --preset release -j "${JOBS:-$(nproc)}" --target pagedcore pagedcore_c
   cmake --install build/release --prefix "$tmp/first" > /dev/null
   mv "$tmp/first" "$tmp/moved"
   check_isa_objects build/release
   check_headers "$tmp/moved/include"
-  check_symbols "$(ls "$tmp"/moved/lib*/libpagedcore.so "$tmp"/moved/lib/*/libpagedcore.so 2> /dev/null | head -1)"
+  local lib
+  lib=$(dirname "$(find "$tmp/moved" -name libpagedcore.so)")
+  check_symbols "$lib/libpagedcore.so"
+  check_c_symbols "$lib/libpagedcore_c.so"
   consume prefix -DCMAKE_PREFIX_PATH="$tmp/moved"
 }
 
@@ -92,10 +106,32 @@ run_wheel() {
   "$tmp/venv/bin/python" -m pip install --quiet --no-deps "$wheel" nanobind-backend
   local package
   package=$("$tmp/venv/bin/python" -c 'import pathlib, pagedcore; print(pathlib.Path(pagedcore.__file__).parent)')
-  [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 1 ] || fail "the wheel holds the library more than once"
+  [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 2 ] || fail "the wheel holds the libraries more than once"
   check_headers "$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_include())')"
   check_symbols "$package"/lib/libpagedcore.so.*
+  check_c_symbols "$package"/lib/libpagedcore_c.so.1
   consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
+}
+
+# A C program, linked once, runs against this version and against the next one, which has one option more.
+run_abi() {
+  local next minor
+  [ -d "$tmp/moved" ] || run_prefix
+  local lib
+  lib=$(dirname "$(find "$tmp/moved" -name libpagedcore_c.so)")
+  cc -std=c99 -Wall -Werror -I"$tmp/moved/include" tests/install/abi.c -o "$tmp/abi" -L"$lib" -lpagedcore_c \
+    -Wl,-rpath-link,"$lib"
+  LD_LIBRARY_PATH="$lib" "$tmp/abi" "$version" ""
+
+  git ls-files CMakeLists.txt VERSION cmake cpp | tar -cf - -T - | (mkdir -p "$tmp/next" && tar -xf - -C "$tmp/next")
+  minor=$(cut -d. -f2 VERSION)
+  next=$(cut -d. -f1 VERSION).$((minor + 1)).0
+  echo "$next" > "$tmp/next/VERSION"
+  python3 tests/install/add_option.py "$tmp/next/cpp/include/pagedcore/engine.hpp"
+  cmake -S "$tmp/next" -B "$tmp/next/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 -DPAGEDCORE_BUILD_TESTS=OFF \
+    -DPAGEDCORE_CUDA=OFF > "$tmp/log" || { cat "$tmp/log"; fail "abi: configure"; }
+  cmake --build "$tmp/next/build" -j "${JOBS:-$(nproc)}" --target pagedcore_c > "$tmp/log" || { cat "$tmp/log"; fail "abi: build"; }
+  LD_LIBRARY_PATH="$tmp/next/build/cpp" "$tmp/abi" "$next" one_more_option
 }
 
 run_embedded() {
@@ -145,8 +181,8 @@ run_cuda() {
 
 for part in $parts; do
   case "$part" in
-    prefix | wheel | embedded | cuda) echo "-- $part"; "run_$part" ;;
-    *) echo "unknown part '$part': prefix, wheel, embedded or cuda" >&2; exit 2 ;;
+    prefix | wheel | embedded | abi | cuda) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix, wheel, embedded, abi or cuda" >&2; exit 2 ;;
   esac
 done
 echo "consumers passed: $parts"

@@ -18,7 +18,7 @@ from pagedcore import _core
 
 def make_engine(**config):
     model, weights = make_model()
-    config = {"num_blocks": 32, "cpu": pagedcore.CpuOptions(threads=1, dtype="f32"), **config}
+    config = {"num_blocks": 32, "threads": 1, "dtype": "float32", **config}
     return pagedcore.Engine(model, weights, pagedcore.EngineConfig(**config))
 
 
@@ -55,7 +55,7 @@ def test_engine_loads_a_file(tmp_path):
     params = _core.SamplingParams(temperature=0.0, max_tokens=8, logprobs=1)
     results = []
     for source in (weights, pagedcore.ModelFile(path)):
-        config = pagedcore.EngineConfig(num_blocks=8, cpu=pagedcore.CpuOptions(threads=1))
+        config = pagedcore.EngineConfig(num_blocks=8, threads=1)
         engine = pagedcore.Engine(model, source, config)
         engine.submit([4, 5], params)
         results += drain(engine)
@@ -97,6 +97,14 @@ def test_bad_requests_change_nothing():
     with pytest.raises(TypeError):
         engine.submit(["a"])
     assert not engine.busy
+    engine.close()
+
+
+def test_statistics_are_those_of_the_list():
+    engine = make_engine()
+    names = [stat.name for stat in _core.stats_of_engine()]
+    assert sorted(engine.stats()) == sorted(names)
+    assert {stat.type for stat in _core.stats_of_engine()} == {"counter", "gauge"}
     engine.close()
 
 
@@ -244,6 +252,4 @@ def test_cpu_isas():
     assert "portable" in isas
     model, weights = make_model()
     with pytest.raises(pagedcore.InvalidArgument, match="mmx"):
-        pagedcore.Engine(
-            model, weights, pagedcore.EngineConfig(num_blocks=4, cpu=pagedcore.CpuOptions(threads=1, isa="mmx"))
-        )
+        pagedcore.Engine(model, weights, pagedcore.EngineConfig(num_blocks=4, threads=1, isa="mmx"))

@@ -230,7 +230,8 @@ def test_plans_are_those_of_the_real_engine(gguf: Any, tmp_path: Path) -> None:
         word, *fields = line.split()
         if word == "submit":
             arrivals.append(float(len(real)))
-            prompts.append([(len(prompts) + 1, int(fields[8]))])
+            prompt = dict(field.split("=") for field in fields)["prompt"]
+            prompts.append([(len(prompts) + 1, len(prompt.split(",")))])
         elif word == "plan" and " step 0 " not in line:
             real.append(line.split(" step ")[1].split(" digest ")[0])
     simulation = _core.Simulation(

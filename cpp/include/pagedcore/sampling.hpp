@@ -129,7 +129,14 @@ PAGEDCORE_API void validate(const BeamSearchParams& params, std::int32_t vocab_s
 /// Log-probabilities at one position, of the model's own distribution (before penalties and temperature).
 struct PositionLogprobs {
   TokenLogprob chosen;
-  std::vector<TokenLogprob> top;  // most likely first, ties by token id; tokens of probability 0 are left out
+  std::vector<TokenLogprob> top;
+
+  template <class V>
+  static void fields(V&& v) {
+    using L = PositionLogprobs;
+    v(field("chosen", &L::chosen, "The token that was drawn or scored."));
+    v(field("top", &L::top, "Most likely first, ties by token id; tokens of probability 0 are left out."));
+  }
 };
 
 /// A counter-based random number in [0, 1) with 53 bits: Philox4x32-10 (Salmon et al., SC 2011) keyed by the seed,
@@ -146,8 +153,16 @@ struct SampleContext {
 
 struct SampleOutcome {
   TokenId token = -1;
-  bool stop = false;          // token is one of stop_token_ids
-  PositionLogprobs logprobs;  // filled when the parameters ask for them
+  bool stop = false;
+  PositionLogprobs logprobs;
+
+  template <class V>
+  static void fields(V&& v) {
+    using O = SampleOutcome;
+    v(field("token", &O::token, ""));
+    v(field("stop", &O::stop, "The token is one of stop_token_ids."));
+    v(field("logprobs", &O::logprobs, "Filled when the parameters ask for them."));
+  }
 };
 
 /// Draws one token. `logits` is [vocab] and is not changed. Throws Corrupt when a logit is NaN or +inf or all are -inf,

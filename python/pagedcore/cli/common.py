@@ -128,7 +128,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "isa": arguments.isa,
     }
     try:
-        EngineOptions(**options).config("f32")
+        EngineOptions(**options).config("float32")
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
     return options

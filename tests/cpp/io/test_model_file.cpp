@@ -45,16 +45,16 @@ ModelDescription small_description() {
   d.architecture = "LlamaForCausalLM";
   d.vocab_size = 32;
   d.hidden_size = 32;
-  d.intermediate_size = 64;
+  d.mlp.intermediate_size = 64;
   d.num_layers = 1;
-  d.num_heads = 2;
-  d.num_kv_heads = 1;
-  d.head_dim = 16;
+  d.attention.num_heads = 2;
+  d.attention.num_kv_heads = 1;
+  d.attention.head_dim = 16;
   d.max_context = 128;
   d.tied_embeddings = true;
-  d.norm_eps = 1e-6f;
-  d.rope_inv_freq = {1.0f, 0.1f, 0.3333333f, 1e-3f, 1e-4f, 1e-5f, 1e-6f, 1e-7f};
-  d.windows = {0};
+  d.norm.eps = 1e-6f;
+  d.position.rope_inv_freq = {1.0f, 0.1f, 0.3333333f, 1e-3f, 1e-4f, 1e-5f, 1e-6f, 1e-7f};
+  d.attention.windows = {0};
   return d;
 }
 
@@ -99,7 +99,7 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
     CHECK(same_bytes(read.data, saved.data));
   }
   CHECK(file.description().to_text() == description.to_text());
-  CHECK(file.description().rope_inv_freq == description.rope_inv_freq);
+  CHECK(file.description().position.rope_inv_freq == description.position.rope_inv_freq);
   CHECK_THROWS_WITH_AS(file.get("nothing"), doctest::Contains((path + ": has no tensor 'nothing'").c_str()), Corrupt);
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 #include <vector>
 
+#include "pagedcore/error.hpp"
 #include "pagedcore/kv_cache.hpp"
 
 using namespace pagedcore;
@@ -19,6 +20,7 @@ KvCacheManager make(std::uint32_t blocks) {
 
 }  // namespace
 
+// rule: kv.chunk-is-contiguous, kv.fenced-until-read
 TEST_CASE("a chunk waits for the last steps of all members of its group, in whatever order they go") {
   KvCacheManager kv = make(8);
   std::vector<BlockCopy> copies;
@@ -69,5 +71,19 @@ TEST_CASE("forks whose parent is gone copy its blocks out of a chunk that nobody
   CHECK(kv.counts().in_flight == 3);
   kv.complete(StepId{2});
   CHECK(kv.counts().in_flight == 0);
+  kv.check();
+}
+
+TEST_CASE("a group gets all of its chunks or none") {
+  KvCacheManager kv = make(12);  // three chunks of four blocks
+  kv.create_reserved(A, 2, 16);
+  CHECK_FALSE(kv.scratch().reserve(2, 16));
+  CHECK(kv.scratch().reserve(1, 16));
+  CHECK_THROWS_AS(kv.create_reserved(B, 2, 16), OutOfMemory);
+  CHECK_FALSE(kv.contains(B));
+  CHECK(kv.counts().reserved == 8);
+  kv.check();
+  kv.create_reserved(C, 1, 16);
+  CHECK(kv.counts().reserved == 12);
   kv.check();
 }

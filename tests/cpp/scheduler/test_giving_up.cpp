@@ -36,6 +36,7 @@ void swap_out_pairs(Planned& service, std::uint64_t pairs) {
 
 }  // namespace
 
+// rule: scheduler.later-makes-room
 TEST_CASE("those who wait in the swap space are given up from the last on, and no more than is needed") {
   // The first arrives late with an early time of arrival, is alone, and needs 12 blocks of 16, of which 8 are held.
   Planned service({.watermark = 0}, {.num_blocks = 16, .block_size = 4, .num_swap_blocks = 16});
@@ -88,6 +89,23 @@ TEST_CASE("one that is given up does not hold up those behind it in the same ste
   service.submit(request(9, 4, 3));
   CHECK(computed(service.next()) == Ids{1, 9});
   CHECK(service.stats().swap_fallbacks == 2);
+  service.finish();
+  service.check_outputs();
+}
+
+TEST_CASE("for a higher priority with none of its own running all go, also those that share most of what they hold") {
+  // Each of the two frees one block, as the price of a victim goes; together they free 6, and the other one needs 7.
+  Planned service({.watermark = 0, .order = ServiceOrder::priority}, {.num_blocks = 8, .block_size = 4});
+  const std::vector<TokenId> common(16, 7);
+  service.submit(prompted(2, with(common, 2, 1), 8));
+  service.submit(prompted(3, with(common, 2, 2), 8));
+  service.next(2);
+  REQUIRE(service.scheduler.cache().counts().used == 6);
+  SchedulerRequest high = request(9, 26, 4);
+  high.priority = 1;
+  service.submit(high);
+  CHECK(preempted(service.next()).size() == 2);
+  CHECK(computed(service.next()) == Ids{9});
   service.finish();
   service.check_outputs();
 }

@@ -30,6 +30,7 @@ StepPlan until_preemption(Planned& service) {
 
 }  // namespace
 
+// rule: scheduler.cheapest-frees-most-for-least
 TEST_CASE("what a group shares is counted once in what it frees") {
   // When the first needs its third block, the pair holds 4 shared blocks and one of its own each, 3 slots of the last
   // unused; the third request 5 blocks, 2 slots unused: 21 tokens for 6 blocks cost less each than 18 for 5. Were
@@ -130,4 +131,72 @@ TEST_CASE("without a swap space nobody is said to have fallen back from it") {
     service.finish();
     service.check_outputs();
   }
+}
+
+TEST_CASE("computing again what was computed before is no progress") {
+  // The second lost its 17 tokens on the way to the swap space. When the first needs its fourth block it has computed
+  // 17 again, in 5 blocks with 3 slots unused, and is cheaper than the third with 7 tokens in 2 blocks: that one goes.
+  Planned service({.max_batched_tokens = 10, .watermark = 0, .admission = AdmissionPolicy::watermark},
+                  {.num_blocks = 10, .block_size = 4, .enable_prefix_caching = false, .num_swap_blocks = 10});
+  service.submit(request(1, 7, 20));
+  service.submit(request(2, 17, 8));
+  service.submit(request(3, 6, 8));
+  service.next(3);
+  REQUIRE(service.swap(2));
+  service.executor.lose_every = 1;
+  CHECK(preempted(service.next()) == Ids{2});
+  service.executor.lose_every = 0;
+  REQUIRE(service.stats().swap_fallbacks == 1);
+  service.next(2);
+  REQUIRE(service.stats().tokens_recomputed == 17);
+  CHECK(preempted(service.next()) == Ids{3});
+  service.finish();
+  service.check_outputs();
+}
+
+TEST_CASE("computing further tokens of a prompt is progress, sampled or not") {
+  // The third was preempted after 8 tokens of its prompt, found them again and is at 22, in 6 blocks: with 2 slots
+  // unused it costs less than the second, with 12 tokens in 3.
+  Planned service({.max_batched_tokens = 10, .watermark = 0, .admission = AdmissionPolicy::watermark},
+                  {.num_blocks = 14, .block_size = 4});
+  SchedulerRequest pair = request(1, 8, 16);
+  pair.num_samples = 2;
+  service.submit(pair);
+  service.submit(request(2, 9, 16));
+  service.submit(request(3, 26, 8));
+  service.next(3);
+  REQUIRE(service.scheduler.force_preempt(RequestId{3}));
+  service.next(2);
+  REQUIRE(service.stats().preemption_hit_tokens == 8);
+  REQUIRE(service.scheduler.cache().available() == 1);
+  CHECK(preempted(service.next()) == Ids{3});
+  service.finish();
+  service.check_outputs();
+}
+
+TEST_CASE("the lowest priority goes first, whatever it costs") {
+  Planned service({.watermark = 0, .order = ServiceOrder::priority}, {.num_blocks = 6, .block_size = 4});
+  for (std::uint64_t id = 1; id <= 3; ++id) {
+    SchedulerRequest made = request(id, id == 2 ? 4 : 7, 10);
+    made.priority = 3 - static_cast<std::int32_t>(id);
+    service.submit(made);
+  }
+  service.next(2);
+  REQUIRE(service.scheduler.cache().available() == 0);
+  CHECK(preempted(service.next()) == Ids{3});  // 8 tokens in 2 blocks; the second would be 5 in 2
+  service.finish();
+  service.check_outputs();
+}
+
+TEST_CASE("last_arrival: the last goes, whatever it costs and whether it has progressed or not") {
+  Planned service({.watermark = 0, .victim = VictimPolicy::last_arrival}, {.num_blocks = 13, .block_size = 4});
+  service.submit(request(1, 7, 12));
+  SchedulerRequest pair = request(2, 16, 8);
+  pair.num_samples = 2;
+  service.submit(pair);
+  service.submit(request(3, 17, 8));
+  service.next(2);
+  CHECK(preempted(service.next()) == Ids{3});
+  service.finish();
+  service.check_outputs();
 }

@@ -43,6 +43,7 @@ struct Crowd {
 
 }  // namespace
 
+// rule: scheduler.walk-is-bounded
 TEST_CASE("a plan passes 63 requests that wait for a prefix, and stops at the 64th") {
   for (const std::uint64_t count : {63u, 64u, 100u}) {
     CAPTURE(count);
@@ -95,26 +96,31 @@ TEST_CASE("nobody waits for one of a lower priority") {
   }
 }
 
-TEST_CASE("a registered prefix spares no prompt row that is to be scored") {
-  Planned service({}, {.num_blocks = 64, .block_size = 4});
-  const SchedulerRequest prefix = request(9, 16, 0);
-  service.scheduler.register_prefix(PrefixId{1}, prefix);
-  service.requests[9] = prefix;
-  service.next();
-  SchedulerRequest scored = prompted(1, with(prefix.prompt, 4, 5), 2);
-  scored.prefix = PrefixId{1};
-  scored.prompt_logprobs = true;
-  service.submit(scored);
-  const StepPlan plan = service.next();
-  REQUIRE(plan.sequences.size() == 1);
-  CHECK(plan.sequences[0].first_position == 0);
-  CHECK(plan.sequences[0].num_rows == 20);
-  CHECK(plan.sequences[0].num_scored == 19);
-  CHECK(service.stats().pinned_hit_tokens == 0);
-  while (service.scheduler.has_work()) service.next();
-  service.check_outputs();
+TEST_CASE("a registered prefix spares no prompt row that is to be scored, and is not waited for") {
+  for (const bool is_there : {false, true}) {
+    Planned service({}, {.num_blocks = 64, .block_size = 4});
+    const SchedulerRequest prefix = request(9, 16, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    if (is_there) service.next();
+    SchedulerRequest scored = prompted(10, with(prefix.prompt, 4, 5), 2);
+    scored.prefix = PrefixId{1};
+    scored.prompt_logprobs = true;
+    service.submit(scored);
+    const StepPlan plan = service.next();
+    REQUIRE(plan.sequences.size() == (is_there ? 1 : 2));
+    CHECK(raw(plan.sequences.back().request) == 10);
+    CHECK(plan.sequences.back().first_position == 0);
+    CHECK(plan.sequences.back().num_rows == 20);
+    CHECK(plan.sequences.back().num_scored == 19);
+    CHECK(service.stats().pinned_hit_tokens == 0);
+    CHECK(service.stats().prefix_waits == 0);
+    while (service.scheduler.has_work()) service.next();
+    service.check_outputs();
+  }
 }
 
+// rule: scheduler.prefix-is-pinned
 TEST_CASE("a registered prefix is forked, not held twice, where the cache knows its tokens by other blocks") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   const std::vector<TokenId> tokens(16, 7);

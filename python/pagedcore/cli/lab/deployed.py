@@ -11,12 +11,12 @@ from ..common import UsageError
 if TYPE_CHECKING:
     from ...lab import Deployment, Placement
 
-__all__ = ["add_served_flags", "read_served"]
+__all__ = ["add_deployed_flags", "read_deployed"]
 
 _PLACED = ("device", "model", "tensor_parallel", "weight_bits", "kv_bits", "kv_cache_memory", "swap_space")
 
 
-def add_served_flags(group: argparse._ArgumentGroup) -> None:
+def add_deployed_flags(group: argparse._ArgumentGroup) -> None:
     """Besides --model."""
     group.add_argument(
         "--device", metavar="NAME", help="the device: a100-40gb and others, or a .json file with its numbers"
@@ -33,7 +33,7 @@ def add_served_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def read_served(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:
+def read_deployed(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:
     """`bits`: of weights and KV where no flag says; `others`: of the Placement."""
     from ...lab import Deployment, Placement
 

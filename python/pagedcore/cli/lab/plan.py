@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidArgument
 from ..common import Formatter, UsageError, add_model_flags, engine_options, print_json
 from .arrivals import add_request_flags, read_requests
-from .deployed import add_served_flags, read_served
+from .deployed import add_deployed_flags, read_deployed
 
 if TYPE_CHECKING:
     from ...lab import Deployment, Placement
@@ -64,7 +64,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
     service = parser.add_argument_group("service")
-    add_served_flags(service)
+    add_deployed_flags(service)
     service.add_argument(
         "--replicas", type=int, metavar="N", help="number of replicas that share the requests (default 1)"
     )
@@ -108,7 +108,7 @@ def _memory(arguments: argparse.Namespace) -> int:
 
 
 def _service(arguments: argparse.Namespace) -> int:
-    from ...lab import plan_service
+    from ...lab import confirm_plan, plan_service
     from ...progress import Progress
 
     try:
@@ -122,11 +122,12 @@ def _service(arguments: argparse.Namespace) -> int:
                 first_token=arguments.first_token,
                 target_rate=arguments.rate,
                 replicas=1 if arguments.replicas is None else arguments.replicas,
-                simulate=arguments.simulate,
-                seconds=arguments.seconds,
-                progress=lambda runs: bar.reach(runs, runs + 1),
                 **policies,
             )
+            if arguments.simulate:
+                plan = confirm_plan(
+                    plan, requests, seconds=arguments.seconds, progress=lambda runs: bar.reach(runs, runs + 1)
+                )
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
     if arguments.json:
@@ -148,7 +149,7 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
             raise UsageError(f"--{name.replace('_', '-')} is for this machine: plan a service with sizes of memory")
     bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
     memory = None if arguments.kv_cache_memory is None else parse_bytes(arguments.kv_cache_memory)
-    served = read_served(arguments, bits=bits, kv_memory=memory)
+    served = read_deployed(arguments, bits=bits, kv_memory=memory)
     if isinstance(served, Deployment):
         return served, policies
     if arguments.swap_space is not None:

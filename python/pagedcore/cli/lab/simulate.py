@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InvalidArgument
 from ..common import Formatter, UsageError, print_json
-from .arrivals import add_load_flags, listed, read_load
-from .deployed import add_served_flags, read_served
+from .arrivals import add_arrival_flags, listed, read_arrivals
+from .deployed import add_deployed_flags, read_deployed
 
 if TYPE_CHECKING:
     from ...lab import Deployment, Workload
@@ -75,8 +75,8 @@ def add_to(commands: Any) -> None:
     served.add_argument(
         "-m", "--model", metavar="NAME", help="a known shape, such as llama-7b; or file, directory, hub id"
     )
-    add_served_flags(served)
-    add_load_flags(parser)
+    add_deployed_flags(served)
+    add_arrival_flags(parser)
 
     for title, flags in (("every request", _SAMPLES), ("policies", _POLICIES)):
         group = parser.add_argument_group(title)
@@ -143,10 +143,10 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     deploy = _deploy(arguments)
     policies = [_under(deploy, names) for names in _combinations(arguments, _POLICIES)]
-    load = read_load(arguments, max_tokens=min(min(d.max_reservation, d.slots) for _, d in policies))
+    arrivals = read_arrivals(arguments, max_tokens=min(min(d.max_reservation, d.slots) for _, d in policies))
     trials = []
     for (named, deployment), samples in product(policies, _combinations(arguments, _SAMPLES)):
-        for rate, workload in load.workloads.items():
+        for rate, workload in arrivals.workloads.items():
             arriving = {} if rate is None else {"rate": rate}
             shaped = _shaped(workload, samples, arguments)
             trials.append(Trial({**named, **samples, **arriving}, shaped, deployment))
@@ -158,7 +158,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "deployment": trials[0].deployment.name,
-                "requests": load.about,
+                "requests": arrivals.about,
                 "constants": constants.to_dict(),
                 "runs": comparison.to_dict(),
             }
@@ -167,7 +167,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         slots = " or ".join(f"{slots:,}" for slots in sorted({trial.deployment.slots for trial in trials}))
         common = "".join(f", {name} {value}" for name, value in comparison.common.items())
         print(f"{trials[0].deployment.name}, {slots} slots of KV{common}")
-        print(f"{load.about}\n{costs_text(constants)}\n\n{comparison}")
+        print(f"{arrivals.about}\n{costs_text(constants)}\n\n{comparison}")
     return 0
 
 
@@ -179,7 +179,7 @@ def _deploy(arguments: argparse.Namespace) -> Callable[..., Deployment]:
         raise UsageError(
             "say what serves, with --model and --device, or --setting; or which figure of the paper to show: --figure"
         )
-    served = read_served(arguments)
+    served = read_deployed(arguments)
     return partial(replace, served) if isinstance(served, Deployment) else served.deploy
 
 
