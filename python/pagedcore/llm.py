@@ -17,11 +17,11 @@ from .engine_options import open_model, with_engine_options, with_request_option
 from .errors import Aborted, InvalidArgument
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
-from .progress import Progress
+from .progress import Progress, chosen_progress
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, request_options
 from .sampling_params import SamplingParams
-from .stream import Stream
+from .stream import Stream, streamable
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ class LLM:
         sampling_params: _Params = None,
         *,
         progress: bool | None = None,
-        use_tqdm: bool | None = None,
         **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """One output per prompt, in order. A prompt is a text, a list of token ids, or a mapping that holds one of them
@@ -98,8 +97,8 @@ class LLM:
         request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.
         Ctrl-C ends the requests of this call and leaves the engine usable.
         """
-        requests = self._requests(prompts, sampling_params, request_options(options))
-        return self._run(requests, use_tqdm if progress is None else progress)
+        progress = chosen_progress(progress, options)
+        return self._run(self._requests(prompts, sampling_params, request_options(options)), progress)
 
     @with_request_options
     def chat(
@@ -108,7 +107,6 @@ class LLM:
         sampling_params: _Params = None,
         *,
         progress: bool | None = None,
-        use_tqdm: bool | None = None,
         add_generation_prompt: bool = True,
         chat_template: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -117,6 +115,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content. With
         ``prefix`` the conversation's text continues that prefix."""
+        progress = chosen_progress(progress, options)
         served = request_options(options)
         # Whatever is neither is refused by the template, as one conversation.
         several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
@@ -131,8 +130,7 @@ class LLM:
             )
             for conversation in conversations
         ]
-        requests = self._requests(prompts, sampling_params, served, templated=True)
-        return self._run(requests, use_tqdm if progress is None else progress)
+        return self._run(self._requests(prompts, sampling_params, served, templated=True), progress)
 
     def chat_prompt(
         self,
@@ -168,7 +166,7 @@ class LLM:
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        (request,) = self._requests([prompt], _streamable(sampling_params), request_options(options))
+        (request,) = self._requests([prompt], streamable(sampling_params), request_options(options))
         return Stream(self._dispatcher, request)
 
     @with_request_options
@@ -192,7 +190,7 @@ class LLM:
             tools=tools,
             template_variables=template_variables,
         )
-        (request,) = self._requests([prompt], _streamable(sampling_params), served, templated=True)
+        (request,) = self._requests([prompt], streamable(sampling_params), served, templated=True)
         return Stream(self._dispatcher, request)
 
     @with_request_options
@@ -202,13 +200,12 @@ class LLM:
         params: BeamSearchParams | Sequence[BeamSearchParams] | None = None,
         *,
         progress: bool | None = None,
-        use_tqdm: bool | None = None,
         **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with the best hypotheses as its ``outputs``, best first, each with its
         ``score``. Runs beside whatever else this LLM does, like :meth:`generate`."""
-        requests = self._beam_searches(prompts, params, request_options(options))
-        return self._run(requests, use_tqdm if progress is None else progress)
+        progress = chosen_progress(progress, options)
+        return self._run(self._beam_searches(prompts, params, request_options(options)), progress)
 
     @with_request_options
     def stream_beam_search(
@@ -392,12 +389,3 @@ class LLM:
                 if running:  # Ctrl-C, a closed engine, a refused request
                     dispatcher.abort_and_drain(list(running), inbox)
         return [request.output() for request in requests]
-
-
-def _streamable(params: SamplingParams | None) -> SamplingParams | None:
-    if isinstance(params, SamplingParams) and params.ranks:
-        raise InvalidArgument(
-            f"best_of={params.best_of} with n={params.n} cannot be streamed: which samples are the best is known "
-            "when all have ended; use generate(), or best_of=None"
-        )
-    return params
