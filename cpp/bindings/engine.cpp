@@ -72,7 +72,7 @@ std::vector<TokenId> tokens_of(const char* name, nb::handle prompt) {
   nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
   if (nb::try_cast(prompt, array, /* convert = */ false)) return {array.data(), array.data() + array.size()};
   std::vector<TokenId> tokens;
-  from_python(field(name, &EngineRequest::prompt, ""), prompt, tokens);
+  from_python(Facts{name, {}}, prompt, tokens);
   return tokens;
 }
 

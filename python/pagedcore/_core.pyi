@@ -28,11 +28,6 @@ class OptionInfo:
         choices: Sequence[str] | None = [],
         is_optional: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> OptionInfo: ...
 
     name: str
     type: str
@@ -51,6 +46,11 @@ class OptionInfo:
     """The words of a choice."""
     is_optional: bool
     """It may be "none"."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> OptionInfo: ...
 
 def options_of(record: str) -> list[OptionInfo]:
     """The fields of a record of parameters, in order."""
@@ -108,11 +108,6 @@ class ModelDescription:
         logit_scale: float = 1.0,
         logit_softcap: float = 0.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> ModelDescription: ...
 
     architecture: str
     """Its name, for people."""
@@ -164,6 +159,11 @@ class ModelDescription:
     """Multiplies the logits."""
     logit_softcap: float
     """Logits become softcap * tanh(logit / softcap). 0 turns it off. At least 0."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ModelDescription: ...
     def validate(self) -> None:
         """Raises InvalidArgument naming the first field that contradicts the rest."""
 
@@ -226,11 +226,6 @@ class SamplingParams:
         prompt_logprobs: int | None = None,
         seed: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SamplingParams: ...
 
     n: int
     """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
@@ -256,11 +251,11 @@ class SamplingParams:
     logit_bias: list[tuple[int, float]]
     """Added to the logits of these tokens; -inf bans one."""
     banned_tokens: list[int]
-    """Never drawn. At least 0."""
+    """Never drawn."""
     allowed_token_ids: list[int]
-    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
+    """Nothing else is drawn. None: all tokens are allowed."""
     stop_token_ids: list[int]
-    """End a sample, and belong to it. At least 0."""
+    """End a sample, and belong to it."""
     logprobs: int | None
     """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
     None: none are reported. At least -1."""
@@ -268,6 +263,11 @@ class SamplingParams:
     """Likewise for every token of the prompt but the first. At least -1."""
     seed: int
     """The key of the random numbers: equal seeds draw alike."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SamplingParams: ...
 
 @overload
 def validate(params: SamplingParams, vocab_size: int) -> None:
@@ -278,10 +278,6 @@ def validate(params: SamplingParams) -> None: ...
 @overload
 def validate(params: BeamSearchParams) -> None:
     """The checks that need no model."""
-
-@overload
-def validate(config: EngineConfig) -> None:
-    """Raises InvalidArgument for a value outside its range and for options that contradict each other."""
 
 class BeamSearchParams:
     """A beam search with the results of transformers' generate()."""
@@ -296,11 +292,6 @@ class BeamSearchParams:
         early_stopping: Literal["heuristic", "immediate", "never"] = "heuristic",
         stop_token_ids: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> BeamSearchParams: ...
 
     beam_width: int
     """Running beams. In [1, 65536]."""
@@ -314,37 +305,42 @@ class BeamSearchParams:
     """When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could
     beat the worst of them as long as it is now (heuristic), or at any length (never)."""
     stop_token_ids: list[int]
-    """End a hypothesis, and belong to it. At least 0."""
+    """End a hypothesis, and belong to it."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BeamSearchParams: ...
 
 class TokenLogprob:
     """A token's log-probability and rank (1 is the most likely)."""
 
     def __init__(self, *, token: int = -1, logprob: float = 0.0, rank: int = 0) -> None: ...
+
+    token: int
+    logprob: float
+    rank: int
+    """1 is the most likely."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> TokenLogprob: ...
 
-    token: int
-    logprob: float
-    rank: int
-    """1 is the most likely."""
-
 class PositionLogprobs:
     """Log-probabilities at one position, before penalties and temperature."""
 
     def __init__(self, *, chosen: TokenLogprob = ..., top: Sequence[TokenLogprob] | None = []) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
 
     chosen: TokenLogprob
     """The token that was drawn or scored."""
     top: list[TokenLogprob]
     """Most likely first, ties by token id; tokens of probability 0 are left out."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
 
 def logprobs_of(logits: NDArray[numpy.float32], token: int, top: int) -> PositionLogprobs: ...
 def uniform(seed: int, sample: int, position: int) -> float:
@@ -354,17 +350,17 @@ class SampleOutcome:
     """The token drawn from one row of logits."""
 
     def __init__(self, *, token: int = -1, stop: bool = False, logprobs: PositionLogprobs = ...) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampleOutcome: ...
 
     token: int
     stop: bool
     """The token is one of stop_token_ids."""
     logprobs: PositionLogprobs
     """Filled when the parameters ask for them."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleOutcome: ...
 
 def sample(
     logits: NDArray[numpy.float32],
@@ -390,11 +386,6 @@ class KvCacheConfig:
         max_reservation: int = 2048,
         max_events: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> KvCacheConfig: ...
 
     num_blocks: int
     """Physical blocks. In [1, 4294967294]."""
@@ -414,6 +405,11 @@ class KvCacheConfig:
     """Tokens of the longest sequence under such a baseline. In [1, 2147483647]."""
     max_events: int
     """Events of the prefix cache that are kept. In [0, 2147483647]."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheConfig: ...
 
 class KvCacheCounts:
     """Where every block is: free + cached + in_flight + used == total."""
@@ -431,11 +427,6 @@ class KvCacheCounts:
         swapped: int = 0,
         reserved: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> KvCacheCounts: ...
 
     total: int
     """Blocks that were allocated."""
@@ -455,20 +446,25 @@ class KvCacheCounts:
     """Of them in use."""
     reserved: int
     """Contiguous allocation: blocks in chunks, those in use and those set aside."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheCounts: ...
 
 class BlockSwap:
     """Move a block out to a slot of the swap space, or in from there."""
 
     def __init__(self, *, block: int = 0, slot: int = 0) -> None: ...
+
+    block: int
+    slot: int
+    """Of the swap space."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BlockSwap: ...
-
-    block: int
-    slot: int
-    """Of the swap space."""
 
 class CacheEvent:
     """News of the prefix cache."""
@@ -482,11 +478,6 @@ class CacheEvent:
         salt: int = 0,
         tokens: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CacheEvent: ...
 
     kind: Literal["stored", "removed", "cleared"]
     """stored: a block can be found. removed: no more, nor can what continues it. cleared: forget all that was
@@ -499,21 +490,26 @@ class CacheEvent:
     """Stored at the beginning of a prompt: the tenant's."""
     tokens: list[int]
     """Stored: those of the block, block_size or fewer."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CacheEvent: ...
 
 class BlockCopy:
     """Copy the first num_tokens slots of every layer from block src to block dst."""
 
     def __init__(self, *, src: int = 0, dst: int = 0, num_tokens: int = 0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> BlockCopy: ...
 
     src: int
     dst: int
     num_tokens: int
     """Its first token slots, of every layer."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BlockCopy: ...
 
 class PrefixMatch:
     """A cached prefix. Valid until the manager next changes."""
@@ -654,11 +650,6 @@ class SchedulerConfig:
         prompt_weight: float = 1.0,
         output_weight: float = 2.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerConfig: ...
 
     max_batched_tokens: int
     """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
@@ -687,16 +678,16 @@ class SchedulerConfig:
     """With order fair: service by one prompt token that is computed. At least 0."""
     output_weight: float
     """With order fair: service by one token that is generated. At least 0."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerConfig: ...
 
 class PreemptionCosts:
     """Measured costs in seconds; 0: not known yet."""
 
     def __init__(self, *, token: float = 0.0, block_out: float = 0.0, block_in: float = 0.0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> PreemptionCosts: ...
 
     token: float
     """Of computing one."""
@@ -704,6 +695,11 @@ class PreemptionCosts:
     """Of moving one to the swap space."""
     block_in: float
     """And back."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PreemptionCosts: ...
 
 class SchedulerRequest:
     """A request to a bare scheduler."""
@@ -723,11 +719,6 @@ class SchedulerRequest:
         priority: int = 0,
         tenant: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerRequest: ...
 
     id: int
     arrival: float
@@ -749,6 +740,11 @@ class SchedulerRequest:
     """Higher goes first, with order priority; within +-kMostPriority."""
     tenant: int
     """Who is served by it, for order fair."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerRequest: ...
 
 class ScheduledSequence:
     """Rows that one sequence contributes to a step."""
@@ -767,11 +763,6 @@ class ScheduledSequence:
         table_offset: int = 0,
         table_size: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> ScheduledSequence: ...
 
     request: int
     sequence: int
@@ -792,20 +783,25 @@ class ScheduledSequence:
     table_offset: int
     """Of the table of group 0 in StepPlan::block_tables; that of group g lies g * table_entries behind it."""
     table_size: int
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ScheduledSequence: ...
 
 class SwappedRequest:
     """A request that a step moves, and how many of the moves are its own."""
 
     def __init__(self, *, request: int = 0, num_moves: int = 0) -> None: ...
+
+    request: int
+    num_moves: int
+    """Of the moves, those that are its own."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> SwappedRequest: ...
-
-    request: int
-    num_moves: int
-    """Of the moves, those that are its own."""
 
 class StepPlan:
     """All that an executor needs for one step."""
@@ -825,11 +821,6 @@ class StepPlan:
         swapped_in: Sequence[SwappedRequest] | None = [],
         preempted: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepPlan: ...
 
     step: int
     """0 for an empty plan, which is not committed. If it preempted, that made room: plan again."""
@@ -853,17 +844,17 @@ class StepPlan:
     """Likewise; they compute from the next step on."""
     preempted: list[int]
     """Requests preempted while planning, for observers."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepPlan: ...
     def __bool__(self) -> bool: ...
 
 class SampledToken:
     """One token sampled by an executor."""
 
     def __init__(self, *, sequence: int = 0, sample: int = 0, token: int = 0, stop: bool = False) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampledToken: ...
 
     sequence: int
     """The one that was scheduled."""
@@ -872,35 +863,40 @@ class SampledToken:
     token: int
     stop: bool
     """The token ended the sample (a stop token)."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampledToken: ...
 
 class BeamChild:
     """A beam of the next step: beam `parent` of this one with one token more."""
 
     def __init__(self, *, parent: int = 0, token: int = 0) -> None: ...
+
+    parent: int
+    """Index of a beam of this step within its request."""
+    token: int
+    """What it goes on with."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BeamChild: ...
 
-    parent: int
-    """Index of a beam of this step within its request."""
-    token: int
-    """What it goes on with."""
-
 class BeamResult:
     """What a beam search goes on with."""
 
     def __init__(self, *, request: int = 0, children: Sequence[BeamChild] | None = []) -> None: ...
+
+    request: int
+    children: list[BeamChild]
+    """At most beam_width; none: the search has ended."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BeamResult: ...
-
-    request: int
-    children: list[BeamChild]
-    """At most beam_width; none: the search has ended."""
 
 def place_beams(children: Sequence[BeamChild]) -> list[int]:
     """Which beam every child becomes."""
@@ -917,11 +913,6 @@ class StepResult:
         beams: Sequence[BeamResult] | None = [],
         swap_failed: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepResult: ...
 
     step: int
     tokens: list[SampledToken]
@@ -932,6 +923,11 @@ class StepResult:
     """One for each beam search that the plan sampled, less failed ones."""
     swap_failed: list[int]
     """Of the plan's swapped_out and swapped_in: some block was lost on the way. They are recomputed."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepResult: ...
 
 class SampleUpdate:
     """What became of one sample in a step."""
@@ -944,11 +940,6 @@ class SampleUpdate:
         token: int = -1,
         finish: Literal["none", "stop", "length", "abort", "error"] = "none",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampleUpdate: ...
 
     request: int
     sample: int
@@ -956,6 +947,11 @@ class SampleUpdate:
     """-1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has one update a
     step, for sample 0)."""
     finish: Literal["none", "stop", "length", "abort", "error"]
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleUpdate: ...
 
 class SchedulerStats:
     """Counters since construction, and the queues now."""
@@ -988,11 +984,6 @@ class SchedulerStats:
         slots_reserved: int = 0,
         slots_overreserved: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerStats: ...
 
     steps: int
     """Steps that were run."""
@@ -1042,6 +1033,11 @@ class SchedulerStats:
     """Contiguous allocation: slots set aside for tokens that are still to come (PagedAttention, section 3.1)."""
     slots_overreserved: int
     """Contiguous allocation: slots set aside for tokens that never come (internal fragmentation)."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerStats: ...
 
 class TraceReplay:
     """What came of replaying a trace."""
@@ -1049,11 +1045,6 @@ class TraceReplay:
     def __init__(
         self, *, steps: int = 0, requests: int = 0, difference: str = "", is_complete: bool = True
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> TraceReplay: ...
 
     steps: int
     """That were planned alike."""
@@ -1063,6 +1054,11 @@ class TraceReplay:
     """The first plan that came out otherwise: its line, what was recorded, what came out. Empty: none."""
     is_complete: bool
     """False when the last line is cut off: the writer did not end in peace."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TraceReplay: ...
 
 def replay_trace(path: str) -> TraceReplay:
     """Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line."""
@@ -1113,11 +1109,6 @@ class RequestOptions:
     """What every kind of request may say besides its prompt."""
 
     def __init__(self, *, prefix: str | None = None, salt: int = 0, priority: int = 0, tenant: int = 0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> RequestOptions: ...
 
     prefix: str
     """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
@@ -1127,6 +1118,11 @@ class RequestOptions:
     """With order priority: the higher goes first. In [-1000000, 1000000]."""
     tenant: int
     """With order fair: who is served by it."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> RequestOptions: ...
 
 class EngineConfig:
     """All options of an engine, flat; None chooses."""
@@ -1166,11 +1162,6 @@ class EngineConfig:
         plugin: str | os.PathLike[str] | None = None,
         trace_file: str | os.PathLike[str] | None = None,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
     device: str
     """cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."""
@@ -1248,6 +1239,11 @@ class EngineConfig:
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
     trace_file: str
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""
@@ -1275,11 +1271,6 @@ class MemoryPlan:
         num_swap_blocks: int = 0,
         windows: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> MemoryPlan: ...
 
     weights: int
     """Bytes."""
@@ -1301,6 +1292,11 @@ class MemoryPlan:
     """Of both together."""
     windows: list[int]
     """Of the groups of layers, as in KvCacheConfig; 0: full context."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> MemoryPlan: ...
     @property
     def kv_cache(self) -> int:
         """Bytes of all blocks."""
@@ -1334,11 +1330,6 @@ class EngineOutput:
         time: float = 0.0,
         last: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
 
     request: int
     sample: int
@@ -1359,6 +1350,11 @@ class EngineOutput:
     """Seconds on the engine's steady clock."""
     last: bool
     """Nothing more will come for this request."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
 
 class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
@@ -1433,11 +1429,6 @@ class CudaDevice:
         matmul_rate: float = 0.0,
         problem: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CudaDevice: ...
 
     name: str
     compute_major: int
@@ -1452,6 +1443,11 @@ class CudaDevice:
     """FLOP/s of dense 16-bit products that add up in f32, from its clock; 0: unknown."""
     problem: str
     """Why it cannot be used, and what to do; empty: it can."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaDevice: ...
 
 class CudaStatus:
     """The CUDA backend on this machine."""
@@ -1466,11 +1462,6 @@ class CudaStatus:
         devices: Sequence[CudaDevice] | None = [],
         problem: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CudaStatus: ...
 
     plugin: str
     """Path of libpagedcore_cuda.so, whether it is there or not."""
@@ -1483,6 +1474,11 @@ class CudaStatus:
     devices: list[CudaDevice]
     problem: str
     """Why no GPU can be used, and what to do; empty: one of them can."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaStatus: ...
 
 def cuda_status(plugin: str = "") -> CudaStatus:
     """Looks for the plugin, driver and GPUs."""
@@ -1504,11 +1500,6 @@ class SelftestCheck:
         problem: str = "",
         note: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SelftestCheck: ...
 
     operation: str
     """Of Backend."""
@@ -1523,6 +1514,11 @@ class SelftestCheck:
     """The text of what was thrown; empty: nothing was."""
     note: str
     """What else is worth knowing: how many tasks the device left to the host; empty: nothing is."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestCheck: ...
 
 class SelftestRate:
     """What one call cost."""
@@ -1537,11 +1533,6 @@ class SelftestRate:
         flops: float = 0.0,
         host_link: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
 
     operation: str
     """Of Backend."""
@@ -1555,6 +1546,11 @@ class SelftestRate:
     """Floating-point operations that it has to do."""
     host_link: bool
     """The bytes go to or from host memory."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
 
 def selftest_checks(config: EngineConfig = ..., quick: bool = False) -> list[SelftestCheck]:
     """Checks every operation of the device against the CPU in f32, with portable code."""
@@ -1578,11 +1574,6 @@ class CostModel:
         swap_out_block: float = 0.0,
         swap_in_block: float = 0.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CostModel: ...
 
     step: float
     """Of any step, whatever it computes."""
@@ -1599,6 +1590,11 @@ class CostModel:
     copy_block: float
     swap_out_block: float
     swap_in_block: float
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CostModel: ...
 
 class StepWork:
     """What a plan asks of an executor, in the terms of CostModel."""
@@ -1614,11 +1610,6 @@ class StepWork:
         swap_outs: float = 0.0,
         swap_ins: float = 0.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepWork: ...
 
     rows: float
     pairs: float
@@ -1632,20 +1623,25 @@ class StepWork:
     """Blocks."""
     swap_ins: float
     """Blocks."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepWork: ...
 
 class TimedStep:
     """A step of a real engine, and how long it took."""
 
     def __init__(self, *, work: StepWork = ..., seconds: float = 0.0) -> None: ...
+
+    work: StepWork
+    seconds: float
+    """Until the next step was planned."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> TimedStep: ...
-
-    work: StepWork
-    seconds: float
-    """Until the next step was planned."""
 
 def timed_steps(trace: str) -> list[TimedStep]:
     """The steps of a trace, each until the next one was planned; less those after which there was nothing to do.
@@ -1668,11 +1664,6 @@ class SimulationConfig:
         window_end: float = 1e300,
         stop: float = 1e300,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
 
     scheduler: SchedulerConfig
     cache: KvCacheConfig
@@ -1694,6 +1685,11 @@ class SimulationConfig:
     window_end: float
     stop: float
     """End here, whatever is still to be served."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
 
 class SimulationReport:
     """Averages over the window; shares are of all token slots."""
@@ -1715,11 +1711,6 @@ class SimulationReport:
         tokens: float = 0.0,
         scheduler: SchedulerStats = ...,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SimulationReport: ...
 
     steps: int
     finished: int
@@ -1745,6 +1736,11 @@ class SimulationReport:
     tokens: float
     """Generated, a second."""
     scheduler: SchedulerStats
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationReport: ...
 
 class Simulation:
     """The scheduler under an executor that prices plans on a virtual clock."""

@@ -2,7 +2,6 @@
 // of its log-probability on every machine and instruction set, whatever else runs.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -77,7 +76,9 @@ struct SamplingParams {
   }
 
   bool stops(TokenId token) const noexcept {
-    return std::find(stop_token_ids.begin(), stop_token_ids.end(), token) != stop_token_ids.end();
+    for (const TokenId stop : stop_token_ids)
+      if (stop == token) return true;
+    return false;
   }
 };
 
