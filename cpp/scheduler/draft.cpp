@@ -38,8 +38,7 @@ void Draft::decide() {
   for (const Request* request = first; request != nullptr; request = request->place.next) {
     if (const Request* next = request->place.next) {  // as look_ahead(), as far as links lead
       __builtin_prefetch(next->samples.data());
-      __builtin_prefetch(next->place.next);
-      __builtin_prefetch(reinterpret_cast<const char*>(next->place.next) + 64);
+      prefetch(next->place.next);
     }
     if (has_departed(*request)) continue;
     if (state_.rules.preempts_for_waiting && !admit(request)) return;
