@@ -13,7 +13,9 @@
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
 //
-// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw.
+// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw, but for one case: a change
+// that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw throws
+// Corrupt with the reason, from that one on; stats() still has the counters.
 #pragma once
 
 #include <cstdint>
