@@ -7,6 +7,8 @@
 #include "planned.hpp"
 
 using namespace pagedcore;
+using fake::computed;
+using fake::Ids;
 using fake::Planned;
 using fake::prompted;
 using fake::request;
@@ -103,5 +105,39 @@ TEST_CASE("a prefix leaves room for every request that was accepted, and for wha
     } else {
       CHECK_THROWS_AS(service.scheduler.register_prefix(PrefixId{2}, large), InvalidArgument);
     }
+  }
+}
+
+// rule: scheduler.prefix-is-pinned
+TEST_CASE("a registered prefix holds no more than is counted: blocks behind its windows go when it is computed") {
+  // 16 tokens in the first group and, of the second, 5 at most; the request takes 10 blocks in each.
+  for (const std::uint32_t max_batched_tokens : {64u, 16u, 7u}) {  // computed at once, and in chunks
+    CAPTURE(max_batched_tokens);
+    Planned service({.max_batched_tokens = max_batched_tokens, .watermark = 0},
+                    {.num_blocks = 21 + 20, .block_size = 1, .windows = {0, 4}});
+    const SchedulerRequest prefix = request(9, 16, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    while (service.scheduler.has_work()) service.next();
+    CHECK(service.stats().blocks_pinned <= 21);
+    service.submit(request(1, 10, 1));  // accepted, so it is served
+    CHECK(computed(service.next()) == Ids{1});
+    while (service.scheduler.has_work()) REQUIRE_FALSE(service.next().empty());
+  }
+}
+
+TEST_CASE("a registered prefix whose windows have passed is forked as a whole") {
+  for (const std::uint32_t max_batched_tokens : {64u, 7u}) {
+    Planned service({.max_batched_tokens = max_batched_tokens}, {.num_blocks = 80, .block_size = 1, .windows = {0, 4}});
+    const SchedulerRequest prefix = request(9, 16, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    while (service.scheduler.has_work()) service.next();
+    SchedulerRequest user = prompted(2, with(prefix.prompt, 2, 5), 6);
+    user.prefix = PrefixId{1};
+    service.submit(user);
+    CHECK(service.next().sequences.at(0).first_position == 16);
+    while (service.scheduler.has_work()) service.next();
+    service.check_outputs();
   }
 }
