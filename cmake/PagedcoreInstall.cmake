@@ -1,4 +1,4 @@
-# What gets installed: the shared library, the public headers, and a package configuration that finds both relative to
+# What gets installed: the libraries, the public headers, and a package configuration that finds both relative to
 # itself, so that the tree may be moved. The wheel is the same tree under pagedcore/ (see pyproject.toml).
 include(CMakePackageConfigHelpers)
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/pagedcore")
@@ -6,7 +6,7 @@ set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/pagedcore")
 if(SKBUILD)
   set(namelink NAMELINK_SKIP)  # wheels hold no symlinks; find_package() knows the library by its SONAME
 endif()
-install(TARGETS pagedcore EXPORT pagedcoreTargets
+install(TARGETS pagedcore pagedcore_c EXPORT pagedcoreTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" ${namelink}
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/cpp/include/" "${PROJECT_BINARY_DIR}/include/"

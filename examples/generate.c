@@ -33,7 +33,7 @@ static int print_outputs(pc_engine* engine) {
 }
 
 int main(int argc, char** argv) {
-  pc_sampling_params params = pc_sampling_params_default();
+  pc_options* options = NULL;
   pc_engine* engine;
   int32_t* prompt;
   uint64_t request;
@@ -47,14 +47,15 @@ int main(int argc, char** argv) {
   if (prompt == NULL) return 1;
   for (i = 2; i < argc; ++i) prompt[i - 2] = (int32_t)atoi(argv[i]);
 
-  params.temperature = 0.0f;
-  params.max_tokens = 16;
-  params.stream = 1;
-  if (pc_engine_submit(engine, prompt, (size_t)argc - 2, &params, &request) == PC_OK) {
+  /* Options have names: docs/options.md lists them. */
+  if (pc_options_new(PC_OPTIONS_SAMPLING, &options) == PC_OK && pc_options_set(options, "temperature", "0") == PC_OK &&
+      pc_options_set(options, "max_tokens", "16") == PC_OK && pc_options_set(options, "stream", "true") == PC_OK &&
+      pc_engine_submit(engine, prompt, (size_t)argc - 2, options, &request) == PC_OK) {
     result = print_outputs(engine);
   } else {
     result = fail("submit");
   }
+  pc_options_free(options);
   free(prompt);
   pc_engine_free(engine);
   return result;

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
-    ("_core", "errors"),
+    ("_core", "_options", "errors"),
     ("checks", "default_model", "memory", "progress"),
-    ("beam_search_params", "chat", "outputs", "sampling_params", "terms", "tokenizer", "detokenizer"),
+    ("families",),
+    ("beam_search_params", "chat", "outputs", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
     ("dispatch", "prompts", "request", "stream"),

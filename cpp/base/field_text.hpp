@@ -14,6 +14,7 @@
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 
 namespace pagedcore {
@@ -73,9 +74,9 @@ std::string to_text(const std::vector<T>& values) {
 }
 
 /// Throws InvalidArgument: `name` = 'text' is not `expected`. Long texts are cut.
-[[noreturn]] void malformed(std::string_view name, std::string_view text, std::string_view expected);
+[[noreturn]] PAGEDCORE_API void malformed(std::string_view name, std::string_view text, std::string_view expected);
 /// "1048576", "512MB" (10^6) or "1.5 GiB" (2^30) as a number of bytes; throws InvalidArgument, also from 2^63 on.
-std::uint64_t bytes_from_text(std::string_view name, std::string_view text);
+PAGEDCORE_API std::uint64_t bytes_from_text(std::string_view name, std::string_view text);
 
 template <class T>
 constexpr const char* number_kind() {

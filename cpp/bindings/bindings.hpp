@@ -12,12 +12,22 @@
 #include "bindings/gil.hpp"
 #include "bindings/ids.hpp"
 
+namespace pagedcore {
+class KvCacheManager;
+}
+
 namespace pagedcore::bindings {
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
+/// A scheduler's cache, to look at: nothing here changes it.
+struct KvCacheView {
+  const KvCacheManager* cache = nullptr;
+};
+
 void bind_errors(nb::module_& m);
+void bind_options(nb::module_& m);
 void bind_tensors(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_sampling(nb::module_& m);

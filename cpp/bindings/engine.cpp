@@ -1,14 +1,15 @@
 #include "pagedcore/engine.hpp"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/variant.h>
 
 #include <algorithm>
 #include <memory>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "bindings/names.hpp"
 #include "bindings/records.hpp"
 #include "bindings/weights.hpp"
 
@@ -64,21 +65,70 @@ void construct(EngineHandle* self, const ModelDescription& model, const Weights&
   new (self) EngineHandle(std::move(engine));
 }
 
-using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Params = std::variant<SamplingParams, BeamSearchParams>;
 
-RequestId submit(EngineHandle& self, std::vector<TokenId> prompt, const SamplingParams& sampling, std::uint64_t salt,
-                 bool stream, std::string prefix, std::int32_t priority, std::uint64_t tenant) {
-  EngineRequest request{std::move(prompt), sampling, {}, {std::move(prefix), salt, priority, tenant}, stream};
+/// The tokens of a list, or of an array of 32-bit integers, which is copied as it lies.
+std::vector<TokenId> tokens_of(const char* name, nb::handle prompt) {
+  nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
+  if (nb::try_cast(prompt, array, /* convert = */ false)) return {array.data(), array.data() + array.size()};
+  std::vector<TokenId> tokens;
+  from_python(field(name, &EngineRequest::prompt, ""), prompt, tokens);
+  return tokens;
+}
+
+EngineRequest request_of(const char* name, nb::handle prompt, const Params& params, const RequestOptions& options,
+                         bool stream) {
+  EngineRequest request;
+  request.prompt = tokens_of(name, prompt);
+  request.options = options;
+  request.stream = stream;
+  if (const auto* beam = std::get_if<BeamSearchParams>(&params)) {
+    request.beam = *beam;
+  } else {
+    request.sampling = std::get<SamplingParams>(params);
+  }
+  return request;
+}
+
+/// One for all, or one for each.
+template <class T>
+using OneOrEach = std::variant<T, std::vector<T>>;
+template <class T>
+T of_request(const OneOrEach<T>& values, std::size_t i) {
+  const auto* each = std::get_if<std::vector<T>>(&values);
+  return each != nullptr ? (*each)[i] : std::get<T>(values);
+}
+template <class T>
+void check_number(const char* name, const OneOrEach<T>& values, std::size_t requests) {
+  const auto* each = std::get_if<std::vector<T>>(&values);
+  if (each != nullptr && each->size() != requests)
+    throw InvalidArgument(str(each->size(), " ", name, " for ", requests, " prompts: give one, or one for each"));
+}
+
+std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts,
+                                  const OneOrEach<Params>& params, const OneOrEach<RequestOptions>& options,
+                                  const OneOrEach<bool>& stream) {
+  check_number("params", params, prompts.size());
+  check_number("options", options, prompts.size());
+  check_number("stream", stream, prompts.size());
+  std::vector<EngineRequest> requests;
+  requests.reserve(prompts.size());
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_request(params, i),
+                                  of_request(options, i), of_request(stream, i)));
+  const ReleasedGil released;
+  return self.engine->submit_all(std::move(requests));
+}
+
+RequestId submit(EngineHandle& self, nb::handle prompt, const Params& params, const RequestOptions& options,
+                 bool stream) {
+  EngineRequest request = request_of("prompt", prompt, params, options, stream);
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
-RequestId submit_beams(EngineHandle& self, std::vector<TokenId> prompt, const BeamSearchParams& beam,
-                       std::uint64_t salt, bool stream, std::string prefix, std::int32_t priority,
-                       std::uint64_t tenant) {
-  EngineRequest request{std::move(prompt), {}, beam, {std::move(prefix), salt, priority, tenant}, stream};
-  const ReleasedGil released;
-  return self.engine->submit(std::move(request));
+void validate_request(const EngineHandle& self, nb::handle prompt, const Params& params) {
+  self.engine->validate(request_of("prompt", prompt, params, {}, false));
 }
 
 /// In slices, so that Ctrl-C interrupts a long wait.
@@ -97,12 +147,8 @@ std::vector<EngineOutput> wait(EngineHandle& self, double timeout) {
 }
 
 void bind_config(nb::module_& m) {
-  Record<CpuOptions>(m, "CpuOptions", "How the CPU backend computes.").listed();
-  Record<CudaOptions>(m, "CudaOptions", "How the CUDA backend computes.")
-      .field("device", &CudaOptions::device, "Index of the GPU; EngineConfig.device names it for an engine.")
-      .listed();
-  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.").listed();
-  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.").listed();
+  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.");
+  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.");
   m.def(
       "cpu_isas",
       [] {
@@ -112,51 +158,32 @@ void bind_config(nb::module_& m) {
       "Instruction sets that this CPU can run, best last.");
   m.def(
       "attention_seconds",
-      [](const CpuOptions& cpu, const ModelDescription& model, int block_size, int batch, int context, int repeats) {
-        const auto backend = make_cpu_backend(cpu);
-        const KvShape kv{model.num_layers, model.num_kv_heads, model.head_dim, block_size, cpu.dtype};
-        return attention_seconds(*backend, {kv, model.num_heads, batch, context, repeats});
+      [](const EngineConfig& config, const ModelDescription& model, int block_size, int batch, int context,
+         int repeats) {
+        const auto backend = make_cpu_backend(config.cpu);
+        const AttentionDescription& attention = model.attention;
+        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
+        return attention_seconds(*backend, {kv, attention.num_heads, batch, context, repeats});
       },
-      "cpu"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
-      "Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered.");
+      "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
+      "Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie "
+      "scattered.");
 }
 
 void bind_memory_plan(nb::module_& m) {
   using P = MemoryPlan;
   Record<P>(m, "MemoryPlan", "Every byte the engine will hold, by purpose.")
-      .field("weights", &P::weights)
-      .field("activations", &P::activations)
-      .field("kv_block", &P::kv_block, "Bytes of one block.")
-      .field("num_blocks", &P::num_blocks)
-      .field("block_size", &P::block_size)
-      .field("max_context", &P::max_context)
-      .field("swap", &P::swap, "Host memory of the swap space.")
-      .field("swap_file", &P::swap_file, "Bytes of the swap file; not memory.")
-      .field("num_swap_blocks", &P::num_swap_blocks, "Of both together.")
-      .field("windows", &P::windows, "Of the groups of layers; 0: full context.")
       .python()
       .def_prop_ro("kv_cache", &P::kv_cache, "Bytes of all blocks.")
       .def_prop_ro("total", &P::total, "Bytes.")
       .def_prop_ro("kv_tokens", &P::kv_tokens, "Tokens that all blocks hold.");
+  m.def("validate", nb::overload_cast<const EngineConfig&>(&validate), "config"_a,
+        "Raises InvalidArgument for a value outside its range and for options that contradict each other.");
   m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{},
         "What an engine would allocate; allocates nothing.");
 }
 
-void bind_output(nb::module_& m) {
-  using O = EngineOutput;
-  Record<O>(m, "EngineOutput", "News of one sample.")
-      .field("request", &O::request)
-      .field("sample", &O::sample)
-      .field("tokens", &O::tokens, "With stream, those since the last news of this sample, else all.")
-      .field("logprobs", &O::logprobs, "One per token, when asked for.")
-      .field("prompt_logprobs", &O::prompt_logprobs, "With the first news of sample 0.")
-      .field("finish", &O::finish, kFinishReasons, "'none', 'stop', 'length', 'abort' or 'error'.")
-      .field("score", &O::score, "Of a hypothesis of a beam search.")
-      .field("error", &O::error, "Why, when finish is 'error'.")
-      .field("cached_tokens", &O::cached_tokens, "Prompt tokens taken from the prefix cache.")
-      .field("time", &O::time, "Seconds on the engine's steady clock.")
-      .field("last", &O::last, "Nothing more will come for this request.");
-}
+void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample."); }
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;
@@ -164,38 +191,24 @@ void bind_engine_class(nb::module_& m) {
                 nb::is_weak_referenceable())
       .def("__init__", &construct<KeptWeights>, "model"_a, "weights"_a, "config"_a = EngineConfig{})
       .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{})
-      .def(
-          "submit",
-          [](E& self, const TokenArray& prompt, const SamplingParams& params, std::uint64_t salt, bool stream,
-             std::string prefix, std::int32_t priority, std::uint64_t tenant) {
-            return submit(self, {prompt.data(), prompt.data() + prompt.size()}, params, salt, stream, std::move(prefix),
-                          priority, tenant);
-          },
-          "prompt"_a.noconvert(), "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false, "prefix"_a = "",
-          "priority"_a = 0, "tenant"_a = 0)
-      .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "salt"_a = 0, "stream"_a = false,
-           "prefix"_a = "", "priority"_a = 0, "tenant"_a = 0,
+      .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
+           "stream"_a = false,
+           nb::sig("def submit(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
+                   "params: SamplingParams | BeamSearchParams = ..., options: RequestOptions = ..., "
+                   "stream: bool = False) -> int"),
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
-      .def("submit", &submit_beams, "prompt"_a, "params"_a, "salt"_a = 0, "stream"_a = false, "prefix"_a = "",
-           "priority"_a = 0, "tenant"_a = 0)
-      .def(
-          "validate",
-          [](const E& self, std::vector<TokenId> prompt, const BeamSearchParams& beam) {
-            EngineRequest request;
-            request.prompt = std::move(prompt);
-            request.beam = beam;
-            self.engine->validate(request);
-          },
-          "prompt"_a, "params"_a)
-      .def(
-          "validate",
-          [](const E& self, std::vector<TokenId> prompt, const SamplingParams& params) {
-            EngineRequest request;
-            request.prompt = std::move(prompt);
-            request.sampling = params;
-            self.engine->validate(request);
-          },
-          "prompt"_a, "params"_a = SamplingParams{}, "The checks of submit() alone.")
+      .def("submit_all", &submit_all, "prompts"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
+           "stream"_a = false,
+           nb::sig("def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
+                   "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
+                   "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
+                   "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
+                   "False) -> list[int]"),
+           "Checks all requests, then submits all; when one is refused, none is. Returns their ids.")
+      .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{},
+           nb::sig("def validate(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
+                   "params: SamplingParams | BeamSearchParams = ...) -> None"),
+           "The checks of submit() alone.")
       .def(
           "abort", [](E& self, RequestId id) { self.engine->abort(id); }, "id"_a, release_gil())
       .def("wait", &wait, "timeout"_a, "All outputs that are ready, waiting at most `timeout` seconds for the first.")
@@ -226,9 +239,12 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "force_preemption",
           [](E& self, std::uint32_t period, std::string_view mode) {
-            self.engine->force_preemption(period, kPreemptionModes.parse("mode", mode));
+            self.engine->force_preemption(period, word<PreemptionMode>("mode", mode));
           },
           "period"_a, "mode"_a = "recompute", release_gil(),
+          nb::sig(str("def force_preemption(self, period: int, mode: ", PythonType<PreemptionMode>::name(),
+                      " = 'recompute') -> None")
+                      .c_str()),
           "Testing aid: preempt before every period-th step; 0 turns it off.")
       .def(
           "close", [](E& self) { self.engine->close(); }, release_gil(), "Ends all requests, frees all memory.");

@@ -18,6 +18,7 @@ using HostBuffer = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& shape, const HostBuffer& buffer);
 
 /// (dtype, shape, memoryview of the bytes); the view keeps `owner` alive.
-nb::tuple to_python(const HostTensor& tensor, nb::handle owner);
+using TensorTuple = nb::typed<nb::tuple, nb::str, nb::typed<nb::tuple, nb::int_, nb::ellipsis>, nb::memoryview>;
+TensorTuple to_python(const HostTensor& tensor, nb::handle owner);
 
 }  // namespace pagedcore::bindings

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "bindings/names.hpp"
 #include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
@@ -15,33 +14,11 @@ std::vector<T> copy_of(std::span<const T> values) {
 }
 
 void bind_records(nb::module_& m) {
-  using Config = KvCacheConfig;
-  Record<Config>(m, "KvCacheConfig", "Sizes of a block pool.").listed();
-  using Counts = KvCacheCounts;
-  Record<Counts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
-      .field("total", &Counts::total)
-      .field("free", &Counts::free, "Holds nothing of use.")
-      .field("cached", &Counts::cached, "Referenced by no sequence, kept for prefix hits.")
-      .field("in_flight", &Counts::in_flight, "Freed, but a step that may read it has not completed.")
-      .field("used", &Counts::used, "Referenced by one or more sequences.")
-      .field("shared", &Counts::shared, "Of the used: referenced by more than one.")
-      .field("swap_total", &Counts::swap_total, "Slots of the swap space.")
-      .field("swapped", &Counts::swapped, "Of them in use.")
-      .field("reserved", &Counts::reserved, "Blocks in chunks, unless paged.");
-  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.")
-      .field("block", &BlockSwap::block)
-      .field("slot", &BlockSwap::slot);
-  using Event = CacheEvent;
-  Record<Event>(m, "CacheEvent", "News of the prefix cache.")
-      .field("kind", &Event::kind, kCacheEvents, "'stored', 'removed', or 'cleared': forget all that was stored.")
-      .field("id", &Event::id, "Of one publication; never used again.")
-      .field("parent", &Event::parent, "Stored: the id of the block before; 0 at the beginning of a prompt.")
-      .field("salt", &Event::salt, "Stored at the beginning of a prompt: the tenant's.")
-      .field("tokens", &Event::tokens, "Stored: those of the block.");
-  Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.")
-      .field("src", &BlockCopy::src)
-      .field("dst", &BlockCopy::dst)
-      .field("num_tokens", &BlockCopy::num_tokens);
+  Record<KvCacheConfig>(m, "KvCacheConfig", "Sizes of a block pool.");
+  Record<KvCacheCounts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.");
+  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.");
+  Record<CacheEvent>(m, "CacheEvent", "News of the prefix cache.");
+  Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.");
   nb::class_<PrefixMatch>(m, "PrefixMatch", "A cached prefix. Valid until the manager next changes.")
       .def_prop_ro("blocks", [](const PrefixMatch& self) -> std::vector<BlockId> { return self.blocks; })
       .def_ro("num_tokens", &PrefixMatch::num_tokens)
@@ -76,20 +53,49 @@ void bind_scratch(nb::module_& m) {
           "group"_a, "spare"_a = 0);
 }
 
-void bind_manager(nb::module_& m) {
-  using Manager = KvCacheManager;
-  nb::class_<Manager>(m, "KvCacheManager", "Block tables over a pool of blocks. One thread at a time.")
-      .def(nb::init<const KvCacheConfig&>(), "config"_a)
-      .def_prop_ro("config", [](const Manager& self) -> KvCacheConfig { return self.config(); })
-      .def_prop_ro("counts", &Manager::counts)
-      .def_prop_ro("available", &Manager::available, "Blocks that append() could take now: free + cached.")
-      .def("blocks_for", &Manager::blocks_for, "tokens"_a)
+/// What a cache can be asked; `get(self)` is the cache.
+template <class T, class Get>
+void def_questions(nb::class_<T>& bound, Get get) {
+  bound.def_prop_ro("config", [get](const T& self) -> KvCacheConfig { return get(self).config(); })
+      .def_prop_ro("counts", [get](const T& self) { return get(self).counts(); })
+      .def_prop_ro(
+          "available", [get](const T& self) { return get(self).available(); },
+          "Blocks that append() could take now: free + cached.")
+      .def(
+          "blocks_for", [get](const T& self, std::uint64_t tokens) { return get(self).blocks_for(tokens); }, "tokens"_a)
       .def(
           "match_prefix",
-          [](const Manager& self, const std::vector<TokenId>& tokens, std::uint64_t salt, std::uint32_t max_tokens,
-             bool whole_blocks) { return self.match_prefix(tokens, salt, max_tokens, whole_blocks); },
+          [get](const T& self, const std::vector<TokenId>& tokens, std::uint64_t salt, std::uint32_t max_tokens,
+                bool whole_blocks) { return get(self).match_prefix(tokens, salt, max_tokens, whole_blocks); },
           "tokens"_a, "salt"_a = 0, "max_tokens"_a = 0xffffffffu, "whole_blocks"_a = false,
           "The longest cached prefix; it may end inside a block.")
+      .def(
+          "is_swapped", [get](const T& self, SequenceId seq) { return get(self).is_swapped(seq); }, "seq"_a)
+      .def_prop_ro(
+          "num_groups", [get](const T& self) { return get(self).num_groups(); }, "Groups of layers.")
+      .def(
+          "footprint", [get](const T& self, std::uint64_t tokens) { return get(self).footprint(tokens); }, "tokens"_a,
+          "Blocks that a sequence of so many tokens holds between steps, in all groups of layers together.")
+      .def(
+          "__contains__", [get](const T& self, SequenceId seq) { return get(self).contains(seq); }, "seq"_a)
+      .def(
+          "length", [get](const T& self, SequenceId seq) { return get(self).length(seq); }, "seq"_a)
+      .def(
+          "block_table", [get](const T& self, SequenceId seq) { return copy_of(get(self).block_table(seq)); }, "seq"_a)
+      .def(
+          "references", [get](const T& self, BlockId block) { return get(self).references(block); }, "block"_a,
+          "Number of tables that reference a block.")
+      .def(
+          "scratch", [get](const T& self) { return get(self).scratch(); }, nb::keep_alive<0, 1>())
+      .def(
+          "check", [get](const T& self) { get(self).check(); },
+          "Verifies every invariant; raises Corrupt naming the first that is broken.");
+}
+
+void bind_manager(nb::module_& m) {
+  using Manager = KvCacheManager;
+  nb::class_<Manager> bound(m, "KvCacheManager", "Block tables over a pool of blocks. One thread at a time.");
+  bound.def(nb::init<const KvCacheConfig&>(), "config"_a)
       .def(
           "create",
           [](Manager& self, SequenceId seq, std::uint64_t salt, const PrefixMatch* match) {
@@ -134,21 +140,15 @@ void bind_manager(nb::module_& m) {
             return moves;
           },
           "group"_a)
-      .def("is_swapped", &Manager::is_swapped, "seq"_a)
-      .def_prop_ro("num_groups", &Manager::num_groups, "Groups of layers.")
-      .def("footprint", &Manager::footprint, "tokens"_a,
-           "Blocks that a sequence of so many tokens holds between steps, in all groups of layers together.")
       .def("take_events", &Manager::take_events, "Events since the last call, oldest first.")
       .def("free", &Manager::free, "seq"_a, "last_reader"_a = 0)
       .def("complete", &Manager::complete, "step"_a)
-      .def("clear_prefix_cache", &Manager::clear_prefix_cache)
-      .def("__contains__", &Manager::contains, "seq"_a)
-      .def("length", &Manager::length, "seq"_a)
-      .def(
-          "block_table", [](const Manager& self, SequenceId seq) { return copy_of(self.block_table(seq)); }, "seq"_a)
-      .def("references", &Manager::references, "block"_a, "Number of tables that reference a block.")
-      .def("scratch", &Manager::scratch, nb::keep_alive<0, 1>())
-      .def("check", &Manager::check, "Verifies every invariant; raises Corrupt naming the first that is broken.");
+      .def("clear_prefix_cache", &Manager::clear_prefix_cache);
+  def_questions(bound, [](const Manager& self) -> const Manager& { return self; });
+
+  nb::class_<KvCacheView> view(m, "KvCacheView",
+                               "The cache of a scheduler, to look at: only the scheduler changes it.");
+  def_questions(view, [](const KvCacheView& self) -> const Manager& { return *self.cache; });
 }
 
 }  // namespace

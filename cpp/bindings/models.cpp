@@ -11,37 +11,10 @@
 namespace pagedcore::bindings {
 namespace {
 
-constexpr EnumNames<NormKind, 2> kNorms{{"rms", "layer"}};
-constexpr EnumNames<Activation, 4> kActivations{{"silu", "gelu", "gelu_tanh", "relu"}};
-
 void bind_description(nb::module_& m) {
   using D = ModelDescription;
-  Record<D> record(m, "ModelDescription", "A decoder-only transformer, complete: the forward pass asks nothing else.");
-  record.field("architecture", &D::architecture)
-      .field("vocab_size", &D::vocab_size)
-      .field("hidden_size", &D::hidden_size)
-      .field("intermediate_size", &D::intermediate_size)
-      .field("num_layers", &D::num_layers)
-      .field("num_heads", &D::num_heads)
-      .field("num_kv_heads", &D::num_kv_heads)
-      .field("head_dim", &D::head_dim)
-      .field("max_context", &D::max_context, "Positions the model was made for.")
-      .field("norm", &D::norm, kNorms, "'rms' or 'layer'.")
-      .field("norm_eps", &D::norm_eps)
-      .field("norm_weight_offset", &D::norm_weight_offset)
-      .field("activation", &D::activation, kActivations, "'silu', 'gelu', 'gelu_tanh' or 'relu'.")
-      .field("gated_mlp", &D::gated_mlp)
-      .field("tied_embeddings", &D::tied_embeddings)
-      .field("qk_norm", &D::qk_norm)
-      .field("embedding_scale", &D::embedding_scale)
-      .field("attention_scale", &D::attention_scale, "0: 1 / sqrt(head_dim).")
-      .field("attention_softcap", &D::attention_softcap)
-      .field("logit_scale", &D::logit_scale)
-      .field("logit_softcap", &D::logit_softcap)
-      .field("rope_inv_freq", &D::rope_inv_freq, "Scaling already applied; empty: no rotation.")
-      .field("rope_magnitude", &D::rope_magnitude)
-      .field("windows", &D::windows, "Per layer, 0: full attention; empty: full everywhere.");
-  record.python()
+  Record<D>(m, "ModelDescription", "A decoder-only transformer, complete: the forward pass asks nothing else.")
+      .python()
       .def("validate", &D::validate, "Raises InvalidArgument naming the first field that contradicts the rest.")
       .def("to_text", &D::to_text)
       .def_static("from_text", &D::from_text, "text"_a);

@@ -8,6 +8,7 @@ NB_MODULE(_core, m) {
   m.doc() = "The native library: what include/pagedcore/*.hpp documents, under the same names.";
   m.def("version", &pagedcore::version, "major.minor.patch of the native library.");
   bind_errors(m);
+  bind_options(m);
   bind_tensors(m);
   bind_models(m);
   bind_sampling(m);

@@ -9,71 +9,23 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/values.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/fields.hpp"
 
 namespace pagedcore::bindings {
 
-/// Names of the values of an enum, in order: enums are strings in Python.
-template <class Enum, std::size_t N>
-struct EnumNames {
-  std::string_view names[N];
-
-  std::string_view operator()(Enum value) const { return names[static_cast<std::size_t>(value)]; }
-  Enum parse(const char* what, std::string_view name) const {
-    std::string choices;
-    for (std::size_t i = 0; i < N; ++i) {
-      if (names[i] == name) return static_cast<Enum>(i);
-      choices.append(i ? ", " : "").append(names[i]);
-    }
-    throw InvalidArgument(std::string(what).append(" = '").append(name).append("' is not one of ").append(choices));
-  }
-};
-
-/// An enum with words is its first word in Python.
-template <class D>
-nb::object to_python(const D& value) {
-  if constexpr (requires { Words<D>::list; }) {
-    for (const Word<D>& word : Words<D>::list)
-      if (word.value == value) return nb::str(word.text);
-  }
-  return nb::cast(value);
-}
-
-/// None is 0 where the list says what 0 stands for; sizes may be text.
-template <class F, class D>
-void from_python(const F& f, nb::handle value, D& out) {
-  if constexpr (requires { Words<D>::list; }) {
-    const auto text = nb::cast<std::string>(value);
-    std::string choices;
-    for (const Word<D>& word : Words<D>::list) {
-      if (text == word.text) return void(out = word.value);
-      choices.append(choices.empty() ? "" : ", ").append(word.text);
-    }
-    throw InvalidArgument(std::string(f.name).append(" = '").append(text).append("' is not one of ").append(choices));
-  } else {
-    if constexpr (std::is_arithmetic_v<D>) {
-      if (f.zero != nullptr && value.is_none()) return void(out = D{});
-    }
-    try {
-      out = nb::cast<D>(value);
-    } catch (const nb::cast_error&) {
-      PyErr_Format(PyExc_TypeError, "%s cannot be %R", f.name, value.ptr());
-      throw nb::python_error();
-    }
-  }
-}
-
-/// Binds struct T field by field. A list or dict read from a field is a copy: assign to change it.
+/// Binds struct T by its list of fields (pagedcore/fields.hpp); those of its parts lie flat among them. A list read
+/// from a field is a copy: assign to change it.
 template <class T>
 class Record {
  public:
   Record(nb::module_& m, const char* name, const char* doc) : cls_(m, name, doc) {
-    cls_.def("__init__", &Record::construct<nb::kwargs>, nb::arg("fields"));
     cls_.def("__repr__", &Record::repr);
-    cls_.def("to_dict", &Record::to_dict, "All fields by name.");
+    cls_.def("to_dict", &Record::to_dict, nb::sig("def to_dict(self) -> dict[str, typing.Any]"), "All fields by name.");
     cls_.def_static(
-        "from_dict", [](const nb::dict& fields) { return nb::type<T>()(**fields); }, "fields"_a);
+        "from_dict", [](const nb::dict& fields) { return nb::type<T>()(**fields); }, "fields"_a,
+        nb::sig(str("def from_dict(fields: dict[str, typing.Any]) -> ", name).c_str()));
     cls_.def("__eq__", &Record::equal);
     cls_.attr("__hash__") = nb::none();  // mutable
     cls_.def("__copy__", [](const T& self) { return self; });
@@ -81,51 +33,37 @@ class Record {
         "__deepcopy__", [](const T& self, nb::handle) { return self; }, "memo"_a);
     cls_.def("__getstate__", &Record::to_dict);
     cls_.def("__setstate__", &Record::construct<nb::dict>);
-  }
-
-  template <class D>
-  Record& field(const char* name, D T::*member, const char* doc = "") {
-    names().push_back(name);
-    if constexpr (nb::detail::is_base_caster_v<nb::detail::make_caster<D>>) {
-      cls_.def_rw(name, member, doc);  // a nested record: changed in place
-    } else {
-      cls_.def_prop_rw(
-          name, [member](const T& self) -> D { return self.*member; },
-          [member](T& self, D value) { self.*member = std::move(value); }, doc);
-    }
-    return *this;
-  }
-
-  template <class Enum, std::size_t N>
-  Record& field(const char* name, Enum T::*member, const EnumNames<Enum, N>& table, const char* doc = "") {
-    names().push_back(name);
-    cls_.def_prop_rw(
-        name, [member, &table](const T& self) { return table(self.*member); },
-        [name, member, &table](T& self, std::string_view value) { self.*member = table.parse(name, value); }, doc);
-    return *this;
-  }
-
-  /// All fields of the struct's own list (pagedcore/fields.hpp); those of its parts lie flat among them.
-  Record& listed() {
-    T defaults{};
-    each_field(defaults, [this](const auto&, const auto& f) {
-      if (std::find(names().begin(), names().end(), std::string_view(f.name)) != names().end()) return;
-      names().push_back(f.name);
-      cls_.def_prop_rw(
-          f.name, [name = f.name](const T& self) { return get_listed(self, name); },
-          [name = f.name](T& self, nb::handle value) { set_listed(self, name, value); }, nb::arg("value").none(),
-          f.doc);
-    });
-    return *this;
+    bind_fields();
   }
 
   nb::class_<T>& python() { return cls_; }
 
  private:
-  static nb::object get_listed(const T& self, std::string_view name) {
+  void bind_fields() {
+    const T defaults{};
+    std::string keywords;
+    each_field(defaults, [&](const auto& owner, const auto& f) {
+      using D = typename std::remove_cvref_t<decltype(f)>::Value;
+      if (std::find(names().begin(), names().end(), std::string_view(f.name)) != names().end()) return;
+      names().push_back(f.name);
+      property(f.name, doc_of(f), PythonType<D>::name());
+      const nb::object value = f.zero != nullptr ? nb::none() : to_python(owner.*f.member);
+      keywords += str(", ", f.name, ": ", accepted_type(f), " = ", Structure<D> ? "..." : nb::repr(value).c_str());
+    });
+    const std::string signature = str("def __init__(self, *", keywords, ") -> None");
+    cls_.def("__init__", &Record::construct<nb::kwargs>, nb::arg("fields"), nb::sig(signature.c_str()));
+  }
+  void property(const char* name, const std::string& doc, const std::string& type) {
+    const std::string getter = str("def ", name, "(self) -> ", type);
+    cls_.def_prop_rw(
+        name, [name](nb::handle_t<T> self) { return get_listed(self, name); },
+        [name](T& self, nb::handle value) { set_listed(self, name, value); }, nb::arg("value").none(),
+        nb::for_getter(nb::sig(getter.c_str())), doc.c_str());
+  }
+  static nb::object get_listed(nb::handle_t<T> self, std::string_view name) {
     nb::object found;
-    each_field(self, [&](const auto& owner, const auto& f) {
-      if (!found.is_valid() && name == f.name) found = to_python(owner.*f.member);
+    each_field(nb::cast<const T&>(self), [&](const auto& owner, const auto& f) {
+      if (!found.is_valid() && name == f.name) found = to_python(owner.*f.member, self);
     });
     return found;
   }
@@ -144,18 +82,13 @@ class Record {
     for (const auto& [key, value] : fields) {
       const auto name = nb::cast<std::string>(key);
       if (std::find(names().begin(), names().end(), name) == names().end()) {
-        PyErr_Format(PyExc_TypeError, "%U has no field '%s'; its fields: %U", self.type().attr("__name__").ptr(),
-                     name.c_str(), nb::str(", ").attr("join")(names()).ptr());
+        const std::vector<std::string> known(names().begin(), names().end());
+        PyErr_Format(PyExc_TypeError, "%U has no field '%s': did you mean '%s'? Its fields: %U",
+                     self.type().attr("__name__").ptr(), name.c_str(), nearest_name(name, known).c_str(),
+                     nb::str(", ").attr("join")(names()).ptr());
         throw nb::python_error();
       }
-      try {
-        nb::setattr(self, key, value);
-      } catch (nb::python_error& e) {
-        if (!e.matches(PyExc_TypeError)) throw;
-        nb::raise_from(e, PyExc_TypeError, "%U.%s cannot hold %R", self.type().attr("__name__").ptr(), name.c_str(),
-                       value.ptr());
-        throw nb::python_error();
-      }
+      nb::setattr(self, key, value);
     }
   }
 

@@ -39,60 +39,14 @@ std::vector<SimulatedRequest> requests_of(const std::vector<double>& arrivals, c
 }
 
 void bind_records(nb::module_& m) {
-  using Cost = CostModel;
-  Record<Cost>(m, "CostModel", "What a step costs, in seconds.")
-      .field("step", &Cost::step, "Of any step.")
-      .field("weights", &Cost::weights, "Reading all weights once.")
-      .field("row", &Cost::row, "Arithmetic of one row.")
-      .field("pair", &Cost::pair, "Of attention, for one row and one token of its context.")
-      .field("context_token", &Cost::context_token, "Reading the KV of one token.")
-      .field("sample", &Cost::sample, "Of sampling once.")
-      .field("copy_block", &Cost::copy_block)
-      .field("swap_out_block", &Cost::swap_out_block)
-      .field("swap_in_block", &Cost::swap_in_block);
-  using Work = StepWork;
-  Record<Work>(m, "StepWork", "What a plan asks of an executor, in the terms of CostModel.")
-      .field("rows", &Work::rows)
-      .field("pairs", &Work::pairs, "(row, context token) pairs of attention.")
-      .field("context", &Work::context, "Tokens whose KV is read.")
-      .field("samples", &Work::samples)
-      .field("copies", &Work::copies, "Blocks.")
-      .field("swap_outs", &Work::swap_outs)
-      .field("swap_ins", &Work::swap_ins);
-  using Timed = TimedStep;
-  Record<Timed>(m, "TimedStep", "A step of a real engine, and how long it took.")
-      .field("work", &Timed::work)
-      .field("seconds", &Timed::seconds);
+  Record<CostModel>(m, "CostModel", "What a step costs, in seconds.");
+  Record<StepWork>(m, "StepWork", "What a plan asks of an executor, in the terms of CostModel.");
+  Record<TimedStep>(m, "TimedStep", "A step of a real engine, and how long it took.");
   m.def("timed_steps", &timed_steps, "trace"_a, release_gil(),
         "The steps of a trace, each until the next one was planned; less those after which there was nothing to do. "
         "Raises as replay_trace() does.");
-  using Config = SimulationConfig;
-  Record<Config>(m, "SimulationConfig", "What serves, and what it costs.")
-      .field("scheduler", &Config::scheduler)
-      .field("cache", &Config::cache)
-      .field("cost", &Config::cost)
-      .field("batch_requests", &Config::batch_requests, "Request-level batches of so many; 0: iteration-level.")
-      .field("batch_tokens", &Config::batch_tokens, "Longest prompt and longest output of such a batch together.")
-      .field("beam_mixing", &Config::beam_mixing, "Chance that a beam goes on from a random one's past.")
-      .field("copy_reservations", &Config::copy_reservations, "A fork copies all that was set aside, unless paged.")
-      .field("window_begin", &Config::window_begin, "Averages are over this part of the virtual time.")
-      .field("window_end", &Config::window_end)
-      .field("stop", &Config::stop, "End here.");
-  using R = SimulationReport;
-  Record<R>(m, "SimulationReport", "Averages over the window; shares are of all token slots.")
-      .field("steps", &R::steps)
-      .field("finished", &R::finished)
-      .field("now", &R::now)
-      .field("seconds", &R::seconds)
-      .field("requests", &R::requests)
-      .field("sequences", &R::sequences)
-      .field("token_states", &R::token_states)
-      .field("reserved", &R::reserved)
-      .field("internal", &R::internal)
-      .field("allocated", &R::allocated)
-      .field("sharing", &R::sharing)
-      .field("tokens", &R::tokens)
-      .field("scheduler", &R::scheduler);
+  Record<SimulationConfig>(m, "SimulationConfig", "What serves, and what it costs.");
+  Record<SimulationReport>(m, "SimulationReport", "Averages over the window; shares are of all token slots.");
 }
 
 }  // namespace

@@ -46,12 +46,12 @@ HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& 
   return tensor;
 }
 
-nb::tuple to_python(const HostTensor& tensor, nb::handle owner) {
+TensorTuple to_python(const HostTensor& tensor, nb::handle owner) {
   nb::list shape;
   for (int i = 0; i < tensor.rank; ++i) shape.append(tensor.shape[static_cast<std::size_t>(i)]);
   const std::size_t bytes = tensor.data.size();
   const nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>> view(tensor.data.data(), 1, &bytes, owner);
-  return nb::make_tuple(info(tensor.dtype).name, nb::tuple(shape), view);
+  return TensorTuple(nb::make_tuple(info(tensor.dtype).name, nb::tuple(shape), view));
 }
 
 void bind_tensors(nb::module_& m) {

@@ -1,11 +1,13 @@
-#include <array>
+#include <algorithm>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/text.hpp"
+#include "capi/options.hpp"
 #include "capi/outputs.hpp"
+#include "capi/record.hpp"
 #include "capi/status.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
@@ -20,154 +22,56 @@ using namespace pagedcore;
 using capi::guarded;
 using capi::require;
 
-/// A structure made by this version of the header has exactly this size; another size is another version.
-template <class Params>
-void require_size(const Params& params, const char* name) {
-  if (params.struct_size != sizeof(Params)) {
-    throw InvalidArgument(str(name, ".struct_size is ", params.struct_size, ", but this library's is ", sizeof(Params),
-                              "; start from ", name, "_default() and compile against the header of version ",
-                              pc_version()));
-  }
+/// A map as a record.
+template <class Map, class ToText>
+std::unique_ptr<pc_record> record_of(const Map& map, const ToText& to_text) {
+  auto record = std::make_unique<pc_record>();
+  for (const auto& [name, value] : map) record->values.emplace_back(name, to_text(value));
+  return record;
 }
 
-/// The value whose name is `name`; `fallback` for null.
-template <class Enum, std::size_t N>
-Enum named(const char* what, const char* name, const std::array<std::string_view, N>& names, Enum fallback) {
-  if (name == nullptr) return fallback;
-  std::string all;
-  for (std::size_t i = 0; i < N; ++i) {
-    if (names[i] == name) return static_cast<Enum>(i);
-    all.append(all.empty() ? "" : ", ").append(names[i]);
-  }
-  throw InvalidArgument(str(what, " = '", name, "' is not one of ", all));
+std::unique_ptr<pc_record> record_of(const ModelDescription& model) {
+  return record_of(model.to_text(), [](const std::string& text) { return text; });
 }
 
-// In the order of their enums.
-constexpr std::array<std::string_view, 3> kOrders{"fcfs", "priority", "fair"};
-constexpr std::array<std::string_view, 4> kAdmissions{"known", "watermark", "never_evict", "adaptive"};
-constexpr std::array<std::string_view, 2> kVictims{"cheapest", "last_arrival"};
-
-EngineConfig config_of(const pc_engine_params* given) {
-  const pc_engine_params p = given != nullptr ? *given : pc_engine_params_default();
-  require_size(p, "pc_engine_params");
-  EngineConfig c;
-  c.kv.block_size = p.block_size;
-  c.kv.num_blocks = p.num_blocks;
-  c.kv.kv_cache_memory = static_cast<std::size_t>(p.kv_cache_bytes);
-  c.scheduler.max_batched_tokens = p.max_batched_tokens;
-  c.scheduler.max_sequences = p.max_sequences;
-  c.scheduler.max_context = p.max_context;
-  c.scheduler.watermark = p.watermark;
-  c.kv.enable_prefix_caching = p.enable_prefix_caching != 0;
-  c.scheduler.order = named("order", p.order, kOrders, c.scheduler.order);
-  c.scheduler.admission = named("admission", p.admission, kAdmissions, c.scheduler.admission);
-  c.scheduler.victim = named("victim", p.victim, kVictims, c.scheduler.victim);
-  if (p.device != nullptr) c.device = p.device;
-  c.cpu.threads = c.cuda.threads = p.threads;
-  if (p.dtype != nullptr) c.cpu.dtype = c.cuda.dtype = dtype_from_name(p.dtype);
-  if (p.isa != nullptr) c.cpu.isa = p.isa;
-  return c;
-}
-
-std::vector<TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name) {
-  if (count > 0) require(tokens, name);
-  return count == 0 ? std::vector<TokenId>{} : std::vector<TokenId>(tokens, tokens + count);
-}
-
-EngineRequest request_of(const int32_t* prompt, size_t prompt_length, const pc_sampling_params* given) {
-  const pc_sampling_params p = given != nullptr ? *given : pc_sampling_params_default();
-  require_size(p, "pc_sampling_params");
-  EngineRequest request;
-  request.prompt = tokens_of(prompt, prompt_length, "prompt");
-  request.options.salt = p.salt;
-  request.stream = p.stream != 0;
-  request.options.priority = p.priority;
-  request.options.tenant = p.tenant;
-  SamplingParams& s = request.sampling;
-  s.n = p.n;
-  s.max_tokens = p.max_tokens;
-  s.min_tokens = p.min_tokens;
-  s.temperature = p.temperature;
-  s.top_k = p.top_k;
-  s.top_p = p.top_p;
-  s.min_p = p.min_p;
-  s.repetition_penalty = p.repetition_penalty;
-  s.presence_penalty = p.presence_penalty;
-  s.frequency_penalty = p.frequency_penalty;
-  if (p.logprobs >= 0) s.logprobs = p.logprobs;
-  if (p.prompt_logprobs >= 0) s.prompt_logprobs = p.prompt_logprobs;
-  s.seed = p.seed;
-  if (p.num_logit_bias > 0) require(p.logit_bias, "logit_bias");
-  for (size_t i = 0; i < p.num_logit_bias; ++i) s.logit_bias.emplace_back(p.logit_bias[i].token, p.logit_bias[i].bias);
-  s.banned_tokens = tokens_of(p.banned_tokens, p.num_banned_tokens, "banned_tokens");
-  s.allowed_token_ids = tokens_of(p.allowed_tokens, p.num_allowed_tokens, "allowed_tokens");
-  s.stop_token_ids = tokens_of(p.stop_token_ids, p.num_stop_token_ids, "stop_token_ids");
-  return request;
-}
-
-pc_memory_plan view_of(const MemoryPlan& plan) {
-  return {plan.weights,     plan.activations, plan.kv_block,   plan.kv_cache(), plan.total(),
-          plan.kv_tokens(), plan.num_blocks,  plan.block_size, plan.max_context};
-}
+std::unique_ptr<pc_record> record_of(const MemoryPlan& plan) { return std::make_unique<pc_record>(values_of(plan)); }
 
 }  // namespace
 
-pc_engine_params pc_engine_params_default(void) noexcept {
-  const EngineConfig c;
-  pc_engine_params p = {};
-  p.struct_size = sizeof p;
-  p.block_size = c.kv.block_size;
-  p.num_blocks = c.kv.num_blocks;
-  p.kv_cache_bytes = c.kv.kv_cache_memory;
-  p.max_batched_tokens = c.scheduler.max_batched_tokens;
-  p.max_sequences = c.scheduler.max_sequences;
-  p.max_context = c.scheduler.max_context;
-  p.threads = c.cpu.threads;
-  p.watermark = c.scheduler.watermark;
-  p.dtype = "bf16";
-  p.isa = "auto";
-  p.enable_prefix_caching = c.kv.enable_prefix_caching ? 1 : 0;
-  p.device = "cpu";
-  p.order = "fcfs";
-  p.admission = "known";
-  p.victim = "cheapest";
-  return p;
-}
-
-pc_sampling_params pc_sampling_params_default(void) noexcept {
-  const SamplingParams s;
-  pc_sampling_params p = {};
-  p.struct_size = sizeof p;
-  p.n = s.n;
-  p.max_tokens = s.max_tokens;
-  p.min_tokens = s.min_tokens;
-  p.temperature = s.temperature;
-  p.top_k = s.top_k;
-  p.top_p = s.top_p;
-  p.min_p = s.min_p;
-  p.repetition_penalty = s.repetition_penalty;
-  p.presence_penalty = s.presence_penalty;
-  p.frequency_penalty = s.frequency_penalty;
-  p.logprobs = s.logprobs.value_or(-1);
-  p.prompt_logprobs = s.prompt_logprobs.value_or(-1);
-  p.seed = s.seed;
-  return p;
-}
-
-pc_status pc_plan_memory(const char* container_path, const pc_engine_params* params, pc_memory_plan* plan) noexcept {
+pc_status pc_container_model(const char* container_path, pc_record** description) noexcept {
   return guarded([&] {
     require(container_path, "container_path");
-    require(plan, "plan");
-    const ModelFile file(container_path);
-    *plan = view_of(plan_memory(file.description(), config_of(params)));
+    require(description, "description");
+    *description = record_of(ModelFile(container_path).description()).release();
   });
 }
 
-pc_status pc_engine_open(const char* container_path, const pc_engine_params* params, pc_engine** engine) noexcept {
+pc_status pc_container_eos_token_ids(const char* container_path, int32_t* tokens, size_t capacity,
+                                     size_t* count) noexcept {
+  return guarded([&] {
+    require(container_path, "container_path");
+    require(count, "count");
+    if (capacity > 0) require(tokens, "tokens");
+    const std::vector<TokenId> ids = ModelFile(container_path).eos_token_ids();
+    std::copy_n(ids.begin(), std::min(capacity, ids.size()), tokens);
+    *count = ids.size();
+  });
+}
+
+pc_status pc_plan_memory(const char* container_path, const pc_options* options, pc_record** plan) noexcept {
+  return guarded([&] {
+    require(container_path, "container_path");
+    require(plan, "plan");
+    const EngineConfig config = capi::engine_config(options);
+    *plan = record_of(plan_memory(ModelFile(container_path).description(), config)).release();
+  });
+}
+
+pc_status pc_engine_open(const char* container_path, const pc_options* options, pc_engine** engine) noexcept {
   return guarded([&] {
     require(container_path, "container_path");
     require(engine, "engine");
-    const EngineConfig config = config_of(params);
+    const EngineConfig config = capi::engine_config(options);
     const ModelFile file(container_path);
     *engine = new pc_engine{Engine(file.description(), file, config)};
   });
@@ -182,35 +86,27 @@ pc_status pc_engine_close(pc_engine* engine) noexcept {
 
 void pc_engine_free(pc_engine* engine) noexcept { delete engine; }
 
-pc_status pc_engine_memory_plan(const pc_engine* engine, pc_memory_plan* plan) noexcept {
+pc_status pc_engine_memory_plan(const pc_engine* engine, pc_record** plan) noexcept {
   return guarded([&] {
     require(engine, "engine");
     require(plan, "plan");
-    *plan = view_of(engine->engine.memory_plan());
+    *plan = record_of(engine->engine.memory_plan()).release();
   });
 }
 
-pc_status pc_engine_vocab_size(const pc_engine* engine, int32_t* vocab_size) noexcept {
+pc_status pc_engine_model(const pc_engine* engine, pc_record** description) noexcept {
   return guarded([&] {
     require(engine, "engine");
-    require(vocab_size, "vocab_size");
-    *vocab_size = engine->engine.model().vocab_size;
+    require(description, "description");
+    *description = record_of(engine->engine.model()).release();
   });
 }
 
-pc_status pc_engine_stat(const pc_engine* engine, const char* key, double* value) noexcept {
+pc_status pc_engine_stats(const pc_engine* engine, pc_record** stats) noexcept {
   return guarded([&] {
     require(engine, "engine");
-    require(key, "key");
-    require(value, "value");
-    const auto stats = engine->engine.stats();
-    const auto it = stats.find(key);
-    if (it == stats.end()) {
-      std::string known;
-      for (const auto& [name, number] : stats) known += (known.empty() ? "" : ", ") + name;
-      throw InvalidArgument(str("no counter is named '", key, "'; there are ", known));
-    }
-    *value = it->second;
+    require(stats, "stats");
+    *stats = record_of(engine->engine.stats(), [](double value) { return capi::number_text(value); }).release();
   });
 }
 
@@ -221,12 +117,31 @@ pc_status pc_engine_clear_prefix_cache(pc_engine* engine) noexcept {
   });
 }
 
-pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length,
-                           const pc_sampling_params* params, uint64_t* request) noexcept {
+pc_status pc_engine_register_prefix(pc_engine* engine, const char* name, const int32_t* tokens, size_t count,
+                                    uint64_t salt, uint64_t* request) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(name, "name");
+    require(request, "request");
+    const auto list = capi::tokens_of(tokens, count, "tokens");
+    *request = raw(engine->engine.register_prefix(name, {list.begin(), list.end()}, salt));
+  });
+}
+
+pc_status pc_engine_release_prefix(pc_engine* engine, const char* name) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(name, "name");
+    engine->engine.release_prefix(name);
+  });
+}
+
+pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length, const pc_options* options,
+                           uint64_t* request) noexcept {
   return guarded([&] {
     require(engine, "engine");
     require(request, "request");
-    *request = raw(engine->engine.submit(request_of(prompt, prompt_length, params)));
+    *request = raw(engine->engine.submit(capi::engine_request(prompt, prompt_length, options)));
   });
 }
 
@@ -250,5 +165,13 @@ pc_status pc_engine_wait(pc_engine* engine, double timeout, pc_outputs** outputs
     require(engine, "engine");
     require(outputs, "outputs");
     *outputs = std::make_unique<pc_outputs>(engine->engine.wait(timeout)).release();
+  });
+}
+
+pc_status pc_engine_cache_events(pc_engine* engine, pc_cache_events** events) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(events, "events");
+    *events = std::make_unique<pc_cache_events>(engine->engine.cache_events()).release();
   });
 }

@@ -1,4 +1,4 @@
-// A batch of outputs and the C views into it.
+// Batches of outputs and of cache events, and the C views into them.
 #pragma once
 
 #include <vector>
@@ -14,4 +14,11 @@ struct pc_outputs {
   std::vector<pc_token_logprob> tops;           // of all positions, one after another
   std::vector<pc_position_logprobs> positions;  // of all outputs: logprobs, then prompt logprobs
   std::vector<pc_output> views;
+};
+
+struct pc_cache_events {
+  explicit pc_cache_events(std::vector<pagedcore::CacheEvent> events);
+
+  std::vector<pagedcore::CacheEvent> events;
+  std::vector<pc_cache_event> views;
 };

@@ -49,6 +49,7 @@ pc_outputs::pc_outputs(std::vector<EngineOutput> taken) : outputs(std::move(take
   const pc_position_logprobs* next = positions.data();
   for (const EngineOutput& o : outputs) {
     pc_output& view = views.emplace_back();
+    view.struct_size = sizeof view;
     view.request = raw(o.request);
     view.sample = o.sample;
     view.cached_tokens = o.cached_tokens;
@@ -64,6 +65,7 @@ pc_outputs::pc_outputs(std::vector<EngineOutput> taken) : outputs(std::move(take
     view.time = o.time;
     view.finish = view_of(o.finish);
     view.last = o.last ? 1 : 0;
+    view.score = o.score;
   }
 }
 

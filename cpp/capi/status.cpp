@@ -1,5 +1,7 @@
 #include "capi/status.hpp"
 
+#include <array>
+#include <charconv>
 #include <exception>
 #include <new>
 
@@ -48,6 +50,11 @@ pc_status status_of_current_exception() noexcept {
   } catch (...) {
     return remember(PC_INTERNAL, "an exception of unknown type");
   }
+}
+
+std::string number_text(double value) {
+  std::array<char, 32> text;
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
 void require(const void* pointer, const char* name) {

@@ -10,6 +10,9 @@ namespace pagedcore::capi {
 /// Call inside a catch block: the code of the exception in flight; its message becomes this thread's last error.
 pc_status status_of_current_exception() noexcept;
 
+/// The shortest digits that read back as the same number, whatever the locale.
+std::string number_text(double value);
+
 /// Throws InvalidArgument when `pointer` is null.
 void require(const void* pointer, const char* name);
 

@@ -20,7 +20,7 @@ class CpuBuffer final : public Buffer {
   explicit CpuBuffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes <= PTRDIFF_MAX) data_ = ::operator new(bytes, kAlignment, std::nothrow);
     if (data_ == nullptr)
-      throw OutOfMemory(str("a buffer of ", bytes, " bytes cannot be had; free memory or ask for less"));
+      throw OutOfMemory(str("cannot allocate a buffer of ", bytes, " bytes; free memory or ask for less"));
     std::memset(data_, 0, bytes);
   }
   ~CpuBuffer() override { ::operator delete(data_, kAlignment); }

@@ -76,7 +76,7 @@ bool supported_on_this_cpu(Isa isa) {
   static const Isa detected = detect();
   if (isa == Isa::neon || isa > detected) return false;
   if (isa != Isa::amx) return true;
-  static const bool granted = request_tile_state();  // asked once, by the first who wants to know
+  static const bool granted = request_tile_state();  // asked once, on first use
   return granted;
 }
 

@@ -173,7 +173,7 @@ ThreadPool::ThreadPool(int threads) {
       impl_->workers.emplace_back([impl = impl_.get(), worker = started] { impl->work(worker); });
   } catch (const std::exception& e) {
     if (impl_ != nullptr) impl_->stop_and_join();
-    throw OutOfMemory(str("only ", started, " of ", threads, " threads could be had (", e.what(),
+    throw OutOfMemory(str("only ", started, " of ", threads, " threads could be started (", e.what(),
                           "); ask for fewer, or raise the limit on threads or memory"));
   }
 }

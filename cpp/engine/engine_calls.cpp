@@ -76,23 +76,43 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   return s;
 }
 
-RequestId EngineLoop::submit(EngineRequest request) {
+SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const {
   SubmitCommand command;
   command.scheduling = checked(request);
-  std::unique_lock lock(prefixes_mutex_, std::defer_lock);
   if (!request.options.prefix.empty()) {
-    lock.lock();
-    const auto named = prefixes_.find(request.options.prefix);
-    if (named == prefixes_.end()) {
+    if (!prefixes.owns_lock()) prefixes.lock();
+    const auto named = prefixes_.by_name.find(request.options.prefix);
+    if (named == prefixes_.by_name.end()) {
       throw InvalidArgument(str("prefix '", request.options.prefix,
-                                "' is unknown: it was not registered, or was released; ", prefixes_.size(),
+                                "' is unknown: it was not registered, or was released; ", prefixes_.by_name.size(),
                                 " are registered; register it first or name none"));
     }
     command.scheduling.prefix = named->second.id;
   }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   command.request = std::move(request);
-  return mailbox_.submit(std::move(command));
+  return command;
+}
+
+RequestId EngineLoop::submit(EngineRequest request) {
+  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::vector<SubmitCommand> commands;
+  commands.push_back(command_of(std::move(request), prefixes));
+  return mailbox_.submit(std::move(commands)).front();
+}
+
+std::vector<RequestId> EngineLoop::submit_all(std::vector<EngineRequest> requests) {
+  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::vector<SubmitCommand> commands;
+  commands.reserve(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    try {
+      commands.push_back(command_of(std::move(requests[i]), prefixes));
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(str("request ", i, ": ", error.what()));
+    }
+  }
+  return mailbox_.submit(std::move(commands));
 }
 
 void EngineLoop::validate(const EngineRequest& request) const {
@@ -132,31 +152,33 @@ RequestId EngineLoop::register_prefix(const std::string& name, std::vector<Token
   command.request.options.salt = salt;
   command.request.sampling.max_tokens = 0;
   command.scheduling = checked(command.request);
-  const std::lock_guard lock(prefixes_mutex_);
-  if (prefixes_.contains(name)) {
+  const std::lock_guard lock(prefixes_.mutex);
+  if (prefixes_.by_name.contains(name)) {
     throw InvalidArgument(str("prefix '", name, "' is registered; release it first or choose another name"));
   }
-  command.pins = PrefixId{last_prefix_ + 1};
-  NamedPrefix& named = prefixes_[name];
+  command.pins = PrefixId{prefixes_.last_id + 1};
+  NamedPrefix& named = prefixes_.by_name[name];
   try {
-    named.computing = mailbox_.submit(std::move(command));
+    std::vector<SubmitCommand> commands;
+    commands.push_back(std::move(command));
+    named.computing = mailbox_.submit(std::move(commands)).front();
   } catch (...) {
-    prefixes_.erase(name);
+    prefixes_.by_name.erase(name);
     throw;
   }
-  named.id = PrefixId{++last_prefix_};
+  named.id = PrefixId{++prefixes_.last_id};
   return named.computing;
 }
 
 void EngineLoop::release_prefix(const std::string& name) {
   fork_guard_.check();
-  const std::lock_guard lock(prefixes_mutex_);
-  const auto named = prefixes_.find(name);
-  if (named == prefixes_.end()) {
+  const std::lock_guard lock(prefixes_.mutex);
+  const auto named = prefixes_.by_name.find(name);
+  if (named == prefixes_.by_name.end()) {
     throw InvalidArgument(str("prefix '", name, "' is unknown: it was not registered, or was released already"));
   }
   mailbox_.post(ReleasePrefixCommand{named->second.id});
-  prefixes_.erase(named);
+  prefixes_.by_name.erase(named);
 }
 
 std::vector<CacheEvent> EngineLoop::cache_events() {

@@ -62,8 +62,8 @@ void EngineLoop::run_command(SubmitCommand& command) {
 
 /// A prefix that will never be there has no name any more.
 void EngineLoop::forget_prefix(PrefixId id) {
-  const std::lock_guard lock(prefixes_mutex_);
-  std::erase_if(prefixes_, [&](const auto& named) { return named.second.id == id; });
+  const std::lock_guard lock(prefixes_.mutex);
+  std::erase_if(prefixes_.by_name, [&](const auto& named) { return named.second.id == id; });
 }
 
 void EngineLoop::run_command(AbortCommand& command) {
@@ -88,14 +88,11 @@ void EngineLoop::run_command(ClearPrefixCacheCommand&) {
   if (trace_) trace_->clear_prefix_cache();
 }
 
-void EngineLoop::run_command(ForcePreemptionCommand& command) {
-  preemption_period_ = command.period;
-  preemption_mode_ = command.mode;
-}
+void EngineLoop::run_command(ForcePreemptionCommand& command) { forced_ = command; }
 
 void EngineLoop::step() {
   const double start = mailbox_.now();
-  if (preemption_period_ > 0 && (steps_ + 1) % preemption_period_ == 0) preempt_latest();
+  if (forced_.period > 0 && (steps_ + 1) % forced_.period == 0) preempt_latest();
   const StepPlan plan = scheduler_.plan(start);
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
@@ -117,22 +114,23 @@ void EngineLoop::step() {
 
 /// What preemptions cost. The scheduler is told of changes that matter, so that a trace of it stays short.
 void EngineLoop::measure(const StepPlan& plan, double seconds) {
+  auto& [measured, known] = costs_;
   if (!plan.tokens.empty() && plan.swapped_out.empty() && plan.swapped_in.empty()) {
     const double token = seconds / static_cast<double>(plan.tokens.size());
-    costs_.token = costs_.token == 0.0 ? token : 0.9 * costs_.token + 0.1 * token;
+    measured.token = measured.token == 0.0 ? token : 0.9 * measured.token + 0.1 * token;
   }
   stats_.swap = executor_->swap_counters();
-  costs_.block_out = stats_.swap.block_out;
-  costs_.block_in = stats_.swap.block_in;
-  const auto differs = [](double now, double known) { return now > 1.3 * known || now < known / 1.3; };
+  measured.block_out = stats_.swap.block_out;
+  measured.block_in = stats_.swap.block_in;
+  const auto differs = [](double now, double then) { return now > 1.3 * then || now < then / 1.3; };
   if (scheduler_.cache().config().num_swap_blocks == 0) return;
-  if (!differs(costs_.token, known_costs_.token) && !differs(costs_.block_out, known_costs_.block_out) &&
-      !differs(costs_.block_in, known_costs_.block_in)) {
+  if (!differs(measured.token, known.token) && !differs(measured.block_out, known.block_out) &&
+      !differs(measured.block_in, known.block_in)) {
     return;
   }
-  known_costs_ = costs_;
-  scheduler_.set_preemption_costs(costs_);
-  if (trace_) trace_->set_preemption_costs(costs_);
+  known = measured;
+  scheduler_.set_preemption_costs(measured);
+  if (trace_) trace_->set_preemption_costs(measured);
 }
 
 void EngineLoop::note_scheduled(const StepPlan& plan) {
@@ -149,8 +147,8 @@ void EngineLoop::preempt_latest() {
   std::vector<RequestId> ids = requests_->ids();
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     RequestState& request = *requests_->find(*id);
-    if (!request.advanced || !scheduler_.force_preempt(*id, preemption_mode_)) continue;
-    if (trace_) trace_->force_preempt(*id, preemption_mode_);
+    if (!request.advanced || !scheduler_.force_preempt(*id, forced_.mode)) continue;
+    if (trace_) trace_->force_preempt(*id, forced_.mode);
     request.advanced = false;
     return;
   }

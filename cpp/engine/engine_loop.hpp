@@ -31,7 +31,7 @@ struct RequestLimits {
 
 class EngineLoop {
  public:
-  /// Starts the thread, with all signals blocked. Throws OutOfMemory when there is none to be had. `requests` is the
+  /// Starts the thread, with all signals blocked. Throws OutOfMemory when no thread can be started. `requests` is the
   /// table that the executor reads.
   EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
              std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {});
@@ -42,6 +42,7 @@ class EngineLoop {
 
   // As in Engine.
   RequestId submit(EngineRequest request);
+  std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   void validate(const EngineRequest& request) const;
   void abort(RequestId id);
   std::vector<EngineOutput> wait(double timeout);
@@ -58,6 +59,9 @@ class EngineLoop {
 
  private:
   SchedulerRequest checked(const EngineRequest& request) const;
+  /// Checks a request and finds its prefix, if it names one: then `prefixes` is locked, and has to be until the command
+  /// is posted.
+  SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const;
 
   // Everything below runs on the engine thread.
   void run() noexcept;
@@ -94,10 +98,11 @@ class EngineLoop {
   std::vector<EngineOutput> outputs_;  // not yet published
   std::vector<CacheEvent> events_;     // likewise
   EngineStats stats_;
-  std::uint32_t preemption_period_ = 0;
-  PreemptionMode preemption_mode_ = PreemptionMode::recompute;
-  PreemptionCosts costs_;        // a moving average
-  PreemptionCosts known_costs_;  // those that the scheduler has
+  ForcePreemptionCommand forced_;  // the latest
+  struct Costs {
+    PreemptionCosts measured;  // a moving average
+    PreemptionCosts known;     // those that the scheduler has
+  } costs_;
   std::uint64_t steps_ = 0;
   std::uint32_t empty_plans_ = 0;  // in a row
 
@@ -105,9 +110,11 @@ class EngineLoop {
     PrefixId id{};
     RequestId computing{};  // the request that computes it, or did
   };
-  std::mutex prefixes_mutex_;  // held while a command that names a prefix is posted, so that commands keep their order
-  std::map<std::string, NamedPrefix> prefixes_;
-  std::uint64_t last_prefix_ = 0;
+  struct Prefixes {
+    std::mutex mutex;  // held while a command that names a prefix is posted, so that commands keep their order
+    std::map<std::string, NamedPrefix> by_name;
+    std::uint64_t last_id = 0;
+  } prefixes_;
 
   std::mutex closing_;
   std::thread thread_;

@@ -1,4 +1,4 @@
-// The counters of an engine, and their names: docs/stats.md says what each means.
+// The statistics of an engine.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,29 @@
 namespace pagedcore {
 
 struct EngineStats {
-  SchedulerStats scheduler;
   KvCacheCounts blocks;
+  SchedulerStats scheduler;
   SwapCounters swap;
   std::uint64_t requests_finished = 0;
   std::uint64_t requests_aborted = 0;
   std::uint64_t requests_failed = 0;
   std::uint64_t prefix_query_tokens = 0;
-  double plan_seconds = 0.0;
   double step_seconds = 0.0;
+  double plan_seconds = 0.0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using S = EngineStats;
+    v(part("blocks", &S::blocks, "Where every block is."));
+    v(part("scheduler", &S::scheduler, "Its queues and its work."));
+    v(part("swap", &S::swap, "What moving blocks has cost."));
+    v(field("requests_finished", &S::requests_finished, "Requests ended by a stop token or by length."));
+    v(field("requests_aborted", &S::requests_aborted, "Requests ended by abort."));
+    v(field("requests_failed", &S::requests_failed, "Requests ended by an error of their own."));
+    v(field("prefix_query_tokens", &S::prefix_query_tokens, "Prompt tokens of all accepted requests."));
+    v(field("step_seconds_total", &S::step_seconds, "Planning, running and committing of all steps."));
+    v(field("plan_seconds_total", &S::plan_seconds, "Of that: planning."));
+  }
 };
 
 std::map<std::string, double> to_map(const EngineStats& stats);

@@ -1,4 +1,4 @@
-// Threads do not survive fork(): in the child an engine is a picture of one, and waiting for it would never end.
+// Threads do not survive fork(): a child has a copy of the engine without its threads, and would wait for them forever.
 #pragma once
 
 #include <sys/types.h>

@@ -64,7 +64,8 @@ std::uint64_t checksum(std::span<const std::byte> bytes) noexcept {
 
 SwapStore::SwapStore(const SwapConfig& config, std::unique_ptr<SwapFile> file)
     : config_(config), file_(std::move(file)), checksums_(config.file_slots) {
-  if (config.file_slots > 0 && file_ == nullptr) throw InvalidArgument("a swap space with file slots needs a file");
+  if (config.file_slots > 0 && file_ == nullptr)
+    throw InvalidArgument("a swap space with swap slots in a file needs a file");
   if (config.file_slots > 0) bounce_.resize(kBounceBlocks * config.block_bytes);
   const std::size_t bytes = config.host_slots * config.block_bytes;
   if (bytes == 0) return;
@@ -169,7 +170,7 @@ void SwapStore::load(Backend& backend, KvStorage& kv, std::span<const BlockSwap>
       errors_[i] = reason_of([&] {
         file_->read(offset(slot), bytes);
         if (checksum(bytes) == checksums_[raw(slot) - config_.host_slots]) return;
-        throw Corrupt(str("the swap file returns other bytes for slot ", raw(slot), " than were written"));
+        throw Corrupt(str("the swap file returns other bytes for swap slot ", raw(slot), " than were written"));
       });
     });
     blocks_.clear();

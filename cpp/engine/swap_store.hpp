@@ -1,5 +1,5 @@
 // The swap space: where the blocks of preempted requests wait (PagedAttention, section 4.5). Two tiers behind one row
-// of slots, host memory first, then a file. A block in the file carries a checksum, which is kept in memory.
+// of swap slots, host memory first, then a file. A block in the file carries a checksum, which is kept in memory.
 //
 // What goes wrong with a block is told per block and never thrown: its request is recomputed. Engine thread only.
 #pragma once
@@ -25,13 +25,14 @@ struct SwapConfig {
 
 class SwapStore {
  public:
-  /// Host memory is reserved, and taken as slots are used. `file` is needed for file_slots. Throws OutOfMemory.
+  /// Host memory is reserved, and taken as swap slots are used. `file` is needed for file_slots. Throws OutOfMemory.
   SwapStore(const SwapConfig& config, std::unique_ptr<SwapFile> file);
   ~SwapStore();
   SwapStore(const SwapStore&) = delete;
   SwapStore& operator=(const SwapStore&) = delete;
 
-  /// Moves blocks to their slots, or back. failed[i], as long as `moves`, becomes 1 for a block that was lost, else 0.
+  /// Moves blocks to their swap slots, or back. failed[i], as long as `moves`, becomes 1 for a block that was lost,
+  /// else 0.
   void store(Backend& backend, const KvStorage& kv, std::span<const BlockSwap> moves, std::span<std::uint8_t> failed);
   void load(Backend& backend, KvStorage& kv, std::span<const BlockSwap> moves, std::span<std::uint8_t> failed);
 

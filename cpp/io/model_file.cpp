@@ -1,3 +1,4 @@
+#include "base/field_text.hpp"
 #include "base/text.hpp"
 #include "io/mapped_file.hpp"
 #include "io/safetensors.hpp"
@@ -48,6 +49,18 @@ ModelDescription ModelFile::description() const {
   } catch (const Error& error) {
     throw Corrupt(str(impl_->path, ": the model description is invalid: ", error.what()));
   }
+}
+
+std::vector<std::int32_t> ModelFile::eos_token_ids() const {
+  std::vector<std::int32_t> ids;
+  const auto found = metadata().find(kEosTokenIds);
+  if (found == metadata().end()) return ids;
+  try {
+    from_text(kEosTokenIds, found->second, ids);
+  } catch (const Error& error) {
+    throw Corrupt(str(impl_->path, ": ", error.what()));
+  }
+  return ids;
 }
 
 }  // namespace pagedcore

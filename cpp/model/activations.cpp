@@ -31,7 +31,7 @@ ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std
   const auto place = [&end](std::size_t region) { return std::exchange(end, end + region); };
   residual = place(size(DType::f32, rows, d.hidden_size));
   normed = place(size(compute, rows, normed_cols));
-  wide = place(std::max(qkv_bytes + size(compute, rows, q_size(d)), size(compute, rows, d.intermediate_size)));
+  wide = place(std::max(qkv_bytes + size(compute, rows, q_size(d)), size(compute, rows, d.mlp.intermediate_size)));
   q = wide + qkv_bytes;
   tail_residual = place(size(DType::f32, logit_rows, d.hidden_size));
   tail_normed = place(size(compute, logit_rows, normed_cols));
@@ -53,14 +53,14 @@ Tensor Activations::view(std::size_t offset, DType dtype, std::int64_t rows, std
 LayerScratch Activations::layer(std::int64_t rows) const noexcept {
   return {view(layout_.residual, DType::f32, rows, d_.hidden_size),
           view(layout_.normed, compute_, rows, d_.hidden_size), view(layout_.normed, compute_, rows, q_size(d_)),
-          view(layout_.wide, compute_, rows, d_.intermediate_size)};
+          view(layout_.wide, compute_, rows, d_.mlp.intermediate_size)};
 }
 
 LayerScratch Activations::tail(std::int64_t rows) const noexcept {
   return {view(layout_.tail_residual, DType::f32, rows, d_.hidden_size),
           view(layout_.tail_normed, compute_, rows, d_.hidden_size),
           view(layout_.tail_normed, compute_, rows, q_size(d_)),
-          view(layout_.wide, compute_, rows, d_.intermediate_size)};
+          view(layout_.wide, compute_, rows, d_.mlp.intermediate_size)};
 }
 
 Tensor Activations::qkv(std::int64_t rows) const noexcept { return view(layout_.wide, DType::f32, rows, qkv_size(d_)); }

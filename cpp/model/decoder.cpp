@@ -52,7 +52,7 @@ struct Model::Impl {
 
 void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
                        const std::optional<Tensor>& bias) {
-  backend.norm(out, in, *weight, optional(bias), {d.norm, d.norm_eps, d.norm_weight_offset});
+  backend.norm(out, in, *weight, optional(bias), {d.norm.kind, d.norm.eps, d.norm.weight_offset});
 }
 
 /// attended = attention over the context of each row, whose keys and values this step's rows join first.
@@ -63,21 +63,23 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
 
   norm(s.normed, s.residual, layer.attn_norm, layer.attn_norm_bias);
   backend.matmul(qkv, s.normed, *layer.qkv, epilogue(Epilogue::Kind::store, layer.qkv_bias));
-  if (d.qk_norm) {
-    const NormParams params{NormKind::rms, d.norm_eps, d.norm_weight_offset};
-    backend.head_norm(qkv.slice_cols(0, q_size(d)), d.head_dim, *layer.q_norm, params);
-    backend.head_norm(qkv.slice_cols(q_size(d), kv_size(d)), d.head_dim, *layer.k_norm, params);
+  const AttentionDescription& a = d.attention;
+  if (a.qk_norm) {
+    const NormParams params{NormKind::rms, d.norm.eps, d.norm.weight_offset};
+    backend.head_norm(qkv.slice_cols(0, q_size(d)), a.head_dim, *layer.q_norm, params);
+    backend.head_norm(qkv.slice_cols(q_size(d), kv_size(d)), a.head_dim, *layer.k_norm, params);
   }
 
-  AttentionShape shape{d.num_heads, d.num_kv_heads, d.head_dim};
+  AttentionShape shape{a.num_heads, a.num_kv_heads, a.head_dim};
   const LayerGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
   shape.layer_group = place.layer_group;
-  backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, {optional(weights.rope_inv_freq), d.rope_magnitude});
+  const RopeParams rope{optional(weights.rope_inv_freq), d.position.rope_magnitude};
+  backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, rope);
 
   AttentionParams params{shape};
-  params.scale = d.attention_scale > 0.0f ? d.attention_scale : 1.0f / std::sqrt(static_cast<float>(d.head_dim));
-  params.softcap = d.attention_softcap;
-  params.window = d.windows.empty() ? 0 : d.windows[static_cast<std::size_t>(index)];
+  params.scale = a.scale > 0.0f ? a.scale : 1.0f / std::sqrt(static_cast<float>(a.head_dim));
+  params.softcap = a.softcap;
+  params.window = a.windows.empty() ? 0 : a.windows[static_cast<std::size_t>(index)];
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
@@ -86,8 +88,8 @@ void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s)
   backend.matmul(s.residual, s.attended, *layer.o, epilogue(Epilogue::Kind::accumulate, layer.o_bias));
 
   norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
-  const auto kind = d.gated_mlp ? Epilogue::Kind::gated : Epilogue::Kind::activated;
-  backend.matmul(s.inner, s.normed, *layer.up, {kind, d.activation, optional(layer.up_bias)});
+  const auto kind = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
+  backend.matmul(s.inner, s.normed, *layer.up, {kind, d.mlp.activation, optional(layer.up_bias)});
   backend.matmul(s.residual, s.inner, *layer.down, epilogue(Epilogue::Kind::accumulate, layer.down_bias));
 }
 
@@ -116,11 +118,12 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
     if (row < 0 || row >= rows)
       throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
   const KvShape& shape = kv.shape();
-  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.num_kv_heads ||
-      shape.head_dim != d.head_dim)
+  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.attention.num_kv_heads ||
+      shape.head_dim != d.attention.head_dim)
     throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
                               " heads of size ", shape.head_dim, "; a layer group of the model has ",
-                              groups.layers_per_group, " of ", d.num_kv_heads, " of size ", d.head_dim));
+                              groups.layers_per_group, " of ", d.attention.num_kv_heads, " of size ",
+                              d.attention.head_dim));
 }
 
 void Model::forward(const ForwardRequest& request, KvStorage& kv,

@@ -1,7 +1,7 @@
-// What makes a description one that can run. The limits are far above any model and keep all size arithmetic within 64
-// bits: at most 2^24 by 2^24 elements a matrix.
-#include <cmath>
+// What makes a description one that can run, and its text. The text comes from files: every character of it is checked.
+#include <algorithm>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/model.hpp"
@@ -9,74 +9,77 @@
 namespace pagedcore {
 namespace {
 
-constexpr std::int64_t kMaxExtent = 1 << 24;
-constexpr std::int64_t kMaxLayers = 1 << 14;
-constexpr std::int64_t kMaxContext = 1 << 30;
+constexpr const char* kWhat = "model description";
 
-void check_range(const char* field, std::int64_t value, std::int64_t least, std::int64_t most) {
-  if (value < least || value > most)
-    throw InvalidArgument(str("model description: ", field, " = ", value, " is outside [", least, ", ", most, "]"));
+/// An enumeration that was set to no value of its own.
+void check_words(const ModelDescription& d) {
+  each_field(d, [](const auto& owner, const auto& f) {
+    const auto& value = owner.*f.member;
+    using D = std::remove_cvref_t<decltype(value)>;
+    if constexpr (Named<D>) {
+      for (const Word<D>& word : Words<D>::list)
+        if (word.value == value) return;
+      throw InvalidArgument(str(kWhat, ' ', f.name, " = ", to_text(value), " is not one of ", all_words<D>()));
+    }
+  });
 }
 
-void check_range(const char* field, float value, float least) {
-  if (!std::isfinite(value) || value < least)
+void check_name(const std::string& architecture) {
+  constexpr std::size_t most = 256;
+  if (architecture.size() > most)
     throw InvalidArgument(
-        str("model description: ", field, " = ", value, " is not a finite number of at least ", least));
+        str(kWhat, " architecture has ", architecture.size(), " characters: it is a name of at most ", most));
+  for (const char c : architecture)
+    if (static_cast<unsigned char>(c) < ' ') throw InvalidArgument(str(kWhat, " architecture has control codes"));
 }
 
-void check_finite(const char* field, float value) {
-  if (!std::isfinite(value)) throw InvalidArgument(str("model description: ", field, " = ", value, " is not finite"));
-}
-
-void check_heads(const ModelDescription& d) {
-  if (d.num_heads % d.num_kv_heads != 0)
+void check_heads(const AttentionDescription& a) {
+  if (a.num_heads % a.num_kv_heads != 0)
     throw InvalidArgument(
-        str("model description: num_heads = ", d.num_heads, " is not a multiple of num_kv_heads = ", d.num_kv_heads));
-  check_range("num_heads * head_dim", std::int64_t{d.num_heads} * d.head_dim, 1, kMaxExtent / 4);
+        str(kWhat, " num_heads = ", a.num_heads, " is not a multiple of num_kv_heads = ", a.num_kv_heads));
+  constexpr std::int64_t most = kMostExtent / 4;
+  if (const std::int64_t columns = std::int64_t{a.num_heads} * a.head_dim; columns > most)
+    throw InvalidArgument(str(kWhat, " num_heads * head_dim = ", columns, " is more than ", most));
 }
 
 void check_rope(const ModelDescription& d) {
-  if (2 * d.rope_inv_freq.size() > static_cast<std::size_t>(d.head_dim))
-    throw InvalidArgument(str("model description: rope_inv_freq has ", d.rope_inv_freq.size(),
-                              " frequencies, which rotate ", 2 * d.rope_inv_freq.size(), " dimensions of a head of ",
-                              d.head_dim));
-  for (const float frequency : d.rope_inv_freq) check_range("rope_inv_freq", frequency, 0.0f);
-  check_finite("rope_magnitude", d.rope_magnitude);
+  const std::size_t rotated = 2 * d.position.rope_inv_freq.size();
+  if (rotated > static_cast<std::size_t>(d.attention.head_dim))
+    throw InvalidArgument(str(kWhat, " rope_inv_freq has ", rotated / 2, " frequencies, which rotate ", rotated,
+                              " dimensions of a head of ", d.attention.head_dim));
 }
 
 void check_windows(const ModelDescription& d) {
-  if (!d.windows.empty() && d.windows.size() != static_cast<std::size_t>(d.num_layers))
-    throw InvalidArgument(str("model description: windows has ", d.windows.size(), " entries for ", d.num_layers,
-                              " layers; give one for each, or none"));
-  for (const std::int32_t window : d.windows) check_range("windows", window, 0, kMaxContext);
+  const std::size_t count = d.attention.windows.size();
+  if (count != 0 && count != static_cast<std::size_t>(d.num_layers))
+    throw InvalidArgument(
+        str(kWhat, " windows has ", count, " entries for ", d.num_layers, " layers; give one for each, or none"));
 }
 
 }  // namespace
 
 void ModelDescription::validate() const {
-  check_range("architecture's length", static_cast<std::int64_t>(architecture.size()), 0, 256);
-  for (const char c : architecture)
-    if (static_cast<unsigned char>(c) < ' ') throw InvalidArgument("model description: architecture has control codes");
-  check_range("vocab_size", vocab_size, 1, kMaxExtent);
-  check_range("hidden_size", hidden_size, 1, kMaxExtent);
-  check_range("intermediate_size", intermediate_size, 1, kMaxExtent);
-  check_range("num_layers", num_layers, 1, kMaxLayers);
-  check_range("num_heads", num_heads, 1, kMaxExtent);
-  check_range("num_kv_heads", num_kv_heads, 1, kMaxExtent);
-  check_range("head_dim", head_dim, 1, kMaxExtent);
-  check_range("max_context", max_context, 1, kMaxContext);
-  check_range("norm", static_cast<std::int64_t>(norm), 0, static_cast<std::int64_t>(NormKind::layer));
-  check_range("activation", static_cast<std::int64_t>(activation), 0, static_cast<std::int64_t>(Activation::relu));
-  check_heads(*this);
-  check_range("norm_eps", norm_eps, 0.0f);
-  check_finite("norm_weight_offset", norm_weight_offset);
-  check_finite("embedding_scale", embedding_scale);
-  check_range("attention_scale", attention_scale, 0.0f);
-  check_range("attention_softcap", attention_softcap, 0.0f);
-  check_finite("logit_scale", logit_scale);
-  check_range("logit_softcap", logit_softcap, 0.0f);
+  check_name(architecture);
+  check_ranges(*this, kWhat);
+  check_words(*this);
+  check_heads(attention);
   check_rope(*this);
   check_windows(*this);
+}
+
+std::map<std::string, std::string> ModelDescription::to_text() const { return fields_to_text(*this); }
+
+ModelDescription ModelDescription::from_text(const std::map<std::string, std::string>& text) {
+  ModelDescription description;
+  const std::vector<std::string> known = field_names<ModelDescription>();
+  for (const auto& [key, value] : text) {
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      throw InvalidArgument(str(kWhat, ": unknown key '", key.substr(0, 64), "'; this version knows ", known.size(),
+                                " keys, and a newer one may have written it"));
+    set_field(description, kWhat, key, value);
+  }
+  description.validate();
+  return description;
 }
 
 }  // namespace pagedcore

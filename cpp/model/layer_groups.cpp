@@ -12,7 +12,7 @@ LayerGroups layer_groups(const ModelDescription& d) {
   LayerGroups groups;
   const auto layers = static_cast<std::size_t>(d.num_layers);
   const auto window_of = [&](std::size_t layer) {
-    return d.windows.empty() ? 0u : static_cast<std::uint32_t>(std::max(0, d.windows[layer]));
+    return d.attention.windows.empty() ? 0u : static_cast<std::uint32_t>(std::max(0, d.attention.windows[layer]));
   };
   std::map<std::uint32_t, std::int32_t> count;  // layers, by window; full context comes first
   for (std::size_t layer = 0; layer < layers; ++layer) ++count[window_of(layer)];

@@ -16,7 +16,7 @@ struct Part {
 /// A packed matrix of `Owner`, and the tensors [rows, cols] it is made of.
 template <class Owner>
 struct MatrixSpec {
-  std::unique_ptr<Weight> Owner::*slot;
+  std::unique_ptr<Weight> Owner::*member;
   std::vector<Part> parts;
   std::int64_t cols;
   PackKind kind = PackKind::stacked;
@@ -31,7 +31,7 @@ struct MatrixSpec {
 /// An f32 vector of `Owner`: its parts one after another. An optional one exists when any part does; others are zero.
 template <class Owner>
 struct VectorSpec {
-  std::optional<Tensor> Owner::*slot;
+  std::optional<Tensor> Owner::*member;
   std::vector<Part> parts;
   bool required;
 
@@ -50,21 +50,21 @@ struct Specs {
 
 Specs<LayerWeights> layer_specs(const ModelDescription& d) {
   using L = LayerWeights;
-  const std::int64_t hidden = d.hidden_size, inter = d.intermediate_size, q = q_size(d), kv = kv_size(d);
+  const std::int64_t hidden = d.hidden_size, inter = d.mlp.intermediate_size, q = q_size(d), kv = kv_size(d);
   Specs<L> s;
   s.vectors.push_back({&L::attn_norm, {{"attn_norm.weight", hidden}}, true});
   s.vectors.push_back({&L::attn_norm_bias, {{"attn_norm.bias", hidden}}, false});
   s.matrices.push_back({&L::qkv, {{"attn.q.weight", q}, {"attn.k.weight", kv}, {"attn.v.weight", kv}}, hidden});
   s.vectors.push_back({&L::qkv_bias, {{"attn.q.bias", q}, {"attn.k.bias", kv}, {"attn.v.bias", kv}}, false});
-  if (d.qk_norm) {
-    s.vectors.push_back({&L::q_norm, {{"attn.q_norm.weight", d.head_dim}}, true});
-    s.vectors.push_back({&L::k_norm, {{"attn.k_norm.weight", d.head_dim}}, true});
+  if (d.attention.qk_norm) {
+    s.vectors.push_back({&L::q_norm, {{"attn.q_norm.weight", d.attention.head_dim}}, true});
+    s.vectors.push_back({&L::k_norm, {{"attn.k_norm.weight", d.attention.head_dim}}, true});
   }
   s.matrices.push_back({&L::o, {{"attn.o.weight", hidden}}, q});
   s.vectors.push_back({&L::o_bias, {{"attn.o.bias", hidden}}, false});
   s.vectors.push_back({&L::mlp_norm, {{"mlp_norm.weight", hidden}}, true});
   s.vectors.push_back({&L::mlp_norm_bias, {{"mlp_norm.bias", hidden}}, false});
-  if (d.gated_mlp) {
+  if (d.mlp.gated) {
     s.matrices.push_back({&L::up, {{"mlp.gate.weight", inter}, {"mlp.up.weight", inter}}, hidden, PackKind::gated});
     s.vectors.push_back({&L::up_bias, {{"mlp.gate.bias", inter}, {"mlp.up.bias", inter}}, false});
   } else {
@@ -105,7 +105,7 @@ std::size_t matrix_bytes(const Specs<Owner>& specs, const Backend& backend) {
 }
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
-  return vector_bytes(static_cast<std::int64_t>(d.rope_inv_freq.size())) + vector_bytes(decoder_specs(d)) +
+  return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) + vector_bytes(decoder_specs(d)) +
          static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
 }
 
@@ -123,8 +123,8 @@ class Loader {
 
   template <class Owner>
   void load(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
-    for (const auto& matrix : specs.matrices) owner.*matrix.slot = load_matrix(matrix, prefix);
-    for (const auto& vector : specs.vectors) owner.*vector.slot = load_vector(vector, prefix);
+    for (const auto& matrix : specs.matrices) owner.*matrix.member = load_matrix(matrix, prefix);
+    for (const auto& vector : specs.vectors) owner.*vector.member = load_vector(vector, prefix);
   }
 
   Tensor add_vector(std::span<const float> values) {
@@ -206,7 +206,7 @@ std::size_t DecoderWeights::bytes() const noexcept {
 DecoderWeights load_weights(const ModelDescription& d, const WeightSource& source, Backend& backend) {
   DecoderWeights weights;
   Loader loader(source, backend, all_vector_bytes(d));
-  if (!d.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(d.rope_inv_freq);
+  if (!d.position.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(d.position.rope_inv_freq);
   loader.load(decoder_specs(d), "", weights);
   const Specs<LayerWeights> specs = layer_specs(d);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {

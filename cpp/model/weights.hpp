@@ -39,13 +39,18 @@ struct DecoderWeights {
 };
 
 /// Columns of q, of k or v, and of the stacked qkv.
-inline std::int64_t q_size(const ModelDescription& d) noexcept { return std::int64_t{d.num_heads} * d.head_dim; }
-inline std::int64_t kv_size(const ModelDescription& d) noexcept { return std::int64_t{d.num_kv_heads} * d.head_dim; }
+inline std::int64_t q_size(const ModelDescription& d) noexcept {
+  return std::int64_t{d.attention.num_heads} * d.attention.head_dim;
+}
+inline std::int64_t kv_size(const ModelDescription& d) noexcept {
+  return std::int64_t{d.attention.num_kv_heads} * d.attention.head_dim;
+}
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 
 /// The KV storage that the decoder writes.
 inline KvShape kv_shape_of(const ModelDescription& d, const Backend& backend, std::int32_t block_size) {
-  return {layer_groups(d).layers_per_group, d.num_kv_heads, d.head_dim, block_size, backend.kv_dtype()};
+  const AttentionDescription& a = d.attention;
+  return {layer_groups(d).layers_per_group, a.num_kv_heads, a.head_dim, block_size, backend.kv_dtype()};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one

@@ -1,6 +1,6 @@
 // The passes of row_kernels.hpp over raw rows. Included by row_kernels.cpp once per instruction set, each time inside a
-// namespace of its own; so nothing here may include a header or use a template or an inline function of anybody else
-// (a copy compiled for one instruction set could become everybody's).
+// namespace of its own; so nothing here may include a header or use a template or an inline function from elsewhere
+// (the linker could keep the copy that was compiled for one instruction set for the whole program).
 
 #include "sampling/lanes.inl"
 

@@ -20,10 +20,11 @@ ForkFinder::Branch& ForkFinder::branch(std::uint32_t parent, std::uint32_t lengt
   return branches_[at];
 }
 
-void ForkFinder::find(Request& request) noexcept {
+std::uint64_t ForkFinder::find(Request& request) noexcept {
   const std::uint32_t leader = request.leader();
   mask_ = std::bit_ceil(2 * request.samples.size()) - 1;
   std::fill_n(branches_.begin(), mask_ + 1, Branch{});
+  std::uint64_t compared = 0;
   for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
     Sample& sample = request.samples[k];
     if (sample.is_finished()) continue;
@@ -35,8 +36,9 @@ void ForkFinder::find(Request& request) noexcept {
     for (;;) {
       const std::vector<TokenId>& tokens = request.samples[parent].tokens;
       const std::uint32_t most = std::min(size, static_cast<std::uint32_t>(tokens.size()) - 1);
-      while (length < most && sample.tokens[length] == tokens[length]) ++length;
+      for (; length < most && sample.tokens[length] == tokens[length]; ++length) ++compared;
       if (length == size) break;
+      ++compared;
       Branch& found = branch(parent, length, sample.tokens[length]);
       if (found.token < 0) {
         found = {k, parent, length, sample.tokens[length]};
@@ -48,6 +50,7 @@ void ForkFinder::find(Request& request) noexcept {
     sample.fork_parent = parent;
     sample.fork_length = length;
   }
+  return compared;
 }
 
 }  // namespace pagedcore::sched

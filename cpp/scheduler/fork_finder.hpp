@@ -16,8 +16,8 @@ class ForkFinder {
   /// Host memory for groups of so many samples; then find() cannot fail.
   void reserve(std::size_t samples);
   /// Sets fork_parent and fork_length of every unfinished sample; the first, the leader, forks from nobody. The last
-  /// token of a sample is never shared, since its row is to be sampled.
-  void find(Request& request) noexcept;
+  /// token of a sample is never shared, since its row is to be sampled. Returns how many tokens it has compared.
+  std::uint64_t find(Request& request) noexcept;
 
  private:
   struct Branch {

@@ -25,6 +25,10 @@ struct QueuePlace {
 template <class T, QueuePlace<T> T::*kPlace, bool (*kBefore)(const T&, const T&) noexcept>
 class OrderedQueue {
  public:
+  OrderedQueue() = default;
+  OrderedQueue(const OrderedQueue&) = delete;
+  OrderedQueue& operator=(const OrderedQueue&) = delete;
+
   T* front() const noexcept { return front_; }
   T* back() const noexcept { return back_; }
   std::uint32_t size() const noexcept { return size_; }

@@ -1,12 +1,15 @@
-// Feeds a trace (trace_writer.cpp) to a new scheduler.
+// Feeds a trace (trace_writer.cpp) to a new scheduler. Traces of version 2, whose lines hold the fields by place
+// instead of by name, are read too.
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
+#include <initializer_list>
 #include <optional>
-#include <sstream>
-#include <type_traits>
+#include <string_view>
 #include <utility>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/trace.hpp"
@@ -14,24 +17,39 @@
 namespace pagedcore {
 namespace {
 
-/// The numbers of one line, in order.
-class Fields {
+/// The words of one line, in order. Numbers do not depend on the locale of the process.
+class Tokens {
  public:
-  explicit Fields(const std::string& line) : in_(line) {}
+  explicit Tokens(std::string_view line) : rest_(line) {}
 
+  bool done() {
+    rest_.remove_prefix(std::min(rest_.find_first_not_of(' '), rest_.size()));
+    return rest_.empty();
+  }
+  std::string_view word() {
+    if (done()) throw Corrupt("a field is missing");
+    const std::string_view word = rest_.substr(0, rest_.find(' '));
+    rest_.remove_prefix(word.size());
+    return word;
+  }
   template <class T>
   T next() {
-    if constexpr (std::is_enum_v<T>) {
-      return T{static_cast<std::underlying_type_t<T>>(next<std::uint64_t>())};
-    } else {
-      T value{};
-      if (!(in_ >> value)) throw Corrupt("a field is missing or no number of its kind");
-      return value;
-    }
+    T value{};
+    get(value);
+    return value;
   }
   template <class T>
   void get(T& value) {
-    value = next<T>();
+    if constexpr (std::is_enum_v<T>) {
+      value = T{next<std::underlying_type_t<T>>()};
+    } else if constexpr (std::is_same_v<T, bool>) {
+      value = next<std::uint32_t>() != 0;
+    } else {
+      const std::string_view text = word();
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      if (error != std::errc{} || end != text.data() + text.size())
+        throw Corrupt(str("'", text, "' is no number of its kind"));
+    }
   }
   /// A count, then as many elements.
   template <class T, class Each>
@@ -40,56 +58,77 @@ class Fields {
     for (std::size_t i = 0; i < count; ++i) each(values.emplace_back());
   }
   template <class T>
-  void list(std::vector<T>& values) {
+  void get(std::vector<T>& values) {
     list(values, [this](T& value) { get(value); });
   }
-  std::string rest() {
-    std::string text;
-    std::getline(in_ >> std::ws, text);
-    return text;
+  std::string_view rest() {
+    done();
+    return std::exchange(rest_, {});
   }
   void expect_end() {
-    if (const std::string more = rest(); !more.empty()) throw Corrupt(str("'", more, "' is too much"));
+    if (!done()) throw Corrupt(str("'", rest_, "' is too much"));
   }
 
  private:
-  std::istringstream in_;
+  std::string_view rest_;
 };
 
-SchedulerRequest request_of(Fields& fields) {
-  SchedulerRequest r;
-  fields.get(r.id);
-  fields.get(r.arrival);
-  fields.get(r.num_samples);
-  fields.get(r.beam_width);
-  fields.get(r.max_tokens);
-  fields.get(r.salt);
-  fields.get(r.prompt_logprobs);
-  fields.get(r.prefix);
-  fields.list(r.prompt);
-  fields.get(r.priority);
-  fields.get(r.tenant);
-  return r;
+/// The fields of a struct by place, as version 2 had them.
+template <class T>
+void get_by_place(Tokens& tokens, T& t, std::initializer_list<std::string_view> names) {
+  for (const std::string_view name : names)
+    each_field(t, [&](auto& owner, const auto& f) {
+      if (name == f.name) tokens.get(owner.*f.member);
+    });
+}
+void get_by_place(Tokens& tokens, SchedulerConfig& config) {
+  get_by_place(tokens, config,
+               {"max_batched_tokens", "max_sequences", "max_context", "watermark", "preemption", "order", "admission",
+                "victim", "prompt_weight", "output_weight"});
+}
+void get_by_place(Tokens& tokens, KvCacheConfig& cache) {
+  get_by_place(tokens, cache,
+               {"num_blocks", "block_size", "enable_prefix_caching", "num_swap_blocks", "windows", "allocation",
+                "max_reservation"});
+}
+void get_by_place(Tokens& tokens, SchedulerRequest& request) {
+  get_by_place(tokens, request,
+               {"id", "arrival", "num_samples", "beam_width", "max_tokens", "salt", "prompt_logprobs", "prefix",
+                "prompt", "priority", "tenant"});
+}
+void get_by_place(Tokens& tokens, PreemptionCosts& costs) {
+  get_by_place(tokens, costs, {"token", "block_out", "block_in"});
 }
 
-StepResult result_of(Fields& fields) {
+/// The fields of a struct by name, up to the end of the line; `what` says of what.
+template <class T>
+void get_by_name(Tokens& tokens, T& t, std::string_view what) {
+  while (!tokens.done()) {
+    const std::string_view text = tokens.word();
+    const std::size_t equals = text.find('=');
+    if (equals == std::string_view::npos) throw Corrupt(str("'", text, "' is not name=value"));
+    set_field(t, what, text.substr(0, equals), text.substr(equals + 1));
+  }
+}
+
+StepResult result_of(Tokens& tokens) {
   StepResult result;
-  fields.get(result.step);
-  fields.list(result.tokens, [&](SampledToken& t) {
-    fields.get(t.sequence);
-    fields.get(t.sample);
-    fields.get(t.token);
-    fields.get(t.stop);
+  tokens.get(result.step);
+  tokens.list(result.tokens, [&](SampledToken& t) {
+    tokens.get(t.sequence);
+    tokens.get(t.sample);
+    tokens.get(t.token);
+    tokens.get(t.stop);
   });
-  fields.list(result.failed);
-  fields.list(result.beams, [&](BeamResult& beam) {
-    fields.get(beam.request);
-    fields.list(beam.children, [&](BeamChild& child) {
-      fields.get(child.parent);
-      fields.get(child.token);
+  tokens.get(result.failed);
+  tokens.list(result.beams, [&](BeamResult& beam) {
+    tokens.get(beam.request);
+    tokens.list(beam.children, [&](BeamChild& child) {
+      tokens.get(child.parent);
+      tokens.get(child.token);
     });
   });
-  fields.list(result.swap_failed);
+  tokens.get(result.swap_failed);
   return result;
 }
 
@@ -100,85 +139,80 @@ class Replayer {
   TraceReplay report;
 
   /// False once a plan came out otherwise.
-  bool take(const std::string& line) {
-    Fields fields(line);
-    const auto word = fields.next<std::string>();
+  bool take(std::string_view line) {
+    Tokens tokens(line);
+    const std::string_view word = tokens.word();
     if (word == "pagedcore-trace") {
-      if (const auto version = fields.next<int>(); version != 2) throw Corrupt(str("version ", version, ", not 2"));
-      seen_header_ = true;
-    } else if (!seen_header_) {
-      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 2'");
+      version_ = tokens.next<int>();
+      if (version_ != 2 && version_ != 3) throw Corrupt(str("version ", version_, ", not 2 or 3"));
+    } else if (version_ == 0) {
+      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 3'");
     } else if (word == "scheduler") {
-      SchedulerConfig& config = config_.emplace();
-      fields.get(config.max_batched_tokens);
-      fields.get(config.max_sequences);
-      fields.get(config.max_context);
-      fields.get(config.watermark);
-      fields.get(config.preemption);
-      fields.get(config.order);
-      fields.get(config.admission);
-      fields.get(config.victim);
-      fields.get(config.prompt_weight);
-      fields.get(config.output_weight);
+      config_ = fields_of<SchedulerConfig>(tokens, word);
     } else if (word == "cache") {
       if (!config_) throw Corrupt("'cache' comes after 'scheduler'");
-      KvCacheConfig cache;
-      fields.get(cache.num_blocks);
-      fields.get(cache.block_size);
-      fields.get(cache.enable_prefix_caching);
-      fields.get(cache.num_swap_blocks);
-      fields.list(cache.windows);
-      fields.get(cache.allocation);
-      fields.get(cache.max_reservation);
-      scheduler_.emplace(*config_, cache);
+      scheduler_.emplace(*config_, fields_of<KvCacheConfig>(tokens, word));
     } else if (!scheduler_) {
       throw Corrupt(str("'", word, "' comes after 'scheduler' and 'cache'"));
     } else {
-      return replay(word, fields);
+      return replay(word, tokens);
     }
-    fields.expect_end();
+    tokens.expect_end();
     return true;
   }
 
  private:
-  bool replay(const std::string& word, Fields& fields) {
+  template <class T>
+  T fields_of(Tokens& tokens, std::string_view what) const {
+    T t{};
+    if (version_ == 2) {
+      get_by_place(tokens, t);
+    } else {
+      get_by_name(tokens, t, what);
+    }
+    return t;
+  }
+
+  bool replay(std::string_view word, Tokens& tokens) {
     Scheduler& scheduler = *scheduler_;
-    if (word == "plan") return plan(fields);
+    if (word == "plan") return plan(tokens);
     if (word == "submit") {
-      scheduler.submit(request_of(fields));
+      scheduler.submit(fields_of<SchedulerRequest>(tokens, word));
       ++report.requests;
     } else if (word == "abort") {
-      scheduler.abort(fields.next<RequestId>());
+      scheduler.abort(tokens.next<RequestId>());
     } else if (word == "preempt") {
-      const auto id = fields.next<RequestId>();
-      scheduler.force_preempt(id, fields.next<PreemptionMode>());
+      const auto id = tokens.next<RequestId>();
+      PreemptionMode mode{};
+      if (version_ == 2) {
+        tokens.get(mode);
+      } else {
+        from_text("preempt", tokens.word(), mode);
+      }
+      scheduler.force_preempt(id, mode);
     } else if (word == "register") {
-      const auto id = fields.next<PrefixId>();
-      scheduler.register_prefix(id, request_of(fields));
+      const auto id = tokens.next<PrefixId>();
+      scheduler.register_prefix(id, fields_of<SchedulerRequest>(tokens, word));
     } else if (word == "release") {
-      scheduler.release_prefix(fields.next<PrefixId>());
+      scheduler.release_prefix(tokens.next<PrefixId>());
     } else if (word == "costs") {
-      PreemptionCosts costs;
-      fields.get(costs.token);
-      fields.get(costs.block_out);
-      fields.get(costs.block_in);
-      scheduler.set_preemption_costs(costs);
+      scheduler.set_preemption_costs(fields_of<PreemptionCosts>(tokens, word));
     } else if (word == "clear") {
       scheduler.clear_prefix_cache();
     } else if (word == "commit") {
-      scheduler.commit(result_of(fields));
+      scheduler.commit(result_of(tokens));
     } else {
       throw Corrupt(str("'", word, "' is no kind of line"));
     }
     was_busy_ = was_busy_ && scheduler.has_work();
-    fields.expect_end();
+    tokens.expect_end();
     return true;
   }
 
-  bool plan(Fields& fields) {
-    const auto now = fields.next<double>();
+  bool plan(Tokens& tokens) {
+    const auto now = tokens.next<double>();
     const StepPlan plan = scheduler_->plan(now);
-    const std::string recorded = fields.rest(), planned = to_text(plan);
+    const std::string recorded(tokens.rest()), planned = to_text(plan);
     if (planned != recorded) {
       report.difference = str("recorded: ", recorded, "\nplanned:  ", planned);
       return false;
@@ -189,7 +223,7 @@ class Replayer {
   }
 
   const TraceVisitor& visit_;
-  bool seen_header_ = false;
+  int version_ = 0;
   bool was_busy_ = false;  // since the latest plan
   std::optional<SchedulerConfig> config_;
   std::optional<Scheduler> scheduler_;

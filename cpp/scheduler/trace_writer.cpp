@@ -1,22 +1,21 @@
-// The lines of a trace, and the file they go to. The first word of a line says what it is; numbers follow.
+// The lines of a trace, and the file they go to. The first word of a line says what it is. FIELDS are those of a
+// struct's list (pagedcore/fields.hpp) as name=value, elements of a list with commas between them.
 //
-//   pagedcore-trace 2
-//   scheduler max_batched_tokens max_sequences max_context watermark preemption order admission victim prompt_weight
-//     output_weight
-//   cache num_blocks block_size prefix_caching num_swap_blocks n window{n} allocation max_reservation
-//   submit id arrival num_samples beam_width max_tokens salt prompt_logprobs prefix n token{n} priority
-//     tenant
-//   register prefix, then as submit   release prefix
-//   abort id   preempt id mode   clear   costs token block_out block_in
+//   pagedcore-trace 3
+//   scheduler FIELDS   cache FIELDS   submit FIELDS   register prefix FIELDS   costs FIELDS
+//   release prefix     abort id       preempt id mode                         clear
 //   plan now TEXT               TEXT: as to_text() gives it
 //   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
+//
+// Nothing here depends on the locale of the process.
+#include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <exception>
-#include <limits>
-#include <sstream>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/trace.hpp"
@@ -26,36 +25,35 @@ namespace {
 
 class Line {
  public:
-  explicit Line(const char* word) {
-    out_.precision(std::numeric_limits<double>::max_digits10);
-    out_ << word;
+  explicit Line(const char* word) : text_(word) {}
+
+  Line& operator<<(const std::string& text) {
+    text_.append(1, ' ').append(text);
+    return *this;
+  }
+  Line& operator<<(const char* text) { return *this << std::string(text); }
+  Line& operator<<(bool value) { return *this << (value ? "1" : "0"); }
+  Line& operator<<(double value) {
+    std::array<char, 32> digits;
+    constexpr int exact = 17;  // as many as tell any two apart
+    return *this << std::string(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value,
+                                                             std::chars_format::general, exact)
+                                                   .ptr);
   }
   template <class T>
-  Line& operator<<(const T& value) {
-    out_ << ' ';
-    if constexpr (std::is_enum_v<T>) {
-      out_ << +static_cast<std::underlying_type_t<T>>(value);
-    } else {
-      out_ << value;
-    }
-    return *this;
+  Line& operator<<(T value) {
+    return *this << to_text(value);
   }
   template <class Range, class Each>
   void list(const Range& range, const Each& each) {
     *this << range.size();
     for (const auto& element : range) each(element);
   }
-  std::string text() const { return out_.str(); }
+  const std::string& text() const { return text_; }
 
  private:
-  std::ostringstream out_;
+  std::string text_;
 };
-
-void put(Line& line, const SchedulerRequest& r) {
-  line << r.id << r.arrival << r.num_samples << r.beam_width << r.max_tokens << r.salt << r.prompt_logprobs << r.prefix;
-  line.list(r.prompt, [&](TokenId token) { line << token; });
-  line << r.priority << r.tenant;
-}
 
 /// FNV-1a (Fowler, Noll, Vo) over 64-bit words.
 template <class T>
@@ -129,24 +127,16 @@ TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config,
   if (impl_->file == nullptr) {
     throw Io(str(path, ": the trace cannot be created: ", std::strerror(errno), "; choose a path that can be written"));
   }
-  impl_->write("pagedcore-trace", [](Line& line) { line << 2; });
-  impl_->write("scheduler", [&](Line& line) {
-    line << config.max_batched_tokens << config.max_sequences << config.max_context << config.watermark
-         << config.preemption << config.order << config.admission << config.victim << config.prompt_weight
-         << config.output_weight;
-  });
-  impl_->write("cache", [&](Line& line) {
-    line << cache.num_blocks << cache.block_size << cache.enable_prefix_caching << cache.num_swap_blocks;
-    line.list(cache.windows, [&](std::uint32_t window) { line << window; });
-    line << cache.allocation << cache.max_reservation;
-  });
+  impl_->write("pagedcore-trace", [](Line& line) { line << 3; });
+  impl_->write("scheduler", [&](Line& line) { line << fields_to_line(config); });
+  impl_->write("cache", [&](Line& line) { line << fields_to_line(cache); });
 }
 TraceWriter::~TraceWriter() = default;
 TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
 TraceWriter& TraceWriter::operator=(TraceWriter&&) noexcept = default;
 
 void TraceWriter::submit(const SchedulerRequest& request) noexcept {
-  impl_->write("submit", [&](Line& line) { put(line, request); });
+  impl_->write("submit", [&](Line& line) { line << fields_to_line(request); });
 }
 void TraceWriter::abort(RequestId id) noexcept {
   impl_->write("abort", [&](Line& line) { line << id; });
@@ -155,16 +145,13 @@ void TraceWriter::force_preempt(RequestId id, PreemptionMode mode) noexcept {
   impl_->write("preempt", [&](Line& line) { line << id << mode; });
 }
 void TraceWriter::register_prefix(PrefixId id, const SchedulerRequest& prefix) noexcept {
-  impl_->write("register", [&](Line& line) {
-    line << id;
-    put(line, prefix);
-  });
+  impl_->write("register", [&](Line& line) { line << id << fields_to_line(prefix); });
 }
 void TraceWriter::release_prefix(PrefixId id) noexcept {
   impl_->write("release", [&](Line& line) { line << id; });
 }
 void TraceWriter::set_preemption_costs(const PreemptionCosts& costs) noexcept {
-  impl_->write("costs", [&](Line& line) { line << costs.token << costs.block_out << costs.block_in; });
+  impl_->write("costs", [&](Line& line) { line << fields_to_line(costs); });
 }
 void TraceWriter::clear_prefix_cache() noexcept {
   impl_->write("clear", [](Line&) {});

@@ -1,4 +1,4 @@
-// Runs checks and keeps what came out.
+// Runs checks and keeps their outcomes.
 #pragma once
 
 #include <functional>

@@ -1,7 +1,7 @@
-// Matrix products by cuBLASLt, of plain weights (kernels/matmul_layout.hpp); epilogues that it has none for are our
-// own.
+// Matrix products by cuBLASLt over plain weights (kernels/matmul_layout.hpp). Where it lacks an epilogue, our own
+// kernel finishes the sums.
 //
-// Its algorithm depends on the shape, and with it the order of a sum: a row's bits depend on the number of rows.
+// It chooses an algorithm by the shape, and with it the order of a sum: a row's bits depend on the number of rows.
 #pragma once
 
 #include <compare>

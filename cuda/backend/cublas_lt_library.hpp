@@ -1,5 +1,5 @@
-// What is used of cuBLASLt, which is found when a backend asks for it: building needs neither its header nor its
-// library. Names and numbers are those of cublasLt.h and cublas_api.h of 13.10.
+// The part of cuBLASLt that we use. The library is opened when a backend asks for it, so building needs neither its
+// header nor the library. Names and numbers are those of cublasLt.h and cublas_api.h of 13.10.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -105,7 +105,7 @@ Device::Chunk& Device::add_chunk(std::size_t bytes, const std::string& purpose) 
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     throw OutOfMemory(
-        str(purpose, ": ", bytes, " bytes of device memory cannot be had; ", free_memory(), " are free on ", name_));
+        str(purpose, ": cannot allocate ", bytes, " bytes of device memory; ", free_memory(), " are free on ", name_));
   }
   check(error, "allocating memory");
   chunks_.push_back({static_cast<std::byte*>(memory), Arena(bytes)});

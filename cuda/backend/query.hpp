@@ -1,4 +1,4 @@
-// What GPUs there are, and whether they are served: for the backend's constructor and for people.
+// Lists the GPUs and says whether each can be used: for the backend's constructor and for `pagedcore doctor`.
 #pragma once
 
 #include <cuda_runtime_api.h>

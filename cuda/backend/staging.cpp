@@ -13,8 +13,8 @@ Staging::Staging(Device& device, std::size_t bytes) : device_(device), capacity_
   const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
-    throw OutOfMemory(str("pinned host memory of ", bytes,
-                          " bytes for transfers cannot be had; raise the limit of locked "
+    throw OutOfMemory(str("cannot allocate ", bytes,
+                          " bytes of pinned host memory for transfers; raise the limit of locked "
                           "memory (ulimit -l) or free memory"));
   }
   device.check(error, "allocating pinned host memory");

@@ -1,4 +1,4 @@
-// What the backend hands out: buffers, packed weights, KV storage.
+// The handles that the backend returns: buffers, packed weights, KV storage.
 #pragma once
 
 #include "backend/device.hpp"

@@ -24,112 +24,112 @@ DeviceMemory indices_of(Device& device, Staging& staging, std::span<const BlockI
 Swapper::Swapper(Device& device, Staging& staging, std::size_t piece_bytes)
     : device_(device), staging_(staging), piece_bytes_(piece_bytes) {}
 
-Swapper::~Swapper() { release_slots(); }
+Swapper::~Swapper() { release_buffers(); }
 
-void Swapper::release_slots() noexcept {
-  for (Slot& slot : slots_) {
-    if (slot.busy) cudaEventSynchronize(slot.free->get());
-    if (slot.pinned != nullptr) cudaFreeHost(slot.pinned);
-    slot = Slot{};
+void Swapper::release_buffers() noexcept {
+  for (PieceBuffer& buffer : buffers_) {
+    if (buffer.busy) cudaEventSynchronize(buffer.free->get());
+    if (buffer.pinned != nullptr) cudaFreeHost(buffer.pinned);
+    buffer = PieceBuffer{};
   }
-  slot_bytes_ = 0;
+  buffer_bytes_ = 0;
 }
 
-void Swapper::make_slots(std::size_t block_bytes) {
+void Swapper::make_buffers(std::size_t block_bytes) {
   const std::size_t bytes = std::max(piece_bytes_, block_bytes);
-  if (slot_bytes_ >= bytes) return;
+  if (buffer_bytes_ >= bytes) return;
   finish();
-  release_slots();
+  release_buffers();
   if (stream_ == nullptr) stream_ = std::make_unique<Stream>(device_);
-  for (Slot& slot : slots_) {
-    slot.device = DeviceMemory(device_, bytes);
+  for (PieceBuffer& buffer : buffers_) {
+    buffer.device = DeviceMemory(device_, bytes);
     void* memory = nullptr;
     const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
     if (error == cudaErrorMemoryAllocation) {
       static_cast<void>(cudaGetLastError());
-      throw OutOfMemory(str("pinned host memory of 2 x ", bytes,
-                            " bytes to swap blocks through cannot be had; raise the "
+      throw OutOfMemory(str("cannot allocate 2 x ", bytes,
+                            " bytes of pinned host memory to swap blocks through; raise the "
                             "limit of locked memory (ulimit -l) or free memory"));
     }
     device_.check(error, "allocating pinned host memory");
-    slot.pinned = static_cast<std::byte*>(memory);
-    slot.moved = std::make_unique<Event>(device_);
-    slot.free = std::make_unique<Event>(device_);
+    buffer.pinned = static_cast<std::byte*>(memory);
+    buffer.moved = std::make_unique<Event>(device_);
+    buffer.free = std::make_unique<Event>(device_);
   }
-  slot_bytes_ = bytes;
+  buffer_bytes_ = bytes;
 }
 
 template <typename Move>
 void Swapper::for_each_piece(std::size_t blocks, std::size_t block_bytes, const Move& move) {
   if (blocks == 0) return;
-  make_slots(block_bytes);
-  const std::size_t most = slot_bytes_ / block_bytes;
+  make_buffers(block_bytes);
+  const std::size_t most = buffer_bytes_ / block_bytes;
   for (std::size_t first = 0; first < blocks; first += most) {
-    Slot& slot = slots_[next_];
-    next_ = (next_ + 1) % slots_.size();
-    finish(slot);
-    slot.block_bytes = block_bytes;
-    move(slot, first, std::min(most, blocks - first));
-    slot.busy = true;
+    PieceBuffer& buffer = buffers_[next_];
+    next_ = (next_ + 1) % buffers_.size();
+    finish(buffer);
+    buffer.block_bytes = block_bytes;
+    move(buffer, first, std::min(most, blocks - first));
+    buffer.busy = true;
   }
 }
 
 void Swapper::out(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) {
   const std::size_t bytes = kv.block_bytes();
-  for_each_piece(blocks.size(), bytes, [&](Slot& slot, std::size_t first, std::size_t count) {
+  for_each_piece(blocks.size(), bytes, [&](PieceBuffer& buffer, std::size_t first, std::size_t count) {
     const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
     CopyArgs args;
-    args.dst = slot.device.data();
+    args.dst = buffer.device.data();
     args.src = kv.data();
     args.dst_stride = args.src_stride = args.bytes = static_cast<std::int64_t>(bytes);
     args.src_index = reinterpret_cast<const std::uint32_t*>(indices.data());
     args.count = static_cast<std::int32_t>(count);
     device_.check(launch_copy(args, device_.stream()), "gathering blocks");
-    device_.check(cudaEventRecord(slot.moved->get(), device_.stream()), "recording an event");
-    device_.check(cudaStreamWaitEvent(stream_->get(), slot.moved->get(), 0), "waiting for an event");
+    device_.check(cudaEventRecord(buffer.moved->get(), device_.stream()), "recording an event");
+    device_.check(cudaStreamWaitEvent(stream_->get(), buffer.moved->get(), 0), "waiting for an event");
     device_.check(
-        cudaMemcpyAsync(slot.pinned, slot.device.data(), count * bytes, cudaMemcpyDeviceToHost, stream_->get()),
+        cudaMemcpyAsync(buffer.pinned, buffer.device.data(), count * bytes, cudaMemcpyDeviceToHost, stream_->get()),
         "swapping out");
-    device_.check(cudaEventRecord(slot.free->get(), stream_->get()), "recording an event");
-    slot.targets.assign(dst.begin() + static_cast<std::ptrdiff_t>(first),
-                        dst.begin() + static_cast<std::ptrdiff_t>(first + count));
+    device_.check(cudaEventRecord(buffer.free->get(), stream_->get()), "recording an event");
+    buffer.targets.assign(dst.begin() + static_cast<std::ptrdiff_t>(first),
+                          dst.begin() + static_cast<std::ptrdiff_t>(first + count));
   });
 }
 
 void Swapper::in(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) {
   const std::size_t bytes = kv.block_bytes();
-  for_each_piece(blocks.size(), bytes, [&](Slot& slot, std::size_t first, std::size_t count) {
-    // First, as it may fail: nothing may read the slot's memory then.
+  for_each_piece(blocks.size(), bytes, [&](PieceBuffer& buffer, std::size_t first, std::size_t count) {
+    // First, as it may fail: nothing may read the buffer's memory then.
     const DeviceMemory indices = indices_of(device_, staging_, blocks.subspan(first, count));
-    for (std::size_t i = 0; i < count; ++i) std::memcpy(slot.pinned + i * bytes, src[first + i], bytes);
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(buffer.pinned + i * bytes, src[first + i], bytes);
     device_.check(
-        cudaMemcpyAsync(slot.device.data(), slot.pinned, count * bytes, cudaMemcpyHostToDevice, stream_->get()),
+        cudaMemcpyAsync(buffer.device.data(), buffer.pinned, count * bytes, cudaMemcpyHostToDevice, stream_->get()),
         "swapping in");
-    device_.check(cudaEventRecord(slot.moved->get(), stream_->get()), "recording an event");
-    device_.check(cudaStreamWaitEvent(device_.stream(), slot.moved->get(), 0), "waiting for an event");
+    device_.check(cudaEventRecord(buffer.moved->get(), stream_->get()), "recording an event");
+    device_.check(cudaStreamWaitEvent(device_.stream(), buffer.moved->get(), 0), "waiting for an event");
     CopyArgs args;
     args.dst = kv.data();
-    args.src = slot.device.data();
+    args.src = buffer.device.data();
     args.dst_stride = args.src_stride = args.bytes = static_cast<std::int64_t>(bytes);
     args.dst_index = reinterpret_cast<const std::uint32_t*>(indices.data());
     args.count = static_cast<std::int32_t>(count);
     device_.check(launch_copy(args, device_.stream()), "scattering blocks");
-    device_.check(cudaEventRecord(slot.free->get(), device_.stream()), "recording an event");
+    device_.check(cudaEventRecord(buffer.free->get(), device_.stream()), "recording an event");
   });
 }
 
-void Swapper::finish(Slot& slot) {
-  if (!slot.busy) return;
-  device_.check(cudaEventSynchronize(slot.free->get()), "waiting for a swap");
-  for (std::size_t i = 0; i < slot.targets.size(); ++i) {
-    std::memcpy(slot.targets[i], slot.pinned + i * slot.block_bytes, slot.block_bytes);
+void Swapper::finish(PieceBuffer& buffer) {
+  if (!buffer.busy) return;
+  device_.check(cudaEventSynchronize(buffer.free->get()), "waiting for a swap");
+  for (std::size_t i = 0; i < buffer.targets.size(); ++i) {
+    std::memcpy(buffer.targets[i], buffer.pinned + i * buffer.block_bytes, buffer.block_bytes);
   }
-  slot.targets.clear();
-  slot.busy = false;
+  buffer.targets.clear();
+  buffer.busy = false;
 }
 
 void Swapper::finish() {
-  for (std::size_t i = 0; i < slots_.size(); ++i) finish(slots_[(next_ + i) % slots_.size()]);
+  for (std::size_t i = 0; i < buffers_.size(); ++i) finish(buffers_[(next_ + i) % buffers_.size()]);
 }
 
 }  // namespace pagedcore::cuda

@@ -27,7 +27,7 @@ class Swapper {
   void finish();
 
  private:
-  struct Slot {
+  struct PieceBuffer {
     DeviceMemory device;
     std::byte* pinned = nullptr;
     std::unique_ptr<Event> moved, free;
@@ -36,18 +36,18 @@ class Swapper {
     std::size_t block_bytes = 0;
   };
 
-  /// Calls move(slot, first, count) for pieces of `count` blocks.
+  /// Calls move(buffer, first, count) for pieces of `count` blocks.
   template <typename Move>
   void for_each_piece(std::size_t blocks, std::size_t block_bytes, const Move& move);
-  void make_slots(std::size_t block_bytes);
-  void release_slots() noexcept;
-  void finish(Slot& slot);
+  void make_buffers(std::size_t block_bytes);
+  void release_buffers() noexcept;
+  void finish(PieceBuffer& buffer);
 
   Device& device_;
   Staging& staging_;
-  std::size_t piece_bytes_, slot_bytes_ = 0;
+  std::size_t piece_bytes_, buffer_bytes_ = 0;
   std::unique_ptr<Stream> stream_;
-  std::array<Slot, 2> slots_;
+  std::array<PieceBuffer, 2> buffers_;
   std::size_t next_ = 0;
 };
 

@@ -9,7 +9,7 @@
 //    the rows' whole context, else by merge_states_kernel.
 // Pieces and segments begin at multiples of the absolute position. A token that a row does not see has probability +0
 // and changes nothing; neither does a piece of such tokens. So tiles, chunks of a prefill, splits of the context, tiles
-// that several sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
+// that sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
 // This takes for granted that a matrix instruction treats its 16 rows alike, and that a product with zero adds nothing.
 //
 // Values in the cache are finite: a token whose value is not has NaN keys instead (rope_cache.cuh), so that rows which

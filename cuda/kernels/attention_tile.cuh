@@ -60,7 +60,7 @@ __device__ inline TokenSlot find_token(const AttentionArgs& args, const Attentio
   return {args.tables[item.table + token / block_size], token % block_size};
 }
 
-/// Starts the copy of a piece's keys (or values) and their scales; tokens without a slot become zeros.
+/// Starts the copy of a piece's keys (or values) and their scales; tokens without a token slot become zeros.
 template <class Shape>
 __device__ void copy_piece(char* shared, const TokenSlot* slots, const KvLayer& kv, int kv_head, bool values) {
   constexpr int kVectors = Shape::kKvBytes / 16;

@@ -13,17 +13,17 @@ __device__ inline T warp_sum(T x) {
   return x;
 }
 
-/// In every thread the sum over a block of 32 kWarps: warp by warp. `slots` are shared memory that nothing else uses
+/// In every thread the sum over a block of 32 kWarps: warp by warp. `per_warp` is shared memory that nothing else uses
 /// until the next barrier after this call.
 template <int kWarps, class T>
-__device__ inline T block_sum(T x, T (&slots)[kWarps]) {
+__device__ inline T block_sum(T x, T (&per_warp)[kWarps]) {
   x = warp_sum(x);
   const unsigned own = warp_index();
-  if (lane_index() == 0) slots[own] = x;
+  if (lane_index() == 0) per_warp[own] = x;
   __syncthreads();
-  T sum = slots[0];
+  T sum = per_warp[0];
 #pragma unroll
-  for (int warp = 1; warp < kWarps; ++warp) sum += slots[warp];
+  for (int warp = 1; warp < kWarps; ++warp) sum += per_warp[warp];
   return sum;
 }
 

@@ -120,23 +120,24 @@ __global__ void __launch_bounds__(32 * kRopeWarps) rope_and_cache_kernel(RopeCac
     return;
   }
 
-  const int position = args.positions[row], slot = position % tile.block_size;
+  const int position = args.positions[row], token_slot = position % tile.block_size;
   const uint32_t block = args.tables[args.row_tables[row] + position / tile.block_size];
   std::byte* k_tile = args.kv.data + args.kv.tile_offset(block, head - args.num_heads);
   std::byte* v_tile = k_tile + tile.bytes();
   if constexpr (is_quantized(kKv)) {
     float k_scale = row_scale<kKv>(k, dim), v_scale = row_scale<kKv>(v, dim);
     if (v_scale != v_scale) k_scale = v_scale, v_scale = 0.0f;
-    store_quantized<kKv>(k_tile + slot * tile.row_bytes(), k, dim, k_scale);
-    store_quantized<kKv>(v_tile + slot * tile.row_bytes(), v, dim, v_scale);
+    store_quantized<kKv>(k_tile + token_slot * tile.row_bytes(), k, dim, k_scale);
+    store_quantized<kKv>(v_tile + token_slot * tile.row_bytes(), v, dim, v_scale);
     if (lane_index() == 0) {
-      reinterpret_cast<float*>(k_tile + tile.scales_offset())[slot] = k_scale;
-      reinterpret_cast<float*>(v_tile + tile.scales_offset())[slot] = v_scale;
+      reinterpret_cast<float*>(k_tile + tile.scales_offset())[token_slot] = k_scale;
+      reinterpret_cast<float*>(v_tile + tile.scales_offset())[token_slot] = v_scale;
     }
   } else {
     const bool broken = !all_finite<T>(v, dim);
-    store_head(reinterpret_cast<T*>(k_tile + slot * tile.row_bytes()), k, dim, broken, __uint_as_float(0x7fffffffu));
-    store_head(reinterpret_cast<T*>(v_tile + slot * tile.row_bytes()), v, dim, broken);
+    store_head(reinterpret_cast<T*>(k_tile + token_slot * tile.row_bytes()), k, dim, broken,
+               __uint_as_float(0x7fffffffu));
+    store_head(reinterpret_cast<T*>(v_tile + token_slot * tile.row_bytes()), v, dim, broken);
   }
 }
 

@@ -189,7 +189,7 @@ class RowSelector {
 };
 
 /// By a whole block: the largest key of a row, in every thread; or a key above that of infinity where a logit is NaN.
-__device__ inline std::uint32_t largest_key(const float* logits, int size, std::uint32_t (&slots)[kRowWarps]) {
+__device__ inline std::uint32_t largest_key(const float* logits, int size, std::uint32_t (&per_warp)[kRowWarps]) {
   std::uint32_t largest = 0;
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) {
     const float x = logits[i];
@@ -197,10 +197,10 @@ __device__ inline std::uint32_t largest_key(const float* logits, int size, std::
   }
   largest = __reduce_max_sync(kAllLanes, largest);
   const unsigned own = warp_index();
-  if (lane_index() == 0) slots[own] = largest;
+  if (lane_index() == 0) per_warp[own] = largest;
   __syncthreads();
 #pragma unroll
-  for (int warp = 0; warp < kRowWarps; ++warp) largest = max(largest, slots[warp]);
+  for (int warp = 0; warp < kRowWarps; ++warp) largest = max(largest, per_warp[warp]);
   return largest;
 }
 

@@ -72,15 +72,15 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
 
 /// In every thread: the first token whose key is `key`.
 __device__ inline TokenId first_with_key(const float* logits, int size, std::uint32_t key,
-                                         std::uint32_t (&slots)[kRowWarps]) {
+                                         std::uint32_t (&per_warp)[kRowWarps]) {
   std::uint32_t first = 0xFFFFFFFFu;
   for (int i = threadIdx.x; i < size && first == 0xFFFFFFFFu; i += kRowThreadsPerBlock)
     if (order_key(logits[i]) == key) first = i;
   first = __reduce_min_sync(kAllLanes, first);
   const unsigned own = warp_index();
-  if (lane_index() == 0) slots[own] = first;
+  if (lane_index() == 0) per_warp[own] = first;
   __syncthreads();
-  for (int warp = 0; warp < kRowWarps; ++warp) first = min(first, slots[warp]);
+  for (int warp = 0; warp < kRowWarps; ++warp) first = min(first, per_warp[warp]);
   return static_cast<TokenId>(first);
 }
 
@@ -120,16 +120,16 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
     sample_rows(const SampleTask* tasks, SampledToken* results, const int vocab) {
   PC_SHARED(RowScratch, scratch);
   PC_SHARED(DrawScratch, draw);
-  PC_SHARED(std::uint32_t[3][kRowWarps], slots);
+  PC_SHARED(std::uint32_t[3][kRowWarps], per_warp);
   const SampleTask task = tasks[blockIdx.x];
   SampledToken& result = results[blockIdx.x];
 
-  std::uint32_t key = largest_key(task.model_logits, vocab, slots[0]);
+  std::uint32_t key = largest_key(task.model_logits, vocab, per_warp[0]);
   if (key >= kKeyOfInfinity || key <= kKeyOfMinusInfinity) {
     if (threadIdx.x == 0) result = {-1, RowStatus::corrupt};
     return;
   }
-  if (task.logits != task.model_logits) key = largest_key(task.logits, vocab, slots[1]);
+  if (task.logits != task.model_logits) key = largest_key(task.logits, vocab, per_warp[1]);
   if (key <= kKeyOfMinusInfinity) {
     if (threadIdx.x == 0) result = {-1, RowStatus::empty};
     return;
@@ -138,7 +138,7 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
   TokenId token;
   bool undecided = false;
   if (task.scale == 0.0f) {
-    token = first_with_key(task.logits, vocab, key, slots[2]);
+    token = first_with_key(task.logits, vocab, key, per_warp[2]);
   } else {
     const double u = uniform(task.seed, task.sample, task.position);
     if (task.min_p > 0.0f || task.top_p < 1.0f || (task.top_k > 0 && task.top_k < vocab)) {
@@ -160,7 +160,7 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
 
 /// By a whole block: how many tokens of a row rank above `token`. The count is thread 0's only.
 __device__ inline std::uint32_t count_above(const float* logits, int size, TokenId token,
-                                            std::uint32_t (&slots)[kRowWarps]) {
+                                            std::uint32_t (&per_warp)[kRowWarps]) {
   const std::uint32_t key = order_key(logits[token]);
   std::uint32_t count = 0;
   for (int i = threadIdx.x; i < size; i += kRowThreadsPerBlock) {
@@ -169,10 +169,10 @@ __device__ inline std::uint32_t count_above(const float* logits, int size, Token
   }
   count = __reduce_add_sync(kAllLanes, count);
   const unsigned own = warp_index();
-  if (lane_index() == 0) slots[own] = count;
+  if (lane_index() == 0) per_warp[own] = count;
   __syncthreads();
   count = 0;
-  for (int warp = 0; warp < kRowWarps; ++warp) count += slots[warp];
+  for (int warp = 0; warp < kRowWarps; ++warp) count += per_warp[warp];
   return count;
 }
 
@@ -201,10 +201,10 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
     row_logprobs(const LogprobTask* tasks, const int vocab) {
   PC_SHARED(RowScratch, scratch);
   PC_SHARED(DrawScratch, sums);
-  PC_SHARED(std::uint32_t[2][kRowWarps], slots);
+  PC_SHARED(std::uint32_t[2][kRowWarps], per_warp);
   const LogprobTask task = tasks[blockIdx.x];
 
-  const std::uint32_t key = largest_key(task.logits, vocab, slots[0]);
+  const std::uint32_t key = largest_key(task.logits, vocab, per_warp[0]);
   const bool corrupt = key >= kKeyOfInfinity || key <= kKeyOfMinusInfinity;
   if (threadIdx.x == 0 && task.status != nullptr) *task.status = corrupt ? RowStatus::corrupt : RowStatus::ok;
   if (corrupt) return;
@@ -216,7 +216,7 @@ static __global__ void __launch_bounds__(kRowThreadsPerBlock, 4)
   // By a shuffle, so that the compiler knows the condition to be the same in all lanes.
   const TokenId token = task.token != nullptr ? __shfl_sync(kAllLanes, task.token->token, 0) : -1;
   if (token >= 0) {
-    const std::uint32_t above = count_above(task.logits, vocab, token, slots[1]);
+    const std::uint32_t above = count_above(task.logits, vocab, token, per_warp[1]);
     if (threadIdx.x == 0) *task.chosen = {token, logprob_of(token), static_cast<std::int32_t>(above) + 1};
   }
   if (task.num_top > 0) {

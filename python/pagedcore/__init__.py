@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from pagedcore import _core
 from pagedcore._core import (
-    CpuOptions,
-    CudaOptions,
     Engine,
     EngineConfig,
     EngineOutput,
@@ -22,6 +20,7 @@ from pagedcore._core import (
     MemoryPlan,
     ModelDescription,
     ModelFile,
+    RequestOptions,
     SampledToken,
     Scheduler,
     SchedulerConfig,
@@ -51,8 +50,6 @@ __all__ = [
     "BeamSearchParams",
     "CompletionOutput",
     "Corrupt",
-    "CpuOptions",
-    "CudaOptions",
     "Engine",
     "EngineConfig",
     "EngineOutput",
@@ -65,6 +62,7 @@ __all__ = [
     "ModelDescription",
     "ModelFile",
     "OutOfMemory",
+    "RequestOptions",
     "RequestOutput",
     "SampledToken",
     "SamplingParams",

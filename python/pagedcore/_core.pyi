@@ -1,39 +1,62 @@
-"""The native library: what include/pagedcore/*.hpp documents, under the same names.
+# Written by tools/derive.py from the lists of fields in include/pagedcore/*.hpp: change those.
+"""The native library: what include/pagedcore/*.hpp documents, under the same names."""
 
-A list or dict read from a record's field is a copy: assign the field to change it. Errors are those of
-``pagedcore.errors``.
-"""
-
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, overload
 
-import numpy as np
+import numpy
+import numpy.typing
 from numpy.typing import NDArray
-from typing_extensions import Self, dataclass_transform
-
-_Tensor: TypeAlias = tuple[str, tuple[int, ...], memoryview]
-# Contiguous and in host memory: bytes, memoryview, mmap, a numpy array or (by DLPack) a CPU tensor of torch.
-_HostBuffer: TypeAlias = Any
-_Logits: TypeAlias = NDArray[np.float32]
-_Tokens: TypeAlias = Sequence[int] | NDArray[np.int32]
-_FinishReason: TypeAlias = Literal["none", "stop", "length", "abort", "error"]
-_ComputeType = Literal["f32", "bf16", "f16"]
-_PreemptionMode: TypeAlias = Literal["auto", "swap", "recompute"]
-_Allocation: TypeAlias = Literal["paged", "max", "pow2", "oracle"]
-_Order: TypeAlias = Literal["fcfs", "priority", "fair"]
-_Admission: TypeAlias = Literal["known", "watermark", "never_evict", "adaptive"]
-_Victim: TypeAlias = Literal["cheapest", "last_arrival"]
-
-@dataclass_transform(kw_only_default=True)
-class _Record:
-    """Fields are attributes and keywords of the constructor."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self: ...
 
 def version() -> str:
     """major.minor.patch of the native library."""
+
+class OptionInfo:
+    """What a struct's list says of one of its fields."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        type: str = "",
+        default_value: str = "",
+        limits: str = "",
+        zero: str = "",
+        hint: str = "",
+        doc: str = "",
+        choices: Sequence[str] | None = [],
+        is_optional: bool = False,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> OptionInfo: ...
+
+    name: str
+    type: str
+    """bool, int, float, string, path, choice, size (bytes), tokens, biases or list."""
+    default_value: str
+    """As text. Empty: none."""
+    limits: str
+    """"[1, 65536]", "at least 0". Empty: those of its type."""
+    zero: str
+    """What 0, or an empty text, stands for. Empty: nothing else."""
+    hint: str
+    """"0 turns it off". Empty: none."""
+    doc: str
+    """A sentence or several."""
+    choices: list[str]
+    """The words of a choice."""
+    is_optional: bool
+    """It may be "none"."""
+
+def options_of(record: str) -> list[OptionInfo]:
+    """The fields of a record of parameters, in order."""
+
+def stats_of_engine() -> list[OptionInfo]:
+    """What Engine.stats() gives, each of the type counter or gauge."""
 
 class DTypeInfo:
     """An element type: block_elements elements occupy block_bytes bytes."""
@@ -51,38 +74,99 @@ def dtype_info(dtype: str) -> DTypeInfo:
 def bytes_of(dtype: str, count: int) -> int:
     """Bytes of `count` consecutive elements."""
 
-def to_f32(dtype: str, shape: Sequence[int], buffer: _HostBuffer) -> NDArray[np.float32]:
+def to_f32(dtype: str, shape: Sequence[int], buffer: Any) -> NDArray[numpy.float32]:
     """The tensor as a new float32 numpy array."""
 
-class ModelDescription(_Record):
+class ModelDescription:
     """A decoder-only transformer, complete: the forward pass asks nothing else."""
 
-    architecture: str = ...
-    vocab_size: int = ...
-    hidden_size: int = ...
-    intermediate_size: int = ...
-    num_layers: int = ...
-    num_heads: int = ...
-    num_kv_heads: int = ...
-    head_dim: int = ...
-    max_context: int = ...  # Positions the model was made for.
-    norm: Literal["rms", "layer"] = ...
-    norm_eps: float = ...
-    norm_weight_offset: float = ...
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = ...
-    gated_mlp: bool = ...
-    tied_embeddings: bool = ...
-    qk_norm: bool = ...
-    embedding_scale: float = ...
-    attention_scale: float = ...  # 0: 1 / sqrt(head_dim).
-    attention_softcap: float = ...
-    logit_scale: float = ...
-    logit_softcap: float = ...
-    rope_inv_freq: list[float] = ...  # Scaling already applied; empty: no rotation.
-    rope_magnitude: float = ...
-    windows: list[int] = ...  # Per layer, 0: full attention; empty: full everywhere.
+    def __init__(
+        self,
+        *,
+        architecture: str = "",
+        vocab_size: int = 0,
+        hidden_size: int = 0,
+        num_layers: int = 0,
+        max_context: int = 0,
+        norm: Literal["rms", "layer"] = "rms",
+        norm_eps: float = 9.999999747378752e-06,
+        norm_weight_offset: float = 0.0,
+        rope_inv_freq: Sequence[float] | None = [],
+        rope_magnitude: float = 1.0,
+        num_heads: int = 0,
+        num_kv_heads: int = 0,
+        head_dim: int = 0,
+        qk_norm: bool = False,
+        attention_scale: float | None = None,
+        attention_softcap: float = 0.0,
+        windows: Sequence[int] | None = [],
+        intermediate_size: int = 0,
+        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        gated_mlp: bool = True,
+        tied_embeddings: bool = False,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
+        logit_softcap: float = 0.0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ModelDescription: ...
+
+    architecture: str
+    """Its name, for people."""
+    vocab_size: int
+    """Tokens of the vocabulary. In [1, 16777216]."""
+    hidden_size: int
+    """Columns of the residual stream. In [1, 16777216]."""
+    num_layers: int
+    """Transformer layers. In [1, 16384]."""
+    max_context: int
+    """Positions that the model was made for. In [1, 1073741824]."""
+    norm: Literal["rms", "layer"]
+    """rms or layer."""
+    norm_eps: float
+    """Added to the mean square, or to the variance. At least 0."""
+    norm_weight_offset: float
+    """Added to every weight of a norm."""
+    rope_inv_freq: list[float]
+    """Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the next,
+    scaling already applied. Empty: no rotation. At least 0."""
+    rope_magnitude: float
+    """Factor on the cosines and sines (YaRN's attention factor)."""
+    num_heads: int
+    """Query heads. In [1, 16777216]."""
+    num_kv_heads: int
+    """Key and value heads; divides num_heads. In [1, 16777216]."""
+    head_dim: int
+    """Dimensions of a head. In [1, 16777216]."""
+    qk_norm: bool
+    """RMS norm over each head of q and k."""
+    attention_scale: float
+    """Multiplies the scores. None: 1 / sqrt(head_dim). At least 0."""
+    attention_softcap: float
+    """Scores become softcap * tanh(score / softcap). 0 turns it off. At least 0."""
+    windows: list[int]
+    """For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer. In [0,
+    1073741824]."""
+    intermediate_size: int
+    """Columns between its two products. In [1, 16777216]."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
+    """silu, gelu, gelu_tanh or relu."""
+    gated_mlp: bool
+    """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    tied_embeddings: bool
+    """The head's weight is the embedding."""
+    embedding_scale: float
+    """Multiplies the embedding of a token."""
+    logit_scale: float
+    """Multiplies the logits."""
+    logit_softcap: float
+    """Logits become softcap * tanh(logit / softcap). 0 turns it off. At least 0."""
     def validate(self) -> None:
         """Raises InvalidArgument naming the first field that contradicts the rest."""
+
     def to_text(self) -> dict[str, str]: ...
     @staticmethod
     def from_text(text: Mapping[str, str]) -> ModelDescription: ...
@@ -91,16 +175,11 @@ class WeightMap:
     """Weights in host memory, by canonical name; keeps their buffers alive."""
 
     def __init__(self) -> None: ...
-    def add(
-        self,
-        name: str,
-        dtype: str,
-        shape: Sequence[int],
-        buffer: _HostBuffer,
-    ) -> None: ...
+    def add(self, name: str, dtype: str, shape: Sequence[int], buffer: Any) -> None: ...
     def names(self) -> list[str]: ...
-    def tensor(self, name: str) -> _Tensor:
+    def tensor(self, name: str) -> tuple[str, tuple[int, ...], memoryview]:
         """(dtype, shape, memoryview)."""
+
     def __contains__(self, arg: str, /) -> bool: ...
     def __len__(self) -> int: ...
 
@@ -113,78 +192,182 @@ class ModelFile:
     def metadata(self) -> dict[str, str]: ...
     def description(self) -> ModelDescription:
         """Raises Corrupt for a plain safetensors file."""
-    def tensor(self, name: str) -> _Tensor:
+
+    def tensor(self, name: str) -> tuple[str, tuple[int, ...], memoryview]:
         """(dtype, shape, memoryview); the view keeps the file open."""
+
     def __contains__(self, arg: str, /) -> bool: ...
     def __len__(self) -> int: ...
 
 def save_model(path: str, description: ModelDescription, weights: WeightMap, metadata: Mapping[str, str] = {}) -> None:
     """Writes a container, atomically."""
 
-class SamplingParams(_Record):
+class SamplingParams:
     """How the tokens of a request are chosen. validate() checks the ranges."""
 
-    n: int = ...  # Independent samples.
-    max_tokens: int = ...  # Per sample; 0 only scores the prompt.
-    min_tokens: int = ...  # Stop tokens are impossible before this many tokens.
-    temperature: float = ...  # >= 0; 0 is greedy.
-    top_k: int = ...  # 0 or -1: off.
-    top_p: float = ...  # In (0, 1].
-    min_p: float = ...  # In [0, 1].
-    repetition_penalty: float = ...  # > 0; over prompt and output.
-    presence_penalty: float = ...  # In [-2, 2]; over output.
-    frequency_penalty: float = ...  # In [-2, 2]; over output.
-    logit_bias: list[tuple[int, float]] = ...  # Pairs (token, bias).
-    banned_tokens: list[int] = ...
-    allowed_tokens: list[int] = ...  # Empty: all.
-    stop_token_ids: list[int] = ...
-    logprobs: int = ...  # >= 0: the chosen token's and this many most likely tokens'.
-    prompt_logprobs: int = ...  # Likewise for every prompt token but the first.
-    seed: int = ...
+    def __init__(
+        self,
+        *,
+        n: int = 1,
+        max_tokens: int = 16,
+        min_tokens: int = 0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: Sequence[tuple[int, float]] | None = [],
+        banned_tokens: Sequence[int] | None = [],
+        allowed_token_ids: Sequence[int] | None = [],
+        stop_token_ids: Sequence[int] | None = [],
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        seed: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class BeamSearchParams(_Record):
-    """A beam search with the results of transformers' generate()."""
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SamplingParams: ...
 
-    width: int = ...  # Running beams.
-    n: int = ...  # Hypotheses to return.
-    max_tokens: int = ...
-    length_penalty: float = ...
-    early_stopping: Literal["heuristic", "immediate", "never"] = ...
-    stop_token_ids: list[int] = ...
+    n: int
+    """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
+    max_tokens: int
+    """Tokens generated, per sample. 0: compute (score) the prompt only. In [0, 2147483647]."""
+    min_tokens: int
+    """No stop token ends a sample before this many tokens. In [0, 2147483647]."""
+    temperature: float
+    """Divides the logits. 0 is greedy. At least 0."""
+    top_k: int
+    """Draw from this many most likely tokens. 0 or -1 turns it off. At least -1."""
+    top_p: float
+    """Draw from the fewest most likely tokens that have this probability together. 1 turns it off. In (0, 1]."""
+    min_p: float
+    """Leave out tokens less likely than this share of the most likely one's probability. 0 turns it off. In [0, 1]."""
+    repetition_penalty: float
+    """Divides positive logits, and multiplies negative ones, of tokens in the prompt or the output. 1 turns it off.
+    Above 0."""
+    presence_penalty: float
+    """Subtracted from the logits of tokens in the output. 0 turns it off. In [-2, 2]."""
+    frequency_penalty: float
+    """Subtracted from the logits of tokens in the output, as often as they occur there. 0 turns it off. In [-2, 2]."""
+    logit_bias: list[tuple[int, float]]
+    """Added to the logits of these tokens; -inf bans one."""
+    banned_tokens: list[int]
+    """Never drawn. At least 0."""
+    allowed_token_ids: list[int]
+    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
+    stop_token_ids: list[int]
+    """End a sample, and belong to it. At least 0."""
+    logprobs: int | None
+    """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
+    None: none are reported. At least -1."""
+    prompt_logprobs: int | None
+    """Likewise for every token of the prompt but the first. At least -1."""
+    seed: int
+    """The key of the random numbers: equal seeds draw alike."""
 
+@overload
 def validate(params: SamplingParams, vocab_size: int) -> None:
     """Raises InvalidArgument naming the first bad value."""
 
-class TokenLogprob(_Record):
+@overload
+def validate(params: SamplingParams) -> None: ...
+@overload
+def validate(params: BeamSearchParams) -> None:
+    """The checks that need no model."""
+
+@overload
+def validate(config: EngineConfig) -> None:
+    """Raises InvalidArgument for a value outside its range and for options that contradict each other."""
+
+class BeamSearchParams:
+    """A beam search with the results of transformers' generate()."""
+
+    def __init__(
+        self,
+        *,
+        beam_width: int = 4,
+        n: int = 1,
+        max_tokens: int = 16,
+        length_penalty: float = 1.0,
+        early_stopping: Literal["heuristic", "immediate", "never"] = "heuristic",
+        stop_token_ids: Sequence[int] | None = [],
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BeamSearchParams: ...
+
+    beam_width: int
+    """Running beams. In [1, 65536]."""
+    n: int
+    """Hypotheses to return, at most beam_width. In [1, 65536]."""
+    max_tokens: int
+    """Tokens of a hypothesis. In [1, 2147483647]."""
+    length_penalty: float
+    """A hypothesis scores the sum of its log-probabilities divided by its length to this power."""
+    early_stopping: Literal["heuristic", "immediate", "never"]
+    """When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could
+    beat the worst of them as long as it is now (heuristic), or at any length (never)."""
+    stop_token_ids: list[int]
+    """End a hypothesis, and belong to it. At least 0."""
+
+class TokenLogprob:
     """A token's log-probability and rank (1 is the most likely)."""
 
-    token: int = ...
-    logprob: float = ...
-    rank: int = ...
+    def __init__(self, *, token: int = -1, logprob: float = 0.0, rank: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class PositionLogprobs(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TokenLogprob: ...
+
+    token: int
+    logprob: float
+    rank: int
+    """1 is the most likely."""
+
+class PositionLogprobs:
     """Log-probabilities at one position, before penalties and temperature."""
 
-    chosen: TokenLogprob = ...
-    top: list[TokenLogprob] = ...  # Most likely first; ties by token id.
+    def __init__(self, *, chosen: TokenLogprob = ..., top: Sequence[TokenLogprob] | None = []) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-def logprobs_of(
-    logits: _Logits,
-    token: int,
-    top: int,
-) -> PositionLogprobs: ...
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
+
+    chosen: TokenLogprob
+    """The token that was drawn or scored."""
+    top: list[TokenLogprob]
+    """Most likely first, ties by token id; tokens of probability 0 are left out."""
+
+def logprobs_of(logits: NDArray[numpy.float32], token: int, top: int) -> PositionLogprobs: ...
 def uniform(seed: int, sample: int, position: int) -> float:
     """A counter-based random number in [0, 1): Philox4x32-10."""
 
-class SampleOutcome(_Record):
+class SampleOutcome:
     """The token drawn from one row of logits."""
 
-    token: int = ...
-    stop: bool = ...  # The token is one of stop_token_ids.
-    logprobs: PositionLogprobs = ...  # Filled when the parameters ask for them.
+    def __init__(self, *, token: int = -1, stop: bool = False, logprobs: PositionLogprobs = ...) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleOutcome: ...
+
+    token: int
+    stop: bool
+    """The token is one of stop_token_ids."""
+    logprobs: PositionLogprobs
+    """Filled when the parameters ask for them."""
 
 def sample(
-    logits: _Logits,
+    logits: NDArray[numpy.float32],
     params: SamplingParams,
     prompt: Sequence[int],
     output: Sequence[int] = [],
@@ -192,52 +375,145 @@ def sample(
 ) -> SampleOutcome:
     """Draws one token."""
 
-class KvCacheConfig(_Record):
+class KvCacheConfig:
     """Sizes of a block pool."""
 
-    num_blocks: int = ...
-    block_size: int = ...  # Tokens per block.
-    enable_prefix_caching: bool = ...
-    windows: list[int] = ...  # Attention window of each group of layers; 0: full context.
-    num_swap_blocks: int = ...  # Slots of the swap space.
-    allocation: _Allocation = ...
-    max_reservation: int = ...  # Tokens of the longest sequence, unless paged.
-    max_events: int = ...  # > 0: keep so many events for take_events().
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 0,
+        block_size: int = 16,
+        enable_prefix_caching: bool = True,
+        windows: Sequence[int] | None = [],
+        num_swap_blocks: int = 0,
+        allocation: Literal["paged", "max", "pow2", "oracle"] = "paged",
+        max_reservation: int = 2048,
+        max_events: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class KvCacheCounts(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheConfig: ...
+
+    num_blocks: int
+    """Physical blocks. In [1, 4294967294]."""
+    block_size: int
+    """Tokens per block. In [1, 65536]."""
+    enable_prefix_caching: bool
+    """Keep the KV of finished requests for prompts that begin alike."""
+    windows: list[int]
+    """Attention window of each group of layers in tokens, 0: full context. None: one group with full context."""
+    num_swap_blocks: int
+    """Slots of the swap space. In [0, 2147483647]."""
+    allocation: Literal["paged", "max", "pow2", "oracle"]
+    """paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on
+    admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for
+    exactly that (oracle), and shares nothing."""
+    max_reservation: int
+    """Tokens of the longest sequence under such a baseline. In [1, 2147483647]."""
+    max_events: int
+    """Events of the prefix cache that are kept. In [0, 2147483647]."""
+
+class KvCacheCounts:
     """Where every block is: free + cached + in_flight + used == total."""
 
-    total: int = ...
-    free: int = ...  # Holds nothing of use.
-    cached: int = ...  # Referenced by no sequence, kept for prefix hits.
-    in_flight: int = ...  # Freed, but a step that may read it has not completed.
-    used: int = ...  # Referenced by one or more sequences.
-    shared: int = ...  # Of the used: referenced by more than one.
-    swap_total: int = ...  # Slots of the swap space.
-    swapped: int = ...  # Of them in use.
-    reserved: int = ...  # Blocks in chunks, unless paged.
+    def __init__(
+        self,
+        *,
+        total: int = 0,
+        free: int = 0,
+        cached: int = 0,
+        in_flight: int = 0,
+        used: int = 0,
+        shared: int = 0,
+        swap_total: int = 0,
+        swapped: int = 0,
+        reserved: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class BlockSwap(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheCounts: ...
+
+    total: int
+    """Blocks that were allocated."""
+    free: int
+    """Hold nothing of use."""
+    cached: int
+    """Referenced by no sequence, kept for prefix hits, reusable at once."""
+    in_flight: int
+    """Freed, but a step that may read them has not completed."""
+    used: int
+    """Referenced by one or more sequences."""
+    shared: int
+    """Of the used: referenced by more than one."""
+    swap_total: int
+    """Slots of the swap space, host memory and file."""
+    swapped: int
+    """Of them in use."""
+    reserved: int
+    """Contiguous allocation: blocks in chunks, those in use and those set aside."""
+
+class BlockSwap:
     """Move a block out to a slot of the swap space, or in from there."""
 
-    block: int = ...
-    slot: int = ...
+    def __init__(self, *, block: int = 0, slot: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class CacheEvent(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BlockSwap: ...
+
+    block: int
+    slot: int
+    """Of the swap space."""
+
+class CacheEvent:
     """News of the prefix cache."""
 
-    kind: Literal["stored", "removed", "cleared"] = ...
-    id: int = ...  # Of one publication; never used again.
-    parent: int = ...  # Stored: the id of the block before; 0 at the beginning of a prompt.
-    salt: int = ...  # Stored at the beginning of a prompt: the tenant's.
-    tokens: list[int] = ...  # Stored: those of the block.
+    def __init__(
+        self,
+        *,
+        kind: Literal["stored", "removed", "cleared"] = "stored",
+        id: int = 0,
+        parent: int = 0,
+        salt: int = 0,
+        tokens: Sequence[int] | None = [],
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class BlockCopy(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CacheEvent: ...
+
+    kind: Literal["stored", "removed", "cleared"]
+    """stored: a block can be found. removed: no more, nor can what continues it. cleared: forget all that was
+    stored."""
+    id: int
+    """Of one publication; never used again."""
+    parent: int
+    """Stored: the id of the block before; 0 at the beginning of a prompt."""
+    salt: int
+    """Stored at the beginning of a prompt: the tenant's."""
+    tokens: list[int]
+    """Stored: those of the block, block_size or fewer."""
+
+class BlockCopy:
     """Copy the first num_tokens slots of every layer from block src to block dst."""
 
-    src: int = ...
-    dst: int = ...
-    num_tokens: int = ...
+    def __init__(self, *, src: int = 0, dst: int = 0, num_tokens: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BlockCopy: ...
+
+    src: int
+    dst: int
+    num_tokens: int
+    """Its first token slots, of every layer."""
 
 class PrefixMatch:
     """A cached prefix. Valid until the manager next changes."""
@@ -246,6 +522,7 @@ class PrefixMatch:
     def blocks(self) -> list[int]: ...
     @property
     def num_tokens(self) -> int: ...
+    def __repr__(self) -> str: ...
 
 class KvScratch:
     """What would be available after some appends, forks and frees."""
@@ -254,8 +531,10 @@ class KvScratch:
     def available(self) -> int: ...
     def append(self, seq: int, length: int) -> bool:
         """Takes the blocks, or returns False."""
+
     def create(self, match: PrefixMatch, length: int, spare: int = 0) -> bool:
         """False when fewer than `spare` blocks would be left."""
+
     def fork(self, parent: int, num_tokens: int, length: int, spare: int = 0) -> bool: ...
     def free(self, seq: int, last_reader: int = 0) -> None: ...
     def swap_out(self, group: Sequence[int], last_reader: int = 0) -> bool: ...
@@ -265,6 +544,32 @@ class KvCacheManager:
     """Block tables over a pool of blocks. One thread at a time."""
 
     def __init__(self, config: KvCacheConfig) -> None: ...
+    def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
+        """A new sequence that starts with the matched blocks."""
+
+    def append(self, seq: int, length: int, reader: int = 0) -> list[BlockCopy]:
+        """Makes the slots up to `length` writable; returns the copies to be done first."""
+
+    @overload
+    def fork(self, parent: int, child: int, num_tokens: int) -> None: ...
+    @overload
+    def fork(self, parent: int, child: int, num_tokens: int, salt: int) -> None: ...
+    def publish(self, seq: int, tokens: Sequence[int], num_computed: int, tail: bool = False) -> None:
+        """Enters full blocks, and with tail the last one, into the prefix cache."""
+
+    def slide(self, seq: int, next: int, last_reader: int = 0) -> None:
+        """Frees the blocks that no window reaches any more from position `next` on."""
+
+    def swap_out(self, group: Sequence[int], last_reader: int = 0) -> list[BlockSwap]:
+        """Moves a group of sequences out of memory; returns the moves."""
+
+    def swap_in(self, group: Sequence[int]) -> list[BlockSwap]: ...
+    def take_events(self) -> list[CacheEvent]:
+        """Events since the last call, oldest first."""
+
+    def free(self, seq: int, last_reader: int = 0) -> None: ...
+    def complete(self, step: int) -> None: ...
+    def clear_prefix_cache(self) -> None: ...
     @property
     def config(self) -> KvCacheConfig: ...
     @property
@@ -272,182 +577,495 @@ class KvCacheManager:
     @property
     def available(self) -> int:
         """Blocks that append() could take now: free + cached."""
+
     def blocks_for(self, tokens: int) -> int: ...
     def match_prefix(
         self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
     ) -> PrefixMatch:
         """The longest cached prefix; it may end inside a block."""
-    def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
-        """A new sequence that starts with the matched blocks."""
-    def append(self, seq: int, length: int, reader: int = 0) -> list[BlockCopy]:
-        """Makes the slots up to `length` writable; returns the copies to be done first."""
-    def fork(self, parent: int, child: int, num_tokens: int, salt: int = ...) -> None: ...
-    def publish(self, seq: int, tokens: Sequence[int], num_computed: int, tail: bool = False) -> None:
-        """Enters full blocks, and with tail the last one, into the prefix cache."""
-    def slide(self, seq: int, next: int, last_reader: int = 0) -> None:
-        """Frees the blocks that no window reaches any more from position `next` on."""
-    def swap_out(self, group: Sequence[int], last_reader: int = 0) -> list[BlockSwap]:
-        """Moves a group of sequences out of memory; returns the moves."""
-    def swap_in(self, group: Sequence[int]) -> list[BlockSwap]: ...
+
     def is_swapped(self, seq: int) -> bool: ...
     @property
     def num_groups(self) -> int:
         """Groups of layers."""
+
     def footprint(self, tokens: int) -> int:
         """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
-    def take_events(self) -> list[CacheEvent]:
-        """Events since the last call, oldest first."""
-    def free(self, seq: int, last_reader: int = 0) -> None: ...
-    def complete(self, step: int) -> None: ...
-    def clear_prefix_cache(self) -> None: ...
+
     def __contains__(self, seq: int) -> bool: ...
     def length(self, seq: int) -> int: ...
     def block_table(self, seq: int) -> list[int]: ...
     def references(self, block: int) -> int:
         """Number of tables that reference a block."""
+
     def scratch(self) -> KvScratch: ...
     def check(self) -> None:
         """Verifies every invariant; raises Corrupt naming the first that is broken."""
 
-class SchedulerConfig(_Record):
+class KvCacheView:
+    """The cache of a scheduler, to look at: only the scheduler changes it."""
+
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+
+    def is_swapped(self, seq: int) -> bool: ...
+    @property
+    def num_groups(self) -> int:
+        """Groups of layers."""
+
+    def footprint(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
+
+    def __contains__(self, seq: int) -> bool: ...
+    def length(self, seq: int) -> int: ...
+    def block_table(self, seq: int) -> list[int]: ...
+    def references(self, block: int) -> int:
+        """Number of tables that reference a block."""
+
+    def scratch(self) -> KvScratch: ...
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt naming the first that is broken."""
+
+class SchedulerConfig:
     """Budgets of one step."""
 
-    max_batched_tokens: int = ...  # Rows of one step.
-    max_sequences: int = ...  # Sequences of one step.
-    max_context: int = ...  # Tokens of one sequence; 0: no limit but memory.
-    watermark: float = ...  # Share of the blocks that an admission must leave free.
-    preemption: _PreemptionMode = ...
-    order: _Order = ...
-    admission: _Admission = ...
-    victim: _Victim = ...
-    prompt_weight: float = ...  # Fair: service by one prompt token that is computed.
-    output_weight: float = ...  # And by one that is generated.
+    def __init__(
+        self,
+        *,
+        max_batched_tokens: int = 512,
+        max_sequences: int = 256,
+        max_context: int | None = None,
+        watermark: float = 0.01,
+        preemption: Literal["auto", "swap", "recompute"] = "auto",
+        order: Literal["fcfs", "priority", "fair"] = "fcfs",
+        admission: Literal["known", "watermark", "never_evict", "adaptive"] = "known",
+        victim: Literal["cheapest", "last_arrival"] = "cheapest",
+        prompt_weight: float = 1.0,
+        output_weight: float = 2.0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class PreemptionCosts(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerConfig: ...
+
+    max_batched_tokens: int
+    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    max_sequences: int
+    """Sequences of one step. In [1, 1048576]."""
+    max_context: int
+    """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1,
+    2147483647]."""
+    watermark: float
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    preemption: Literal["auto", "swap", "recompute"]
+    """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
+    back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
+    output is the same, bit for bit."""
+    order: Literal["fcfs", "priority", "fair"]
+    """Who is served first: by arrival (fcfs); the request with the highest priority, which may preempt those with a
+    lower one (priority); the tenant that was served least (fair). No output changes with it."""
+    admission: Literal["known", "watermark", "never_evict", "adaptive"]
+    """When a waiting request is admitted beside running ones: when all tokens known and the next of each fit
+    (known); all but the next (watermark); when all fit to their max_tokens, so that nobody is preempted for room
+    (never_evict); when they are expected to fit by the output lengths seen so far (adaptive)."""
+    victim: Literal["cheapest", "last_arrival"]
+    """Who makes room when blocks are short: the request that costs least for every block that it frees (cheapest),
+    or the last one (last_arrival)."""
+    prompt_weight: float
+    """With order fair: service by one prompt token that is computed. At least 0."""
+    output_weight: float
+    """With order fair: service by one token that is generated. At least 0."""
+
+class PreemptionCosts:
     """Measured costs in seconds; 0: not known yet."""
 
-    token: float = ...  # Of computing one.
-    block_out: float = ...  # Of moving one to the swap space.
-    block_in: float = ...  # And back.
+    def __init__(self, *, token: float = 0.0, block_out: float = 0.0, block_in: float = 0.0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class SchedulerRequest(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PreemptionCosts: ...
+
+    token: float
+    """Of computing one."""
+    block_out: float
+    """Of moving one to the swap space."""
+    block_in: float
+    """And back."""
+
+class SchedulerRequest:
     """A request to a bare scheduler."""
 
-    id: int = ...
-    arrival: float = ...  # Seconds on the caller's clock.
-    prompt: list[int] = ...
-    num_samples: int = ...
-    beam_width: int = ...  # > 0: a beam search of this width.
-    max_tokens: int = ...  # Per sample; 0: only compute the prompt.
-    salt: int = ...  # Different salts never share cached prefixes.
-    prompt_logprobs: bool = ...  # Every prompt row is scored.
-    prefix: int = ...  # A registered prefix with which the prompt begins; 0: none.
-    priority: int = ...  # Higher goes first, with order 'priority'.
-    tenant: int = ...  # Who is served by it, for order 'fair'.
+    def __init__(
+        self,
+        *,
+        id: int = 0,
+        arrival: float = 0.0,
+        prompt: Sequence[int] | None = [],
+        num_samples: int = 1,
+        beam_width: int = 0,
+        max_tokens: int = 16,
+        salt: int = 0,
+        prompt_logprobs: bool = False,
+        prefix: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class ScheduledSequence(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerRequest: ...
+
+    id: int
+    arrival: float
+    """Seconds on the caller's clock; ties keep the order of submission."""
+    prompt: list[int]
+    """One token at least."""
+    num_samples: int
+    beam_width: int
+    """Above 0: a beam search of this width; num_samples is 1."""
+    max_tokens: int
+    """Generated tokens per sample; 0: only compute (score) the prompt."""
+    salt: int
+    """Tenants with different salts never share cached prefixes."""
+    prompt_logprobs: bool
+    """Every prompt row is scored, so cached prefixes are not used for it."""
+    prefix: int
+    """A registered prefix with which the prompt begins; 0: none."""
+    priority: int
+    """Higher goes first, with order priority; within +-kMostPriority."""
+    tenant: int
+    """Who is served by it, for order fair."""
+
+class ScheduledSequence:
     """Rows that one sequence contributes to a step."""
 
-    request: int = ...
-    sequence: int = ...
-    first_sample: int = ...
-    num_samples: int = ...  # > 0: the last row is sampled for this many samples.
-    first_row: int = ...  # In StepPlan.tokens.
-    num_rows: int = ...
-    first_position: int = ...
-    num_scored: int = ...  # Rows that predict prompt tokens.
-    table_offset: int = ...  # In StepPlan.block_tables.
-    table_size: int = ...
+    def __init__(
+        self,
+        *,
+        request: int = 0,
+        sequence: int = 0,
+        first_sample: int = 0,
+        num_samples: int = 0,
+        first_row: int = 0,
+        num_rows: int = 0,
+        first_position: int = 0,
+        num_scored: int = 0,
+        table_offset: int = 0,
+        table_size: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class SwappedRequest(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ScheduledSequence: ...
+
+    request: int
+    sequence: int
+    first_sample: int
+    """Index of the sequence's sample (or beam) within its request."""
+    num_samples: int
+    """Above 0: the last row is sampled for samples [first_sample, first_sample + num_samples); above 1 only for the
+    first sampling of a request with several samples. Of a beam: 1 when the row's candidates are wanted, for all
+    beams in the same step."""
+    first_row: int
+    """In StepPlan::tokens."""
+    num_rows: int
+    first_position: int
+    """Tokens [first_position, first_position + num_rows) are computed."""
+    num_scored: int
+    """Prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens; scored again if the
+    prompt is recomputed, so keep them by position."""
+    table_offset: int
+    """Of the table of group 0 in StepPlan::block_tables; that of group g lies g * table_entries behind it."""
+    table_size: int
+
+class SwappedRequest:
     """A request that a step moves, and how many of the moves are its own."""
 
-    request: int = ...
-    num_moves: int = ...
+    def __init__(self, *, request: int = 0, num_moves: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class StepPlan(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SwappedRequest: ...
+
+    request: int
+    num_moves: int
+    """Of the moves, those that are its own."""
+
+class StepPlan:
     """All that an executor needs for one step."""
 
-    step: int = ...
-    swap_outs: list[BlockSwap] = ...  # To be done first, then swap_ins, then copies.
-    swap_ins: list[BlockSwap] = ...
-    copies: list[BlockCopy] = ...  # One operation.
-    sequences: list[ScheduledSequence] = ...
-    tokens: list[int] = ...  # One per row.
-    block_tables: list[int] = ...  # [groups][table_entries], tables one behind the other.
-    table_entries: int = ...  # Of all sequences together, in one group.
-    swapped_out: list[SwappedRequest] = ...  # Whose swap_outs those are, in order.
-    swapped_in: list[SwappedRequest] = ...  # They compute from the next step on.
-    preempted: list[int] = ...  # Requests preempted while planning.
+    def __init__(
+        self,
+        *,
+        step: int = 0,
+        swap_outs: Sequence[BlockSwap] | None = [],
+        swap_ins: Sequence[BlockSwap] | None = [],
+        copies: Sequence[BlockCopy] | None = [],
+        sequences: Sequence[ScheduledSequence] | None = [],
+        tokens: Sequence[int] | None = [],
+        block_tables: Sequence[int] | None = [],
+        table_entries: int = 0,
+        swapped_out: Sequence[SwappedRequest] | None = [],
+        swapped_in: Sequence[SwappedRequest] | None = [],
+        preempted: Sequence[int] | None = [],
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepPlan: ...
+
+    step: int
+    """0 for an empty plan, which is not committed. If it preempted, that made room: plan again."""
+    swap_outs: list[BlockSwap]
+    """To be done first, as one operation. A step has swap-outs or swap-ins, never both."""
+    swap_ins: list[BlockSwap]
+    """Likewise."""
+    copies: list[BlockCopy]
+    """To be done next, as one operation, before anything is computed."""
+    sequences: list[ScheduledSequence]
+    """What is computed, [sequences]."""
+    tokens: list[int]
+    """[rows]"""
+    block_tables: list[int]
+    """[groups of layers][table_entries]: tables one behind the other. kNoBlock where a window has passed."""
+    table_entries: int
+    """Of all sequences together, in one group."""
+    swapped_out: list[SwappedRequest]
+    """Whose swap_outs those are, in order."""
+    swapped_in: list[SwappedRequest]
+    """Likewise; they compute from the next step on."""
+    preempted: list[int]
+    """Requests preempted while planning, for observers."""
     def __bool__(self) -> bool: ...
 
-class SampledToken(_Record):
+class SampledToken:
     """One token sampled by an executor."""
 
-    sequence: int = ...
-    sample: int = ...
-    token: int = ...
-    stop: bool = ...  # The token ended the sample.
+    def __init__(self, *, sequence: int = 0, sample: int = 0, token: int = 0, stop: bool = False) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class BeamChild(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampledToken: ...
+
+    sequence: int
+    """The one that was scheduled."""
+    sample: int
+    """Index within the request."""
+    token: int
+    stop: bool
+    """The token ended the sample (a stop token)."""
+
+class BeamChild:
     """A beam of the next step: beam `parent` of this one with one token more."""
 
-    parent: int = ...
-    token: int = ...
+    def __init__(self, *, parent: int = 0, token: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class BeamResult(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BeamChild: ...
+
+    parent: int
+    """Index of a beam of this step within its request."""
+    token: int
+    """What it goes on with."""
+
+class BeamResult:
     """What a beam search goes on with."""
 
-    request: int = ...
-    children: list[BeamChild] = ...  # None: the search has ended.
+    def __init__(self, *, request: int = 0, children: Sequence[BeamChild] | None = []) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BeamResult: ...
+
+    request: int
+    children: list[BeamChild]
+    """At most beam_width; none: the search has ended."""
 
 def place_beams(children: Sequence[BeamChild]) -> list[int]:
     """Which beam every child becomes."""
 
-class StepResult(_Record):
+class StepResult:
     """What an executor made of a plan."""
 
-    step: int = ...
-    tokens: list[SampledToken] = ...  # Exactly those the plan asked for, less those of failed requests.
-    failed: list[int] = ...  # Requests that cannot go on.
-    beams: list[BeamResult] = ...  # One for each beam search that the plan sampled.
-    swap_failed: list[int] = ...  # Requests of the plan's swaps that lost a block.
+    def __init__(
+        self,
+        *,
+        step: int = 0,
+        tokens: Sequence[SampledToken] | None = [],
+        failed: Sequence[int] | None = [],
+        beams: Sequence[BeamResult] | None = [],
+        swap_failed: Sequence[int] | None = [],
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class SampleUpdate(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepResult: ...
+
+    step: int
+    tokens: list[SampledToken]
+    """Exactly those that the plan asked for, less those of failed requests."""
+    failed: list[int]
+    """Planned requests that cannot go on (their error is the executor's to report)."""
+    beams: list[BeamResult]
+    """One for each beam search that the plan sampled, less failed ones."""
+    swap_failed: list[int]
+    """Of the plan's swapped_out and swapped_in: some block was lost on the way. They are recomputed."""
+
+class SampleUpdate:
     """What became of one sample in a step."""
 
-    request: int = ...
-    sample: int = ...
-    token: int = ...  # -1: no token.
-    finish: _FinishReason = ...
+    def __init__(
+        self,
+        *,
+        request: int = 0,
+        sample: int = 0,
+        token: int = -1,
+        finish: Literal["none", "stop", "length", "abort", "error"] = "none",
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class SchedulerStats(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleUpdate: ...
+
+    request: int
+    sample: int
+    token: int
+    """-1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has one update a
+    step, for sample 0)."""
+    finish: Literal["none", "stop", "length", "abort", "error"]
+
+class SchedulerStats:
     """Counters since construction, and the queues now."""
 
-    steps: int = ...
-    tokens_computed: int = ...
-    tokens_sampled: int = ...
-    tokens_recomputed: int = ...
-    prefix_hit_tokens: int = ...
-    pinned_hit_tokens: int = ...
-    prefix_waits: int = ...
-    preemptions_recompute: int = ...
-    preemptions_swap: int = ...
-    preemption_hit_tokens: int = ...
-    swap_fallbacks: int = ...
-    blocks_swapped_out: int = ...
-    blocks_swapped_in: int = ...
-    forks: int = ...
-    block_copies: int = ...
-    waiting: int = ...
-    running: int = ...
-    swapped: int = ...
-    prefixes: int = ...
-    blocks_pinned: int = ...
-    tokens_cached: int = ...
-    slots_unused: int = ...
-    slots_reserved: int = ...
-    slots_overreserved: int = ...
+    def __init__(
+        self,
+        *,
+        steps: int = 0,
+        tokens_computed: int = 0,
+        tokens_sampled: int = 0,
+        tokens_recomputed: int = 0,
+        prefix_hit_tokens: int = 0,
+        pinned_hit_tokens: int = 0,
+        prefix_waits: int = 0,
+        preemptions_recompute: int = 0,
+        preemptions_swap: int = 0,
+        preemption_hit_tokens: int = 0,
+        swap_fallbacks: int = 0,
+        blocks_swapped_out: int = 0,
+        blocks_swapped_in: int = 0,
+        forks: int = 0,
+        block_copies: int = 0,
+        waiting: int = 0,
+        running: int = 0,
+        swapped: int = 0,
+        prefixes: int = 0,
+        blocks_pinned: int = 0,
+        tokens_cached: int = 0,
+        slots_unused: int = 0,
+        slots_reserved: int = 0,
+        slots_overreserved: int = 0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerStats: ...
+
+    steps: int
+    """Steps that were run."""
+    tokens_computed: int
+    """Rows of all steps."""
+    tokens_sampled: int
+    """Tokens drawn."""
+    tokens_recomputed: int
+    """Of the computed: once more, after a preemption."""
+    prefix_hit_tokens: int
+    """Prompt tokens not computed thanks to the prefix cache."""
+    pinned_hit_tokens: int
+    """Prompt tokens not computed thanks to registered prefixes."""
+    prefix_waits: int
+    """Requests that waited for a prefix that another one was computing."""
+    preemptions_recompute: int
+    """Requests that made room for an earlier one, to be computed again."""
+    preemptions_swap: int
+    """Requests that made room for an earlier one by moving to the swap space."""
+    preemption_hit_tokens: int
+    """Tokens of the recomputed requests that need not be computed, since nobody had taken their blocks."""
+    swap_fallbacks: int
+    """Requests computed again after all: no room in the swap space, a lost block, or a block that others needed."""
+    blocks_swapped_out: int
+    """Blocks moved to the swap space."""
+    blocks_swapped_in: int
+    """And back."""
+    forks: int
+    """Sequences that began by sharing another's blocks."""
+    block_copies: int
+    """Blocks copied because a shared one was written."""
+    waiting: int
+    """Requests submitted and not running: never admitted, or preempted."""
+    running: int
+    """Requests that are being computed."""
+    swapped: int
+    """Of the waiting: with their KV in the swap space."""
+    prefixes: int
+    """Registered prefixes, with those that were released and are still in use."""
+    blocks_pinned: int
+    """Blocks that belong to registered prefixes."""
+    tokens_cached: int
+    """Tokens whose KV running and swapped-in sequences hold, counted for each of them."""
+    slots_unused: int
+    """Token slots in their last blocks that hold nothing: the waste."""
+    slots_reserved: int
+    """Contiguous allocation: slots set aside for tokens that are still to come (PagedAttention, section 3.1)."""
+    slots_overreserved: int
+    """Contiguous allocation: slots set aside for tokens that never come (internal fragmentation)."""
+
+class TraceReplay:
+    """What came of replaying a trace."""
+
+    def __init__(
+        self, *, steps: int = 0, requests: int = 0, difference: str = "", is_complete: bool = True
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TraceReplay: ...
+
+    steps: int
+    """That were planned alike."""
+    requests: int
+    """That were submitted."""
+    difference: str
+    """The first plan that came out otherwise: its line, what was recorded, what came out. Empty: none."""
+    is_complete: bool
+    """False when the last line is cut off: the writer did not end in peace."""
+
+def replay_trace(path: str) -> TraceReplay:
+    """Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line."""
 
 class Scheduler:
     """plan() decides the next step, commit() takes its results in."""
@@ -456,12 +1074,22 @@ class Scheduler:
     @property
     def config(self) -> SchedulerConfig: ...
     @property
-    def cache(self) -> KvCacheManager: ...
+    def cache(self) -> KvCacheView:
+        """To look at: only the scheduler changes it."""
+
+    def clear_prefix_cache(self) -> None:
+        """Forgets all cached prefixes."""
+
+    def take_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, oldest first."""
+
     def submit(self, request: SchedulerRequest) -> None: ...
     def validate(self, request: SchedulerRequest) -> None:
         """The checks of submit() alone."""
+
     def abort(self, id: int) -> bool:
         """False if the id is unknown."""
+
     def plan(self, now: float = 0.0) -> StepPlan: ...
     def commit(self, result: StepResult) -> list[SampleUpdate]: ...
     @property
@@ -470,157 +1098,217 @@ class Scheduler:
     def stats(self) -> SchedulerStats: ...
     def tokens(self, id: int, sample: int = 0) -> list[int]:
         """Prompt, then output; empty when unknown."""
+
     def check(self) -> None:
         """Verifies every invariant; raises Corrupt."""
+
     def register_prefix(self, id: int, prefix: SchedulerRequest) -> None:
         """Computes a prefix and keeps its blocks until release_prefix()."""
+
     def release_prefix(self, id: int) -> None: ...
     def set_preemption_costs(self, costs: PreemptionCosts) -> None: ...
-    def force_preempt(self, id: int, mode: _PreemptionMode = "recompute") -> bool: ...
+    def force_preempt(self, id: int, mode: Literal["auto", "swap", "recompute"] = "recompute") -> bool: ...
 
-class TraceReplay(_Record):
-    """What came of replaying a trace."""
+class RequestOptions:
+    """What every kind of request may say besides its prompt."""
 
-    steps: int = ...  # Steps that were planned alike.
-    requests: int = ...  # Requests that were submitted.
-    difference: str = ...  # The first plan that came out otherwise; empty: none.
-    is_complete: bool = ...  # False when the last line is cut off.
+    def __init__(self, *, prefix: str | None = None, salt: int = 0, priority: int = 0, tenant: int = 0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-def replay_trace(path: str) -> TraceReplay:
-    """Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line."""
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> RequestOptions: ...
 
-class CpuOptions(_Record):
-    """How the CPU backend computes."""
+    prefix: str
+    """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
+    salt: int
+    """Requests with different salts never share cached prefixes."""
+    priority: int
+    """With order priority: the higher goes first. In [-1000000, 1000000]."""
+    tenant: int
+    """With order fair: who is served by it."""
 
-    threads: int = ...  # 0: the number of CPUs this process may run on.
-    dtype: _ComputeType = ...  # 'f32' or 'bf16'.
-    isa: str = ...  # 'auto', or one of cpu_isas().
+class EngineConfig:
+    """All options of an engine, flat; None chooses."""
 
-class CudaOptions(_Record):
-    """How the CUDA backend computes."""
+    def __init__(
+        self,
+        *,
+        device: str = "cpu",
+        block_size: int = 16,
+        num_blocks: int | None = None,
+        kv_cache_memory: int | str | None = None,
+        enable_prefix_caching: bool = True,
+        allocation: Literal["paged", "max", "pow2", "oracle"] = "paged",
+        max_reservation: int | None = None,
+        cache_events: int = 0,
+        max_batched_tokens: int = 512,
+        max_sequences: int = 256,
+        max_context: int | None = None,
+        watermark: float = 0.01,
+        preemption: Literal["auto", "swap", "recompute"] = "auto",
+        order: Literal["fcfs", "priority", "fair"] = "fcfs",
+        admission: Literal["known", "watermark", "never_evict", "adaptive"] = "known",
+        victim: Literal["cheapest", "last_arrival"] = "cheapest",
+        prompt_weight: float = 1.0,
+        output_weight: float = 2.0,
+        swap_space: int | str | None = None,
+        swap_file: str | os.PathLike[str] | None = None,
+        swap_file_size: int | str | None = None,
+        threads: int | None = None,
+        dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"] = "bfloat16",
+        isa: str = "auto",
+        kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"] = "auto",
+        workspace: int | str = 67108864,
+        graph_rows: int = 64,
+        sample_on_device: bool = True,
+        cublas_lt: bool = False,
+        plugin: str | os.PathLike[str] | None = None,
+        trace_file: str | os.PathLike[str] | None = None,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-    device: int = ...  # Index of the GPU; EngineConfig.device names it for an engine.
-    threads: int = ...  # Of the host; 0: as for the CPU backend.
-    dtype: _ComputeType = ...  # 'bf16' or 'f16'.
-    kv_dtype: str = ...  # Of KV: 'auto', the compute type; 'f8_e4m3' or 'i8'.
-    workspace_bytes: int = ...  # Device memory that steps need besides activations.
-    graph_rows: int = ...  # Steps of up to so many rows become one CUDA graph; 0: none.
-    sample_on_device: bool = ...  # Else the host samples: the same tokens.
-    cublas_lt: bool = ...  # Products by cuBLASLt: bits then depend on the batch.
-    plugin: str = ...  # Path of libpagedcore_cuda.so; empty: beside libpagedcore.
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
-class EngineConfig(_Record):
-    """Budgets of an engine; zeros choose."""
-
-    block_size: int = ...  # Tokens per block.
-    num_blocks: int = ...  # 0: from kv_cache_bytes.
-    kv_cache_bytes: int = ...  # 0 with num_blocks 0: what the model can use, within limits.
-    max_batched_tokens: int = ...  # Rows of one step.
-    max_sequences: int = ...  # Sequences of one step.
-    max_context: int = ...  # 0: the model's.
-    watermark: float = ...  # Share of the blocks that an admission must leave free.
-    enable_prefix_caching: bool = ...
-    preemption: _PreemptionMode = ...
-    order: _Order = ...
-    admission: _Admission = ...
-    victim: _Victim = ...
-    allocation: _Allocation = ...
-    max_reservation: int = ...  # Of such a baseline; 0: the longest that fits.
-    swap_bytes: int = ...  # Host memory for the blocks of preempted requests.
-    swap_file: str = ...  # A file for those that find no place there; empty: none.
-    swap_file_bytes: int = ...  # 0: as much as the KV cache.
-    max_cache_events: int = ...  # > 0: keep so many events for cache_events().
-    trace_file: str = ...  # Write a trace of the scheduler there; empty: none.
-    device: str = ...  # 'cpu', 'cuda' or 'cuda:<index>'.
-    cpu: CpuOptions = ...
-    cuda: CudaOptions = ...
+    device: str
+    """cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."""
+    block_size: int
+    """Tokens per block of KV cache. In [1, 65536]."""
+    num_blocks: int
+    """Blocks of KV cache, instead of kv_cache_memory. None: what kv_cache_memory holds. In [1, 4294967294]."""
+    kv_cache_memory: int
+    """Memory of the KV cache. None: what max_sequences full contexts need, at most 1 GiB and half of the available
+    memory. In [1, 9223372036854775807]."""
+    enable_prefix_caching: bool
+    """Keep the KV of finished requests for prompts that begin alike."""
+    allocation: Literal["paged", "max", "pow2", "oracle"]
+    """paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on
+    admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for
+    exactly that (oracle), and shares nothing."""
+    max_reservation: int
+    """Tokens of the longest sequence under such a baseline. None: the longest that fits. In [1, 2147483647]."""
+    cache_events: int
+    """Events of the prefix cache that are kept; 0: none are recorded. In [0, 2147483647]."""
+    max_batched_tokens: int
+    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    max_sequences: int
+    """Sequences of one step. In [1, 1048576]."""
+    max_context: int
+    """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1,
+    2147483647]."""
+    watermark: float
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    preemption: Literal["auto", "swap", "recompute"]
+    """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
+    back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
+    output is the same, bit for bit."""
+    order: Literal["fcfs", "priority", "fair"]
+    """Who is served first: by arrival (fcfs); the request with the highest priority, which may preempt those with a
+    lower one (priority); the tenant that was served least (fair). No output changes with it."""
+    admission: Literal["known", "watermark", "never_evict", "adaptive"]
+    """When a waiting request is admitted beside running ones: when all tokens known and the next of each fit
+    (known); all but the next (watermark); when all fit to their max_tokens, so that nobody is preempted for room
+    (never_evict); when they are expected to fit by the output lengths seen so far (adaptive)."""
+    victim: Literal["cheapest", "last_arrival"]
+    """Who makes room when blocks are short: the request that costs least for every block that it frees (cheapest),
+    or the last one (last_arrival)."""
+    prompt_weight: float
+    """With order fair: service by one prompt token that is computed. At least 0."""
+    output_weight: float
+    """With order fair: service by one token that is generated. At least 0."""
+    swap_space: int
+    """Host memory for the KV of requests that make room. None: no swap space. In [1, 9223372036854775807]."""
+    swap_file: str
+    """A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone with
+    it. None: no file."""
+    swap_file_size: int
+    """Size of that file. None: as much as the KV cache. In [1, 9223372036854775807]."""
+    threads: int
+    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 65536]."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."""
+    isa: str
+    """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
+    kv_cache_dtype: Literal["auto", "fp8", "int8"]
+    """auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory and
+    lose some precision; on a GPU only."""
+    workspace: int
+    """On a GPU, memory for what a step needs besides activations. In [1048576, 1099511627776]."""
+    graph_rows: int
+    """On a GPU, steps of up to this many rows are submitted as one CUDA graph; 0: none are. In [0, 1048576]."""
+    sample_on_device: bool
+    """On a GPU, sample there; else the host samples from downloaded logits: the same tokens."""
+    cublas_lt: bool
+    """On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on
+    what runs beside it. The library is found by the dynamic loader, or is the file that the environment variable
+    PAGEDCORE_CUBLASLT names."""
+    plugin: str
+    """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
+    trace_file: str
+    """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""
 
 def attention_seconds(
-    cpu: CpuOptions, model: ModelDescription, block_size: int, batch: int, context: int, repeats: int = 20
+    config: EngineConfig, model: ModelDescription, block_size: int, batch: int, context: int, repeats: int = 20
 ) -> float:
-    """Seconds that attention takes in one layer for a batch of decoding sequences, whose blocks lie scattered."""
+    """Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie
+    scattered."""
 
-class CudaDevice(_Record):
-    """A GPU as its driver describes it."""
-
-    name: str = ...
-    compute_major: int = ...
-    compute_minor: int = ...
-    multiprocessors: int = ...
-    memory: int = ...  # Bytes.
-    memory_rate: float = ...  # Bytes/s at most; 0: unknown.
-    matmul_rate: float = ...  # FLOP/s at most, of dense 16-bit products; 0: unknown.
-    problem: str = ...  # Why it cannot be used; empty: it can.
-
-class CudaStatus(_Record):
-    """The CUDA backend on this machine."""
-
-    plugin: str = ...  # Path of libpagedcore_cuda.so, whether it is there or not.
-    plugin_version: str = ...  # Empty: it could not be opened.
-    runtime_version: int = ...  # CUDA that it was built with, 13000 for 13.0.
-    driver_version: int = ...  # CUDA that the driver serves; 0: there is no driver.
-    devices: list[CudaDevice] = ...
-    problem: str = ...  # Why no GPU can be used; empty: one of them can.
-
-def cuda_status(plugin: str = "") -> CudaStatus:
-    """Looks for the plugin, driver and GPUs."""
-
-def describe_device(device: str, cpu: CpuOptions = ..., cuda: CudaOptions = ...) -> str:
-    """Device, instruction set, compute type and threads; raises what an engine on it would."""
-
-class SelftestCheck(_Record):
-    """One operation of a device against the CPU."""
-
-    operation: str = ...
-    what: str = ...
-    error: float = ...  # Largest |device - reference| / max(1, |reference|).
-    tolerance: float = ...  # 0: all bits must be the same.
-    outcome: Literal["passed", "failed", "unsupported"] = ...
-    problem: str = ...  # What was thrown; empty: nothing.
-    note: str = ...  # What else is worth knowing; empty: nothing.
-
-class SelftestRate(_Record):
-    """What one call cost."""
-
-    operation: str = ...
-    what: str = ...
-    seconds: float = ...
-    bytes: float = ...  # That it has to move.
-    flops: float = ...  # Floating-point operations that it has to do.
-    host_link: bool = ...  # The bytes go to or from host memory.
-
-def selftest_checks(
-    device: str, cpu: CpuOptions = ..., cuda: CudaOptions = ..., quick: bool = False
-) -> list[SelftestCheck]:
-    """Checks every operation of the device against the CPU in f32, with portable code."""
-
-def selftest_rates(
-    device: str, cpu: CpuOptions, cuda: CudaOptions, bytes: int, rows: int, seconds: float
-) -> list[SelftestRate]:
-    """Measures copies, swaps, products and attention."""
-
-class MemoryPlan(_Record):
+class MemoryPlan:
     """Every byte the engine will hold, by purpose."""
 
-    weights: int = ...
-    activations: int = ...
-    kv_block: int = ...  # Bytes of one block.
-    num_blocks: int = ...
-    block_size: int = ...
-    max_context: int = ...
-    swap: int = ...  # Host memory of the swap space.
-    swap_file: int = ...  # Bytes of the swap file; not memory.
-    num_swap_blocks: int = ...  # Of both together.
-    windows: list[int] = ...  # Of the groups of layers; 0: full context.
+    def __init__(
+        self,
+        *,
+        weights: int = 0,
+        activations: int = 0,
+        kv_block: int = 0,
+        num_blocks: int = 0,
+        block_size: int = 0,
+        max_context: int = 0,
+        swap: int = 0,
+        swap_file: int = 0,
+        num_swap_blocks: int = 0,
+        windows: Sequence[int] | None = [],
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> MemoryPlan: ...
+
+    weights: int
+    """Bytes."""
+    activations: int
+    """Bytes."""
+    kv_block: int
+    """Bytes of one block, the layers of one group."""
+    num_blocks: int
+    """Blocks of KV cache."""
+    block_size: int
+    """Tokens per block."""
+    max_context: int
+    """Tokens that one sequence may have."""
+    swap: int
+    """Host memory of the swap space."""
+    swap_file: int
+    """Bytes of the swap file; not memory."""
+    num_swap_blocks: int
+    """Of both together."""
+    windows: list[int]
+    """Of the groups of layers, as in KvCacheConfig; 0: full context."""
     @property
     def kv_cache(self) -> int:
         """Bytes of all blocks."""
+
     @property
     def total(self) -> int:
         """Bytes."""
+
     @property
     def kv_tokens(self) -> int:
         """Tokens that all blocks hold."""
@@ -628,44 +1316,88 @@ class MemoryPlan(_Record):
 def plan_memory(model: ModelDescription, config: EngineConfig = ...) -> MemoryPlan:
     """What an engine would allocate; allocates nothing."""
 
-class EngineOutput(_Record):
+class EngineOutput:
     """News of one sample."""
 
-    request: int = ...
-    sample: int = ...
-    tokens: list[int] = ...  # With stream, those since the last news of this sample, else all.
-    logprobs: list[PositionLogprobs] = ...  # One per token, when asked for.
-    prompt_logprobs: list[PositionLogprobs] = ...  # With the first news of sample 0.
-    finish: _FinishReason = ...
-    score: float = ...  # Of a hypothesis of a beam search.
-    error: str = ...  # Why, when finish is 'error'.
-    cached_tokens: int = ...  # Prompt tokens taken from the prefix cache.
-    time: float = ...  # Seconds on the engine's steady clock.
-    last: bool = ...  # Nothing more will come for this request.
+    def __init__(
+        self,
+        *,
+        request: int = 0,
+        sample: int = 0,
+        tokens: Sequence[int] | None = [],
+        logprobs: Sequence[PositionLogprobs] | None = [],
+        prompt_logprobs: Sequence[PositionLogprobs] | None = [],
+        finish: Literal["none", "stop", "length", "abort", "error"] = "none",
+        score: float = 0.0,
+        error: str = "",
+        cached_tokens: int = 0,
+        time: float = 0.0,
+        last: bool = False,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
+
+    request: int
+    sample: int
+    tokens: list[int]
+    """With stream, those since the last news of this sample, else all."""
+    logprobs: list[PositionLogprobs]
+    """One per token, when asked for."""
+    prompt_logprobs: list[PositionLogprobs]
+    """One per prompt token but the first; with the first news of sample 0."""
+    finish: Literal["none", "stop", "length", "abort", "error"]
+    score: float
+    """Of a hypothesis: its normalised sum of log-probabilities."""
+    error: str
+    """Why, when finish is error."""
+    cached_tokens: int
+    """Prompt tokens taken from the prefix cache."""
+    time: float
+    """Seconds on the engine's steady clock."""
+    last: bool
+    """Nothing more will come for this request."""
 
 class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
 
-    def __init__(self, model: ModelDescription, weights: WeightMap | ModelFile, config: EngineConfig = ...) -> None: ...
+    @overload
+    def __init__(self, model: ModelDescription, weights: WeightMap, config: EngineConfig = ...) -> None: ...
+    @overload
+    def __init__(self, model: ModelDescription, weights: ModelFile, config: EngineConfig = ...) -> None: ...
     def submit(
         self,
-        prompt: _Tokens,
+        prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32],
         params: SamplingParams | BeamSearchParams = ...,
-        salt: int = 0,
+        options: RequestOptions = ...,
         stream: bool = False,
-        prefix: str = "",
-        priority: int = 0,
-        tenant: int = 0,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
-    def validate(self, prompt: Sequence[int], params: SamplingParams | BeamSearchParams = ...) -> None:
+
+    def submit_all(
+        self,
+        prompts: Sequence[Sequence[int] | numpy.typing.NDArray[numpy.int32]],
+        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
+        options: RequestOptions | Sequence[RequestOptions] = ...,
+        stream: bool | Sequence[bool] = False,
+    ) -> list[int]:
+        """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
+
+    def validate(
+        self, prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32], params: SamplingParams | BeamSearchParams = ...
+    ) -> None:
         """The checks of submit() alone."""
+
     def abort(self, id: int) -> None: ...
     def wait(self, timeout: float) -> list[EngineOutput]:
         """All outputs that are ready, waiting at most `timeout` seconds for the first."""
+
     @property
     def busy(self) -> bool:
         """True while a submitted request has not delivered its last output."""
+
     def stats(self) -> dict[str, float]: ...
     @property
     def memory_plan(self) -> MemoryPlan: ...
@@ -675,78 +1407,344 @@ class Engine:
     def clear_prefix_cache(self) -> None: ...
     def register_prefix(self, name: str, tokens: Sequence[int], salt: int = 0) -> int:
         """Computes a prefix and keeps its blocks; returns the id of the request that does so."""
+
     def release_prefix(self, name: str) -> None: ...
     def cache_events(self) -> list[CacheEvent]:
         """News of the prefix cache since the last call."""
-    def force_preemption(self, period: int, mode: _PreemptionMode = "recompute") -> None:
+
+    def force_preemption(self, period: int, mode: Literal["auto", "swap", "recompute"] = "recompute") -> None:
         """Testing aid: preempt before every period-th step; 0 turns it off."""
+
     def close(self) -> None:
         """Ends all requests, frees all memory."""
 
-class CostModel(_Record):
+class CudaDevice:
+    """A GPU as its driver describes it."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        compute_major: int = 0,
+        compute_minor: int = 0,
+        multiprocessors: int = 0,
+        memory: int = 0,
+        memory_rate: float = 0.0,
+        matmul_rate: float = 0.0,
+        problem: str = "",
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaDevice: ...
+
+    name: str
+    compute_major: int
+    """Compute capability."""
+    compute_minor: int
+    multiprocessors: int
+    memory: int
+    """Bytes."""
+    memory_rate: float
+    """Bytes/s that its memory moves at most, from its clock and the width of its bus; 0: unknown."""
+    matmul_rate: float
+    """FLOP/s of dense 16-bit products that add up in f32, from its clock; 0: unknown."""
+    problem: str
+    """Why it cannot be used, and what to do; empty: it can."""
+
+class CudaStatus:
+    """The CUDA backend on this machine."""
+
+    def __init__(
+        self,
+        *,
+        plugin: str = "",
+        plugin_version: str = "",
+        runtime_version: int = 0,
+        driver_version: int = 0,
+        devices: Sequence[CudaDevice] | None = [],
+        problem: str = "",
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaStatus: ...
+
+    plugin: str
+    """Path of libpagedcore_cuda.so, whether it is there or not."""
+    plugin_version: str
+    """Of pagedcore; empty: it could not be opened."""
+    runtime_version: int
+    """CUDA that it was built with, 13000 for 13.0."""
+    driver_version: int
+    """CUDA that the driver serves at most; 0: there is no driver."""
+    devices: list[CudaDevice]
+    problem: str
+    """Why no GPU can be used, and what to do; empty: one of them can."""
+
+def cuda_status(plugin: str = "") -> CudaStatus:
+    """Looks for the plugin, driver and GPUs."""
+
+def describe_device(config: EngineConfig = ...) -> str:
+    """Device, instruction set, compute type and threads; raises what an engine on it would."""
+
+class SelftestCheck:
+    """One operation of a device against the CPU."""
+
+    def __init__(
+        self,
+        *,
+        operation: str = "",
+        what: str = "",
+        error: float = 0.0,
+        tolerance: float = 0.0,
+        outcome: Literal["passed", "failed", "unsupported"] = "failed",
+        problem: str = "",
+        note: str = "",
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestCheck: ...
+
+    operation: str
+    """Of Backend."""
+    what: str
+    """Of it is checked."""
+    error: float
+    """The largest |device - reference| / max(1, |reference|); infinite where nothing came out."""
+    tolerance: float
+    """That is allowed; 0: all bits must be the same."""
+    outcome: Literal["passed", "failed", "unsupported"]
+    problem: str
+    """The text of what was thrown; empty: nothing was."""
+    note: str
+    """What else is worth knowing: how many tasks the device left to the host; empty: nothing is."""
+
+class SelftestRate:
+    """What one call cost."""
+
+    def __init__(
+        self,
+        *,
+        operation: str = "",
+        what: str = "",
+        seconds: float = 0.0,
+        bytes: float = 0.0,
+        flops: float = 0.0,
+        host_link: bool = False,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
+
+    operation: str
+    """Of Backend."""
+    what: str
+    """Of it is measured."""
+    seconds: float
+    """Of one call."""
+    bytes: float
+    """That it has to read or write in the memory of the device, or to move to or from the host's."""
+    flops: float
+    """Floating-point operations that it has to do."""
+    host_link: bool
+    """The bytes go to or from host memory."""
+
+def selftest_checks(config: EngineConfig = ..., quick: bool = False) -> list[SelftestCheck]:
+    """Checks every operation of the device against the CPU in f32, with portable code."""
+
+def selftest_rates(config: EngineConfig, bytes: int, rows: int, seconds: float) -> list[SelftestRate]:
+    """Measures copies, swaps, products and attention."""
+
+class CostModel:
     """What a step costs, in seconds."""
 
-    step: float = ...  # Of any step.
-    weights: float = ...  # Reading all weights once.
-    row: float = ...  # Arithmetic of one row.
-    pair: float = ...  # Of attention, for one row and one token of its context.
-    context_token: float = ...  # Reading the KV of one token.
-    sample: float = ...  # Of sampling once.
-    copy_block: float = ...
-    swap_out_block: float = ...
-    swap_in_block: float = ...
+    def __init__(
+        self,
+        *,
+        step: float = 0.0,
+        weights: float = 0.0,
+        row: float = 0.0,
+        pair: float = 0.0,
+        context_token: float = 0.0,
+        sample: float = 0.0,
+        copy_block: float = 0.0,
+        swap_out_block: float = 0.0,
+        swap_in_block: float = 0.0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class StepWork(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CostModel: ...
+
+    step: float
+    """Of any step, whatever it computes."""
+    weights: float
+    """Reading all weights once."""
+    row: float
+    """Arithmetic of one row."""
+    pair: float
+    """Of attention, for one row and one token of its context."""
+    context_token: float
+    """Reading the KV of one token."""
+    sample: float
+    """Of sampling once."""
+    copy_block: float
+    swap_out_block: float
+    swap_in_block: float
+
+class StepWork:
     """What a plan asks of an executor, in the terms of CostModel."""
 
-    rows: float = ...
-    pairs: float = ...  # (row, context token) pairs of attention.
-    context: float = ...  # Tokens whose KV is read.
-    samples: float = ...
-    copies: float = ...  # Blocks.
-    swap_outs: float = ...
-    swap_ins: float = ...
+    def __init__(
+        self,
+        *,
+        rows: float = 0.0,
+        pairs: float = 0.0,
+        context: float = 0.0,
+        samples: float = 0.0,
+        copies: float = 0.0,
+        swap_outs: float = 0.0,
+        swap_ins: float = 0.0,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class TimedStep(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepWork: ...
+
+    rows: float
+    pairs: float
+    """(row, context token) pairs of attention."""
+    context: float
+    """Tokens whose KV is read."""
+    samples: float
+    copies: float
+    """Blocks."""
+    swap_outs: float
+    """Blocks."""
+    swap_ins: float
+    """Blocks."""
+
+class TimedStep:
     """A step of a real engine, and how long it took."""
 
-    work: StepWork = ...
-    seconds: float = ...
+    def __init__(self, *, work: StepWork = ..., seconds: float = 0.0) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TimedStep: ...
+
+    work: StepWork
+    seconds: float
+    """Until the next step was planned."""
 
 def timed_steps(trace: str) -> list[TimedStep]:
     """The steps of a trace, each until the next one was planned; less those after which there was nothing to do.
     Raises as replay_trace() does."""
 
-class SimulationConfig(_Record):
+class SimulationConfig:
     """What serves, and what it costs."""
 
-    scheduler: SchedulerConfig = ...
-    cache: KvCacheConfig = ...
-    cost: CostModel = ...
-    batch_requests: int = ...  # Request-level batches of so many; 0: iteration-level.
-    batch_tokens: int = ...  # Longest prompt and longest output of such a batch together.
-    beam_mixing: float = ...  # Chance that a beam goes on from a random one's past.
-    copy_reservations: bool = ...  # A fork copies all that was set aside, unless paged.
-    window_begin: float = ...  # Averages are over this part of the virtual time.
-    window_end: float = ...
-    stop: float = ...  # End here.
+    def __init__(
+        self,
+        *,
+        scheduler: SchedulerConfig = ...,
+        cache: KvCacheConfig = ...,
+        cost: CostModel = ...,
+        batch_requests: int = 0,
+        batch_tokens: int = 2040,
+        beam_mixing: float = 0.0,
+        copy_reservations: bool = False,
+        window_begin: float = 0.0,
+        window_end: float = 1e300,
+        stop: float = 1e300,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
 
-class SimulationReport(_Record):
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
+
+    scheduler: SchedulerConfig
+    cache: KvCacheConfig
+    cost: CostModel
+    batch_requests: int
+    """Request-level batching, the FasterTransformer baseline (PagedAttention, section 6.1): up to so many of the
+    earliest requests, as long as their longest prompt and longest output make at most batch_tokens, are padded to
+    those and served until all are done. 0: iteration-level."""
+    batch_tokens: int
+    """Longest prompt and longest output of such a batch together."""
+    beam_mixing: float
+    """In every step a beam goes on from its own past, or with this probability from that of a random beam: a
+    one-parameter model of the ancestry of beams, to be fitted."""
+    copy_reservations: bool
+    """Contiguous allocation: a fork is priced as a copy of all that was set aside for its parent, filled or not, as
+    in the baselines of PagedAttention, section 6.1. Else of what is filled."""
+    window_begin: float
+    """Averages of the report are over this part of the virtual time."""
+    window_end: float
+    stop: float
+    """End here, whatever is still to be served."""
+
+class SimulationReport:
     """Averages over the window; shares are of all token slots."""
 
-    steps: int = ...
-    finished: int = ...
-    now: float = ...
-    seconds: float = ...
-    requests: float = ...
-    sequences: float = ...
-    token_states: float = ...
-    reserved: float = ...
-    internal: float = ...
-    allocated: float = ...
-    sharing: float = ...
-    tokens: float = ...
-    scheduler: SchedulerStats = ...
+    def __init__(
+        self,
+        *,
+        steps: int = 0,
+        finished: int = 0,
+        now: float = 0.0,
+        seconds: float = 0.0,
+        requests: float = 0.0,
+        sequences: float = 0.0,
+        token_states: float = 0.0,
+        reserved: float = 0.0,
+        internal: float = 0.0,
+        allocated: float = 0.0,
+        sharing: float = 0.0,
+        tokens: float = 0.0,
+        scheduler: SchedulerStats = ...,
+    ) -> None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationReport: ...
+
+    steps: int
+    finished: int
+    """Requests."""
+    now: float
+    """Virtual seconds."""
+    seconds: float
+    """Of the window, that have passed."""
+    requests: float
+    """Running."""
+    sequences: float
+    """Computed in a step."""
+    token_states: float
+    """Share of slots with a token, each counted once."""
+    reserved: float
+    """Of slots that wait for tokens to come."""
+    internal: float
+    """Of slots that were set aside for nothing."""
+    allocated: float
+    """Of slots in blocks that sequences hold."""
+    sharing: float
+    """Blocks that sequences hold, by blocks that there are, while a step runs; 1: none."""
+    tokens: float
+    """Generated, a second."""
+    scheduler: SchedulerStats
 
 class Simulation:
     """The scheduler under an executor that prices plans on a virtual clock."""
@@ -754,19 +1752,21 @@ class Simulation:
     def __init__(
         self,
         config: SimulationConfig,
-        arrivals: list[float],
-        prompts: list[list[tuple[int, int]]],
-        outputs: list[int],
+        arrivals: Sequence[float],
+        prompts: Sequence[Sequence[tuple[int, int]]],
+        outputs: Sequence[int],
         num_samples: int = 1,
         beam_width: int = 0,
         max_tokens: int = 0,
-        priorities: list[int] = ...,
-        tenants: list[int] = ...,
+        priorities: Sequence[int] = [],
+        tenants: Sequence[int] = [],
     ) -> None:
         """A prompt is a list of (content, tokens); equal contents are equal tokens. max_tokens is what requests ask
         for, 0: just their output."""
+
     def run(self, max_steps: int) -> bool:
         """Makes up to so many steps; False when there is nothing more to do."""
+
     def report(self) -> SimulationReport: ...
     @property
     def first_token(self) -> list[float]: ...

@@ -10,7 +10,7 @@ class InvalidArgument(Error, ValueError):
 
 
 class OutOfMemory(Error, MemoryError):
-    """Memory for the call could not be had. Nothing has changed."""
+    """Memory for the call could not be allocated. Nothing has changed."""
 
 
 class Unsupported(Error):

@@ -37,7 +37,7 @@ class CompletionOutput:
     error: str | None = None
     """Why, when finish_reason is "error"."""
     score: float | None = None
-    """Of a finished hypothesis of a beam search: the sum of its log-probabilities with the length penalty applied."""
+    """For a finished hypothesis of a beam search: the sum of its log-probabilities, with the length penalty applied."""
 
     @property
     def finished(self) -> bool:
@@ -94,7 +94,7 @@ class Score:
 
     @property
     def logprob(self) -> float:
-        """Of the whole text after its first token: their sum."""
+        """Log-probability of the whole text after its first token: the sum of `logprobs`."""
         return sum(self.logprobs)
 
     @property

@@ -113,6 +113,14 @@ def resources(library: Path, architecture: str) -> dict[str, tuple[int, int]]:
     return {short_name(demangle(m[1])): (int(m[2]), int(m[3])) for m in _RESOURCES.finditer(text)}
 
 
+def architectures(library: Path) -> list[str]:
+    """What the library holds machine code for, such as sm_80."""
+    listed = subprocess.run(
+        [find_tool("cuobjdump"), "--list-elf", str(library)], check=True, capture_output=True, text=True
+    ).stdout
+    return sorted(set(re.findall(r"\.(sm_\w+)\.cubin", listed)), key=lambda name: int(re.sub(r"\D", "", name)))
+
+
 def disassemble(library: Path, architecture: str) -> list[Kernel]:
     """The kernels that `library` holds for an architecture such as sm_80."""
     cuobjdump, nvdisasm = find_tool("cuobjdump"), find_tool("nvdisasm")

@@ -287,6 +287,7 @@ TEST_CASE("memory that holds nothing yet is full of ones") {
   CHECK(out.download()[63] == -1);
 }
 
+// rule: cuda.sm80-instructions
 TEST_CASE("launches outside the limits are refused") {
   DeviceArray<int> out(64);
   const auto refused = [&](dim3 grid, dim3 block, std::size_t shared) {
@@ -310,6 +311,7 @@ TEST_CASE("launches outside the limits are refused") {
 }
 
 #if !defined(__SANITIZE_THREAD__)  // which tells of the race itself, and ends the program
+// rule: cuda.order-is-explicit
 TEST_CASE("races show as wrong values in one of two orders") {
   DeviceArray<int> out(64);
   cuda_emu::Options& how = cuda_emu::options();

@@ -71,6 +71,7 @@ double attention_ideal(const WorldShape& shape, int tokens, int rows) {
 
 }  // namespace
 
+// rule: cuda.wide-accesses
 TEST_CASE("attention reads the paged keys and values once in decode, for all query heads of a KV head") {
   for (const KvType kv : {KvType::bf16, KvType::fp8_e4m3}) {
     for (const int parallelism : {1, 64}) {  // whole contexts; as short pieces as there are

@@ -208,6 +208,7 @@ __global__ void misaligned_vector(int* out) { *reinterpret_cast<int4*>(out + thr
 
 }  // namespace
 
+// rule: cuda.whole-warps
 TEST_CASE("barriers") {
   CHECK_COMPLAINT("divergent barrier", complaint_of(divergent_barrier));
   const std::string exited = complaint_of(barrier_after_exit);
@@ -220,6 +221,7 @@ TEST_CASE("barriers") {
   CHECK_COMPLAINT("waiting in __syncthreads at", complaint_of(endless_wait));
 }
 
+// rule: cuda.whole-warps
 TEST_CASE("masks and lanes") {
   CHECK_COMPLAINT("the calling lane is not in its mask", complaint_of(lane_outside_its_mask));
   CHECK_COMPLAINT("a lane in its mask that has exited", complaint_of(exited_lane_in_mask));
@@ -240,6 +242,7 @@ TEST_CASE("addresses") {
 }
 
 // Only ThreadSanitizer sees these; in other builds the kernels run through.
+// rule: cuda.order-is-explicit
 TEST_CASE("races, for ThreadSanitizer" * doctest::skip(!kTsan)) {
   for (const auto kernel : {race_in_shared, shuffle_is_no_fence, copy_without_barrier}) {
     CHECK_COMPLAINT("data race", complaint_of(kernel));

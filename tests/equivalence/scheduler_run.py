@@ -13,20 +13,26 @@ from configurations import Configuration
 
 from pagedcore import InvalidArgument, SampledToken, SchedulerRequest, StepResult, _core
 
-STEPS = 260
+STEPS = 200
 SWAPS = [0, 8, 25, 60]
 
 
 def scheduler_run(configuration: Configuration) -> dict[str, list[str]]:
-    return {"scheduler: plans, commits and counters": _Script(configuration).run()}
+    """Once as the configuration has it, once with wide steps, in which more runs than the cache holds for long."""
+    return {
+        f"scheduler, {kind}: plans, commits and counters": _Script(configuration, kind).run()
+        for kind in ("as configured", "wide steps")
+    }
 
 
 class _Script:
-    def __init__(self, configuration: Configuration) -> None:
-        self._random = source = random.Random(f"scheduler {configuration.number}")
+    def __init__(self, configuration: Configuration, kind: str) -> None:
+        self._random = source = random.Random(f"scheduler {configuration.number} {kind}")
         options = configuration.options
         names = ("max_batched_tokens", "max_sequences", "watermark", "order", "admission", "victim", "preemption")
         config = {name: options[name] for name in names if name in options}
+        if kind == "wide steps":
+            config |= {"max_batched_tokens": 300, "max_sequences": 64}
         self._paged = "allocation" not in options
         if options["order"] == "fair" and source.random() < 0.5:
             config |= {"prompt_weight": 0.5, "output_weight": 3.0}
@@ -45,6 +51,7 @@ class _Script:
         self._scheduler = spelling.scheduler(config, cache)
         self._lines: list[str] = [f"script {config} {cache}"]
         self._live: dict[int, tuple[int, int]] = {}  # request: beam width, longest sequence
+        self._planned: list[int] = []  # requests of the latest plan
         self._prefixes: dict[int, list[int]] = {}
         self._next_id = 1
         self._now = 0.0
@@ -55,7 +62,7 @@ class _Script:
             if step < STEPS * 3 // 4:
                 self._disturb()
             self._step()
-        for _ in range(2000):
+        for _ in range(1000):
             if not self._scheduler.has_work:
                 break
             self._step()
@@ -69,14 +76,19 @@ class _Script:
     def _disturb(self) -> None:
         source, scheduler = self._random, self._scheduler
         for _ in range(source.choice([0, 0, 1, 1, 2, 6])):
-            self._submit()
+            self._submit(workload.request(source))
+        if source.random() < 0.02:  # many who wait for one prefix, and somebody behind them
+            family = workload.tokens(f"burst {source.randrange(1000)}", 70)
+            for i in range(90):
+                terms = {"salt": 0, "prefix": "", "priority": 0, "tenant": i % 3}
+                self._submit(workload.Request([*family, i], terms, sampling={"n": 1, "max_tokens": 1}))
         event = source.random()
         if self._live and event < 0.08:
             request = source.choice(sorted(self._live))
             self._put("abort", request, scheduler.abort(request))
             self._live.pop(request)
         elif self._live and event < 0.2:
-            request = source.choice(sorted(self._live))
+            request = source.choice(self._planned or sorted(self._live))
             mode = source.choice(["recompute", "swap", "auto"])
             if self._paged:
                 self._put("preempt", request, mode, scheduler.force_preempt(request, mode))
@@ -102,9 +114,8 @@ class _Script:
         self._put(word)
         return True
 
-    def _submit(self) -> None:
+    def _submit(self, made: workload.Request) -> None:
         source = self._random
-        made = workload.request(source)
         fields: dict[str, Any] = {"id": self._next_id, "arrival": self._now, "prompt": made.prompt}
         fields |= {name: made.terms[name] for name in ("salt", "priority", "tenant")}
         if source.random() < 0.2:
@@ -135,6 +146,7 @@ class _Script:
         self._put(plan_text(plan))
         if not plan:
             return
+        self._planned = [work.request for work in plan.sequences]
         result = self._result(plan)
         for update in self._scheduler.commit(result):
             self._put("update", update.request, update.sample, update.token, update.finish)

@@ -1,4 +1,5 @@
 // Seeded mutations of valid inputs, the same on every run. `fuzz_mutations [rounds [seed]]`
+// rule: io.any-bytes-are-survived
 #include <algorithm>
 #include <array>
 #include <cstdint>

@@ -19,14 +19,14 @@ ModelDescription small_description() {
   d.architecture = "LlamaForCausalLM";
   d.vocab_size = 64;
   d.hidden_size = 32;
-  d.intermediate_size = 64;
+  d.mlp.intermediate_size = 64;
   d.num_layers = 2;
-  d.num_heads = 4;
-  d.num_kv_heads = 2;
-  d.head_dim = 8;
+  d.attention.num_heads = 4;
+  d.attention.num_kv_heads = 2;
+  d.attention.head_dim = 8;
   d.max_context = 128;
-  d.rope_inv_freq = {1.0f, 0.1f, 0.01f, 0.001f};
-  d.windows = {0, 16};
+  d.position.rope_inv_freq = {1.0f, 0.1f, 0.01f, 0.001f};
+  d.attention.windows = {0, 16};
   return d;
 }
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [cuda]
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [abi] [cuda]
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
 #   embedded as a part of another project (FetchContent), which keeps its settings; as a static library there, and installed from there
+#   abi      a C program that was linked once runs against the next version, which has one option more
 #   cuda     where nvcc is: the wheel pagedcore-cuda13 beside the other; device cuda then lacks the driver alone
-# prefix and wheel: nothing but the public headers is installed, nothing but pagedcore:: and pc_ is exported.
+# prefix and wheel: nothing but the public headers is installed; libpagedcore exports pagedcore:: only, libpagedcore_c what pagedcore.h declares.
 # Uses the Python of .venv if there is one, else $PYTHON or python3; needs pip and its index for `wheel`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-parts=${*:-prefix wheel embedded cuda}
+parts=${*:-prefix wheel embedded abi cuda}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 version=$(cat VERSION)
 max_wheel_bytes=5000000
@@ -29,12 +30,22 @@ check_symbols() {  # LIBRARY
   symbols=$(nm -DC --defined-only "$1")
   grep -q 'pagedcore::' <<< "$symbols" || fail "$1 exports nothing of pagedcore"
   foreign=$(cut -d' ' -f3- <<< "$symbols" |
-    grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^pc_[a-z]' || true)
+    grep -vE '^(typeinfo (name )?for |vtable for )?pagedcore::[A-Za-z_]|^.* pagedcore::(options_of|set_option|get_option)<' || true)
   [ -z "$foreign" ] || fail "$1 exports foreign symbols:
 $foreign"
-  internal=$(grep -E 'pagedcore::(kv|cpu|io|capi|bindings|selftest)::' <<< "$symbols" || true)
+  internal=$(cut -d' ' -f3- <<< "$symbols" |
+    grep -E '^(typeinfo (name )?for |vtable for )?pagedcore::(kv|cpu|io|capi|bindings|selftest)::' || true)
   [ -z "$internal" ] || fail "$1 exports internal symbols:
 $internal"
+}
+
+# Every function of the header, under one symbol version, and nothing else.
+check_c_symbols() {  # LIBRARY
+  diff <(nm -D --defined-only "$1" | awk '$2 == "T" {print $3}' | sort) \
+       <(grep -oE 'pc_[a-z_]+\(' cpp/include/pagedcore/pagedcore.h | grep -v '_free($' | tr -d '(' |
+         cat - <(grep -oE 'void pc_[a-z_]+_free' cpp/include/pagedcore/pagedcore.h | cut -d' ' -f2) |
+         sed 's/$/@@PAGEDCORE_C_1/' | sort -u) \
+    || fail "$1 exports (left) something else than pagedcore.h declares (right)"
 }
 
 # The linker keeps one copy of a weak function for the whole library: none may come from a source that needs more than
@@ -61,23 +72,26 @@ consume() {  # NAME CMAKE_ARGUMENT
 
 run_prefix() {
   cmake --preset release > /dev/null
-  cmake --build --preset release -j "${JOBS:-$(nproc)}" --target pagedcore
+  cmake --build --preset release -j "${JOBS:-$(nproc)}" --target pagedcore pagedcore_c
   cmake --install build/release --prefix "$tmp/first" > /dev/null
   mv "$tmp/first" "$tmp/moved"
   check_isa_objects build/release
   check_headers "$tmp/moved/include"
-  check_symbols "$(ls "$tmp"/moved/lib*/libpagedcore.so "$tmp"/moved/lib/*/libpagedcore.so 2> /dev/null | head -1)"
+  local lib
+  lib=$(dirname "$(find "$tmp/moved" -name libpagedcore.so)")
+  check_symbols "$lib/libpagedcore.so"
+  check_c_symbols "$lib/libpagedcore_c.so"
   consume prefix -DCMAKE_PREFIX_PATH="$tmp/moved"
 }
 
 # With the build tools that the Python has, if it has them: then nothing is compiled twice.
-wheel_of() {  # FOLDER PIP_ARGUMENT...
-  local folder=$1 isolation=()
-  shift
+wheel_of() {  # FOLDER BUILD_DIR CMAKE_DEFINITIONS
+  local isolation=()
   ! "$python" -c 'import nanobind, scikit_build_core' 2> /dev/null || isolation=(--no-build-isolation)
-  "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" -C cmake.define.PAGEDCORE_WERROR=ON "$@" "$folder"
+  SKBUILD_BUILD_DIR=$PWD/$2 SKBUILD_CMAKE_DEFINE="PAGEDCORE_WERROR=ON${3:+;$3}" \
+    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$tmp/dist" "${isolation[@]}" "./$1"
 }
-build_wheel() { wheel_of . -C build-dir=build/wheel; }
+build_wheel() { wheel_of . build/wheel; }
 
 run_wheel() {
   build_wheel
@@ -92,27 +106,54 @@ run_wheel() {
   "$tmp/venv/bin/python" -m pip install --quiet --no-deps "$wheel" nanobind-backend
   local package
   package=$("$tmp/venv/bin/python" -c 'import pathlib, pagedcore; print(pathlib.Path(pagedcore.__file__).parent)')
-  [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 1 ] || fail "the wheel holds the library more than once"
+  [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 2 ] || fail "the wheel holds the libraries more than once"
   check_headers "$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_include())')"
   check_symbols "$package"/lib/libpagedcore.so.*
+  check_c_symbols "$package"/lib/libpagedcore_c.so.1
   consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
 }
 
-run_embedded() {
-  local arguments=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") installed
-  cmake "${arguments[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
-  cmake "${arguments[@]}" -B "$tmp/embedded" -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF \
-    $(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
-  cmake --build "$tmp/embedded" -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
-  ctest --test-dir "$tmp/embedded" --output-on-failure --no-tests=error
-  [ -z "$(find "$tmp/embedded" -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+# A C program, linked once, runs against this version and against the next one, which has one option more.
+run_abi() {
+  local next minor
+  [ -d "$tmp/moved" ] || run_prefix
+  local lib
+  lib=$(dirname "$(find "$tmp/moved" -name libpagedcore_c.so)")
+  cc -std=c99 -Wall -Werror -I"$tmp/moved/include" tests/install/abi.c -o "$tmp/abi" -L"$lib" -lpagedcore_c \
+    -Wl,-rpath-link,"$lib"
+  LD_LIBRARY_PATH="$lib" "$tmp/abi" "$version" ""
 
-  cmake --install "$tmp/embedded" --prefix "$tmp/theirs" > /dev/null
+  git ls-files CMakeLists.txt VERSION cmake cpp | tar -cf - -T - | (mkdir -p "$tmp/next" && tar -xf - -C "$tmp/next")
+  minor=$(cut -d. -f2 VERSION)
+  next=$(cut -d. -f1 VERSION).$((minor + 1)).0
+  echo "$next" > "$tmp/next/VERSION"
+  python3 tests/install/add_option.py "$tmp/next/cpp/include/pagedcore/engine.hpp"
+  cmake -S "$tmp/next" -B "$tmp/next/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 -DPAGEDCORE_BUILD_TESTS=OFF \
+    -DPAGEDCORE_CUDA=OFF > "$tmp/log" || { cat "$tmp/log"; fail "abi: configure"; }
+  cmake --build "$tmp/next/build" -j "${JOBS:-$(nproc)}" --target pagedcore_c > "$tmp/log" || { cat "$tmp/log"; fail "abi: build"; }
+  LD_LIBRARY_PATH="$tmp/next/build/cpp" "$tmp/abi" "$next" one_more_option
+}
+
+run_embedded() {
+  local project=(-S tests/install/embedding -G Ninja -DPAGEDCORE_EXPECTED_VERSION="$version") launcher=() installed
+  cmake "${project[@]}" -B "$tmp/untouched" > "$tmp/log" || { cat "$tmp/log"; fail "as a part of another project: configure"; }
+
+  # As deep as the other build directories, so that the compiler cache knows the sources.
+  local build=build/embedded
+  rm -rf $build
+  ! command -v ccache > /dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  cmake "${project[@]}" -B $build -DCMAKE_BUILD_TYPE=Release -DPAGEDCORE_WERROR=ON -DBUILD_SHARED_LIBS=OFF "${launcher[@]}" \
+    > "$tmp/log" || { cat "$tmp/log"; fail "static: configure"; }
+  cmake --build $build -j "${JOBS:-$(nproc)}" > "$tmp/log" || { cat "$tmp/log"; fail "static: build"; }
+  ctest --test-dir $build --output-on-failure --no-tests=error
+  [ -z "$(find $build -name 'libpagedcore*.so*')" ] || fail "BUILD_SHARED_LIBS=OFF built a shared library"
+
+  cmake --install $build --prefix "$tmp/theirs" > /dev/null
   installed=$(cd "$tmp/theirs" && find . -type f)
   [ "$installed" = ./bin/embedding_cpp ] || fail "installed with the project that it is a part of: $installed"
 
-  cmake "$tmp/embedded" -DPAGEDCORE_INSTALL=ON > /dev/null
-  cmake --install "$tmp/embedded" --prefix "$tmp/static" > /dev/null
+  cmake $build -DPAGEDCORE_INSTALL=ON > /dev/null
+  cmake --install $build --prefix "$tmp/static" > /dev/null
   check_headers "$tmp/static/include"
   consume static -DCMAKE_PREFIX_PATH="$tmp/static"
 }
@@ -124,7 +165,7 @@ run_cuda() {
     return
   fi
   [ -d "$tmp/dist" ] || build_wheel
-  wheel_of packaging/cuda13 -C build-dir="$PWD/build/cuda13" -C cmake.define.PAGEDCORE_CUDA_ARCHITECTURES=80
+  wheel_of packaging/cuda13 build/cuda13 PAGEDCORE_CUDA_ARCHITECTURES="${PAGEDCORE_CUDA_ARCHITECTURES:-80}"
   "$python" -m venv "$tmp/cuda_venv"
   "$tmp/cuda_venv/bin/python" -m pip install --quiet --no-deps "$tmp"/dist/pagedcore-*.whl nanobind-backend
   local status='from pagedcore import _core; s = _core.cuda_status(); print(s.plugin_version or "none", s.problem)' before after
@@ -140,8 +181,8 @@ run_cuda() {
 
 for part in $parts; do
   case "$part" in
-    prefix | wheel | embedded | cuda) echo "-- $part"; "run_$part" ;;
-    *) echo "unknown part '$part': prefix, wheel, embedded or cuda" >&2; exit 2 ;;
+    prefix | wheel | embedded | abi | cuda) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix, wheel, embedded, abi or cuda" >&2; exit 2 ;;
   esac
 done
 echo "consumers passed: $parts"

@@ -63,6 +63,7 @@ def beam_llm(request: pytest.FixtureRequest, gguf: Any) -> Iterator[LLM]:
         yield llm
 
 
+# rule: sampling.beams-as-transformers
 @pytest.mark.parametrize("width", [1, 2, 4, 8, 16])
 def test_tokens_and_scores_are_those_of_transformers(beam_llm: LLM, reference: Any, width: int) -> None:
     params = BeamSearchParams(beam_width=width, max_tokens=24, ignore_eos=True)

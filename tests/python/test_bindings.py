@@ -1,8 +1,8 @@
 """The native classes as Python sees them: names, lifetimes, errors and threads. tests/cpp tests what they compute."""
 
-import ast
 import copy
 import gc
+import os
 import pickle
 import re
 import weakref
@@ -16,58 +16,50 @@ from native_model import make_model
 from pagedcore import _core
 
 # --------------------------------------------------------------------------------------------------------------------
-# The stub and the headers say what is there
-
-
-def stub_members():
-    """{class or function: its members} of _core.pyi."""
-    tree = ast.parse((Path(pagedcore.__file__).parent / "_core.pyi").read_text())
-    members = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            members[node.name] = set()
-        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            names = {f.name for f in node.body if isinstance(f, ast.FunctionDef)}
-            names |= {f.target.id for f in node.body if isinstance(f, ast.AnnAssign)}
-            members[node.name] = {n for n in names if not n.startswith("__")}
-    return members
-
-
-def test_stub_names_what_the_module_has():
-    ours = {"to_dict", "from_dict"}  # of every record, in the stub's base class
-    module = {
-        name: {n for n in dir(value) if not n.startswith("_")} - ours if isinstance(value, type) else set()
-        for name, value in vars(_core).items()
-        if not name.startswith("_")
-    }
-    assert module == stub_members()
-
-
-def struct_fields(name):
-    text = "\n".join(p.read_text() for p in Path(pagedcore.get_include(), "pagedcore").glob("*.hpp"))
-    body = re.search(rf"struct {name} {{\n(.*?)\n}};", text, re.S)[1]
-    body = re.sub(r"//[^\n]*", "", body)
-    body = re.sub(r"^  [^\n]*\([^\n]*{\n.*?^  }$", "", body, flags=re.S | re.M)  # functions of several lines
-    body = "\n".join(line for line in body.splitlines() if "(" not in line)  # and of one
-    statements = [" ".join(s.split()) for s in body.split(";")]
-    return [re.search(r"(\w+) ?(=.*|\{\})?$", s)[1] for s in statements if s]
+# Lists of fields
 
 
 RECORDS = [value for value in vars(_core).values() if isinstance(value, type) and hasattr(value, "from_dict")]
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
-def test_record_has_every_field_of_its_struct(record):
-    fields = struct_fields(record.__name__)
-    if record is _core.KvCacheConfig:
-        fields.remove("prefix_hash")  # a C++ function
-    assert list(record().to_dict()) == fields
+OF_LISTS = (
+    _core.EngineConfig,
+    _core.SamplingParams,
+    _core.BeamSearchParams,
+    _core.RequestOptions,
+    _core.SchedulerConfig,
+    _core.KvCacheConfig,
+)
+
+
+# rule: bindings.names-agree
+@pytest.mark.parametrize("record", OF_LISTS, ids=lambda r: r.__name__)
+def test_a_record_has_the_fields_of_its_list(record):
+    options = _core.options_of(record.__name__)
+    values = record().to_dict()
+    assert list(values) == [option.name for option in options]
+    for option in options:
+        doc = getattr(record, option.name).__doc__
+        assert option.doc in doc and option.zero in doc and option.hint in doc
+        value = values[option.name]
+        if option.type == "choice":
+            assert value in option.choices and value == option.default_value
+        elif option.type in ("int", "size", "float", "bool"):
+            assert str(value).lower() == option.default_value or float(value or 0) == float(option.default_value or 0)
+        if option.is_optional:
+            assert getattr(record(**{option.name: None}), option.name) == value
+
+
+def test_lists_of_what_is_no_record_of_parameters():
+    with pytest.raises(pagedcore.InvalidArgument, match="record = 'StepPlan' is not one of BeamSearchParams, Engine"):
+        _core.options_of("StepPlan")
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Records
 
 
+# rule: bindings.records-behave
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.__name__)
 def test_record_copies_and_pickles(record):
     original = record()
@@ -85,6 +77,7 @@ def test_record_copies_and_pickles(record):
         hash(original)
 
 
+# rule: bindings.records-behave
 def test_record_fields_are_keywords():
     params = _core.SamplingParams(temperature=0.5, logit_bias=[(3, -1.0)], stop_token_ids=[1, 2])
     assert (params.temperature, params.logit_bias, params.stop_token_ids) == (0.5, [(3, -1.0)], [1, 2])
@@ -93,24 +86,91 @@ def test_record_fields_are_keywords():
     params.stop_token_ids.append(3)  # of a copy, as documented
     assert params.stop_token_ids == [1, 2]
 
-    with pytest.raises(TypeError, match="SamplingParams has no field 'temprature'; its fields: n, max_tokens"):
+    with pytest.raises(TypeError, match=r"no field 'temprature': did you mean 'temperature'\? Its fields: n, max"):
         _core.SamplingParams(temprature=1.0)
-    with pytest.raises(TypeError, match=r"SamplingParams\.max_tokens cannot hold -1"):
-        _core.SamplingParams(max_tokens=-1)
-    with pytest.raises(TypeError, match=r"SamplingParams\.seed cannot hold 'x'"):
-        _core.SamplingParams(seed="x")
 
 
+@pytest.mark.parametrize(
+    ("record", "name", "value", "error", "says"),
+    [
+        (_core.SamplingParams, "max_tokens", -1, ValueError, r"max_tokens = -1 is out of range.* \[0, 2147483647\]"),
+        (_core.SamplingParams, "max_tokens", 10**400, ValueError, r"max_tokens = 1000.*\.\.\. is out of range"),
+        (_core.SamplingParams, "max_tokens", 10**5000, ValueError, "max_tokens = a huge int is out of range"),
+        (_core.SamplingParams, "max_tokens", True, TypeError, "max_tokens = True is not a whole number"),
+        (_core.SamplingParams, "max_tokens", 1.5, TypeError, r"max_tokens = 1\.5 is not a whole number"),
+        (_core.SamplingParams, "max_tokens", None, TypeError, "max_tokens = None is not a whole number"),
+        (_core.SamplingParams, "seed", "x", TypeError, "seed = 'x' is not a whole number"),
+        (
+            _core.SamplingParams,
+            "seed",
+            2**64,
+            ValueError,
+            r"seed = 184.* is out of range.* \[0, 18446744073709551615\]",
+        ),
+        (_core.SamplingParams, "top_k", -(2**31) - 1, ValueError, "top_k = -2147483649.* at least -1; 0 or -1 turns"),
+        (_core.SamplingParams, "temperature", "hot", TypeError, "temperature = 'hot' is not a number"),
+        (_core.SamplingParams, "temperature", False, TypeError, "temperature = False is not a number"),
+        (_core.SamplingParams, "logprobs", "all", TypeError, "logprobs = 'all' is not a whole number"),
+        (_core.SamplingParams, "stop_token_ids", 7, TypeError, "stop_token_ids = 7 is not a list"),
+        (_core.SamplingParams, "stop_token_ids", "7", TypeError, "stop_token_ids = '7' is not a list"),
+        (_core.SamplingParams, "stop_token_ids", [1, 2**31], ValueError, "stop_token_ids = 2147483648 is out of range"),
+        (_core.SamplingParams, "stop_token_ids", [1, "2"], TypeError, "stop_token_ids = '2' is not a whole number"),
+        (_core.SamplingParams, "logit_bias", [(1, 2, 3)], TypeError, r"logit_bias = \(1, 2, 3\) is not a pair"),
+        (_core.SamplingParams, "logit_bias", [(1, "2")], TypeError, "logit_bias = '2' is not a number"),
+        (_core.BeamSearchParams, "early_stopping", "later", ValueError, "is not one of heuristic, immediate, never"),
+        (
+            _core.BeamSearchParams,
+            "early_stopping",
+            True,
+            TypeError,
+            "early_stopping = True is not one of the texts",
+        ),
+        (_core.EngineConfig, "swap_space", "much", ValueError, "swap_space = 'much' is not a size: .*512MB or 1.5GiB"),
+        (_core.EngineConfig, "swap_space", 1.5, TypeError, r"swap_space = 1\.5 is not a size or None"),
+        (_core.EngineConfig, "swap_space", -1, ValueError, "swap_space = -1 is out .*or be None for no swap space"),
+        (_core.EngineConfig, "enable_prefix_caching", 1, TypeError, "enable_prefix_caching = 1 is not True or False"),
+        (_core.EngineConfig, "swap_file", 5, TypeError, "expected str, bytes or os.PathLike"),
+        (_core.EngineConfig, "device", None, TypeError, "device = None is not a str"),
+        (_core.SimulationConfig, "cost", 5, TypeError, "cost = 5 is not a CostModel"),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_what_a_field_cannot_hold(record, name, value, error, says):
+    with pytest.raises(error, match=says):
+        record(**{name: value})
+    kept = record()
+    with pytest.raises(error, match=says):
+        setattr(kept, name, value)
+    assert kept == record()
+
+
+def test_what_a_field_takes():
+    params = _core.SamplingParams(max_tokens=np.int64(5), temperature=np.float32(0.5), stop_token_ids=np.arange(3))
+    assert (params.max_tokens, params.temperature, params.stop_token_ids) == (5, 0.5, [0, 1, 2])
+    params.stop_token_ids = None
+    assert params.stop_token_ids == []
+    config = _core.EngineConfig(kv_cache_memory="1.5GiB", swap_file=Path("a") / "b", threads=None, dtype="bf16")
+    assert (config.kv_cache_memory, config.swap_file, config.threads) == (3 << 29, os.path.join("a", "b"), 0)
+    assert config.dtype == "bfloat16"  # the first of its words
+
+
+# rule: bindings.records-behave
 def test_nested_record_changes_in_place():
-    config = _core.EngineConfig(cpu=_core.CpuOptions(threads=2))
-    config.cpu.isa = "avx2"
-    assert (config.cpu.threads, config.cpu.isa, config.cpu.dtype) == (2, "avx2", "bf16")
-    cpu = config.cpu
+    config = _core.SimulationConfig(scheduler=_core.SchedulerConfig(max_sequences=2))
+    config.scheduler.order = "fair"
+    assert (config.scheduler.max_sequences, config.scheduler.order) == (2, "fair")
+    scheduler = config.scheduler
     del config
     gc.collect()
-    assert cpu.threads == 2
+    assert scheduler.max_sequences == 2
 
 
+def test_the_parts_of_an_engine_config_are_flat():
+    config = _core.EngineConfig(threads=2, isa="avx2", max_sequences=7)
+    assert (config.threads, config.isa, config.max_sequences, config.dtype) == (2, "avx2", 7, "bfloat16")
+
+
+# rule: bindings.words-and-numbers
 def test_enums_are_strings():
     model = pagedcore.ModelDescription(norm="layer", activation="gelu_tanh")
     assert (model.norm, model.activation) == ("layer", "gelu_tanh")
@@ -142,6 +202,7 @@ def test_error_classes(error, bases):
         raise error("caught by its built-in base")
 
 
+# rule: base.errors-cross-libraries, bindings.errors-by-class
 def test_each_error_arrives_as_its_class(tmp_path):
     cache = pagedcore.KvCacheManager(pagedcore.KvCacheConfig(num_blocks=2))
     cache.create(7)
@@ -198,6 +259,7 @@ def test_to_f32_of_a_torch_tensor():
     np.testing.assert_array_equal(_core.to_f32("bf16", (2, 2), tensor), tensor.float().numpy())
 
 
+# rule: tensor.reads-stay-inside, bindings.buffers-are-not-copied
 def test_buffers_are_checked_before_they_are_read():
     good = np.zeros((4, 4), np.float32)
     with pytest.raises(pagedcore.InvalidArgument, match="holds 64 bytes, but 20 elements of f32 take 80"):
@@ -218,6 +280,7 @@ def test_buffers_are_checked_before_they_are_read():
 # Models
 
 
+# rule: bindings.buffers-are-not-copied
 def test_weight_map_keeps_its_buffers():
     class Array(np.ndarray):  # can be weakly referenced
         pass
@@ -371,6 +434,10 @@ def test_scheduler_plans_and_commits():
     assert scheduler.stats.tokens_sampled == 8
     assert not scheduler.abort(99)
     cache = scheduler.cache
+    for change in ("free", "append", "create", "fork", "swap_out", "complete", "clear_prefix_cache"):
+        assert not hasattr(cache, change)  # only the scheduler changes it
+    scheduler.clear_prefix_cache()
+    assert scheduler.take_events() == []
     del scheduler
     gc.collect()
     assert cache.counts.used == 0  # the scheduler lives as long as its cache

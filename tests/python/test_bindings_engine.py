@@ -18,7 +18,7 @@ from pagedcore import _core
 
 def make_engine(**config):
     model, weights = make_model()
-    config = {"num_blocks": 32, "cpu": pagedcore.CpuOptions(threads=1, dtype="f32"), **config}
+    config = {"num_blocks": 32, "threads": 1, "dtype": "float32", **config}
     return pagedcore.Engine(model, weights, pagedcore.EngineConfig(**config))
 
 
@@ -55,7 +55,7 @@ def test_engine_loads_a_file(tmp_path):
     params = _core.SamplingParams(temperature=0.0, max_tokens=8, logprobs=1)
     results = []
     for source in (weights, pagedcore.ModelFile(path)):
-        config = pagedcore.EngineConfig(num_blocks=8, cpu=pagedcore.CpuOptions(threads=1))
+        config = pagedcore.EngineConfig(num_blocks=8, threads=1)
         engine = pagedcore.Engine(model, source, config)
         engine.submit([4, 5], params)
         results += drain(engine)
@@ -100,12 +100,44 @@ def test_bad_requests_change_nothing():
     engine.close()
 
 
+def test_many_requests_at_once():
+    engine = make_engine()
+    prompts = [[1, 2, 3], np.array([4, 5], np.int32), [6]]
+    params = [_core.SamplingParams(max_tokens=3), _core.BeamSearchParams(beam_width=2, n=2, max_tokens=3)]
+    ids = engine.submit_all(
+        prompts, [*params, params[0]], pagedcore.RequestOptions(salt=3), stream=[True, False, False]
+    )
+    outputs = drain(engine)
+    assert [len({o.sample for o in outputs if o.request == i}) for i in ids] == [1, 2, 1]
+    assert [len([o for o in outputs if o.request == i]) for i in ids] == [3, 2, 1]
+
+    with pytest.raises(pagedcore.InvalidArgument, match="request 1: prompt token 0 is 64"):
+        engine.submit_all([[1], [64], [2]])
+    with pytest.raises(TypeError, match="request 1: prompt = 'a' is not a whole number"):
+        engine.submit_all([[1], ["a"]])
+    with pytest.raises(TypeError, match="request 0: prompt = 'text' is not a list"):
+        engine.submit_all(["text"])
+    with pytest.raises(pagedcore.InvalidArgument, match="2 params for 3 prompts: give one, or one for each"):
+        engine.submit_all(prompts, params)
+    assert not engine.busy and engine.submit_all([]) == []
+    engine.close()
+
+
+def test_statistics_are_those_of_the_list():
+    engine = make_engine()
+    names = [stat.name for stat in _core.stats_of_engine()]
+    assert sorted(engine.stats()) == sorted(names)
+    assert {stat.type for stat in _core.stats_of_engine()} == {"counter", "gauge"}
+    engine.close()
+
+
 def test_missing_weight_is_an_error():
     model, _ = make_model()
     with pytest.raises(pagedcore.Corrupt, match="embed"):
         pagedcore.Engine(model, pagedcore.WeightMap(), pagedcore.EngineConfig(num_blocks=4))
 
 
+# rule: bindings.waiting-releases-the-gil
 def test_waiting_releases_the_gil():
     engine = make_engine()
     waited = threading.Event()
@@ -150,6 +182,7 @@ def test_forced_preemption_changes_no_token():
     assert results[0] == results[1]
 
 
+# rule: bindings.dropping-closes
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_dropping_an_engine_ends_it(busy):
     """Without close(): from the thread that holds the GIL, while the engine thread works and other threads run."""
@@ -193,6 +226,7 @@ def test_engine_closes_while_others_wait():
     assert results == ["aborted"] * 3
 
 
+# rule: bindings.dropping-closes
 def test_exit_with_a_busy_engine_and_a_waiting_daemon_thread():
     """Nothing was closed: the process must end soon, quietly and with the status that the program chose."""
     program = """
@@ -241,6 +275,4 @@ def test_cpu_isas():
     assert "portable" in isas
     model, weights = make_model()
     with pytest.raises(pagedcore.InvalidArgument, match="mmx"):
-        pagedcore.Engine(
-            model, weights, pagedcore.EngineConfig(num_blocks=4, cpu=pagedcore.CpuOptions(threads=1, isa="mmx"))
-        )
+        pagedcore.Engine(model, weights, pagedcore.EngineConfig(num_blocks=4, threads=1, isa="mmx"))

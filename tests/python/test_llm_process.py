@@ -126,6 +126,7 @@ _INTERRUPTED = """
 """
 
 
+# rule: bindings.signals-act
 def test_ctrl_c_ends_the_call_and_nothing_else(gguf: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(_INTERRUPTED), str(gguf)]
     process = interrupts.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

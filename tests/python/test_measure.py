@@ -53,8 +53,10 @@ def test_measure_passes_priorities_and_tenants_on(tiny: Any, tmp_path: Path) -> 
     requests = replace(workload(LENGTHS), priorities=[3, -1, 0, 4, 1], tenants=[1, 5, 9, 2, 6])
     with LLM(tiny("llama")[0], kv_cache_memory="4MiB", order="priority", trace_file=tmp_path / "trace") as llm:
         measure(requests, llm)
-    lines = [line.split() for line in (tmp_path / "trace").read_text().splitlines() if line.startswith("submit ")]
-    assert [(int(line[-2]), int(line[-1])) for line in lines] == [(3, 1), (-1, 5), (0, 9), (4, 2), (1, 6)]
+    lines = [line for line in (tmp_path / "trace").read_text().splitlines() if line.startswith("submit ")]
+    said = [dict(field.split("=") for field in line.split()[1:]) for line in lines]
+    wanted = [("3", "1"), ("-1", "5"), ("0", "9"), ("4", "2"), ("1", "6")]
+    assert [(fields["priority"], fields["tenant"]) for fields in said] == wanted
 
 
 def test_measure_samples_and_beams(tiny_llm: LLM) -> None:

@@ -21,6 +21,7 @@ from pagedcore.lab import (
     Placement,
     StationaryBatch,
     Workload,
+    confirm_plan,
     paper_lengths,
     plan_service,
     poisson_workload,
@@ -246,7 +247,6 @@ def test_goals_that_nothing_meets_get_an_honest_answer() -> None:
         ({"target_rate": math.inf}, "target_rate=inf must"),
         ({"target_rate": 1e9}, "1,000,000 at most are planned for"),
         ({"replicas": 0}, "replicas=0 must"),
-        ({"simulate": True, "seconds": -1}, "seconds=-1 must"),
         ({"block_size": 16_000}, "15728 slots hold no block"),
         ({"block_size": 0}, "block_size=0 must"),
         ({"max_sequences": 0}, "max_sequences=0 must"),
@@ -330,8 +330,13 @@ def test_common_prefixes_count_where_there_is_a_prefix_cache() -> None:
 
 def test_simulation_confirms() -> None:
     runs: list[int] = []
-    plan = plan_service(SHAREGPT, OPT_13B, simulate=True, seconds=900, options=False, progress=runs.append)
+    arithmetic = plan_service(SHAREGPT, OPT_13B, options=False)
+    assert arithmetic.simulated is None
+    with pytest.raises(InvalidArgument, match="seconds=-1 must"):
+        confirm_plan(arithmetic, SHAREGPT, seconds=-1)
+    plan = confirm_plan(arithmetic, SHAREGPT, seconds=900, progress=runs.append)
     assert plan.simulated is not None
+    assert plan == replace(arithmetic, simulated=plan.simulated)
     assert plan.simulated.rate == pytest.approx(plan.rate, rel=0.15)
     # The rate is searched for to 2 %; within these, at the knee, latencies rise by more than a tenth.
     rate = plan.simulated.rate

@@ -135,7 +135,7 @@ def test_requests_are_aborted_in_any_state(gguf: Any) -> None:
         ({"preemption": "drop"}, "preemption='drop' is not one of auto, swap, recompute"),
         ({"preemption": "swap"}, "needs a swap space"),
         ({"swap_file_size": "1MiB"}, "needs swap_file"),
-        ({"swap_space": 5}, "swap_bytes = 5 holds no block"),
+        ({"swap_space": 5}, "swap_space = 5 holds no block"),
         ({"swap_space": "much"}, "much"),
         ({"cache_events": -1}, "cache_events=-1"),
     ],

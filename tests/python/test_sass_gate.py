@@ -35,7 +35,7 @@ LOAD_HOLDS = {"LDG.128": ">= 2", "LDG.EF.128": "== 1", "STG.64": ">= 1", "CALL":
 
 
 def expectations(*entries):
-    return sass_gate.load({"every": EVERY, "expectations": list(entries)})
+    return sass_gate.load({"every": EVERY, "expectations": list(entries)}, "sm_80")
 
 
 def entry(kernels, facts=None, count=1, why="for a reason"):
@@ -82,6 +82,14 @@ def test_a_fact_that_does_not_hold(facts, problem):
     assert sass_gate.problems(sass.parse(CODE)[:1], expectations(entry("load<.*>", facts))) == [problem]
 
 
+def test_facts_of_one_architecture():
+    data = {"every": EVERY, "expectations": [entry("load<.*>", LOAD_HOLDS) | {"on": {"sm_90": {"LDG.128": "== 3"}}}]}
+    kernels = sass.parse(CODE)[:1]
+    assert sass_gate.problems(kernels, sass_gate.load(data, "sm_80")) == []
+    assert sass_gate.problems(kernels, sass_gate.load(data, "sm_90")) == [f"{LOAD}: 2 LDG.128, not == 3"]
+
+
+# rule: cuda.no-local-memory, cuda.convergence-is-provable
 def test_local_memory_and_warpsync_are_found_in_every_kernel():
     assert sass_gate.problems(sass.parse(CODE)[1:], expectations(entry(SPILL))) == [
         f"{SPILL}: 1 LDL, not == 0",
@@ -115,7 +123,9 @@ def test_expectations_that_say_nothing():
 def test_the_expectations_of_the_project():
     data = json.loads(sass_gate.EXPECTATIONS.read_text())
     assert {"LDL", "STL", "CALL", "WARPSYNC"} <= set(data["every"])
-    assert len(sass_gate.load(data)) == len(data["expectations"]) > 10
+    for architecture in data["architectures"]:
+        assert len(sass_gate.load(data, architecture)) == len(data["expectations"]) > 10
+    assert {name for e in data["expectations"] for name in e.get("on", {})} <= set(data["architectures"])
 
 
 def test_missing_tools_are_named(monkeypatch, tmp_path):

@@ -81,8 +81,8 @@ def test_a_failed_check_is_an_error_status_that_names_it(
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
-        (["--device", "gpu"], 2, "use 'cpu', 'cuda' or 'cuda:<index>'"),
-        (["--dtype", "float16"], 2, "computes in f32 or bf16"),
+        (["--device", "gpu"], 2, "use cpu, cuda or cuda:<index>"),
+        (["--dtype", "float16"], 2, "computes in float32 or bfloat16"),
         (["--isa", "sse9"], 1, "unknown instruction set 'sse9'"),
         (["--threads", "0"], 2, "threads=0"),
     ],
@@ -100,7 +100,7 @@ def test_without_a_usable_gpu_the_selftest_says_why() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "the CUDA backend is not available" in done.stderr
     with pytest.raises(Unsupported, match="not available"):
-        _core.describe_device("cuda")
+        _core.describe_device(_core.EngineConfig(device="cuda"))
 
 
 def test_doctor() -> None:
@@ -108,7 +108,7 @@ def test_doctor() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict((line[:18].strip(), line[18:]) for line in done.stdout.splitlines())
     assert lines["pagedcore"] == __version__
-    assert lines["device cpu"] == f"ready: {_core.describe_device('cpu')}"
+    assert lines["device cpu"] == f"ready: {_core.describe_device()}"
     assert lines["default model"].endswith(".gguf")
     report = json.loads(cli("doctor", "--json").stdout)
     assert report["cpu"]["instruction_sets"] == cpu_isas()

@@ -103,9 +103,9 @@ def test_an_hour_of_mooncake_takes_less_than_a_minute() -> None:
     cluster = Deployment(
         name="a cluster", slots=20_000_000, cost=cost, enable_prefix_caching=True, max_batched_tokens=16384
     )
-    start = time.monotonic()
+    start = time.process_time()  # others may use the machine
     report = simulate(workload, cluster).report
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert report.finished == len(workload)
     prompts = sum(size for prompt in workload.prompts for _, size in prompt)
     assert 0.15 < report.scheduler.prefix_hit_tokens / prompts < 0.40  # 37 % of the ids come again
@@ -205,6 +205,7 @@ def test_deployments_that_do_not_fit() -> None:
         Workload([0.0], [], [5])
 
 
+# rule: sim.plans-as-the-engine
 def test_plans_are_those_of_the_real_engine(gguf: Any, tmp_path: Path) -> None:
     """The engine says which requests were there at which step; served with a second for every step, the simulator plans
     the same, step by step: sequences, rows, block tables' sizes, copies and preemptions."""
@@ -229,7 +230,8 @@ def test_plans_are_those_of_the_real_engine(gguf: Any, tmp_path: Path) -> None:
         word, *fields = line.split()
         if word == "submit":
             arrivals.append(float(len(real)))
-            prompts.append([(len(prompts) + 1, int(fields[8]))])
+            prompt = dict(field.split("=") for field in fields)["prompt"]
+            prompts.append([(len(prompts) + 1, len(prompt.split(",")))])
         elif word == "plan" and " step 0 " not in line:
             real.append(line.split(" step ")[1].split(" digest ")[0])
     simulation = _core.Simulation(

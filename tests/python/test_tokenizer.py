@@ -58,9 +58,9 @@ def test_building_from_gguf_metadata_is_quick(gguf: Path) -> None:
     for _ in range(3):
         source = load_description(gguf).tokenizer
         assert source is not None and source.metadata is not None
-        start = time.perf_counter()
+        start = time.process_time()  # others may use the machine
         Tokenizer.from_gguf(source.metadata)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.25
 
 

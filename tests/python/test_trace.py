@@ -40,7 +40,7 @@ def test_the_command(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "8 requests" in capsys.readouterr().out
     text = trace.read_text()
     first = next(line for line in text.splitlines() if line.startswith("scheduler "))
-    trace.write_text(text.replace(first, first.replace("scheduler 32 ", "scheduler 31 ")))
+    trace.write_text(text.replace(first, first.replace("max_batched_tokens=32 ", "max_batched_tokens=31 ")))
     assert main(["replay", str(trace)]) == 1
     assert "recorded: " in capsys.readouterr().out
 

@@ -60,8 +60,8 @@ bool ContextReader::leaks(int position, int end) const noexcept {
       p = std::min(all_end, end) - 1;
       continue;
     }
-    const int slot = p % layout.block_size;
-    if (!finite_v(layout, kv_.part(table_[p / layout.block_size], layer_, kv_head_), slot)) return true;
+    const int token_slot = p % layout.block_size;
+    if (!finite_v(layout, kv_.part(table_[p / layout.block_size], layer_, kv_head_), token_slot)) return true;
   }
   return false;
 }

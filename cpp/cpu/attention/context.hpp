@@ -11,11 +11,11 @@ namespace pagedcore::cpu::attention_detail {
 
 /// Finds, or packs, the K and V tiles of one KV head for one piece of context after another.
 ///
-/// A slot that no row sees may hold anything: stale data of other sequences, NaN included. A score of it stays in its
-/// own lane and is masked there; its V would be multiplied by a probability of zero, so a V tile with such slots is
-/// copied with zeros in their place. Slots that only some rows of a tile see are the tile's own tokens and, with a
-/// window, the oldest: where one of them is not finite, leaks() tells, and the tile is computed token by token, so that
-/// a sequence that overflows cannot reach earlier rows, whose blocks other sequences may share.
+/// A token slot that no row sees may hold anything: stale data of other sequences, NaN included. A score of it stays in
+/// its own lane and is masked there; its V would be multiplied by a probability of zero, so a V tile with such token
+/// slots is copied with zeros in their place. Slots that only some rows of a tile see are the tile's own tokens and,
+/// with a window, the oldest: where one of them is not finite, leaks() tells, and the tile is computed token by token,
+/// so that a sequence that overflows cannot reach earlier rows, whose blocks other sequences may share.
 class ContextReader {
  public:
   /// `scratch` holds scratch_bytes(layout), 64-byte aligned.

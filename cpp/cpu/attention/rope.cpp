@@ -1,4 +1,4 @@
-// Rotary embedding of q and k, and the write of K and V into their block slots.
+// Rotary embedding of q and k, and the write of K and V into their token slots.
 #include <vector>
 
 #include "base/text.hpp"
@@ -51,7 +51,7 @@ struct RopeStep {
       }
       const std::int32_t position = batch.positions()[static_cast<std::size_t>(row)];
       const std::uint32_t block = tables[static_cast<std::size_t>(table + position / layout.block_size)];
-      const int slot = position % layout.block_size;
+      const int token_slot = position % layout.block_size;
       rotate(in + q_cols, rotated, shape.num_kv_heads, row);
       const char* k = reinterpret_cast<const char*>(rotated);
       const char* v = reinterpret_cast<const char*>(in + q_cols + kv_cols);
@@ -63,7 +63,7 @@ struct RopeStep {
       }
       const std::size_t head_bytes = static_cast<std::size_t>(shape.head_dim) * layout.element;
       for (std::int32_t h = 0; h < shape.num_kv_heads; ++h, k += head_bytes, v += head_bytes)
-        write_slot(layout, kv.part(block, layer, h), slot, k, v);
+        write_token(layout, kv.part(block, layer, h), token_slot, k, v);
     }
   }
 };

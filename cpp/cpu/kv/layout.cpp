@@ -53,16 +53,16 @@ void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noe
   for (int d = 0; d < layout.head_dim; ++d) std::memcpy(pair + d * 4, row + d * 2, 2);
 }
 
-void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept {
+void write_token(const TileLayout& layout, char* part, int token_slot, const char* k, const char* v) noexcept {
   if (layout.tiled) {
-    const auto tile = static_cast<std::size_t>(slot / kTileTokens);
-    pack_k(layout, part + tile * layout.k_tile, slot % kTileTokens, k);
-    pack_v(layout, part + layout.v_offset + tile * layout.v_tile, slot % kTileTokens, v);
+    const auto tile = static_cast<std::size_t>(token_slot / kTileTokens);
+    pack_k(layout, part + tile * layout.k_tile, token_slot % kTileTokens, k);
+    pack_v(layout, part + layout.v_offset + tile * layout.v_tile, token_slot % kTileTokens, v);
     return;
   }
   const std::size_t bytes = static_cast<std::size_t>(layout.head_dim) * layout.element;
-  std::memcpy(part + static_cast<std::size_t>(slot) * bytes, k, bytes);
-  std::memcpy(part + layout.v_offset + static_cast<std::size_t>(slot) * bytes, v, bytes);
+  std::memcpy(part + static_cast<std::size_t>(token_slot) * bytes, k, bytes);
+  std::memcpy(part + layout.v_offset + static_cast<std::size_t>(token_slot) * bytes, v, bytes);
 }
 
 namespace {
@@ -78,17 +78,17 @@ bool all_finite(const char* p, int count, Word exponent) noexcept {
 }
 }  // namespace
 
-bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept {
+bool finite_v(const TileLayout& layout, const char* part, int token_slot) noexcept {
   const char* v = part + layout.v_offset;
   const bool wide = layout.dtype == DType::f32;
   if (!layout.tiled) {
-    v += static_cast<std::size_t>(slot * layout.head_dim) * layout.element;
+    v += static_cast<std::size_t>(token_slot * layout.head_dim) * layout.element;
     return wide ? all_finite<std::uint32_t>(v, layout.head_dim, 0x7f800000u)
                 : all_finite<std::uint16_t>(v, layout.head_dim, 0x7f80u);
   }
   // A row of 32-bit lanes: one f32, or this token's bf16 beside another's.
-  const int lane = slot % kTileTokens, row = wide ? lane : lane / 2;
-  v += static_cast<std::size_t>(slot / kTileTokens) * layout.v_tile +
+  const int lane = token_slot % kTileTokens, row = wide ? lane : lane / 2;
+  v += static_cast<std::size_t>(token_slot / kTileTokens) * layout.v_tile +
        static_cast<std::size_t>(row * layout.value_dim) * 4;
   return all_finite<std::uint32_t>(v, layout.head_dim, wide ? 0x7f800000u : 0x7f80u << (lane % 2 * 16));
 }

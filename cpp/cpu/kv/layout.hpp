@@ -36,10 +36,10 @@ struct TileLayout {
 /// Writes a token, head_dim elements of the layout's type, to lane [0, 16) of a tile.
 void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept;
 void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept;
-/// Writes a token's K and V to `slot` of one head's part of a block.
-void write_slot(const TileLayout& layout, char* part, int slot, const char* k, const char* v) noexcept;
+/// Writes a token's K and V to `token_slot` of one head's part of a block.
+void write_token(const TileLayout& layout, char* part, int token_slot, const char* k, const char* v) noexcept;
 
-/// False when an element of V in `slot` is infinite or NaN.
-bool finite_v(const TileLayout& layout, const char* part, int slot) noexcept;
+/// False when an element of V in `token_slot` is infinite or NaN.
+bool finite_v(const TileLayout& layout, const char* part, int token_slot) noexcept;
 
 }  // namespace pagedcore::cpu

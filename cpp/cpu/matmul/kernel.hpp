@@ -1,4 +1,4 @@
-// What the dispatcher (matmul.cpp) and the kernels, one source per instruction set, say to each other: plain data only,
+// The interface between the dispatcher (matmul.cpp) and the kernels, one source per instruction set. Plain data only,
 // because those sources are compiled with flags of their own and may not share inline code with the rest.
 #pragma once
 

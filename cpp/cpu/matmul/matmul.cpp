@@ -74,7 +74,7 @@ void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight&
   args.activation = static_cast<ActivationFunction>(epilogue.activation);
   args.out_is_bf16 = out.dtype == DType::bf16;
 
-  // Workers cannot fail, so their scratch is had before they start.
+  // Workers cannot fail, so their scratch is allocated before they start.
   const std::int64_t scratch_bytes = kernel.scratch_bytes(args);
   std::unique_ptr<void, FreeDeleter> scratch;
   if (scratch_bytes != 0) {

@@ -21,6 +21,7 @@
 
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/sampling.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
 
@@ -80,11 +81,11 @@ struct TokenRange {
 
 /// One step's batch, described in host memory.
 struct BatchView {
-  std::span<const TokenId> tokens;              // [rows]
-  std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
-  std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
-                                                // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;  // each with tables of its own
+  std::span<const TokenId> tokens;        // [rows]
+  std::span<const TokenRange> ranges;     // in row order, covering every row exactly once
+  std::span<const BlockId> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
+                                          // ids. Entries that no row's window reaches may be kNoBlock
+  std::int32_t num_layer_groups = 1;      // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -148,37 +149,29 @@ struct AttentionParams {
   std::int32_t window = 0;  // > 0: a row at position p sees positions (p - window, p]
 };
 
-/// What is wanted of one row of logits. The values, and the order in which they apply, are those of sampling.hpp.
+/// What is wanted of one row of logits. The parameters, and the order in which they apply, are those of sampling.hpp.
 struct SamplingTask {
   enum class Kind : std::uint8_t {
-    draw,        // as sample()
+    draw,        // as sample() from `context`
     score,       // as logprobs_of(), for `token`
     candidates,  // of a beam: the `num_top` most likely tokens, by log-probability, then by token
   };
   Kind kind = Kind::draw;
-  std::int64_t row = 0;  // of the logits; tasks may share one
-  TokenId token = -1;    // to score
+  std::int64_t row = 0;                 // of the logits; tasks may share one
+  TokenId token = -1;                   // to score
+  SampleContext context;                // without parameters: the default ones
+  std::span<const std::uint32_t> mask;  // of a draw, for allowed and banned tokens: bit t % 32 of word t / 32 says that
+                                        // token t may be chosen; empty: all may
+  std::int32_t num_top = 0;             // most likely tokens to report
 
-  // Of a draw.
-  std::span<const TokenId> prompt, output;  // the position of the draw is their size together
-  float repetition_penalty = 1.0f;
-  float presence_penalty = 0.0f;
-  float frequency_penalty = 0.0f;
-  std::span<const std::pair<TokenId, float>> logit_bias;
-  std::span<const std::uint32_t> mask;  // bit t % 32 of word t / 32: token t may be chosen; empty: all may
-  float scale = 1.0f;                   // 1 / temperature, finite; 0: greedy
-  std::int32_t top_k = 0;               // 0 or less: off
-  float top_p = 1.0f;
-  float min_p = 0.0f;
-  std::uint64_t seed = 0;
-  std::uint32_t sample = 0;
-
-  bool wants_logprobs = false;  // of a draw: `chosen` and `top`
-  std::int32_t num_top = 0;
+  const SamplingParams& params() const noexcept {
+    static const SamplingParams defaults;
+    return context.params != nullptr ? *context.params : defaults;
+  }
 };
 
 struct SamplingResult {
-  bool done = false;              // false: the task is left to the caller; nothing else is set
+  bool done = false;              // false: the backend declines the task; nothing else is set
   TokenId token = -1;             // drawn
   TokenLogprob chosen;            // the token's, of a draw that wants it or of a score
   std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
@@ -200,7 +193,7 @@ class PAGEDCORE_API Backend {
   virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
   virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
   virtual void synchronize() = 0;
-  /// Bytes of device memory that can be had now; none where the device's memory is the host's.
+  /// Bytes of device memory that are free now; none where the device's memory is the host's.
   virtual std::optional<std::size_t> available_memory() const;
   /// Announces how much memory the caller is going to allocate, pack and keep KV in, all together. A device with memory
   /// of its own gets it now, in one piece, or throws OutOfMemory with the arithmetic. Once, before anything is
@@ -239,7 +232,7 @@ class PAGEDCORE_API Backend {
   /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
-  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its block slot of `layer`.
+  /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.
   virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                               const AttentionShape& shape, const RopeParams& rope) = 0;
   /// out: compute_dtype() [rows, heads * head_dim] = softmax over the row's context, read through the block tables.
@@ -252,11 +245,12 @@ class PAGEDCORE_API Backend {
 
   /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
   /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
-  /// logarithm. Left to the caller are tasks that a backend has no means for or that rounding could decide otherwise,
-  /// and those at fault (logits that are no distribution, nothing left to choose, a token outside the row), whose error
-  /// the caller's own attempt reports. Which ones depends on the task and its row alone. A backend without such means
-  /// leaves all: the default, right where host_view() gives the logits. Throws InvalidArgument for logits of another
-  /// type, a row outside them, a mask of another size, and unequal numbers of tasks and results.
+  /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
+  /// what it cannot do, a task in which a parameter that it does not know differs from its default, what rounding could
+  /// decide otherwise, and what is at fault (logits that are no distribution, nothing left to choose, a token outside
+  /// the row), whose error the host's attempt reports. What it declines depends on the task and its row alone. The
+  /// default declines all: right where host_view() gives the logits. Throws InvalidArgument for logits of another type,
+  /// a row outside them, a mask of another size, and unequal numbers of tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 
@@ -356,7 +350,7 @@ struct CudaOptions {
         "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
         "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
         "variable PAGEDCORE_CUBLASLT names."));
-    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so; empty: beside libpagedcore."));
+    v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so.").path().zero_means("beside libpagedcore"));
   }
 };
 

@@ -66,10 +66,12 @@ struct SwapOptions {
     v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.",
             in(1, 0x7fffffffffffffff))
           .bytes()
-          .zero_means("none"));
+          .zero_means("no swap space"));
     v(field("swap_file", &C::swap_file,
             "A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone "
-            "with it. Empty: none."));
+            "with it.")
+          .path()
+          .zero_means("no file"));
     v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, 0x7fffffffffffffff))
           .bytes()
           .zero_means("as much as the KV cache"));
@@ -96,24 +98,45 @@ struct EngineConfig {
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
-    v(field("trace_file", &C::trace_file,
-            "Write all that the scheduler is told and plans there, as text, for replay. Empty: none."));
+    v(field("trace_file", &C::trace_file, "Write all that the scheduler is told and plans there, as text, for replay.")
+          .path()
+          .zero_means("no trace"));
   }
 };
+
+/// Throws InvalidArgument for a value outside its range and for options that contradict each other, and Unsupported for
+/// a type that the device does not compute in.
+PAGEDCORE_API void validate(const EngineConfig& config);
 
 /// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
 /// Bookkeeping comes on top: under 200 bytes per block of 16 tokens, and the requests themselves.
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t activations = 0;
-  std::size_t kv_block = 0;  // bytes of one block
+  std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
   std::uint32_t max_context = 0;
-  std::size_t swap = 0;                // host memory of the swap space
-  std::size_t swap_file = 0;           // bytes of the swap file; not memory
-  std::uint32_t num_swap_blocks = 0;   // of both together
-  std::vector<std::uint32_t> windows;  // of the layer groups, as in KvCacheConfig
+  std::size_t swap = 0;
+  std::size_t swap_file = 0;
+  std::uint32_t num_swap_blocks = 0;
+  std::vector<std::uint32_t> windows;
+
+  template <class V>
+  static void fields(V&& v) {
+    using P = MemoryPlan;
+    v(field("weights", &P::weights, "Bytes."));
+    v(field("activations", &P::activations, "Bytes."));
+    v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
+    v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));
+    v(field("block_size", &P::block_size, "Tokens per block."));
+    v(field("max_context", &P::max_context, "Tokens that one sequence may have."));
+    v(field("swap", &P::swap, "Host memory of the swap space."));
+    v(field("swap_file", &P::swap_file, "Bytes of the swap file; not memory."));
+    v(field("num_swap_blocks", &P::num_swap_blocks, "Of both together."));
+    v(field("windows", &P::windows, "Of the groups of layers, as in KvCacheConfig; 0: full context."));
+  }
+
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
   std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
@@ -135,7 +158,8 @@ struct RequestOptions {
   static void fields(V&& v) {
     using O = RequestOptions;
     v(field("prefix", &O::prefix,
-            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. Empty: none."));
+            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared.")
+          .zero_means("no prefix"));
     v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
     v(field("priority", &O::priority, "With order priority: the higher goes first.",
             in(-kMostPriority, kMostPriority)));
@@ -159,23 +183,60 @@ struct EngineOutput {
   RequestId request{};
   std::uint32_t sample = 0;
   std::vector<TokenId> tokens;
-  std::vector<PositionLogprobs> logprobs;         // one per token, when asked for
-  std::vector<PositionLogprobs> prompt_logprobs;  // one per prompt token but the first; with the first news of sample 0
+  std::vector<PositionLogprobs> logprobs;
+  std::vector<PositionLogprobs> prompt_logprobs;
   FinishReason finish = FinishReason::none;
-  float score = 0.0f;               // of a hypothesis: its normalised sum of log-probabilities
-  std::string error;                // why, when finish is error
-  std::uint32_t cached_tokens = 0;  // prompt tokens taken from the prefix cache
-  double time = 0.0;                // seconds on the engine's steady clock
-  bool last = false;                // nothing more will come for this request
+  float score = 0.0f;
+  std::string error;
+  std::uint32_t cached_tokens = 0;
+  double time = 0.0;
+  bool last = false;
+
+  template <class V>
+  static void fields(V&& v) {
+    using O = EngineOutput;
+    v(field("request", &O::request, ""));
+    v(field("sample", &O::sample, ""));
+    v(field("tokens", &O::tokens, "With stream, those since the last news of this sample, else all."));
+    v(field("logprobs", &O::logprobs, "One per token, when asked for."));
+    v(field("prompt_logprobs", &O::prompt_logprobs,
+            "One per prompt token but the first; with the first news of sample 0."));
+    v(field("finish", &O::finish, ""));
+    v(field("score", &O::score, "Of a hypothesis: its normalised sum of log-probabilities."));
+    v(field("error", &O::error, "Why, when finish is error."));
+    v(field("cached_tokens", &O::cached_tokens, "Prompt tokens taken from the prefix cache."));
+    v(field("time", &O::time, "Seconds on the engine's steady clock."));
+    v(field("last", &O::last, "Nothing more will come for this request."));
+  }
 };
 
 /// What moving blocks to and from the swap space has cost so far.
 struct SwapCounters {
-  std::uint64_t bytes_out = 0, bytes_in = 0;            // host memory and file
-  std::uint64_t file_bytes_out = 0, file_bytes_in = 0;  // of them the file
-  std::uint64_t errors = 0;                             // blocks that could not be written, read or trusted
-  double seconds_out = 0.0, seconds_in = 0.0;
-  double block_out = 0.0, block_in = 0.0;  // seconds for one block, a moving average; 0: none was moved
+  std::uint64_t bytes_out = 0;
+  std::uint64_t bytes_in = 0;
+  std::uint64_t file_bytes_out = 0;
+  std::uint64_t file_bytes_in = 0;
+  std::uint64_t errors = 0;
+  double seconds_out = 0.0;
+  double seconds_in = 0.0;
+  double block_out = 0.0;
+  double block_in = 0.0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = SwapCounters;
+    v(field("bytes_out", &C::bytes_out, "Bytes moved to the swap space, host memory and file.")
+          .counter("swap_bytes_out"));
+    v(field("bytes_in", &C::bytes_in, "And back.").counter("swap_bytes_in"));
+    v(field("file_bytes_out", &C::file_bytes_out, "Of the bytes moved: to the file.").counter("swap_file_bytes_out"));
+    v(field("file_bytes_in", &C::file_bytes_in, "And from there.").counter("swap_file_bytes_in"));
+    v(field("errors", &C::errors, "Blocks that the swap space could not write, read or trust.").counter("swap_errors"));
+    v(field("seconds_out", &C::seconds_out, "Of the steps: moving blocks to the swap space.")
+          .counter("swap_seconds_out"));
+    v(field("seconds_in", &C::seconds_in, "And back.").counter("swap_seconds_in"));
+    v(field("block_out", &C::block_out, "Seconds for one block, a moving average; 0: none was moved.").counter(""));
+    v(field("block_in", &C::block_in, "Likewise.").counter(""));
+  }
 };
 
 /// Runs one step of a plan. The scheduler cannot tell implementations apart.
@@ -202,6 +263,9 @@ class PAGEDCORE_API Engine {
 
   /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
   RequestId submit(EngineRequest request);
+  /// Checks all of them, then submits all; when one is refused, none is submitted, and the error names which ("request
+  /// 3: ..."). They arrive at one time, in this order.
+  std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   /// The checks of submit() alone, so that all requests of a batch can be checked before any of them runs.
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
@@ -211,7 +275,7 @@ class PAGEDCORE_API Engine {
   /// True while submitted requests have not delivered their last output.
   bool busy() const;
 
-  /// A flat mapping; keys are documented in docs/stats.md.
+  /// A flat mapping; docs/stats.md lists them.
   std::map<std::string, double> stats() const;
   const MemoryPlan& memory_plan() const noexcept;
   const ModelDescription& model() const noexcept;

@@ -22,7 +22,7 @@ class PAGEDCORE_API InvalidArgument : public Error {
   ~InvalidArgument() override;
 };
 
-/// Memory for the call could not be had. Nothing has changed.
+/// Memory for the call could not be allocated. Nothing has changed.
 class PAGEDCORE_API OutOfMemory : public Error {
  public:
   using Error::Error;

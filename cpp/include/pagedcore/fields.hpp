@@ -95,6 +95,8 @@ struct Words;
 enum class Unit : std::uint8_t {
   none,
   bytes,  // text may say "1.5GiB" or "512MB"
+  path,   // of a file: Python takes os.PathLike too
+  gauge,  // a statistic that goes up and down; the others only grow
 };
 
 struct NoRange {};
@@ -113,12 +115,28 @@ struct Field {
   const char* doc;         // what it is; its limits and default follow from the list
   range_of<D> range = {};  // of each element of a list
   Unit unit = Unit::none;
-  const char* zero = nullptr;  // what 0, outside the range, stands for: "the model's". It is None in Python
+  const char* zero = nullptr;  // what 0, outside the range, or an empty text stands for: "the model's". None in Python
+  const char* key = nullptr;   // of a statistic: its name among those of an engine, if another; "": it is none of them
   const char* hint = nullptr;  // how to turn it off, or what an end of the range means: "0 is greedy"
 
   constexpr Field bytes() const {
     Field f = *this;
     f.unit = Unit::bytes;
+    return f;
+  }
+  constexpr Field gauge(const char* name_in_engine) const {
+    Field f = counter(name_in_engine);
+    f.unit = Unit::gauge;
+    return f;
+  }
+  constexpr Field counter(const char* name_in_engine) const {
+    Field f = *this;
+    f.key = name_in_engine;
+    return f;
+  }
+  constexpr Field path() const {
+    Field f = *this;
+    f.unit = Unit::path;
     return f;
   }
   constexpr Field zero_means(const char* text) const {
@@ -140,6 +158,12 @@ constexpr Field<T, D> field(const char* name, D T::*member, const char* doc) {
 template <class T, class D, class Low, class High>
 constexpr Field<T, D> field(const char* name, D T::*member, const char* doc, const Limits<Low, High>& limits) {
   return {name, member, doc, limits.template of<element_of<D>>()};
+}
+
+/// The name of a statistic among those of an engine; empty: it is none of them.
+template <class T, class D>
+constexpr const char* name_in_engine(const Field<T, D>& f) {
+  return f.key != nullptr ? f.key : f.name;
 }
 
 /// A struct of T whose own fields are visited as T's: their names share one vocabulary, flat. A name that stands in

@@ -1,5 +1,5 @@
 // The KV cache manager: block tables over a pool of physical blocks (PagedAttention, section 4.2), with copy-on-write
-// sharing (4.4), an automatic prefix cache, and places in a swap space (4.5). Logic only: it hands out block ids and
+// sharing (4.4), an automatic prefix cache, and places in a swap space (4.5). Logic only: it returns block ids and
 // never touches a tensor.
 //
 // Three primitives carry everything (section 5.2): append, fork, free. A sequence has a *length*, the number of token
@@ -88,14 +88,31 @@ struct KvCacheConfig {
 /// Where every block is. free + cached + in_flight + used == num_blocks at all times.
 struct KvCacheCounts {
   std::uint32_t total = 0;
-  std::uint32_t free = 0;        // holds nothing of use
-  std::uint32_t cached = 0;      // referenced by no sequence, kept for prefix hits, reusable at once
-  std::uint32_t in_flight = 0;   // freed, but a step that may read it has not completed
-  std::uint32_t used = 0;        // referenced by one or more sequences
-  std::uint32_t shared = 0;      // of the used: referenced by more than one
-  std::uint32_t swap_total = 0;  // slots of the swap space
-  std::uint32_t swapped = 0;     // of them in use
-  std::uint32_t reserved = 0;    // blocks in chunks, unless paged: those in use, and those set aside
+  std::uint32_t free = 0;
+  std::uint32_t cached = 0;
+  std::uint32_t in_flight = 0;
+  std::uint32_t used = 0;
+  std::uint32_t shared = 0;
+  std::uint32_t swap_total = 0;
+  std::uint32_t swapped = 0;
+  std::uint32_t reserved = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = KvCacheCounts;
+    v(field("total", &C::total, "Blocks that were allocated.").gauge("blocks_total"));
+    v(field("free", &C::free, "Hold nothing of use.").gauge("blocks_free"));
+    v(field("cached", &C::cached, "Referenced by no sequence, kept for prefix hits, reusable at once.")
+          .gauge("blocks_cached"));
+    v(field("in_flight", &C::in_flight, "Freed, but a step that may read them has not completed.")
+          .gauge("blocks_in_flight"));
+    v(field("used", &C::used, "Referenced by one or more sequences.").gauge("blocks_used"));
+    v(field("shared", &C::shared, "Of the used: referenced by more than one.").gauge("blocks_shared"));
+    v(field("swap_total", &C::swap_total, "Slots of the swap space, host memory and file.").gauge("swap_blocks_total"));
+    v(field("swapped", &C::swapped, "Of them in use.").gauge("blocks_swapped"));
+    v(field("reserved", &C::reserved, "Contiguous allocation: blocks in chunks, those in use and those set aside.")
+          .gauge("blocks_reserved"));
+  }
 };
 
 /// What a way of allocation can do, for those who plan.
@@ -128,14 +145,31 @@ enum class CacheEventKind : std::uint8_t {
   removed,  // and no more, nor can what continues it
   cleared,  // nothing that was stored before can be found, or events were lost: forget all
 };
+template <>
+struct Words<CacheEventKind> {
+  static constexpr Word<CacheEventKind> list[] = {
+      {CacheEventKind::stored, "stored"}, {CacheEventKind::removed, "removed"}, {CacheEventKind::cleared, "cleared"}};
+};
 
 /// News of the prefix cache, for those who route requests to where their prefix is.
 struct CacheEvent {
   CacheEventKind kind = CacheEventKind::stored;
-  std::uint64_t id = 0;           // of one publication; never used again
-  std::uint64_t parent = 0;       // stored: the id of the block before; 0 at the beginning of a prompt
-  std::uint64_t salt = 0;         // stored, at the beginning of a prompt: the tenant's
-  std::vector<TokenId> tokens{};  // stored: those of the block, block_size or fewer
+  std::uint64_t id = 0;
+  std::uint64_t parent = 0;
+  std::uint64_t salt = 0;
+  std::vector<TokenId> tokens{};
+
+  template <class V>
+  static void fields(V&& v) {
+    using E = CacheEvent;
+    v(field("kind", &E::kind,
+            "stored: a block can be found. removed: no more, nor can what continues it. cleared: forget all that was "
+            "stored."));
+    v(field("id", &E::id, "Of one publication; never used again."));
+    v(field("parent", &E::parent, "Stored: the id of the block before; 0 at the beginning of a prompt."));
+    v(field("salt", &E::salt, "Stored at the beginning of a prompt: the tenant's."));
+    v(field("tokens", &E::tokens, "Stored: those of the block, block_size or fewer."));
+  }
 };
 
 /// A scratch copy of the manager's arithmetic: what would be available after some frees, holds and takes. Planning

@@ -13,38 +13,120 @@
 
 #include "pagedcore/backend.hpp"
 #include "pagedcore/export.hpp"
+#include "pagedcore/fields.hpp"
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore {
 
-/// A decoder-only transformer, complete: the forward pass asks nothing else. Filled from a checkpoint's configuration.
-struct ModelDescription {
-  std::string architecture;  // for people
-  std::int32_t vocab_size = 0;
-  std::int32_t hidden_size = 0;
-  std::int32_t intermediate_size = 0;
-  std::int32_t num_layers = 0;
+inline constexpr std::int32_t kMostExtent = 1 << 24;  // far above any model; keeps all size arithmetic within 64 bits
+
+/// The normalisation before attention, before the MLP and at the end.
+struct NormDescription {
+  NormKind kind = NormKind::rms;
+  float eps = 1e-5f;
+  float weight_offset = 0.0f;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = NormDescription;
+    v(field("norm", &C::kind, "rms or layer."));
+    v(field("norm_eps", &C::eps, "Added to the mean square, or to the variance.", at_least(0)));
+    v(field("norm_weight_offset", &C::weight_offset, "Added to every weight of a norm."));
+  }
+};
+
+/// How a row knows the position of its token.
+struct PositionDescription {
+  std::vector<float> rope_inv_freq;
+  float rope_magnitude = 1.0f;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = PositionDescription;
+    v(field("rope_inv_freq", &C::rope_inv_freq,
+            "Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the "
+            "next, scaling already applied. Empty: no rotation.",
+            at_least(0)));
+    v(field("rope_magnitude", &C::rope_magnitude, "Factor on the cosines and sines (YaRN's attention factor)."));
+  }
+};
+
+struct AttentionDescription {
   std::int32_t num_heads = 0;
   std::int32_t num_kv_heads = 0;
   std::int32_t head_dim = 0;
-  std::int32_t max_context = 0;  // positions the model was made for
-  NormKind norm = NormKind::rms;
-  float norm_eps = 1e-5f;
-  float norm_weight_offset = 0.0f;
+  bool qk_norm = false;
+  float scale = 0.0f;
+  float softcap = 0.0f;
+  std::vector<std::int32_t> windows;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = AttentionDescription;
+    v(field("num_heads", &C::num_heads, "Query heads.", in(1, kMostExtent)));
+    v(field("num_kv_heads", &C::num_kv_heads, "Key and value heads; divides num_heads.", in(1, kMostExtent)));
+    v(field("head_dim", &C::head_dim, "Dimensions of a head.", in(1, kMostExtent)));
+    v(field("qk_norm", &C::qk_norm, "RMS norm over each head of q and k."));
+    v(field("attention_scale", &C::scale, "Multiplies the scores.", at_least(0)).zero_means("1 / sqrt(head_dim)"));
+    v(field("attention_softcap", &C::softcap, "Scores become softcap * tanh(score / softcap).", at_least(0))
+          .note("0 turns it off"));
+    v(field("windows", &C::windows,
+            "For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer.",
+            in(0, 1 << 30)));
+  }
+};
+
+struct MlpDescription {
+  std::int32_t intermediate_size = 0;
   Activation activation = Activation::silu;
-  bool gated_mlp = true;
-  bool tied_embeddings = false;  // lm_head is the embedding
-  bool qk_norm = false;          // RMS norm over each head of q and k
+  bool gated = true;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = MlpDescription;
+    v(field("intermediate_size", &C::intermediate_size, "Columns between its two products.", in(1, kMostExtent)));
+    v(field("activation", &C::activation, "silu, gelu, gelu_tanh or relu."));
+    v(field("gated_mlp", &C::gated, "act(gate(x)) * up(x) goes into the second product; else act(up(x))."));
+  }
+};
+
+/// A decoder-only transformer, complete: the forward pass asks nothing else. A family fills it from a checkpoint's
+/// configuration. As text its fields, those of the parts included, lie flat under one vocabulary.
+struct ModelDescription {
+  std::string architecture;
+  std::int32_t vocab_size = 0;
+  std::int32_t hidden_size = 0;
+  std::int32_t num_layers = 0;
+  std::int32_t max_context = 0;
+  NormDescription norm;
+  PositionDescription position;
+  AttentionDescription attention;
+  MlpDescription mlp;
+  bool tied_embeddings = false;
   float embedding_scale = 1.0f;
-  float attention_scale = 0.0f;  // 0: 1 / sqrt(head_dim)
-  float attention_softcap = 0.0f;
   float logit_scale = 1.0f;
   float logit_softcap = 0.0f;
-  std::vector<float> rope_inv_freq;  // scaling already applied; empty: no rotation
-  float rope_magnitude = 1.0f;
-  std::vector<std::int32_t> windows;  // per layer, 0: full attention; empty: full everywhere
 
-  /// Throws InvalidArgument naming the first field that contradicts the rest.
+  template <class V>
+  static void fields(V&& v) {
+    using C = ModelDescription;
+    v(field("architecture", &C::architecture, "Its name, for people."));
+    v(field("vocab_size", &C::vocab_size, "Tokens of the vocabulary.", in(1, kMostExtent)));
+    v(field("hidden_size", &C::hidden_size, "Columns of the residual stream.", in(1, kMostExtent)));
+    v(field("num_layers", &C::num_layers, "Transformer layers.", in(1, 1 << 14)));
+    v(field("max_context", &C::max_context, "Positions that the model was made for.", in(1, 1 << 30)));
+    v(part("norm", &C::norm, "Normalisation."));
+    v(part("position", &C::position, "How a row knows its position."));
+    v(part("attention", &C::attention, "Attention."));
+    v(part("mlp", &C::mlp, "The MLP."));
+    v(field("tied_embeddings", &C::tied_embeddings, "The head's weight is the embedding."));
+    v(field("embedding_scale", &C::embedding_scale, "Multiplies the embedding of a token."));
+    v(field("logit_scale", &C::logit_scale, "Multiplies the logits."));
+    v(field("logit_softcap", &C::logit_softcap, "Logits become softcap * tanh(logit / softcap).", at_least(0))
+          .note("0 turns it off"));
+  }
+
+  /// Throws InvalidArgument naming the first field that is out of its range or contradicts the rest.
   PAGEDCORE_API void validate() const;
   /// As text (field name to value) and back: the form in which a container keeps it. from_text leaves absent fields at
   /// their defaults and throws InvalidArgument for an unknown key, a malformed or out-of-range value (both are named),
@@ -138,6 +220,9 @@ PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,
                                             std::uint32_t max_logit_rows);
 
+/// The metadata key under which a container names the tokens that end a sequence: "2" or "2,7".
+inline constexpr const char* kEosTokenIds = "eos_token_ids";
+
 /// A model container: one safetensors file with canonical names, the description in its metadata, opened by mmap.
 class PAGEDCORE_API ModelFile final : public WeightSource {
  public:
@@ -150,6 +235,9 @@ class PAGEDCORE_API ModelFile final : public WeightSource {
   const std::map<std::string, std::string>& metadata() const noexcept;
   /// The description a container carries; throws Corrupt for a plain safetensors file.
   ModelDescription description() const;
+  /// The tokens that end a sequence, from the metadata key kEosTokenIds; empty when the container does not name them.
+  /// Throws Corrupt for anything but ids separated by commas.
+  std::vector<std::int32_t> eos_token_ids() const;
 
  private:
   struct Impl;

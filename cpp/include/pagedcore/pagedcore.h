@@ -2,15 +2,19 @@
  *
  * Errors.    A function that can fail returns a pc_status, PC_OK being 0, and writes its results only on PC_OK.
  *            pc_last_error() then says what happened, with the value, the limit and the remedy. No C++ exception
- * crosses. Ownership. What a function hands out through a pointer to a pointer belongs to the caller, who gives it to
- * the matching pc_..._free(). Everything passed in is copied before the call returns. Strings and arrays inside a
- *            pc_output belong to its pc_outputs.
+ *            crosses.
+ * Ownership. What a function hands out through a pointer to a pointer belongs to the caller, who gives it to the
+ *            matching pc_..._free(). Everything passed in is copied before the call returns. Strings and arrays inside
+ *            a pc_output belong to its pc_outputs, those of a pc_record to the record.
  * Threads.   All functions of an engine may be called from any thread at the same time, but pc_engine_free() must be
- *            the last. A pc_outputs is read-only once it is handed out.
+ *            the last. A pc_options is used by one thread at a time; pc_outputs and pc_record are read-only.
  * fork().    In a child every call on an engine of the parent fails with PC_ABORTED; nothing hangs.
+ * Stability. A program that was linked with libpagedcore_c.so.1 runs with every later one of that name. Options, plans
+ *            and statistics are reached by name, so a new one changes no declaration. Structures that are elements of
+ *            an array (pc_token_logprob, pc_position_logprobs, pc_token_bias) never change; others grow at their end
+ *            only and say their size.
  *
- * C99 and later, C++. Get parameter structures from the matching ..._default() and change what you need. They begin
- * with their size, so that a program compiled against another version's header is refused rather than misread.
+ * C99 and later, C++.
  */
 #ifndef PAGEDCORE_PAGEDCORE_H
 #define PAGEDCORE_PAGEDCORE_H
@@ -46,107 +50,121 @@ PAGEDCORE_API const char* pc_last_error(void) PC_NOEXCEPT;
 /* "major.minor.patch" of the library that is loaded. */
 PAGEDCORE_API const char* pc_version(void) PC_NOEXCEPT;
 
-/* ---- Engine ---- */
+/* ---- Options, by name ----
+ *
+ * docs/options.md lists all names with their limits and meanings; pc_options_describe() gives the same at run time. */
 
-typedef struct pc_engine pc_engine; /* opaque */
+typedef enum pc_options_kind {
+  PC_OPTIONS_ENGINE = 0,     /* block_size, kv_cache_memory, order, device, threads ... */
+  PC_OPTIONS_SAMPLING = 1,   /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant, stream */
+  PC_OPTIONS_BEAM_SEARCH = 2 /* of a beam search: beam_width, length_penalty ..., and the same five */
+} pc_options_kind;
 
-typedef struct pc_engine_params {
-  size_t struct_size;
-  uint32_t block_size;           /* tokens per block of KV cache */
-  uint32_t num_blocks;           /* 0: from kv_cache_bytes */
-  uint64_t kv_cache_bytes;       /* with num_blocks 0; both 0: what the model can use, within limits */
-  uint32_t max_batched_tokens;   /* rows of one step */
-  uint32_t max_sequences;        /* sequences of one step */
-  uint32_t max_context;          /* 0: the model's */
-  int32_t threads;               /* 0: the number of CPUs that this process may run on */
-  double watermark;              /* share of the blocks that an admission leaves free */
-  const char* dtype;             /* compute type: on cpu "bf16" or "f32", on cuda "bf16" or "f16" */
-  const char* isa;               /* "auto", or one instruction set, for comparisons */
-  int32_t enable_prefix_caching; /* 0 or 1 */
-  const char* device;            /* "cpu", "cuda" or "cuda:<index>" */
-  /* Scheduling policies; the meanings are those of ServiceOrder, AdmissionPolicy and VictimPolicy in scheduler.hpp. */
-  const char* order;     /* "fcfs", "priority" or "fair" */
-  const char* admission; /* "known", "watermark", "never_evict" or "adaptive" */
-  const char* victim;    /* "cheapest" or "last_arrival" */
-} pc_engine_params;
+typedef struct pc_options pc_options; /* opaque */
 
-/* A string that is null means the default too. */
-PAGEDCORE_API pc_engine_params pc_engine_params_default(void) PC_NOEXCEPT;
+/* All options of a kind at their defaults. */
+PAGEDCORE_API pc_status pc_options_new(pc_options_kind kind, pc_options** options) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_options_copy(const pc_options* options, pc_options** copy) PC_NOEXCEPT;
+/* Null is allowed. */
+PAGEDCORE_API void pc_options_free(pc_options* options) PC_NOEXCEPT;
 
-/* Every byte an engine will hold. */
-typedef struct pc_memory_plan {
-  uint64_t weights;     /* bytes, packed */
-  uint64_t activations; /* bytes */
-  uint64_t kv_block;    /* bytes of one block */
-  uint64_t kv_cache;    /* bytes of all blocks */
-  uint64_t total;       /* bytes */
-  uint64_t kv_tokens;   /* tokens that all blocks hold */
-  uint32_t num_blocks;
-  uint32_t block_size;
-  uint32_t max_context; /* tokens of one sequence */
-} pc_memory_plan;
-
-/* The plan for a container, computed without loading it. `params` may be null: the defaults. */
-PAGEDCORE_API pc_status pc_plan_memory(const char* container_path, const pc_engine_params* params,
-                                       pc_memory_plan* plan) PC_NOEXCEPT;
-
-/* Loads a container and starts an engine, to be given to pc_engine_free(). `params` may be null: the defaults. */
-PAGEDCORE_API pc_status pc_engine_open(const char* container_path, const pc_engine_params* params,
-                                       pc_engine** engine) PC_NOEXCEPT;
-/* Ends all requests, stops the threads, returns the memory. Calls on the engine fail with PC_ABORTED from then on. May
-   be called repeatedly, from any thread. */
-PAGEDCORE_API pc_status pc_engine_close(pc_engine* engine) PC_NOEXCEPT;
-/* Closes and destroys. Null is allowed. */
-PAGEDCORE_API void pc_engine_free(pc_engine* engine) PC_NOEXCEPT;
-
-PAGEDCORE_API pc_status pc_engine_memory_plan(const pc_engine* engine, pc_memory_plan* plan) PC_NOEXCEPT;
-PAGEDCORE_API pc_status pc_engine_vocab_size(const pc_engine* engine, int32_t* vocab_size) PC_NOEXCEPT;
-/* One counter by its name; docs/stats.md lists them. PC_INVALID_ARGUMENT for an unknown name, listing those known. */
-PAGEDCORE_API pc_status pc_engine_stat(const pc_engine* engine, const char* key, double* value) PC_NOEXCEPT;
-PAGEDCORE_API pc_status pc_engine_clear_prefix_cache(pc_engine* engine) PC_NOEXCEPT;
-
-/* ---- Requests ---- */
-
+/* Sets one option from text: "256", "0.5", "true", "1.5GiB", "fair", "7,8,9" for tokens, "7:-1.5" for a bias, "none"
+ * where that has a meaning. PC_INVALID_ARGUMENT, with nothing changed, for an unknown name (the nearest one is named)
+ * and for a text that is no such value. Limits are checked where the options are used. */
+PAGEDCORE_API pc_status pc_options_set(pc_options* options, const char* name, const char* text) PC_NOEXCEPT;
+/* The same from a number, whatever the locale. */
+PAGEDCORE_API pc_status pc_options_set_integer(pc_options* options, const char* name, int64_t value) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_options_set_real(pc_options* options, const char* name, double value) PC_NOEXCEPT;
+/* Lists of token ids: banned_tokens, allowed_token_ids, stop_token_ids. `tokens` may be null when count is 0. */
+PAGEDCORE_API pc_status pc_options_set_tokens(pc_options* options, const char* name, const int32_t* tokens,
+                                              size_t count) PC_NOEXCEPT;
 typedef struct pc_token_bias {
   int32_t token;
   float bias; /* added to the logit; -INFINITY bans the token */
 } pc_token_bias;
+/* logit_bias. `biases` may be null when count is 0. */
+PAGEDCORE_API pc_status pc_options_set_biases(pc_options* options, const char* name, const pc_token_bias* biases,
+                                              size_t count) PC_NOEXCEPT;
+/* The value as pc_options_set() takes it. Writes at most `capacity` bytes, the last of them 0, and its whole length
+ * without that 0 to *length; `buffer` may be null when capacity is 0. Call again with length + 1 when it was cut. */
+PAGEDCORE_API pc_status pc_options_get(const pc_options* options, const char* name, char* buffer, size_t capacity,
+                                       size_t* length) PC_NOEXCEPT;
 
-/* How the tokens of a request are chosen; the meanings and limits are those of SamplingParams in sampling.hpp. */
-typedef struct pc_sampling_params {
-  size_t struct_size;
-  uint32_t n;          /* independent samples */
-  uint32_t max_tokens; /* per sample; 0 only scores the prompt */
-  uint32_t min_tokens;
-  float temperature; /* 0 is greedy */
-  int32_t top_k;     /* 0: off */
-  float top_p;       /* 1: off */
-  float min_p;       /* 0: off */
-  float repetition_penalty;
-  float presence_penalty;
-  float frequency_penalty;
-  int32_t logprobs;        /* -1: off; else this many most likely tokens beside the chosen one */
-  int32_t prompt_logprobs; /* likewise, for the prompt */
-  uint64_t seed;
-  uint64_t salt;  /* requests with different salts never share cached prefixes */
-  int32_t stream; /* 1: news of every token; 0: each sample once, when it ends */
-  const pc_token_bias* logit_bias;
-  size_t num_logit_bias;
-  const int32_t* banned_tokens;
-  size_t num_banned_tokens;
-  const int32_t* allowed_tokens; /* none: all */
-  size_t num_allowed_tokens;
-  const int32_t* stop_token_ids;
-  size_t num_stop_token_ids;
-  int32_t priority; /* higher goes first, with order "priority"; -1000000 to 1000000 */
-  uint64_t tenant;  /* who is served by the request, with order "fair" */
-} pc_sampling_params;
+/* What there is to know of an option. Strings are never null, and stay valid as long as the library is loaded. */
+typedef struct pc_option_info {
+  size_t struct_size;        /* set it to sizeof(pc_option_info): no more is written */
+  const char* name;          /* "temperature" */
+  const char* type;          /* bool, int, float, size (bytes), choice, string, tokens, biases or list */
+  const char* default_value; /* as text */
+  const char* limits;        /* "[1, 65536]", "at least 0"; empty: those of its type */
+  const char* choices;       /* of a choice, separated by commas; else empty */
+  const char* doc;           /* a sentence or several */
+} pc_option_info;
+PAGEDCORE_API pc_status pc_options_count(const pc_options* options, size_t* count) PC_NOEXCEPT;
+/* The index-th option, in [0, count). */
+PAGEDCORE_API pc_status pc_options_describe(const pc_options* options, size_t index, pc_option_info* info) PC_NOEXCEPT;
 
-PAGEDCORE_API pc_sampling_params pc_sampling_params_default(void) PC_NOEXCEPT;
+/* ---- Records: values by name ----
+ *
+ * Memory plans, statistics, descriptions of models, the metadata of a container. */
 
-/* `params` may be null: the defaults. The request's id is written to *request. */
+typedef struct pc_record pc_record; /* opaque */
+
+PAGEDCORE_API size_t pc_record_count(const pc_record* record) PC_NOEXCEPT;
+/* The index-th name; null when `index` is out of range. */
+PAGEDCORE_API const char* pc_record_name(const pc_record* record, size_t index) PC_NOEXCEPT;
+/* A value as text. PC_INVALID_ARGUMENT for an unknown name, naming the nearest. */
+PAGEDCORE_API pc_status pc_record_text(const pc_record* record, const char* name, const char** text) PC_NOEXCEPT;
+/* A value as a number: true is 1. PC_INVALID_ARGUMENT also for a text that is none. */
+PAGEDCORE_API pc_status pc_record_number(const pc_record* record, const char* name, double* number) PC_NOEXCEPT;
+/* Null is allowed. */
+PAGEDCORE_API void pc_record_free(pc_record* record) PC_NOEXCEPT;
+
+/* ---- Containers ---- */
+
+/* The description of the model in a container: vocab_size, num_layers ... */
+PAGEDCORE_API pc_status pc_container_model(const char* container_path, pc_record** description) PC_NOEXCEPT;
+/* The token ids that end a sequence, as far as the container names them: give them to stop_token_ids. Writes at most
+ * `capacity` of them, and how many there are to *count; `tokens` may be null when capacity is 0. */
+PAGEDCORE_API pc_status pc_container_eos_token_ids(const char* container_path, int32_t* tokens, size_t capacity,
+                                                   size_t* count) PC_NOEXCEPT;
+/* Every byte that an engine with these options would hold, without loading it. `options` (of an engine) may be null:
+ * the defaults. Names: weights, activations, kv_block, kv_cache, total, kv_tokens, num_blocks, block_size ... */
+PAGEDCORE_API pc_status pc_plan_memory(const char* container_path, const pc_options* options,
+                                       pc_record** plan) PC_NOEXCEPT;
+
+/* ---- Engine ---- */
+
+typedef struct pc_engine pc_engine; /* opaque */
+
+/* Loads a container and starts an engine, to be given to pc_engine_free(). `options` may be null: the defaults. */
+PAGEDCORE_API pc_status pc_engine_open(const char* container_path, const pc_options* options,
+                                       pc_engine** engine) PC_NOEXCEPT;
+/* Ends all requests, stops the threads, returns the memory. Calls on the engine fail with PC_ABORTED from then on. May
+ * be called repeatedly, from any thread. */
+PAGEDCORE_API pc_status pc_engine_close(pc_engine* engine) PC_NOEXCEPT;
+/* Closes and destroys. Null is allowed. */
+PAGEDCORE_API void pc_engine_free(pc_engine* engine) PC_NOEXCEPT;
+
+PAGEDCORE_API pc_status pc_engine_memory_plan(const pc_engine* engine, pc_record** plan) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_engine_model(const pc_engine* engine, pc_record** description) PC_NOEXCEPT;
+/* Counters and gauges at this moment; docs/stats.md lists them. */
+PAGEDCORE_API pc_status pc_engine_stats(const pc_engine* engine, pc_record** stats) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_engine_clear_prefix_cache(pc_engine* engine) PC_NOEXCEPT;
+
+/* Computes a prefix and keeps its blocks under a name until it is released: requests whose option `prefix` names it
+ * share them. *request is the id of the request that computes it, whose one output says PC_FINISH_LENGTH when it is
+ * there. Requests of another salt share it too. */
+PAGEDCORE_API pc_status pc_engine_register_prefix(pc_engine* engine, const char* name, const int32_t* tokens,
+                                                  size_t count, uint64_t salt, uint64_t* request) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_engine_release_prefix(pc_engine* engine, const char* name) PC_NOEXCEPT;
+
+/* ---- Requests ---- */
+
+/* `options` are of kind PC_OPTIONS_SAMPLING or PC_OPTIONS_BEAM_SEARCH, or null: sampling with the defaults. With
+ * max_tokens 0 and prompt_logprobs 0 the prompt is scored. The request's id is written to *request. */
 PAGEDCORE_API pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length,
-                                         const pc_sampling_params* params, uint64_t* request) PC_NOEXCEPT;
+                                         const pc_options* options, uint64_t* request) PC_NOEXCEPT;
 /* Ends a request; its last output says PC_FINISH_ABORT. Unknown and finished requests are ignored. */
 PAGEDCORE_API pc_status pc_engine_abort(pc_engine* engine, uint64_t request) PC_NOEXCEPT;
 /* *busy is 1 while a submitted request has not delivered its last output. */
@@ -174,10 +192,11 @@ typedef struct pc_position_logprobs {
   size_t num_top;
 } pc_position_logprobs;
 
-/* News of one sample. */
+/* News of one sample, or of one hypothesis of a beam search. */
 typedef struct pc_output {
+  size_t struct_size; /* of the library's pc_output: fields beyond it are not there */
   uint64_t request;
-  uint32_t sample;
+  uint32_t sample;        /* of a beam search: the place of the hypothesis, 0 is the best */
   uint32_t cached_tokens; /* prompt tokens taken from the prefix cache */
   const int32_t* tokens;  /* with stream those since the last news of this sample, else all */
   size_t num_tokens;
@@ -189,6 +208,7 @@ typedef struct pc_output {
   double time;       /* seconds on the engine's clock */
   pc_finish finish;  /* PC_FINISH_NONE: more will come for this sample */
   int32_t last;      /* 1: nothing more will come for this request */
+  float score;       /* of a hypothesis: its normalised sum of log-probabilities */
 } pc_output;
 
 typedef struct pc_outputs pc_outputs; /* opaque: a batch of news */
@@ -200,6 +220,30 @@ PAGEDCORE_API size_t pc_outputs_count(const pc_outputs* outputs) PC_NOEXCEPT;
 PAGEDCORE_API const pc_output* pc_outputs_get(const pc_outputs* outputs, size_t index) PC_NOEXCEPT;
 /* Null is allowed. */
 PAGEDCORE_API void pc_outputs_free(pc_outputs* outputs) PC_NOEXCEPT;
+
+/* News of the prefix cache since the last call, for those who route requests to where their prefix is. */
+typedef enum pc_cache_event_kind {
+  PC_CACHE_STORED = 0,  /* a block can be found */
+  PC_CACHE_REMOVED = 1, /* and no more, nor can what continues it */
+  PC_CACHE_CLEARED = 2  /* nothing that was stored before can be found: forget all */
+} pc_cache_event_kind;
+typedef struct pc_cache_event {
+  size_t struct_size;
+  pc_cache_event_kind kind;
+  uint64_t id;     /* of one publication; never used again */
+  uint64_t parent; /* stored: the id of the block before; 0 at the beginning of a prompt */
+  uint64_t salt;   /* stored, at the beginning of a prompt */
+  const int32_t* tokens;
+  size_t num_tokens;
+} pc_cache_event;
+typedef struct pc_cache_events pc_cache_events; /* opaque */
+
+/* Needs the engine's option cache_events. */
+PAGEDCORE_API pc_status pc_engine_cache_events(pc_engine* engine, pc_cache_events** events) PC_NOEXCEPT;
+PAGEDCORE_API size_t pc_cache_events_count(const pc_cache_events* events) PC_NOEXCEPT;
+PAGEDCORE_API const pc_cache_event* pc_cache_events_get(const pc_cache_events* events, size_t index) PC_NOEXCEPT;
+/* Null is allowed. */
+PAGEDCORE_API void pc_cache_events_free(pc_cache_events* events) PC_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
-// Sampling: from a row of logits to a token. The same logits, parameters and key give the same token on every machine
-// of one instruction set, whatever else runs.
+// Sampling: from a row of logits to a token. The same logits, parameters and key give the same token and the same bits
+// of its log-probability on every machine and instruction set, whatever else runs.
 #pragma once
 
 #include <algorithm>
@@ -62,9 +62,10 @@ struct SamplingParams {
             "Subtracted from the logits of tokens in the output, as often as they occur there.", in(-2, 2))
           .note("0 turns it off"));
     v(field("logit_bias", &P::logit_bias, "Added to the logits of these tokens; -inf bans one."));
-    v(field("banned_tokens", &P::banned_tokens, "Never drawn."));
-    v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed."));
-    v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it."));
+    v(field("banned_tokens", &P::banned_tokens, "Never drawn.", at_least(0)));
+    v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed.",
+            at_least(0)));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it.", at_least(0)));
     v(field(
         "logprobs", &P::logprobs,
         "Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary. "
@@ -120,7 +121,7 @@ struct BeamSearchParams {
         "early_stopping", &P::early_stopping,
         "When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could "
         "beat the worst of them as long as it is now (heuristic), or at any length (never)."));
-    v(field("stop_token_ids", &P::stop_token_ids, "End a hypothesis, and belong to it."));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a hypothesis, and belong to it.", at_least(0)));
   }
 };
 PAGEDCORE_API void validate(const BeamSearchParams& params);
@@ -129,7 +130,14 @@ PAGEDCORE_API void validate(const BeamSearchParams& params, std::int32_t vocab_s
 /// Log-probabilities at one position, of the model's own distribution (before penalties and temperature).
 struct PositionLogprobs {
   TokenLogprob chosen;
-  std::vector<TokenLogprob> top;  // most likely first, ties by token id; tokens of probability 0 are left out
+  std::vector<TokenLogprob> top;
+
+  template <class V>
+  static void fields(V&& v) {
+    using L = PositionLogprobs;
+    v(field("chosen", &L::chosen, "The token that was drawn or scored."));
+    v(field("top", &L::top, "Most likely first, ties by token id; tokens of probability 0 are left out."));
+  }
 };
 
 /// A counter-based random number in [0, 1) with 53 bits: Philox4x32-10 (Salmon et al., SC 2011) keyed by the seed,
@@ -146,8 +154,16 @@ struct SampleContext {
 
 struct SampleOutcome {
   TokenId token = -1;
-  bool stop = false;          // token is one of stop_token_ids
-  PositionLogprobs logprobs;  // filled when the parameters ask for them
+  bool stop = false;
+  PositionLogprobs logprobs;
+
+  template <class V>
+  static void fields(V&& v) {
+    using O = SampleOutcome;
+    v(field("token", &O::token, ""));
+    v(field("stop", &O::stop, "The token is one of stop_token_ids."));
+    v(field("logprobs", &O::logprobs, "Filled when the parameters ask for them."));
+  }
 };
 
 /// Draws one token. `logits` is [vocab] and is not changed. Throws Corrupt when a logit is NaN or +inf or all are -inf,

@@ -1,13 +1,13 @@
-// The scheduler: a pure object with a clock passed in. plan() decides the next step, commit() takes its results in.
+// The scheduler: a pure object that reads no clock. plan() decides the next step, commit() takes its results in.
 //
 // One rule covers prefill, chunked prefill, decode and recomputation: a sequence wants its tokens in
 // [computed, number of tokens) computed, and a step computes as much of that as budgets and blocks allow. The row of
 // the last known token is sampled. Preempted sequences go back to `computed = 0` and need nothing else.
 //
-// A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. Of the latter
-// nothing is freed at once: its blocks enter the prefix cache (under a key of its own where prefix caching is off),
-// from which they are taken one by one, the last tokens first, as others need them. What is left when it comes back is
-// used.
+// A preempted request either moves its blocks to the swap space and goes on from there, or is recomputed. A request
+// that is recomputed frees nothing at once: its blocks enter the prefix cache (under a key of its own where prefix
+// caching is off), from which others take them one by one, the last tokens first. It uses what is left when it comes
+// back.
 //
 // The sequences of a request (its samples, or the beams of a beam search) form a *group* that is admitted, preempted
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
@@ -24,6 +24,7 @@
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/kv_cache.hpp"
+#include "pagedcore/step_plan.hpp"
 #include "pagedcore/types.hpp"
 
 namespace pagedcore {
@@ -42,16 +43,24 @@ struct Words<PreemptionMode> {
 
 /// Measured costs in seconds; 0: not known yet.
 struct PreemptionCosts {
-  double token = 0.0;      // of computing one
-  double block_out = 0.0;  // of moving one to the swap space
-  double block_in = 0.0;   // and back
+  double token = 0.0;
+  double block_out = 0.0;
+  double block_in = 0.0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = PreemptionCosts;
+    v(field("token", &C::token, "Of computing one."));
+    v(field("block_out", &C::block_out, "Of moving one to the swap space."));
+    v(field("block_in", &C::block_in, "And back."));
+  }
 };
 
-/// Who is served first. Of the others the order is that of arrival; ties keep the order of submission.
+/// Who is served first. What an order does not decide, arrival does; ties keep the order of submission.
 enum class ServiceOrder : std::uint8_t {
   fcfs,      // first come, first served
   priority,  // by SchedulerRequest::priority, then by arrival. One that waits may preempt those of lower priorities
-  fair,      // between tenants: the one that was served least comes in next (virtual token counters, Sheng et al.,
+  fair,      // between tenants: the one that was served least is next (virtual token counters, Sheng et al.,
              // "Fairness in Serving Large Language Models", OSDI 2024)
 };
 template <>
@@ -60,11 +69,11 @@ struct Words<ServiceOrder> {
       {ServiceOrder::fcfs, "fcfs"}, {ServiceOrder::priority, "priority"}, {ServiceOrder::fair, "fair"}};
 };
 
-/// When a waiting request comes in beside running ones: when there are blocks for ...
+/// A waiting request is admitted beside running ones when there are blocks for ...
 enum class AdmissionPolicy : std::uint8_t {
   known,        // all tokens that it and the running ones know, and the next one of each, above the watermark
   watermark,    // all tokens that they know, above the watermark (PagedAttention, section 4.5, as released)
-  never_evict,  // everything that they may come to hold: nobody is ever preempted for room
+  never_evict,  // everything that they may come to hold: no request is ever preempted for room
   adaptive,     // what they are expected to hold at any time to come, by the output lengths seen so far
 };
 template <>
@@ -75,9 +84,9 @@ struct Words<AdmissionPolicy> {
                                                    {AdmissionPolicy::adaptive, "adaptive"}};
 };
 
-/// Who makes room when blocks are short, of those that come behind whoever needs them.
+/// Which request makes room when blocks are short. It is one behind the request that needs them.
 enum class VictimPolicy : std::uint8_t {
-  cheapest,      // the one that costs least for every block that it frees
+  cheapest,      // the one that costs least for each block that it frees
   last_arrival,  // the last one (PagedAttention, section 4.5)
 };
 template <>
@@ -135,136 +144,103 @@ inline constexpr std::int32_t kMostPriority = 1'000'000;
 
 struct SchedulerRequest {
   RequestId id{};
-  double arrival = 0.0;         // seconds on the caller's clock; ties keep the order of submission
-  std::vector<TokenId> prompt;  // one token at least
+  double arrival = 0.0;
+  std::vector<TokenId> prompt;
   std::uint32_t num_samples = 1;
-  std::uint32_t beam_width = 0;   // > 0: a beam search of this width; num_samples is 1
-  std::uint32_t max_tokens = 16;  // generated tokens per sample; 0: only compute (score) the prompt
-  std::uint64_t salt = 0;         // tenants with different salts never share cached prefixes
-  bool prompt_logprobs = false;   // every prompt row is scored, so cached prefixes are not used for it
-  PrefixId prefix{};              // a registered prefix with which the prompt begins; 0: none
-  std::int32_t priority = 0;      // higher goes first, with ServiceOrder::priority; within +-kMostPriority
-  std::uint64_t tenant = 0;       // who is served by it, for ServiceOrder::fair
-};
+  std::uint32_t beam_width = 0;
+  std::uint32_t max_tokens = 16;
+  std::uint64_t salt = 0;
+  bool prompt_logprobs = false;
+  PrefixId prefix{};
+  std::int32_t priority = 0;
+  std::uint64_t tenant = 0;
 
-/// Rows that one sequence contributes to a step.
-struct ScheduledSequence {
-  RequestId request{};
-  SequenceId sequence{};
-  std::uint32_t first_sample = 0;  // index of the sequence's sample (or beam) within its request
-  std::uint32_t num_samples = 0;   // > 0: the last row is sampled for samples [first_sample, first_sample +
-                                   // num_samples); > 1 only for the first sampling of a request with several samples.
-                                   // Of a beam: 1 when the row's candidates are wanted, for all beams in the same step
-  std::uint32_t first_row = 0;     // in StepPlan::tokens
-  std::uint32_t num_rows = 0;
-  std::uint32_t first_position = 0;  // tokens [first_position, first_position + num_rows) are computed
-  std::uint32_t num_scored = 0;  // prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens;
-                                 // scored again if the prompt is recomputed, so keep them by position
-  std::uint32_t table_offset = 0;  // of the table of group 0 in StepPlan::block_tables; that of group g lies
-                                   // g * StepPlan::table_entries behind it
-  std::uint32_t table_size = 0;
-};
-
-/// A request that a step moves, and how many of the moves are its own.
-struct SwappedRequest {
-  RequestId request{};
-  std::uint32_t num_moves = 0;
-};
-
-/// Plain data: all that an executor needs, nothing that points into the scheduler.
-struct StepPlan {
-  StepId step{};  // 0 for an empty plan, which is not committed. If it preempted, that made room: plan again
-  // To be done first, in this order, each as one operation. A step has swap-outs or swap-ins, never both.
-  std::vector<BlockSwap> swap_outs;
-  std::vector<BlockSwap> swap_ins;
-  std::vector<BlockCopy> copies;
-  // Then computed.
-  std::vector<ScheduledSequence> sequences;
-  std::vector<TokenId> tokens;        // [rows]
-  std::vector<BlockId> block_tables;  // [groups of layers][table_entries]: tables one behind the other. kNoBlock where
-                                      // a window has passed
-  std::uint32_t table_entries = 0;    // of all sequences together, in one group
-  std::vector<SwappedRequest> swapped_out;  // whose swap_outs those are, in order
-  std::vector<SwappedRequest> swapped_in;   // likewise; they compute from the next step on
-  std::vector<RequestId> preempted;         // requests preempted while planning, for observers
-
-  bool empty() const noexcept { return raw(step) == 0; }
-};
-
-/// One sampled token. `sequence` is the one that was scheduled; `sample` the index within the request.
-struct SampledToken {
-  SequenceId sequence{};
-  std::uint32_t sample = 0;
-  TokenId token = 0;
-  bool stop = false;  // the token ended the sample (a stop token)
-};
-
-/// A beam of the next step: beam `parent` of this one (an index within the request) with one token more.
-struct BeamChild {
-  std::uint32_t parent = 0;
-  TokenId token = 0;
-};
-
-/// What a beam search goes on with.
-struct BeamResult {
-  RequestId request{};
-  std::vector<BeamChild> children;  // at most beam_width; none: the search has ended
-};
-
-struct StepResult {
-  StepId step{};
-  std::vector<SampledToken> tokens;      // exactly those that the plan asked for, less those of failed requests
-  std::vector<RequestId> failed;         // planned requests that cannot go on (their error is the executor's to report)
-  std::vector<BeamResult> beams;         // one for each beam search that the plan sampled, less failed ones
-  std::vector<RequestId> swap_failed{};  // of the plan's swapped_out and swapped_in: some block was lost on the way.
-                                         // They are recomputed
-};
-
-/// Which beam every child becomes, so that forks are minimal: the first child of a parent takes its parent's place and
-/// keeps its blocks; every other child takes, in order, the lowest place that is left. [children.size()]
-PAGEDCORE_API std::vector<std::uint32_t> place_beams(std::span<const BeamChild> children);
-
-enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
-
-/// What became of one sample in a step. Order: as in the plan.
-struct SampleUpdate {
-  RequestId request{};
-  std::uint32_t sample = 0;
-  TokenId token = -1;  // -1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has
-                       // one update a step, for sample 0)
-  FinishReason finish = FinishReason::none;
+  template <class V>
+  static void fields(V&& v) {
+    using R = SchedulerRequest;
+    v(field("id", &R::id, ""));
+    v(field("arrival", &R::arrival, "Seconds on the caller's clock; ties keep the order of submission."));
+    v(field("prompt", &R::prompt, "One token at least."));
+    v(field("num_samples", &R::num_samples, ""));
+    v(field("beam_width", &R::beam_width, "Above 0: a beam search of this width; num_samples is 1."));
+    v(field("max_tokens", &R::max_tokens, "Generated tokens per sample; 0: only compute (score) the prompt."));
+    v(field("salt", &R::salt, "Tenants with different salts never share cached prefixes."));
+    v(field("prompt_logprobs", &R::prompt_logprobs,
+            "Every prompt row is scored, so cached prefixes are not used for it."));
+    v(field("prefix", &R::prefix, "A registered prefix with which the prompt begins; 0: none."));
+    v(field("priority", &R::priority, "Higher goes first, with order priority; within +-kMostPriority."));
+    v(field("tenant", &R::tenant, "Who is served by it, for order fair."));
+  }
 };
 
 struct SchedulerStats {
-  // Counters.
   std::uint64_t steps = 0;
-  std::uint64_t tokens_computed = 0;  // rows of all committed steps
+  std::uint64_t tokens_computed = 0;
   std::uint64_t tokens_sampled = 0;
-  std::uint64_t tokens_recomputed = 0;      // rows computed again after a preemption
-  std::uint64_t prefix_hit_tokens = 0;      // prompt tokens not computed thanks to the prefix cache
-  std::uint64_t pinned_hit_tokens = 0;      // and thanks to registered prefixes
-  std::uint64_t prefix_waits = 0;           // requests that waited for a prefix that another one was computing
-  std::uint64_t preemptions_recompute = 0;  // of whole requests
+  std::uint64_t tokens_recomputed = 0;
+  std::uint64_t prefix_hit_tokens = 0;
+  std::uint64_t pinned_hit_tokens = 0;
+  std::uint64_t prefix_waits = 0;
+  std::uint64_t preemptions_recompute = 0;
   std::uint64_t preemptions_swap = 0;
-  std::uint64_t preemption_hit_tokens = 0;  // not recomputed after a preemption, since nobody had needed their blocks
-  std::uint64_t swap_fallbacks = 0;         // requests recomputed after all: no slots, lost blocks, or needed blocks
+  std::uint64_t preemption_hit_tokens = 0;
+  std::uint64_t swap_fallbacks = 0;
   std::uint64_t blocks_swapped_out = 0;
   std::uint64_t blocks_swapped_in = 0;
-  std::uint64_t forks = 0;  // of samples and beams from one another
+  std::uint64_t forks = 0;
   std::uint64_t block_copies = 0;
-  // Gauges.
-  std::uint32_t waiting = 0;        // requests, preempted ones included
-  std::uint32_t running = 0;        // requests that are being computed
-  std::uint32_t swapped = 0;        // of the waiting: swapped out
-  std::uint32_t prefixes = 0;       // registered ones, or released and in use
-  std::uint32_t blocks_pinned = 0;  // that they hold
-  std::uint64_t tokens_cached =
-      0;  // tokens whose KV running and swapped-in sequences hold, each counted once a sequence
-  std::uint64_t slots_unused = 0;  // token slots of their blocks that hold nothing
-  // Unless paged, of running requests (PagedAttention, section 3.1): slots set aside for tokens that will come, and for
-  // some that never will (internal fragmentation). What is left of the cache is external fragmentation.
+  std::uint32_t waiting = 0;
+  std::uint32_t running = 0;
+  std::uint32_t swapped = 0;
+  std::uint32_t prefixes = 0;
+  std::uint32_t blocks_pinned = 0;
+  std::uint64_t tokens_cached = 0;
+  std::uint64_t slots_unused = 0;
   std::uint64_t slots_reserved = 0;
   std::uint64_t slots_overreserved = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using S = SchedulerStats;
+    v(field("steps", &S::steps, "Steps that were run."));
+    v(field("tokens_computed", &S::tokens_computed, "Rows of all steps."));
+    v(field("tokens_sampled", &S::tokens_sampled, "Tokens drawn."));
+    v(field("tokens_recomputed", &S::tokens_recomputed, "Of the computed: once more, after a preemption."));
+    v(field("prefix_hit_tokens", &S::prefix_hit_tokens, "Prompt tokens not computed thanks to the prefix cache."));
+    v(field("pinned_hit_tokens", &S::pinned_hit_tokens, "Prompt tokens not computed thanks to registered prefixes."));
+    v(field("prefix_waits", &S::prefix_waits, "Requests that waited for a prefix that another one was computing."));
+    v(field("preemptions_recompute", &S::preemptions_recompute,
+            "Requests that made room for an earlier one, to be computed again."));
+    v(field("preemptions_swap", &S::preemptions_swap,
+            "Requests that made room for an earlier one by moving to the swap space."));
+    v(field("preemption_hit_tokens", &S::preemption_hit_tokens,
+            "Tokens of the recomputed requests that need not be computed, since nobody had taken their blocks."));
+    v(field(
+        "swap_fallbacks", &S::swap_fallbacks,
+        "Requests computed again after all: no room in the swap space, a lost block, or a block that others needed."));
+    v(field("blocks_swapped_out", &S::blocks_swapped_out, "Blocks moved to the swap space."));
+    v(field("blocks_swapped_in", &S::blocks_swapped_in, "And back."));
+    v(field("forks", &S::forks, "Sequences that began by sharing another's blocks."));
+    v(field("block_copies", &S::block_copies, "Blocks copied because a shared one was written."));
+    v(field("waiting", &S::waiting, "Requests submitted and not running: never admitted, or preempted.")
+          .gauge("requests_waiting"));
+    v(field("running", &S::running, "Requests that are being computed.").gauge("requests_running"));
+    v(field("swapped", &S::swapped, "Of the waiting: with their KV in the swap space.").gauge("requests_swapped"));
+    v(field("prefixes", &S::prefixes, "Registered prefixes, with those that were released and are still in use.")
+          .gauge("prefixes_registered"));
+    v(field("blocks_pinned", &S::blocks_pinned, "Blocks that belong to registered prefixes.").gauge("blocks_pinned"));
+    v(field("tokens_cached", &S::tokens_cached,
+            "Tokens whose KV running and swapped-in sequences hold, counted for each of them.")
+          .gauge("kv_tokens"));
+    v(field("slots_unused", &S::slots_unused, "Token slots in their last blocks that hold nothing: the waste.")
+          .gauge("kv_slots_unused"));
+    v(field("slots_reserved", &S::slots_reserved,
+            "Contiguous allocation: slots set aside for tokens that are still to come (PagedAttention, section 3.1).")
+          .gauge("kv_slots_reserved"));
+    v(field("slots_overreserved", &S::slots_overreserved,
+            "Contiguous allocation: slots set aside for tokens that never come (internal fragmentation).")
+          .gauge("kv_slots_overreserved"));
+  }
 };
 
 class PAGEDCORE_API Scheduler {
@@ -303,12 +279,13 @@ class PAGEDCORE_API Scheduler {
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);
 
-  /// Running requests first, in the order of service, then waiting ones (but those of a higher priority before running
-  /// ones). When blocks are short one that comes behind is preempted, all its sequences; of several with the lowest
-  /// priority VictimPolicy::cheapest spares those that have not progressed since they were last preempted. A step that
-  /// preempted admits and resumes nobody any more. The first in the order always progresses. A waiting request whose
-  /// prefix a running one is computing waits for that, and lets others pass. At most one plan is outstanding: commit()
-  /// it before planning again. A plan that only made room is empty though requests wait: plan again.
+  /// Running requests come first, in the order of service, then waiting ones (but those of a higher priority before
+  /// running ones). When blocks are short a request behind the one in need is preempted, with all its sequences; of
+  /// several with the lowest priority VictimPolicy::cheapest spares those that have not progressed since they were last
+  /// preempted. From then on the step admits and resumes no request. The first in the order always progresses. A
+  /// waiting request whose prefix a running one is computing waits for that, and lets others pass. At most one plan is
+  /// outstanding: commit() it before planning again. A plan that only made room is empty though requests wait: plan
+  /// again. No decision depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

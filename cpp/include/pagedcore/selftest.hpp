@@ -16,17 +16,37 @@ enum class SelftestOutcome : std::uint8_t {
   failed,
   unsupported,  // the device does not offer this, and says so; or it leaves this to the host, as it may
 };
+template <>
+struct Words<SelftestOutcome> {
+  static constexpr Word<SelftestOutcome> list[] = {{SelftestOutcome::passed, "passed"},
+                                                   {SelftestOutcome::failed, "failed"},
+                                                   {SelftestOutcome::unsupported, "unsupported"}};
+};
 
 /// One check. Both backends are given the same numbers, unit-normal ones that f32, bf16 and f16 all hold exactly. Of
 /// sampling, the reference is the host's sampler.
 struct SelftestCheck {
-  std::string operation;   // of Backend
-  std::string what;        // of it is checked
-  double error = 0.0;      // the largest |device - reference| / max(1, |reference|); infinite where nothing came out
-  double tolerance = 0.0;  // that is allowed; 0: all bits must be the same
+  std::string operation;
+  std::string what;
+  double error = 0.0;
+  double tolerance = 0.0;
   SelftestOutcome outcome = SelftestOutcome::failed;
-  std::string problem;  // the text of what was thrown; empty: nothing was
-  std::string note;     // what else is worth knowing: how many tasks the device left to the host; empty: nothing is
+  std::string problem;
+  std::string note;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = SelftestCheck;
+    v(field("operation", &C::operation, "Of Backend."));
+    v(field("what", &C::what, "Of it is checked."));
+    v(field("error", &C::error,
+            "The largest |device - reference| / max(1, |reference|); infinite where nothing came out."));
+    v(field("tolerance", &C::tolerance, "That is allowed; 0: all bits must be the same."));
+    v(field("outcome", &C::outcome, ""));
+    v(field("problem", &C::problem, "The text of what was thrown; empty: nothing was."));
+    v(field("note", &C::note,
+            "What else is worth knowing: how many tasks the device left to the host; empty: nothing is."));
+  }
 };
 
 /// Runs the checks, in memory of up to 300 MiB (quick: a few MiB). `reference` computes in f32 (InvalidArgument
@@ -52,10 +72,22 @@ struct SelftestSizes {
 struct SelftestRate {
   std::string operation;
   std::string what;
-  double seconds = 0.0;    // of one call
-  double bytes = 0.0;      // that it has to read or write in the memory of the device, or to move to or from the host's
-  double flops = 0.0;      // floating-point operations that it has to do
-  bool host_link = false;  // the bytes go to or from host memory
+  double seconds = 0.0;
+  double bytes = 0.0;
+  double flops = 0.0;
+  bool host_link = false;
+
+  template <class V>
+  static void fields(V&& v) {
+    using R = SelftestRate;
+    v(field("operation", &R::operation, "Of Backend."));
+    v(field("what", &R::what, "Of it is measured."));
+    v(field("seconds", &R::seconds, "Of one call."));
+    v(field("bytes", &R::bytes,
+            "That it has to read or write in the memory of the device, or to move to or from the host's."));
+    v(field("flops", &R::flops, "Floating-point operations that it has to do."));
+    v(field("host_link", &R::host_link, "The bytes go to or from host memory."));
+  }
 };
 
 /// Measures copies, swaps, products and attention, all with compute_dtype(). Throws as the backend does, and

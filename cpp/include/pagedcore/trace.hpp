@@ -45,10 +45,20 @@ class PAGEDCORE_API TraceWriter {
 };
 
 struct TraceReplay {
-  std::uint64_t steps = 0;     // that were planned alike
-  std::uint64_t requests = 0;  // submitted
-  std::string difference;      // the first plan that came out otherwise: its line, what was recorded, what came out
-  bool is_complete = true;     // false when the last line is cut off: the writer did not end in peace
+  std::uint64_t steps = 0;
+  std::uint64_t requests = 0;
+  std::string difference;
+  bool is_complete = true;
+
+  template <class V>
+  static void fields(V&& v) {
+    using R = TraceReplay;
+    v(field("steps", &R::steps, "That were planned alike."));
+    v(field("requests", &R::requests, "That were submitted."));
+    v(field("difference", &R::difference,
+            "The first plan that came out otherwise: its line, what was recorded, what came out. Empty: none."));
+    v(field("is_complete", &R::is_complete, "False when the last line is cut off: the writer did not end in peace."));
+  }
 };
 
 /// Feeds a trace to a new scheduler. Throws Io when the file cannot be read, and Corrupt, with the line number, when a

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "pagedcore/fields.hpp"
+
 namespace pagedcore {
 
 /// A position in the vocabulary. Negative values are never valid tokens.
@@ -38,7 +40,15 @@ constexpr auto raw(Id id) noexcept {
 struct TokenLogprob {
   TokenId token = -1;
   float logprob = 0.0f;
-  std::int32_t rank = 0;  // 1 is the most likely
+  std::int32_t rank = 0;
+
+  template <class V>
+  static void fields(V&& v) {
+    using T = TokenLogprob;
+    v(field("token", &T::token, ""));
+    v(field("logprob", &T::logprob, ""));
+    v(field("rank", &T::rank, "1 is the most likely."));
+  }
 };
 
 /// Copy the first `num_tokens` token slots, of every layer, from block `src` to block `dst`.
@@ -47,6 +57,14 @@ struct BlockCopy {
   BlockId dst{};
   std::uint32_t num_tokens = 0;
 
+  template <class V>
+  static void fields(V&& v) {
+    using C = BlockCopy;
+    v(field("src", &C::src, ""));
+    v(field("dst", &C::dst, ""));
+    v(field("num_tokens", &C::num_tokens, "Its first token slots, of every layer."));
+  }
+
   friend bool operator==(const BlockCopy&, const BlockCopy&) = default;
 };
 
@@ -54,6 +72,13 @@ struct BlockCopy {
 struct BlockSwap {
   BlockId block{};
   SwapSlot slot{};
+
+  template <class V>
+  static void fields(V&& v) {
+    using S = BlockSwap;
+    v(field("block", &S::block, ""));
+    v(field("slot", &S::slot, "Of the swap space."));
+  }
 
   friend bool operator==(const BlockSwap&, const BlockSwap&) = default;
 };

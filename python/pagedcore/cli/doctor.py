@@ -74,7 +74,7 @@ def _look() -> dict[str, Any]:
             "model": _cpu_model(),
             "machine": platform.machine(),
             "instruction_sets": cpu_isas(),
-            "engine": _core.describe_device("cpu"),
+            "engine": _core.describe_device(),
             "cores": os.cpu_count(),
             "memory": total,
             "memory_available": available,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error
-from .common import Formatter, UsageError, print_json
+from .common import Formatter, UsageError, given, print_json
 
 if TYPE_CHECKING:
     from .. import _core
@@ -72,7 +72,7 @@ def add_to(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     kind = arguments.device.partition(":")[0]
     dtypes = _DTYPES.get(kind, ()) if arguments.dtype == "auto" else (arguments.dtype,)
-    tested = [_test(arguments, kind, *options) for options in _options(arguments, dtypes)]
+    tested = [_test(arguments, kind, *config) for config in _configs(arguments, dtypes)]
     limits = _limits(arguments.device)
     if arguments.json:
         print_json(_as_dict(arguments.device, tested, limits))
@@ -81,33 +81,28 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if any(one.failed() for one in tested) else 0
 
 
-def _options(
-    arguments: argparse.Namespace, dtypes: tuple[str, ...]
-) -> list[tuple[str, _core.CpuOptions, _core.CudaOptions]]:
-    from ..engine_options import EngineOptions
+def _configs(arguments: argparse.Namespace, dtypes: tuple[str, ...]) -> list[tuple[str, _core.EngineConfig]]:
+    from ..engine_options import engine_config
 
     found = []
     try:
         for dtype in dtypes or ("auto",):
-            options = EngineOptions(device=arguments.device, dtype=dtype, threads=arguments.threads, isa=arguments.isa)
-            config = options.config(options.compute_dtype("f32"))
-            found.append((dtype, config.cpu, config.cuda))
+            options = given(arguments, "EngineConfig") | {"device": arguments.device, "dtype": dtype}
+            found.append((dtype, engine_config(options, "f32")))
     except Error as error:
         raise UsageError(str(error)) from None
     return found
 
 
-def _test(
-    arguments: argparse.Namespace, kind: str, dtype: str, cpu: _core.CpuOptions, cuda: _core.CudaOptions
-) -> _Tested:
+def _test(arguments: argparse.Namespace, kind: str, dtype: str, config: _core.EngineConfig) -> _Tested:
     from .. import _core
 
-    engine = _core.describe_device(arguments.device, cpu, cuda)
-    checks = _core.selftest_checks(arguments.device, cpu, cuda, arguments.quick)
+    engine = _core.describe_device(config)
+    checks = _core.selftest_checks(config, arguments.quick)
     rates: list[_core.SelftestRate] = []
     if not arguments.no_rates and all(check.outcome != "failed" for check in checks):  # of what is wrong, none counts
         size, rows, seconds = (_QUICK_SIZES if arguments.quick else _SIZES)[kind]
-        rates = _core.selftest_rates(arguments.device, cpu, cuda, size, rows, seconds)
+        rates = _core.selftest_rates(config, size, rows, seconds)
     return _Tested(dtype, engine, checks, rates)
 
 

@@ -16,7 +16,7 @@ from .lengths import paper_lengths, translation_lengths
 from .measure import measure
 from .model_shape import ModelShape
 from .placement import Placement
-from .planning import ServicePlan, StationaryBatch, Steady, plan_service
+from .planning import ServicePlan, StationaryBatch, Steady, confirm_plan, plan_service
 from .roofline import fit_device, kv_slots, model_cost
 from .run import Outcome, simulate
 from .sustained import sustained_rate
@@ -39,6 +39,7 @@ __all__ = [
     "Workload",
     "chat_workload",
     "compare",
+    "confirm_plan",
     "costs_text",
     "draw",
     "draw_conversations",

@@ -108,7 +108,7 @@ class _Column:
     name: str
     text: Callable[[dict[str, Any]], str]
     shown: Callable[[dict[str, Any]], bool] | None = None
-    """Of a run that has something to say here; None: always."""
+    """Whether a run has something to say here; None: always."""
 
     @property
     def of_tenants(self) -> bool:

@@ -13,7 +13,7 @@ from .workload import Workload, poisson_arrivals
 __all__ = ["Conversation", "chat_workload", "draw_conversations"]
 
 _ROUNDS = 3.51
-"""Of ShareGPT's conversations on average: 330,239 rounds of 94,145 (arXiv 2512.17843v2, table 1)."""
+"""Rounds of a ShareGPT conversation, on average: 330,239 in 94,145 (arXiv 2512.17843v2, table 1)."""
 
 Conversation = Sequence[tuple[int, int]]
 """Rounds of (tokens said, tokens answered)."""

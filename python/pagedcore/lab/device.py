@@ -29,37 +29,37 @@ class Device:
     """
 
     name: str
-    """Of a file that does not say: the file's."""
+    """Of a file without a name: the file's own."""
     memory: float
     """Bytes of one device, as its driver reports them."""
     bandwidth: float
-    """Of its memory."""
+    """Bandwidth of its memory."""
     arithmetic: float
-    """Dense products, in the type that computes."""
+    """Rate of dense products, in the type that computes."""
     link: float = 1e10
-    """Between its memory and the host's, one way."""
+    """Bandwidth between its memory and the host's, one way."""
     usable_memory: float = 0.95
     """Share of the memory that weights, activations and KV may take."""
     reserved: float = 0.0
-    """Bytes of that which are not to be had: a context, workspaces."""
+    """Bytes of that which are taken by others: a context, workspaces."""
     weights_share: float = 1.0
-    """Of the bandwidth, when weights are read."""
+    """Share of the bandwidth that reading weights reaches."""
     kv_share: float = 1.0
-    """Of the bandwidth, when attention reads KV."""
+    """Share of the bandwidth that attention reaches when it reads KV."""
     arithmetic_share: float = 1.0
-    """Of the arithmetic, in products with weights."""
+    """Share of the arithmetic that products with weights reach."""
     attention_share: float = 1.0
-    """Of the arithmetic, in attention."""
+    """Share of the arithmetic that attention reaches."""
     step_seconds: float = 0.0
-    """Of every step, whatever the model: planning, launching, taking in the result."""
+    """Overhead of every step, whatever the model: planning, launching, taking in the result."""
     layer_seconds: float = 0.0
-    """Of every layer in every step, besides its products: launches, barriers, norms."""
+    """Overhead of every layer in every step, besides its products: launches, barriers, norms."""
     sample_seconds: float = 0.0
-    """Of every sampled sequence, besides the product with the head."""
+    """Overhead of every sampled sequence, besides the product with the head."""
     all_reduce_seconds: float = 0.0
-    """Of one all-reduce of next to nothing among several of these devices; 0: they have no link."""
+    """Duration of an all-reduce of next to nothing among several of these devices; 0: they have no link."""
     all_reduce_bandwidth: float = 1e10
-    """Bytes of a longer one by its seconds."""
+    """Bytes a second of a long all-reduce."""
     about: str = ""
     """Where the numbers are from."""
 
@@ -126,7 +126,7 @@ class Device:
 
     @staticmethod
     def names() -> list[str]:
-        """Of the devices that come with the package."""
+        """Names of the devices that come with the package."""
         folder = resources.files(__package__) / "data" / "devices"
         return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 

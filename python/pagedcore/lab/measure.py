@@ -136,19 +136,17 @@ class _Run:
 
     def validate(self, index: int, prompt: np.ndarray, output: int) -> None:
         try:
-            self._engine.validate(prompt.tolist(), self._params(index, output))
+            self._engine.validate(prompt, self._params(index, output))
         except InvalidArgument as error:
             raise InvalidArgument(f"request {index}: {error}") from None
 
     def submit(self, index: int, prompt: np.ndarray, output: int) -> None:
         workload = self._workload
-        request = self._engine.submit(
-            prompt,
-            self._params(index, output),
-            stream=True,
+        options = _core.RequestOptions(
             priority=workload.priorities[index] if workload.priorities else 0,
             tenant=workload.tenants[index] if workload.tenants else 0,
         )
+        request = self._engine.submit(prompt, self._params(index, output), options, stream=True)
         self.open[request] = index
         self._left[index] = output * workload.num_samples
 
@@ -196,7 +194,7 @@ class _Run:
     def _params(self, index: int, output: int) -> _core.SamplingParams | _core.BeamSearchParams:
         width = self._workload.beam_width
         if width > 0:
-            return _core.BeamSearchParams(width=width, n=width, max_tokens=output, early_stopping="never")
+            return _core.BeamSearchParams(beam_width=width, n=width, max_tokens=output, early_stopping="never")
         most = max(output, self._workload.max_tokens or 0)
         return _core.SamplingParams(n=self._workload.num_samples, max_tokens=most, temperature=1.0, seed=index)
 

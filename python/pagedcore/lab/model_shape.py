@@ -27,18 +27,18 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     layer_weights: int
-    """Of all layers: a row of a step is multiplied with each of them."""
+    """Weights of all layers: a row of a step is multiplied with each of them."""
     head_weights: int
-    """Of the product that gives the logits, for sampled rows alone."""
+    """Weights of the product that gives the logits, for sampled rows alone."""
     embedding_weights: int
     """Held besides the head, and looked up; 0 where they are the head's."""
     query_elements: int
-    """Of one row's queries, of all layers and heads."""
+    """Elements of one row's queries, of all layers and heads."""
     kv_elements: int
-    """Of one token's keys and values, of all layers."""
+    """Elements of one token's keys and values, of all layers."""
     max_context: int
     window: int = 0
-    """Of the layers that attend to the latest tokens only, the smallest; 0: there are none."""
+    """Smallest window of the layers that attend to the latest tokens only; 0: there are none."""
 
     @property
     def weights(self) -> int:
@@ -70,7 +70,7 @@ class ModelShape:
     def load(cls, model: str | os.PathLike[str] | None) -> ModelShape:
         """A model by a name that :meth:`names` lists, or any that ``LLM.plan`` takes: a GGUF file, a Hugging Face
         directory or hub id, a container; None: the default model. Weights are not read."""
-        from ..engine_options import EngineOptions
+        from ..engine_options import open_model
 
         if isinstance(model, str) and not Path(model).exists():
             if model in _named():
@@ -80,12 +80,12 @@ class ModelShape:
                     f"model {model!r} is no file or directory, no hub id such as 'owner/name', and none of the shapes "
                     f"that are known by name: {', '.join(_named())}"
                 )
-        with closing(EngineOptions().open(model, weights=False)) as checkpoint:
+        with closing(open_model(model, {}, weights=False)) as checkpoint:
             return cls.of(Path(checkpoint.path).name, checkpoint.description)
 
     @staticmethod
     def names() -> list[str]:
-        """Of the shapes that come with the package."""
+        """Names of the shapes that come with the package."""
         return list(_named())
 
 

@@ -27,7 +27,7 @@ class Placement:
     """Devices that compute every step together."""
     weight_bytes: float = 2.0
     kv_bytes: float = 2.0
-    """Of one element."""
+    """Bytes of one element."""
     kv_memory: float | None = None
     """Bytes of KV on all devices together. None: all that weights and activations leave."""
 

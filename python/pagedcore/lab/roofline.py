@@ -136,15 +136,15 @@ def kv_slots(
         devices = device.name if tp == 1 else f"{tp} x {device.name}"
         raise InvalidArgument(
             f"{devices} is too small for {model.name}: of {format_bytes(tp * device.memory)} {format_bytes(free)} are "
-            f"to be had, weights take {format_bytes(weights)}, activations of {max_batched_tokens} tokens "
+            f"usable; weights take {format_bytes(weights)}, activations of {max_batched_tokens} tokens "
             f"{format_bytes(activations)}, one block of {block_size} tokens {format_bytes(per_token * block_size)}; "
-            "share it among more devices (tensor parallel), or use smaller weights"
+            "divide it among more devices (tensor_parallel), or use smaller weights"
         )
     return blocks * block_size
 
 
 def activation_bytes(model: ModelShape, max_batched_tokens: int, *, tensor_parallel: int = 1) -> float:
-    """Of one device: two buffers as wide as the widest product of a layer beside the hidden states, or the logits."""
+    """Bytes on a device: two buffers as wide as a layer's widest product beside the hidden states, or the logits."""
     wide = max(3 * model.hidden, model.intermediate) / tensor_parallel + model.hidden
     logits = min(max_batched_tokens, 256) * model.vocabulary / tensor_parallel
     return 2 * _ACTIVATION_BYTES * max(max_batched_tokens * wide, logits)

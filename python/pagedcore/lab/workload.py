@@ -29,13 +29,13 @@ class Workload:
     outputs: list[int]
     """Tokens that every sample generates."""
     num_samples: int = 1
-    """Of every request."""
+    """Samples of every request."""
     beam_width: int = 0
-    """Of every request, instead of samples."""
+    """Beams of every request, instead of samples."""
     max_tokens: int | None = None
     """What every request asks for, not knowing that it will stop earlier. None: each just what it generates."""
     priorities: list[int] | None = None
-    """Of every request; higher goes first under ``order="priority"``. None: all alike."""
+    """Priority of every request; higher goes first under ``order="priority"``. None: all alike."""
     tenants: list[int] | None = None
     """Who is served by every request, for ``order="fair"``. None: one for all."""
 

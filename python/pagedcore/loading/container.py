@@ -37,7 +37,10 @@ def save_container(path: Path, checkpoint: Checkpoint) -> None:
         metadata = checkpoint.tokenizer.metadata
         rest["tokenizer"] = {k: v for k, v in metadata.items() if k.startswith(("tokenizer.", "general.architecture"))}
     description = _core.ModelDescription(**checkpoint.description)
-    _core.save_model(str(path), description, weights, {_KEY: json.dumps(rest)})
+    extra = {_KEY: json.dumps(rest)}
+    if checkpoint.eos_token_ids:  # for C and C++ programs, which read no JSON
+        extra["eos_token_ids"] = ",".join(map(str, checkpoint.eos_token_ids))
+    _core.save_model(str(path), description, weights, extra)
 
 
 def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:

@@ -22,6 +22,7 @@ TEST_CASE("names of devices") {
   }
 }
 
+// rule: backend.plugin-of-one-version
 TEST_CASE("without the plugin, the CUDA backend says so") {
   CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("the CUDA backend is not available"), Unsupported);
   CHECK_THROWS_WITH_AS(make_cuda_backend({}), doctest::Contains("libpagedcore_cuda.so"), Unsupported);
@@ -34,6 +35,7 @@ TEST_CASE("without the plugin, the CUDA backend says so") {
   CHECK_THROWS_WITH_AS(make_cuda_backend(options), doctest::Contains("has no pagedcore_cuda_plugin_v2"), Unsupported);
 }
 
+// rule: backend.plugin-of-one-version
 TEST_CASE("a plugin of another version is refused, by its number or by its table") {
   CudaOptions options;
   options.plugin = PLUGIN_OTHER_VERSION;

@@ -17,11 +17,13 @@ enum class Color : std::uint8_t { red = 3, green = 1 };  // values are not place
 struct Inner {
   double share = 0.5;
   std::uint32_t threads = 1;
+  std::string file;
 
   template <class V>
   static void fields(V&& v) {
     v(field("share", &Inner::share, "A share.", from_below(0, 1)).note("0 turns it off"));
     v(field("threads", &Inner::threads, "Threads.", in(1, 64)).zero_means("all"));
+    v(field("file", &Inner::file, "A file.").path().zero_means("no file"));
   }
 };
 
@@ -77,6 +79,7 @@ struct pagedcore::Words<Color> {
   static constexpr Word<Color> list[] = {{Color::red, "red"}, {Color::green, "green"}, {Color::green, "verde"}};
 };
 
+// rule: base.text-and-back
 TEST_CASE("every kind of field is set from text, and read back as the same text") {
   Sample s;
   const auto round_trip = [&](const char* name, const char* text) {
@@ -101,17 +104,23 @@ TEST_CASE("every kind of field is set from text, and read back as the same text"
   CHECK(round_trip("share", "0.1") == "0.1");
 }
 
+// rule: base.text-and-back
 TEST_CASE("a name that stands in several parts means all of them; none is 0 where 0 has a meaning") {
   Sample s;
   set_field(s, "option", "threads", "9");
   CHECK(s.inner.threads == 9);
   CHECK(s.other.threads == 9);
-  CHECK(field_names<Sample>().size() == 10);
+  CHECK(field_names<Sample>().size() == 11);
   Inner inner;
   set_field(inner, "option", "threads", "none");
   CHECK(inner.threads == 0);
+  set_field(inner, "option", "file", "nonesuch");
+  CHECK(inner.file == "nonesuch");
+  set_field(inner, "option", "file", "none");
+  CHECK(inner.file.empty());
 }
 
+// rule: base.bad-text-is-named
 TEST_CASE("what is no value of its field is refused by name, with what would be one") {
   Sample s;
   const auto set = [&](const char* name, const char* text) {
@@ -131,7 +140,19 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
   CHECK(set("bias", "7") != "accepted");
   CHECK(set("shape", "1") ==
         "option has no 'shape'; did you mean 'share'? It has big, on, color, name, memory, top, "
-        "tokens, bias, share, threads");
+        "tokens, bias, share, threads, file");
+}
+
+// rule: base.ranges-have-ends
+TEST_CASE("a field that somebody does not honour and that is not its default is found") {
+  Inner inner;
+  constexpr std::string_view honoured[] = {"share", "file"};
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.share = 0.25;
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.threads = 2;
+  CHECK(changed_beyond(inner, honoured) == std::string("threads"));
+  CHECK(changed_beyond(inner, {}) == std::string("share"));
 }
 
 TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and lists") {
@@ -150,5 +171,9 @@ TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and l
   CHECK(check([](Sample& s) { s.other.threads = 0; }) == "option threads = 0 is out of range: it must lie in [1, 64]");
   CHECK(check([](Sample& s) { s.top = -2; }) == "option top = -2 is out of range: it must be at least -1");
   CHECK(check([](Sample& s) { s.tokens = {3, -4}; }) == "option tokens = -4 is out of range: it must be at least 0");
+  CHECK(out_of_range(field("big", &Sample::big, ""), "-1") ==
+        "big = -1 is out of range: it must lie in [0, 18446744073709551615]");
+  CHECK(out_of_range(field("threads", &Inner::threads, "", in(1, 64)).zero_means("all"), "-1", "None") ==
+        "threads = -1 is out of range: it must lie in [1, 64], or be None for all");
   CHECK(check([](Sample& s) { s.memory = (std::size_t{1} << 40) + 1; }) != "accepted");
 }

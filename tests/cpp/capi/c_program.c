@@ -15,49 +15,55 @@
 
 int c_program(const char* container_path);
 
+static int number_is(const pc_record* record, const char* name, double expected) {
+  double value = -1.0;
+  return pc_record_number(record, name, &value) == PC_OK && value == expected;
+}
+
 int c_program(const char* container_path) {
-  pc_engine_params params = pc_engine_params_default();
-  pc_sampling_params sampling = pc_sampling_params_default();
-  pc_memory_plan plan, planned;
+  static const char* const same[] = {"weights",   "activations", "kv_block",   "kv_cache",   "total",
+                                     "kv_tokens", "num_blocks",  "block_size", "max_context"};
+  pc_options *config = NULL, *sampling = NULL;
+  pc_record *plan = NULL, *planned = NULL, *model = NULL, *stats = NULL;
   pc_engine* engine = NULL;
   pc_outputs* outputs = NULL;
   const int32_t prompt[4] = {1, 2, 3, 4};
   uint64_t streamed = 0, aborted = 0;
-  size_t tokens = 0;
+  size_t tokens = 0, k;
   int lasts = 0;
-  int32_t busy = 1, vocab_size = 0;
-  double value = -1.0;
+  int32_t busy = 1;
 
   CHECK(strlen(pc_version()) >= 5);
   CHECK(strcmp(pc_status_name(PC_OK), "PC_OK") == 0);
-  CHECK(strcmp(params.device, "cpu") == 0 && strcmp(params.dtype, "bf16") == 0);
-  CHECK(strcmp(params.order, "fcfs") == 0 && strcmp(params.admission, "known") == 0);
-  CHECK(strcmp(params.victim, "cheapest") == 0);
-  params.num_blocks = 64;
-  params.threads = 2;
-  params.device = "cpu";
-  params.order = "priority";
-  params.admission = "adaptive";
-  params.victim = "last_arrival";
-  CHECK(pc_plan_memory(container_path, &params, &planned) == PC_OK);
-  CHECK(pc_engine_open(container_path, &params, &engine) == PC_OK);
+  CHECK(pc_options_new(PC_OPTIONS_ENGINE, &config) == PC_OK);
+  CHECK(pc_options_set(config, "num_blocks", "64") == PC_OK);
+  CHECK(pc_options_set_integer(config, "threads", 2) == PC_OK);
+  CHECK(pc_options_set(config, "device", "cpu") == PC_OK);
+  CHECK(pc_options_set(config, "order", "priority") == PC_OK);
+  CHECK(pc_options_set(config, "admission", "adaptive") == PC_OK);
+  CHECK(pc_options_set(config, "victim", "last_arrival") == PC_OK);
+  CHECK(pc_options_set(config, "swap_space", "1MiB") == PC_OK);
+  CHECK(pc_plan_memory(container_path, config, &planned) == PC_OK);
+  CHECK(pc_engine_open(container_path, config, &engine) == PC_OK);
   CHECK(pc_engine_memory_plan(engine, &plan) == PC_OK);
-  CHECK(plan.weights == planned.weights && plan.activations == planned.activations);
-  CHECK(plan.kv_block == planned.kv_block && plan.kv_cache == planned.kv_cache && plan.total == planned.total);
-  CHECK(plan.kv_tokens == planned.kv_tokens && plan.num_blocks == planned.num_blocks);
-  CHECK(plan.block_size == planned.block_size && plan.max_context == planned.max_context);
-  CHECK(plan.num_blocks == 64 && plan.kv_tokens == 64 * 16 && plan.total > plan.kv_cache);
-  CHECK(pc_engine_vocab_size(engine, &vocab_size) == PC_OK && vocab_size == 151);
+  for (k = 0; k < sizeof same / sizeof *same; ++k) {
+    double value = -1.0;
+    CHECK(pc_record_number(plan, same[k], &value) == PC_OK && value > 0.0);
+    CHECK(number_is(planned, same[k], value));
+  }
+  CHECK(number_is(plan, "num_blocks", 64) && number_is(plan, "kv_tokens", 64 * 16));
+  CHECK(pc_engine_model(engine, &model) == PC_OK && number_is(model, "vocab_size", 151));
 
-  sampling.stream = 1;
-  sampling.max_tokens = 10;
-  sampling.logprobs = 1;
-  sampling.priority = 5;
-  sampling.tenant = 7;
-  CHECK(pc_engine_submit(engine, prompt, 4, &sampling, &streamed) == PC_OK);
-  sampling.stream = 0;
-  sampling.max_tokens = 200;
-  CHECK(pc_engine_submit(engine, prompt, 4, &sampling, &aborted) == PC_OK);
+  CHECK(pc_options_new(PC_OPTIONS_SAMPLING, &sampling) == PC_OK);
+  CHECK(pc_options_set(sampling, "stream", "1") == PC_OK);
+  CHECK(pc_options_set(sampling, "max_tokens", "10") == PC_OK);
+  CHECK(pc_options_set(sampling, "logprobs", "1") == PC_OK);
+  CHECK(pc_options_set(sampling, "priority", "5") == PC_OK);
+  CHECK(pc_options_set(sampling, "tenant", "7") == PC_OK);
+  CHECK(pc_engine_submit(engine, prompt, 4, sampling, &streamed) == PC_OK);
+  CHECK(pc_options_set(sampling, "stream", "0") == PC_OK);
+  CHECK(pc_options_set(sampling, "max_tokens", "200") == PC_OK);
+  CHECK(pc_engine_submit(engine, prompt, 4, sampling, &aborted) == PC_OK);
   CHECK(aborted != streamed);
   CHECK(pc_engine_abort(engine, aborted) == PC_OK);
   while (busy) {
@@ -82,12 +88,18 @@ int c_program(const char* container_path) {
     CHECK(pc_engine_busy(engine, &busy) == PC_OK);
   }
   CHECK(tokens == 10 && lasts == 2);
-  CHECK(pc_engine_stat(engine, "blocks_total", &value) == PC_OK && value == 64.0);
-  CHECK(pc_engine_stat(engine, "blocks_used", &value) == PC_OK && value == 0.0);
+  CHECK(pc_engine_stats(engine, &stats) == PC_OK);
+  CHECK(number_is(stats, "blocks_total", 64) && number_is(stats, "blocks_used", 0));
   CHECK(pc_engine_clear_prefix_cache(engine) == PC_OK);
   CHECK(pc_engine_close(engine) == PC_OK);
   CHECK(pc_engine_wait(engine, 0.0, &outputs) == PC_ABORTED);
   CHECK(strlen(pc_last_error()) > 0);
   pc_engine_free(engine);
+  pc_options_free(config);
+  pc_options_free(sampling);
+  pc_record_free(planned);
+  pc_record_free(plan);
+  pc_record_free(model);
+  pc_record_free(stats);
   return 0;
 }

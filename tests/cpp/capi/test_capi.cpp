@@ -1,50 +1,24 @@
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "../engine/tiny_model.hpp"
+#include "harness.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/pagedcore.h"
 
 extern "C" int c_program(const char* container_path);  // 0, or the line of the first check that failed
 
-namespace {
-
-/// A container with a small random model, gone with the object.
-class Container {
- public:
-  Container() : path_(std::filesystem::temp_directory_path() / ("pagedcore-capi-" + std::to_string(::getpid()))) {
-    pagedcore::save_model(path_.string(), model.description, model.weights, {});
-  }
-  ~Container() { std::filesystem::remove(path_); }
-  std::string path() const { return path_.string(); }
-
-  tiny::TinyModel model;
-
- private:
-  std::filesystem::path path_;
-};
-
-pc_engine_params small() {
-  pc_engine_params params = pc_engine_params_default();
-  params.num_blocks = 100;
-  params.threads = 1;
-  params.dtype = "f32";
-  return params;
-}
-
-}  // namespace
+using namespace capi_test;
 
 TEST_CASE("a program in C99 opens, submits, collects and closes") {
   const Container container;
   CHECK(c_program(container.path().c_str()) == 0);
 }
 
+// rule: capi.same-bits
 TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   const Container container;
   pagedcore::EngineConfig config;
@@ -68,24 +42,21 @@ TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
     for (auto& o : engine.wait(1.0)) expected.push_back(std::move(o));
   }
 
-  const pc_engine_params params = small();
+  const SmallEngine options;
   pc_engine* handle = nullptr;
-  REQUIRE(pc_engine_open(container.path().c_str(), &params, &handle) == PC_OK);
+  REQUIRE(pc_engine_open(container.path().c_str(), options, &handle) == PC_OK);
   const pc_token_bias bias = {9, 2.5f};
   const int32_t banned = 3, prompt[] = {5, 6, 7};
-  pc_sampling_params sampling = pc_sampling_params_default();
-  sampling.n = 2;
-  sampling.temperature = 0.8f;
-  sampling.top_p = 0.95f;
-  sampling.logprobs = 2;
-  sampling.prompt_logprobs = 1;
-  sampling.seed = 11;
-  sampling.logit_bias = &bias;
-  sampling.num_logit_bias = 1;
-  sampling.banned_tokens = &banned;
-  sampling.num_banned_tokens = 1;
+  const Options sampling(PC_OPTIONS_SAMPLING, {{"n", "2"},
+                                               {"temperature", "0.8"},
+                                               {"top_p", "0.95"},
+                                               {"logprobs", "2"},
+                                               {"prompt_logprobs", "1"},
+                                               {"seed", "11"}});
+  REQUIRE(pc_options_set_biases(sampling, "logit_bias", &bias, 1) == PC_OK);
+  REQUIRE(pc_options_set_tokens(sampling, "banned_tokens", &banned, 1) == PC_OK);
   uint64_t id = 0;
-  REQUIRE(pc_engine_submit(handle, prompt, 3, &sampling, &id) == PC_OK);
+  REQUIRE(pc_engine_submit(handle, prompt, 3, sampling, &id) == PC_OK);
   std::size_t seen = 0;
   int32_t busy = 1;
   while (busy != 0) {
@@ -121,6 +92,7 @@ TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   pc_engine_free(handle);
 }
 
+// rule: capi.nothing-written-on-failure
 TEST_CASE("errors have codes and messages; nothing is written on failure") {
   const Container container;
   pc_engine* engine = nullptr;
@@ -131,24 +103,36 @@ TEST_CASE("errors have codes and messages; nothing is written on failure") {
   CHECK(std::string(pc_last_error()) == "argument 'container_path' is null");
   CHECK(pc_engine_open(container.path().c_str(), nullptr, nullptr) == PC_INVALID_ARGUMENT);
 
-  pc_engine_params params = small();
-  params.struct_size = 3;
-  CHECK(pc_engine_open(container.path().c_str(), &params, &engine) == PC_INVALID_ARGUMENT);
-  params = small();
-  params.isa = "sse9";
-  CHECK(pc_engine_open(container.path().c_str(), &params, &engine) == PC_INVALID_ARGUMENT);
-  params = small();
-  params.dtype = "f17";
-  CHECK(pc_engine_open(container.path().c_str(), &params, &engine) == PC_UNSUPPORTED);
-  params = small();
-  params.num_blocks = 0;
-  params.kv_cache_bytes = 10;
-  pc_memory_plan plan = {};
-  CHECK(pc_plan_memory(container.path().c_str(), &params, &plan) == PC_INVALID_ARGUMENT);
-  CHECK(plan.total == 0);
+  const auto refused = [&](const char* name, const char* text, pc_status status) {
+    SmallEngine options;
+    options.set(name, text);
+    CHECK(pc_engine_open(container.path().c_str(), options, &engine) == status);
+    CHECK(engine == nullptr);
+    pc_record* plan = nullptr;
+    CHECK(pc_plan_memory(container.path().c_str(), options, &plan) == status);
+    CHECK(plan == nullptr);
+  };
+  refused("isa", "sse9", PC_INVALID_ARGUMENT);
+  refused("block_size", "0", PC_INVALID_ARGUMENT);
+  CHECK(says("block_size = 0 is out of range: it must lie in [1, 65536]"));
+  refused("device", "gpu", PC_INVALID_ARGUMENT);
+  CHECK(says("use cpu, cuda or cuda:<index>"));
+  refused("dtype", "float16", PC_INVALID_ARGUMENT);
+  refused("device", "cuda:1", PC_UNSUPPORTED);  // the test program has no plugin beside it
+  CHECK(says("the CUDA backend is not available"));
+  {
+    SmallEngine options;
+    options.set("num_blocks", "none");
+    options.set("kv_cache_memory", "10");
+    CHECK(pc_engine_open(container.path().c_str(), options, &engine) == PC_INVALID_ARGUMENT);
+    CHECK(says("kv_cache_memory"));
+  }
+  const Options sampling(PC_OPTIONS_SAMPLING);
+  CHECK(pc_engine_open(container.path().c_str(), sampling, &engine) == PC_INVALID_ARGUMENT);
+  CHECK(says("PC_OPTIONS_ENGINE"));
 
-  params = small();
-  REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
+  const SmallEngine options;
+  REQUIRE(pc_engine_open(container.path().c_str(), options, &engine) == PC_OK);
   uint64_t id = 77;
   const int32_t prompt[] = {1, 151};
   CHECK(pc_engine_submit(engine, prompt, 2, nullptr, &id) == PC_INVALID_ARGUMENT);
@@ -157,15 +141,24 @@ TEST_CASE("errors have codes and messages; nothing is written on failure") {
   CHECK(pc_engine_submit(engine, nullptr, 2, nullptr, &id) == PC_INVALID_ARGUMENT);
   CHECK(pc_engine_submit(engine, prompt, 0, nullptr, &id) == PC_INVALID_ARGUMENT);
   CHECK(pc_engine_submit(engine, prompt, 1, nullptr, nullptr) == PC_INVALID_ARGUMENT);
-  pc_sampling_params sampling = pc_sampling_params_default();
-  sampling.num_banned_tokens = 1;  // of a null array
-  CHECK(pc_engine_submit(engine, prompt, 1, &sampling, &id) == PC_INVALID_ARGUMENT);
-  sampling = pc_sampling_params_default();
-  sampling.struct_size = 0;
-  CHECK(pc_engine_submit(engine, prompt, 1, &sampling, &id) == PC_INVALID_ARGUMENT);
+  CHECK(pc_engine_submit(engine, prompt, SIZE_MAX / 2, nullptr, &id) == PC_INVALID_ARGUMENT);
+  CHECK(pc_engine_submit(engine, prompt, 1, options, &id) == PC_INVALID_ARGUMENT);
+  CHECK(says("PC_OPTIONS_SAMPLING"));
+  const Options hot(PC_OPTIONS_SAMPLING, {{"temperature", "-1"}});
+  CHECK(pc_engine_submit(engine, prompt, 1, hot, &id) == PC_INVALID_ARGUMENT);
+  CHECK(says("sampling parameter temperature = -1 is out of range: it must be at least 0; 0 is greedy"));
+  const Options urgent(PC_OPTIONS_SAMPLING, {{"priority", "2000000"}});
+  CHECK(pc_engine_submit(engine, prompt, 1, urgent, &id) == PC_INVALID_ARGUMENT);
+  CHECK(says("priority"));
+  pc_record* stats = nullptr;
+  REQUIRE(pc_engine_stats(engine, &stats) == PC_OK);
   double value = 0.0;
-  CHECK(pc_engine_stat(engine, "no_such", &value) == PC_INVALID_ARGUMENT);
-  CHECK(std::string(pc_last_error()).find("blocks_total") != std::string::npos);
+  CHECK(pc_record_number(stats, "no_such", &value) == PC_INVALID_ARGUMENT);
+  CHECK(says("blocks_total"));
+  CHECK(pc_record_name(stats, pc_record_count(stats)) == nullptr);
+  pc_record_free(stats);
+  pc_record_free(nullptr);
+  CHECK(pc_record_count(nullptr) == 0);
   CHECK(pc_engine_close(engine) == PC_OK);
   CHECK(pc_engine_close(engine) == PC_OK);
   CHECK(pc_engine_submit(engine, prompt, 1, nullptr, &id) == PC_ABORTED);
@@ -178,56 +171,24 @@ TEST_CASE("errors have codes and messages; nothing is written on failure") {
   CHECK(std::string(pc_status_name(PC_CORRUPT)) == "PC_CORRUPT");
 }
 
-TEST_CASE("device and compute type, as in C++") {
-  const Container container;
-  pc_engine* engine = nullptr;
-  const auto refused = [&](auto change, pc_status status, const char* text) {
-    pc_engine_params params = small();
-    change(params);
-    CHECK(pc_engine_open(container.path().c_str(), &params, &engine) == status);
-    CHECK(std::string(pc_last_error()).find(text) != std::string::npos);
-    CHECK(engine == nullptr);
-    pc_memory_plan plan = {};
-    CHECK(pc_plan_memory(container.path().c_str(), &params, &plan) == status);
-    CHECK(plan.total == 0);
-  };
-  refused([](pc_engine_params& p) { p.device = "gpu"; }, PC_INVALID_ARGUMENT, "use cpu, cuda or cuda:<index>");
-  // The test program has no plugin beside it.
-  refused([](pc_engine_params& p) { p.device = "cuda:1", p.dtype = "f16"; }, PC_UNSUPPORTED,
-          "the CUDA backend is not available");
-  refused([](pc_engine_params& p) { p.dtype = "f16"; }, PC_INVALID_ARGUMENT, "computes in f32 or bf16, not in f16");
-  refused([](pc_engine_params& p) { p.order = "lifo"; }, PC_INVALID_ARGUMENT,
-          "order = 'lifo' is not one of fcfs, priority, fair");
-  refused([](pc_engine_params& p) { p.admission = ""; }, PC_INVALID_ARGUMENT,
-          "known, watermark, never_evict, adaptive");
-  refused([](pc_engine_params& p) { p.victim = "first"; }, PC_INVALID_ARGUMENT, "cheapest, last_arrival");
-  pc_engine_params params = small();
-  params.device = params.dtype = params.isa = params.order = params.admission = params.victim =
-      nullptr;  // the defaults
-  REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
-  pc_engine_free(engine);
-}
-
 TEST_CASE("priorities and tenants reach the scheduler") {
   const Container container;
   // One sequence at a time: who is first after the running one, who came last or who ranks higher?
   const auto order_of = [&](const char* order, bool ranked) {
-    pc_engine_params params = small();
-    params.max_sequences = 1;
-    params.order = order;
+    SmallEngine options;
+    options.set("max_sequences", "1");
+    options.set("order", order);
     pc_engine* engine = nullptr;
-    REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
+    REQUIRE(pc_engine_open(container.path().c_str(), options, &engine) == PC_OK);
     const int32_t prompt[] = {1, 2, 3};
     constexpr int kLong = 6;  // keep the engine busy until all are there
     uint64_t first = 0;
     for (int i = 1 - kLong; i < 4; ++i) {
-      pc_sampling_params sampling = pc_sampling_params_default();
-      sampling.max_tokens = i < 1 ? 200 : 5;
+      Options sampling(PC_OPTIONS_SAMPLING, {{"max_tokens", i < 1 ? "200" : "5"}, {"tenant", i == 3 ? "1" : "0"}});
       // By rank the later ones go first; by fairness the tenant of the long requests waits for the other.
-      if (ranked) sampling.priority = i < 1 ? 1000 : i;
-      sampling.tenant = i == 3 ? 1 : 0;
+      if (ranked) REQUIRE(pc_options_set_integer(sampling, "priority", i < 1 ? 1000 : i) == PC_OK);
       uint64_t id = 0;
-      REQUIRE(pc_engine_submit(engine, prompt, 3, &sampling, &id) == PC_OK);
+      REQUIRE(pc_engine_submit(engine, prompt, 3, sampling, &id) == PC_OK);
       if (i == 0) first = id;
     }
     std::vector<uint64_t> ended;
@@ -250,15 +211,4 @@ TEST_CASE("priorities and tenants reach the scheduler") {
   CHECK(before(order_of("fcfs", true), 1, 3));
   CHECK(before(order_of("priority", true), 3, 1));
   CHECK(before(order_of("fair", false), 3, 2));
-
-  pc_engine* engine = nullptr;
-  const pc_engine_params params = small();
-  REQUIRE(pc_engine_open(container.path().c_str(), &params, &engine) == PC_OK);
-  pc_sampling_params sampling = pc_sampling_params_default();
-  sampling.priority = 2000000;
-  const int32_t prompt[] = {1};
-  uint64_t id = 0;
-  CHECK(pc_engine_submit(engine, prompt, 1, &sampling, &id) == PC_INVALID_ARGUMENT);
-  CHECK(std::string(pc_last_error()).find("priority") != std::string::npos);
-  pc_engine_free(engine);
 }

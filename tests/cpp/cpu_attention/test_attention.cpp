@@ -68,6 +68,7 @@ TEST_CASE("more query heads per KV head than rows in a tile") {
   for (Isa isa : isas()) check({.isa = isa, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = 71}, {40}, pool);
 }
 
+// rule: cpu_attention.unseen-may-be-anything
 TEST_CASE("every block size at the edges of blocks, pieces and segments") {
   ThreadPool pool(2);
   for (Isa isa : isas())
@@ -103,6 +104,7 @@ TEST_CASE("sliding window and soft cap") {
         }
 }
 
+// rule: cpu_attention.before-the-window-is-not-read
 TEST_CASE("blocks wholly before the window are never read") {
   ThreadPool pool(1);
   for (Isa isa : isas())
@@ -136,6 +138,7 @@ TEST_CASE("large scores neither overflow nor vanish") {
   }
 }
 
+// rule: cpu_attention.nan-stays-with-its-readers
 TEST_CASE("a NaN in the context reaches the rows that see it and no others") {
   ThreadPool pool(1);
   for (Isa isa : isas())
@@ -170,6 +173,7 @@ TEST_CASE("a NaN in the context reaches the rows that see it and no others") {
             }
 }
 
+// rule: cpu_attention.mismatch-is-refused
 TEST_CASE("mismatched calls are refused") {
   ThreadPool pool(1);
   World world({.head_dim = 16}, {20});

@@ -10,7 +10,7 @@ namespace pagedcore::cpu::test {
 namespace {
 
 const std::vector<TokenId> kTokens{1, 2, 3, 4, 5};
-const std::vector<std::uint32_t> kTables{0, 1, 2};
+const std::vector<BlockId> kTables{BlockId{0}, BlockId{1}, BlockId{2}};
 
 std::string refusal(const std::vector<TokenRange>& ranges, int block_size = 4) {
   try {
@@ -34,6 +34,7 @@ TEST_CASE("a batch keeps its own copy of the tokens") {
   CHECK(make_batch({}, 4)->rows() == 0);
 }
 
+// rule: cpu_attention.mismatch-is-refused
 TEST_CASE("ranges that do not tile the rows are refused, naming what is wrong") {
   CHECK(refusal({{0, 5, 0, 0}}) == "accepted");
   CHECK(contains(refusal({{0, 4, 0, 0}}), "cover 4 of 5 rows"));

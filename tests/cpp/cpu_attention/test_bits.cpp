@@ -61,6 +61,7 @@ void check(const Setup& s) {
 
 }  // namespace
 
+// rule: backend.row-stands-alone, cpu.row-stands-alone, cpu_attention.row-stands-alone
 TEST_CASE("a row has the same bits however its sequence is cut and batched") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16})
@@ -90,6 +91,7 @@ TEST_CASE("the same with windows, soft caps, other head and block sizes") {
     }
 }
 
+// rule: cpu_attention.row-stands-alone
 TEST_CASE("block size does not change a row's bits") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16}) {

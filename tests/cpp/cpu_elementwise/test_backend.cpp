@@ -10,6 +10,7 @@
 
 using namespace test;
 
+// rule: cpu.unsupported-is-refused
 TEST_CASE("make_cpu_backend takes what the machine has and names what it lacks") {
   for (const std::string& isa : cpu_isas())
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -61,6 +61,7 @@ TEST_CASE("norm agrees with float64 on every instruction set, for every tail") {
   }
 }
 
+// rule: cpu_elementwise.row-stands-alone
 TEST_CASE("norm gives a row the same bits alone, in a batch, in place and on several threads") {
   ThreadPool one(1), three(3);
   for (const Isa isa : isas()) {
@@ -122,6 +123,7 @@ TEST_CASE("head_norm is norm over each head, in place, and touches no other colu
   }
 }
 
+// rule: cpu_elementwise.mismatch-is-refused
 TEST_CASE("norm and head_norm refuse what does not fit") {
   ThreadPool pool(1);
   const NormKernels& k = norm_kernels(Isa::portable);

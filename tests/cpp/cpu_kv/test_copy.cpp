@@ -5,6 +5,7 @@
 
 namespace pagedcore::cpu::test {
 
+// rule: cpu_kv.copy-serves-every-layer
 TEST_CASE("a copied block serves the tokens it was filled with, in every layer") {
   for (DType type : {DType::f32, DType::bf16})
     for (int block_size : {1, 4, 16, 24, 64})
@@ -41,6 +42,7 @@ TEST_CASE("a copied block serves the tokens it was filled with, in every layer")
       }
 }
 
+// rule: backend.throw-enqueues-nothing, cpu_kv.outside-is-refused
 TEST_CASE("copies outside the storage are refused and change nothing") {
   ThreadPool pool(1);
   World world({.head_dim = 16}, {20});

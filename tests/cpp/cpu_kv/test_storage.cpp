@@ -8,6 +8,7 @@
 
 namespace pagedcore::cpu::test {
 
+// rule: cpu_kv.bytes-are-arithmetic
 TEST_CASE("block bytes are the arithmetic of K and V, without padding for small blocks") {
   for (Isa isa : isas()) {
     CHECK(kv_block_bytes({30, 3, 64, 16, DType::bf16}, isa) == 30u * 3 * 64 * 16 * 2 * 2);
@@ -18,6 +19,7 @@ TEST_CASE("block bytes are the arithmetic of K and V, without padding for small 
   }
 }
 
+// rule: cpu_kv.outside-is-refused
 TEST_CASE("shapes that cannot be served are refused") {
   const auto make = [](KvShape shape) { (void)make_kv_storage(shape, 4, Isa::portable); };
   CHECK_NOTHROW(make({1, 1, 256, 256, DType::f32}));
@@ -32,6 +34,7 @@ TEST_CASE("shapes that cannot be served are refused") {
   CHECK_THROWS_AS((void)make_kv_storage({1, 1, 64, 16, DType::f32}, 0, Isa::portable), InvalidArgument);
 }
 
+// rule: cpu_kv.bytes-are-arithmetic
 TEST_CASE("more than the machine has is refused with the arithmetic") {
   const auto refusal = [](const KvShape& shape, std::uint32_t blocks) -> std::string {
     try {
@@ -47,6 +50,7 @@ TEST_CASE("more than the machine has is refused with the arithmetic") {
 }
 
 #if defined(__linux__)
+// rule: cpu_kv.unused-costs-nothing
 TEST_CASE("unused blocks cost no resident memory") {
   const auto resident = [] {
     long pages = 0, total = 0;

@@ -98,6 +98,7 @@ void check_case(ThreadPool& pool, Isa isa, DType dtype, const Case& c, std::mt19
 
 }  // namespace
 
+// rule: cpu.inputs-are-read-in-place
 TEST_CASE("every instruction set, type and epilogue against double precision, on ragged shapes") {
   std::mt19937 random(7);
   ThreadPool pool(2);
@@ -204,6 +205,7 @@ TEST_CASE("no rows: nothing happens") {
   });
 }
 
+// rule: cpu.failure-changes-nothing
 TEST_CASE("mismatched operands are refused") {
   ThreadPool pool(1);
   std::mt19937 random(11);

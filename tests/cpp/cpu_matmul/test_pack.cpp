@@ -62,6 +62,7 @@ TEST_CASE("rounding to bf16: to nearest, ties to even; infinities and NaN surviv
   }
 }
 
+// rule: cpu.one-packed-copy
 TEST_CASE("one copy: bytes are those of the matrix up to padding") {
   for_every_kernel([&](Isa isa, DType dtype) {
     const std::size_t element = dtype == DType::bf16 ? 2 : 4;
@@ -102,7 +103,7 @@ TEST_CASE("what cannot be packed is refused") {
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their allocators end the process instead
-TEST_CASE("memory that cannot be had is OutOfMemory, and the message says how much") {
+TEST_CASE("memory that cannot be allocated is OutOfMemory, and the message says how much") {
   constexpr std::int64_t kExtent = std::int64_t{1} << 28;  // 2^57 bytes: more than the address space
   try {
     const cpu::PackedWeight weight(kExtent, kExtent, PackKind::stacked, Isa::portable, DType::bf16);

@@ -9,6 +9,7 @@ using cpu::Isa;
 using cpu::ThreadPool;
 using Kind = Epilogue::Kind;
 
+// rule: backend.row-stands-alone, cpu.row-stands-alone
 TEST_CASE("a row's bits do not depend on the batch around it nor on the number of threads") {
   std::mt19937 random(21);
   constexpr std::int64_t kRows = 150;

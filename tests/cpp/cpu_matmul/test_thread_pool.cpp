@@ -78,6 +78,7 @@ TEST_CASE("operations back to back and after sleeps: what workers wrote is visib
   CHECK(sum == expected);
 }
 
+// rule: cpu.idle-costs-nothing
 TEST_CASE("an idle pool costs no CPU") {
   ThreadPool pool(4);
   pool.on_each([](int) {});
@@ -92,6 +93,7 @@ TEST_CASE("an idle pool costs no CPU") {
   CHECK(cpu_seconds() - before < 0.002);
 }
 
+// rule: cpu.workers-take-no-signals, base.our-threads-take-no-signals
 TEST_CASE("workers block signals, the caller's mask is untouched") {
   sigset_t before, after;
   pthread_sigmask(SIG_SETMASK, nullptr, &before);
@@ -138,6 +140,7 @@ int in_child(const Body& body) {
 }
 }  // namespace
 
+// rule: cpu.refuses-after-fork
 TEST_CASE("in a forked child a pool refuses work and is destroyed without hanging") {
   auto pool = std::make_unique<ThreadPool>(4);
   pool->on_each([](int) {});
@@ -157,6 +160,7 @@ TEST_CASE("in a forked child a pool refuses work and is destroyed without hangin
   pool->on_each([](int) {});  // the parent's still works
 }
 
+// rule: cpu.failure-changes-nothing
 TEST_CASE("when not all threads can be started, OutOfMemory, and none is left behind") {
   const int result = in_child([] {
     // Address space for a few stacks only (8 MiB each by default).

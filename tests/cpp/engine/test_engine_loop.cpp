@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <string>
@@ -22,6 +23,7 @@ std::string refusal(EngineLoop& loop, EngineRequest request) {
 
 }  // namespace
 
+// rule: engine.one-last-output, engine.news-add-up
 TEST_CASE("every sample gets its tokens, streamed or at once") {
   const auto loop = make_loop();
   struct Sent {
@@ -93,6 +95,40 @@ TEST_CASE("requests that are malformed or cannot fit are refused with the number
   CHECK(loop->wait(0.0).empty());
 }
 
+// rule: engine.context-is-the-end
+TEST_CASE("many requests are submitted at once, or none of them") {
+  const auto loop = make_loop();
+  const auto prefix = loop->register_prefix("p", make_prompt(8, 1), 0);
+  std::vector<EngineRequest> requests;
+  for (std::uint32_t i = 0; i < 5; ++i) requests.push_back(make_request(make_prompt(10 + i, i), 6));
+  requests[3].options.prefix = "q";
+  const auto refused = [&](const char* says) {
+    const double queries = static_cast<double>(loop->stats().prefix_query_tokens);
+    CHECK_THROWS_WITH_AS(loop->submit_all(requests), doctest::Contains(says), InvalidArgument);
+    CHECK(loop->submit_all({}).empty());
+    CHECK(static_cast<double>(loop->stats().prefix_query_tokens) == queries);
+  };
+  while (loop->busy()) loop->wait(1.0);
+  refused("request 3: prefix 'q' is unknown");
+  requests[3].options.prefix = "";
+  requests[4].prompt[2] = kVocab;
+  refused("request 4: prompt token 2 is 1000");
+  CHECK(!loop->busy());
+  requests[4].prompt[2] = 0;
+  requests[2].prompt.insert(requests[2].prompt.begin(), 8, 0);
+  std::ranges::copy(make_prompt(8, 1), requests[2].prompt.begin());
+  requests[2].options.prefix = "p";
+  const std::vector<RequestId> ids = loop->submit_all(requests);
+  REQUIRE(ids.size() == 5);
+  const Collection all = drain(*loop);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    CHECK(raw(ids[i]) == raw(prefix) + 1 + i);  // the refused ones had no ids
+    CHECK(all.at(ids[i], 0).tokens == expected_output(requests[i].prompt, 0, 6));
+  }
+  loop->close();
+  CHECK_THROWS_AS(loop->submit_all(requests), Aborted);
+}
+
 TEST_CASE("generation is cut where the context ends") {
   const auto loop = make_loop();
   const auto prompt = make_prompt(190, 1);
@@ -111,6 +147,7 @@ TEST_CASE("max_tokens = 0 computes the prompt and ends") {
   CHECK(all.lasts.at(raw(id)) == 1);
 }
 
+// rule: engine.abort-between-steps
 TEST_CASE("abort ends a request in any state; unknown ids are ignored") {
   std::atomic<bool> hold{true}, held{false};
   LoopOptions options;
@@ -144,6 +181,7 @@ TEST_CASE("abort ends a request in any state; unknown ids are ignored") {
   CHECK(stats.blocks.used == 0);
 }
 
+// rule: engine.same-request-same-bits
 TEST_CASE("forced preemption changes no token, at any period") {
   for (const std::uint32_t period : {1u, 2u, 3u, 7u}) {
     LoopOptions options;
@@ -174,6 +212,7 @@ TEST_CASE("few blocks: requests take turns and all end well") {
   for (std::uint32_t i = 0; i < 20; ++i) CHECK(all.at(ids[i]).tokens == expected_output(make_prompt(1 + i, i), 0, 20));
 }
 
+// rule: engine.one-last-output
 TEST_CASE("many threads submit, abort and wait at once") {
   const auto loop = make_loop();
   constexpr int kThreads = 4, kEach = 60;

@@ -23,6 +23,7 @@ std::string aborted_message(const std::function<void()>& call) {
 
 }  // namespace
 
+// rule: engine.request-fails-alone
 TEST_CASE("a request that fails in step k fails alone") {
   for (std::uint64_t step = 1; step <= 12; ++step) {
     std::uint64_t victim = 0;
@@ -60,6 +61,7 @@ TEST_CASE("a request that fails in step k fails alone") {
   }
 }
 
+// rule: engine.broken-engine-not-process
 TEST_CASE("a step that throws ends every request and poisons the engine, whatever it throws") {
   const std::function<void()> throws[] = {[] { throw Corrupt("broken invariant"); },
                                           [] { throw OutOfMemory("no block left"); }, [] { throw std::bad_alloc(); },

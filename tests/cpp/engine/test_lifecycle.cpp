@@ -25,6 +25,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
+// rule: engine.close-is-final
 TEST_CASE("close ends waits in other threads at once, may be repeated, from any thread") {
   for (int round = 0; round < 20; ++round) {
     const auto loop = make_loop();
@@ -89,6 +90,7 @@ TEST_CASE("wait honours its time-out") {
   CHECK(seconds_since(start) >= 0.05);
 }
 
+// rule: engine.idle-costs-nothing
 TEST_CASE("an idle engine uses no CPU") {
   const auto loop = make_loop();
   loop->submit(make_request(make_prompt(20, 1), 10));
@@ -98,6 +100,7 @@ TEST_CASE("an idle engine uses no CPU") {
   CHECK(cpu_seconds() - before < 0.02);
 }
 
+// rule: engine.refuses-after-fork
 TEST_CASE("in a child of fork() calls throw and closing does not hang") {
   auto loop = make_loop();
   loop->submit(make_request(make_prompt(20, 1), 150));
@@ -127,6 +130,7 @@ TEST_CASE("in a child of fork() calls throw and closing does not hang") {
   drain(*loop);  // the parent goes on
 }
 
+// rule: engine.takes-no-signals, base.our-threads-take-no-signals
 TEST_CASE("the engine's thread takes no signals") {
   const auto before = thread_ids();
   const auto loop = make_loop();

@@ -26,6 +26,7 @@ std::string refusal(const std::function<void(EngineConfig&, ModelDescription&)>&
 
 }  // namespace
 
+// rule: engine.memory-is-arithmetic
 TEST_CASE("the plan is arithmetic") {
   const TinyModel model;
   EngineConfig config;
@@ -62,6 +63,7 @@ TEST_CASE("without a budget the cache takes at most half of the available memory
         (std::size_t{1} << 30) / block);
 }
 
+// rule: engine.memory-is-arithmetic
 TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   using C = EngineConfig;
   using M = ModelDescription;
@@ -78,5 +80,5 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   CHECK(refusal([](C& c, M&) { c.scheduler.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.0; }).find("watermark") != std::string::npos);
-  CHECK_FALSE(refusal([](C&, M& m) { m.num_kv_heads = 3; }).empty());
+  CHECK_FALSE(refusal([](C&, M& m) { m.attention.num_kv_heads = 3; }).empty());
 }

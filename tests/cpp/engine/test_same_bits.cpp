@@ -43,6 +43,7 @@ EngineConfig first_config() { return config_for(device::under_test().dtypes.fron
 
 }  // namespace
 
+// rule: engine.same-request-same-bits
 TEST_CASE("same request, same bits") {
   const TinyModel model = device::model();
   const std::uint32_t strangers = device::under_test().strangers;
@@ -145,6 +146,7 @@ TEST_CASE("a generated token's log-probability is the one it gets when scored as
   }
 }
 
+// rule: engine.request-fails-alone
 TEST_CASE("a request whose sampling fails ends alone, with the reason") {
   TinyModel model = device::model();
   auto& embeddings = model.values("embed.weight");

@@ -127,6 +127,7 @@ TEST_CASE("one read or write per block") {
   CHECK(file.reads == 20);
 }
 
+// rule: engine.lost-block-costs-time
 TEST_CASE("a flipped bit, a file cut short, a full disk and a failing one cost their block and no other") {
   auto owned = std::make_unique<FakeFile>();
   FakeFile& file = *owned;
@@ -166,7 +167,7 @@ TEST_CASE("every single flipped bit changes the checksum") {
   }
 }
 
-TEST_CASE("a swap file that cannot be had is refused with the path and the remedy") {
+TEST_CASE("a swap file that cannot be created is refused with the path and the remedy") {
   const std::string path = temporary("pagedcore-swap-");
   std::ofstream(path) << "precious";
   const auto refused = [](const std::string& at, const std::string& why) {

@@ -49,6 +49,7 @@ TEST_CASE("a whole engine, the backend's threads included: idle, forked, closed"
   CHECK(thread_ids().size() == threads_before);
 }
 
+// rule: engine.close-is-final
 TEST_CASE("a closed engine has given its memory back") {
   const auto address_space = [] {
     std::size_t pages = 0;

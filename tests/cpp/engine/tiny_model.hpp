@@ -23,17 +23,17 @@ class TinyModel {
     d.architecture = "tiny";
     d.vocab_size = vocab;
     d.hidden_size = 64;
-    d.intermediate_size = 96;
+    d.mlp.intermediate_size = 96;
     d.num_layers = layers;
-    d.num_heads = 4;
-    d.num_kv_heads = 2;
-    d.head_dim = head_dim;
+    d.attention.num_heads = 4;
+    d.attention.num_kv_heads = 2;
+    d.attention.head_dim = head_dim;
     d.max_context = 256;
-    for (int i = 0; i < d.head_dim / 2; ++i) {
-      d.rope_inv_freq.push_back(1.0f /
-                                std::pow(10000.0f, 2.0f * static_cast<float>(i) / static_cast<float>(d.head_dim)));
+    for (int i = 0; i < head_dim / 2; ++i) {
+      d.position.rope_inv_freq.push_back(
+          1.0f / std::pow(10000.0f, 2.0f * static_cast<float>(i) / static_cast<float>(head_dim)));
     }
-    const std::int32_t q = d.num_heads * d.head_dim, kv = d.num_kv_heads * d.head_dim;
+    const std::int32_t q = d.attention.num_heads * head_dim, kv = d.attention.num_kv_heads * head_dim;
     matrix("embed.weight", vocab, d.hidden_size, 1.0f);
     matrix("lm_head.weight", vocab, d.hidden_size, 0.3f);
     vector("final_norm.weight", d.hidden_size);
@@ -45,9 +45,9 @@ class TinyModel {
       matrix(layer + "attn.v.weight", kv, d.hidden_size, 0.2f);
       matrix(layer + "attn.o.weight", d.hidden_size, q, 0.2f);
       vector(layer + "mlp_norm.weight", d.hidden_size);
-      matrix(layer + "mlp.gate.weight", d.intermediate_size, d.hidden_size, 0.2f);
-      matrix(layer + "mlp.up.weight", d.intermediate_size, d.hidden_size, 0.2f);
-      matrix(layer + "mlp.down.weight", d.hidden_size, d.intermediate_size, 0.2f);
+      matrix(layer + "mlp.gate.weight", d.mlp.intermediate_size, d.hidden_size, 0.2f);
+      matrix(layer + "mlp.up.weight", d.mlp.intermediate_size, d.hidden_size, 0.2f);
+      matrix(layer + "mlp.down.weight", d.hidden_size, d.mlp.intermediate_size, 0.2f);
     }
   }
 

@@ -45,16 +45,16 @@ ModelDescription small_description() {
   d.architecture = "LlamaForCausalLM";
   d.vocab_size = 32;
   d.hidden_size = 32;
-  d.intermediate_size = 64;
+  d.mlp.intermediate_size = 64;
   d.num_layers = 1;
-  d.num_heads = 2;
-  d.num_kv_heads = 1;
-  d.head_dim = 16;
+  d.attention.num_heads = 2;
+  d.attention.num_kv_heads = 1;
+  d.attention.head_dim = 16;
   d.max_context = 128;
   d.tied_embeddings = true;
-  d.norm_eps = 1e-6f;
-  d.rope_inv_freq = {1.0f, 0.1f, 0.3333333f, 1e-3f, 1e-4f, 1e-5f, 1e-6f, 1e-7f};
-  d.windows = {0};
+  d.norm.eps = 1e-6f;
+  d.position.rope_inv_freq = {1.0f, 0.1f, 0.3333333f, 1e-3f, 1e-4f, 1e-5f, 1e-6f, 1e-7f};
+  d.attention.windows = {0};
   return d;
 }
 
@@ -76,6 +76,7 @@ bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
 
 }  // namespace
 
+// rule: io.save-then-open
 TEST_CASE("what is saved is read back: tensors, description, metadata") {
   const Folder folder;
   const std::string path = folder / "model.safetensors";
@@ -98,10 +99,11 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
     CHECK(same_bytes(read.data, saved.data));
   }
   CHECK(file.description().to_text() == description.to_text());
-  CHECK(file.description().rope_inv_freq == description.rope_inv_freq);
+  CHECK(file.description().position.rope_inv_freq == description.position.rope_inv_freq);
   CHECK_THROWS_WITH_AS(file.get("nothing"), doctest::Contains((path + ": has no tensor 'nothing'").c_str()), Corrupt);
 }
 
+// rule: io.refusal-is-io
 TEST_CASE("the operating system's refusals are Io") {
   const Folder folder;
   CHECK_THROWS_WITH_AS(ModelFile(folder / "missing"), doctest::Contains("missing: cannot be opened: No such file"), Io);
@@ -126,6 +128,7 @@ TEST_CASE("the operating system's refusals are Io") {
   CHECK(folder.files() == before);  // the temporary file is gone
 }
 
+// rule: io.file-is-whole-or-absent
 TEST_CASE("a save that fails leaves the old file as it was") {
   const Folder folder;
   const std::string path = folder / "model.safetensors";
@@ -178,6 +181,7 @@ TEST_CASE("an invalid description is Corrupt and names the file") {
   CHECK_THROWS_WITH_AS(ModelFile(folder / "c").description(), doctest::Contains("description is invalid"), Corrupt);
 }
 
+// rule: io.contradiction-is-corrupt
 TEST_CASE("a truncated file is Corrupt at every length") {
   const Folder folder;
   const SmallWeights weights;

@@ -85,6 +85,7 @@ TEST_CASE("lengths that contradict the file") {
   refuses_bytes(all_ones);
 }
 
+// rule: io.tensor-is-sound, io.contradiction-is-corrupt
 TEST_CASE("offsets, sizes and shapes that contradict each other") {
   refuses<Corrupt>(one("F32", "[2]", "[0,9]"), eight, "data_offsets [0, 9] in 8 bytes");
   refuses<Corrupt>(one("F32", "[2]", "[8,0]"), eight, "data_offsets [8, 0]");
@@ -111,6 +112,7 @@ TEST_CASE("headers of another layout") {
   refuses<Corrupt>("{" + entry + "," + entry + "}", eight, "'t' is repeated");
 }
 
+// rule: io.tensor-is-sound
 TEST_CASE("overlaps, holes and left-over bytes") {
   const auto two = [](const std::string& first, const std::string& second, int size_a, int size_b) {
     return R"({"a":{"dtype":"U8","shape":[)" + std::to_string(size_a) + R"(],"data_offsets":)" + first +

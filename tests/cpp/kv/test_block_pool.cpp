@@ -6,6 +6,7 @@
 using namespace pagedcore;
 using kv::BlockPool;
 
+// rule: kv.every-block-in-one-place
 TEST_CASE("a fresh pool hands out every block once, in order") {
   BlockPool pool(3);
   for (std::uint32_t i = 0; i < 3; ++i) CHECK(pool.take() == BlockId{i});
@@ -14,6 +15,7 @@ TEST_CASE("a fresh pool hands out every block once, in order") {
   pool.check();
 }
 
+// rule: kv.reuse-order
 TEST_CASE("free blocks are reused latest first and before cached ones, cached ones oldest first") {
   BlockPool pool(4);
   for (int i = 0; i < 4; ++i) pool.take();
@@ -33,6 +35,7 @@ TEST_CASE("free blocks are reused latest first and before cached ones, cached on
   pool.check();
 }
 
+// rule: kv.fenced-until-read
 TEST_CASE("a released block waits for every step that may read it") {
   BlockPool pool(2);
   const BlockId block = pool.take();
@@ -77,6 +80,7 @@ TEST_CASE("an older fence behind a later one waits with it") {
   pool.check();
 }
 
+// rule: kv.references-are-tables
 TEST_CASE("double frees and ids outside the pool are Corrupt") {
   BlockPool pool(2);
   const BlockId block = pool.take();

@@ -101,6 +101,7 @@ TEST_CASE("15,728 slots hold exactly seven sequences of Orca (Max)") {
   cache.check();
 }
 
+// rule: kv.chunk-is-contiguous
 TEST_CASE("a sequence fills its chunk in order, and a fork copies all of it into one of its own") {
   KvCacheConfig small = config(AllocationPolicy::oracle, 32);
   small.block_size = 4;

@@ -20,6 +20,7 @@ KvCacheManager make(std::uint32_t blocks) {
 
 }  // namespace
 
+// rule: kv.chunk-is-contiguous, kv.fenced-until-read
 TEST_CASE("a chunk waits for the last steps of all members of its group, in whatever order they go") {
   KvCacheManager kv = make(8);
   std::vector<BlockCopy> copies;

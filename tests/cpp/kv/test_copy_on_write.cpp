@@ -32,6 +32,7 @@ PrefixMatch match(const KvCacheManager& kv, std::uint32_t length) {
 
 }  // namespace
 
+// rule: kv.borrow-is-no-hold
 TEST_CASE("nobody overwrites tokens that another sequence has borrowed") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4});
   std::vector<BlockCopy> copies;
@@ -56,6 +57,7 @@ TEST_CASE("nobody overwrites tokens that another sequence has borrowed") {
   kv.check();
 }
 
+// rule: kv.borrow-is-no-hold
 TEST_CASE("an owner writes behind what was borrowed of its block, without a copy") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4});
   std::vector<BlockCopy> copies;
@@ -79,6 +81,7 @@ TEST_CASE("an owner writes behind what was borrowed of its block, without a copy
   kv.check();
 }
 
+// rule: kv.windows-let-go
 TEST_CASE("the last block is copied in all groups of layers when one of them shares it") {
   for (const bool first : {false, true}) {
     CAPTURE(first);
@@ -133,6 +136,7 @@ TEST_CASE("a match must have as many tokens as its blocks hold") {
   kv.check();
 }
 
+// rule: kv.cleared-stays-cleared
 TEST_CASE("forks of a sequence that was computed before the cache was cleared publish nothing either") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4});
   std::vector<BlockCopy> copies;

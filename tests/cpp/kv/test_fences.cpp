@@ -28,6 +28,7 @@ void start(KvCacheManager& kv, SequenceId seq, std::uint32_t length, std::uint64
 
 }  // namespace
 
+// rule: kv.fenced-until-read
 TEST_CASE("the block that its last owner copies waits for the step that copies") {
   // Two groups of layers. The parent goes on until its window has passed the second block of group 1, so that the child
   // shares that block's sibling in group 0 and owns it alone in group 1. Both are copied, as a block of tokens is.
@@ -65,6 +66,7 @@ TEST_CASE("a block that others go on holding waits for their steps only") {
   CHECK(kv.available() == 8 - 2);
 }
 
+// rule: kv.borrow-is-no-hold, kv.fenced-until-read
 TEST_CASE("a borrowed block waits for the step that copies from it") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4});
   start(kv, A, 8);
@@ -87,6 +89,7 @@ TEST_CASE("a borrowed block waits for the step that copies from it") {
   kv.check();
 }
 
+// rule: kv.fenced-until-read
 TEST_CASE("blocks that are swapped out wait for the last step that reads them") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4, .num_swap_blocks = 8});
   start(kv, A, 6);

@@ -46,6 +46,7 @@ TEST_CASE("sizes outside the documented ranges are refused with their limits") {
   CHECK(kv.blocks_for(~0ull) == 0xffffffffu);
 }
 
+// rule: kv.waste-under-one-block
 TEST_CASE("append takes a block only when all earlier ones are full") {
   KvCacheManager kv = make(4);
   std::vector<BlockCopy> copies;
@@ -59,6 +60,7 @@ TEST_CASE("append takes a block only when all earlier ones are full") {
   kv.check();
 }
 
+// rule: kv.throw-changes-nothing
 TEST_CASE("calls that throw change nothing") {
   KvCacheManager kv = make(3);
   std::vector<BlockCopy> copies;
@@ -90,6 +92,7 @@ TEST_CASE("calls that throw change nothing") {
   CHECK(copies.size() == 1);
 }
 
+// rule: kv.shared-is-copied-before-written
 TEST_CASE("n samples need n - 1 copies when the prompt ends inside a block, and none when it does not") {
   for (const std::uint32_t prompt : {6u, 8u}) {
     KvCacheManager kv = make(32);
@@ -106,6 +109,7 @@ TEST_CASE("n samples need n - 1 copies when the prompt ends inside a block, and 
   }
 }
 
+// rule: kv.shared-is-copied-before-written
 TEST_CASE("a fork at a shorter length copies only what it shares") {
   KvCacheManager kv = make(8);
   std::vector<BlockCopy> copies;
@@ -118,6 +122,7 @@ TEST_CASE("a fork at a shorter length copies only what it shares") {
   kv.check();
 }
 
+// rule: kv.shared-is-copied-before-written
 TEST_CASE("the last holder of a published block withdraws it before writing") {
   KvCacheManager kv = make(8);
   std::vector<BlockCopy> copies;
@@ -133,6 +138,7 @@ TEST_CASE("the last holder of a published block withdraws it before writing") {
   kv.check();
 }
 
+// rule: kv.tenants-share-nothing, kv.cleared-stays-cleared
 TEST_CASE("published prefixes are found per salt and up to the limit") {
   KvCacheManager kv = make(8);
   std::vector<BlockCopy> copies;
@@ -164,6 +170,7 @@ TEST_CASE("published prefixes are found per salt and up to the limit") {
   kv.check();
 }
 
+// rule: kv.reuse-order
 TEST_CASE("the tail of a cached prefix is evicted before its head") {
   KvCacheManager kv = make(4);
   std::vector<BlockCopy> copies;
@@ -180,6 +187,7 @@ TEST_CASE("the tail of a cached prefix is evicted before its head") {
   }
 }
 
+// rule: kv.tables-never-change
 TEST_CASE("a duplicate keeps its own block, and takes over when the first is evicted") {
   KvCacheManager kv = make(6);
   std::vector<BlockCopy> copies;
@@ -202,6 +210,7 @@ TEST_CASE("a duplicate keeps its own block, and takes over when the first is evi
   kv.check();
 }
 
+// rule: kv.fenced-until-read
 TEST_CASE("blocks freed behind a step in flight are neither available nor lost") {
   KvCacheManager kv = make(4);
   std::vector<BlockCopy> copies;

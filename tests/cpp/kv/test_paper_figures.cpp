@@ -52,6 +52,7 @@ KvCacheManager pool_with_order(const std::vector<std::uint32_t>& order) {
 
 }  // namespace
 
+// rule: kv.waste-under-one-block
 TEST_CASE("figure 6: block table translation") {
   KvCacheManager kv = pool_with_order({7, 1, 3});
   std::vector<BlockCopy> copies;
@@ -81,6 +82,7 @@ TEST_CASE("figure 7: two requests interleave in one pool") {
   kv.check();
 }
 
+// rule: kv.shared-is-copied-before-written
 TEST_CASE("figure 8: parallel sampling with copy-on-write") {
   KvCacheManager kv = pool_with_order({7, 1, 3});
   std::vector<BlockCopy> copies;

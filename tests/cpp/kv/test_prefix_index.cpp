@@ -12,6 +12,7 @@ namespace {
 std::uint64_t constant(std::uint64_t, const TokenId*, std::size_t) noexcept { return 42; }
 }  // namespace
 
+// rule: kv.hit-is-verified
 TEST_CASE("a block is found by tokens, parent and salt, whatever the hash") {
   for (const PrefixHash hash : {PrefixHash{nullptr}, PrefixHash{constant}}) {
     PrefixIndex index(8, 2, 1, hash, 0);

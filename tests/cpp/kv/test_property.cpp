@@ -541,6 +541,7 @@ class Machine {
 
 }  // namespace
 
+// rule: kv.every-block-in-one-place, kv.references-are-tables, kv.windows-let-go, kv.shared-moves-once
 TEST_CASE("random operations keep every invariant and every sequence's contents") {
   constexpr long kOpsPerMachine = 500;
   const long machines = std::max(1L, property_ops(40000) / kOpsPerMachine);

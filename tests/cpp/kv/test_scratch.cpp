@@ -42,6 +42,7 @@ PrefixMatch match(const KvCacheManager& kv, std::uint32_t length) {
 
 }  // namespace
 
+// rule: kv.scratch-counts-what-will-be
 TEST_CASE("scratch: a block that its last owner copies is not counted on in the same plan") {
   KvCacheManager kv({.num_blocks = 32, .block_size = 4, .windows = {0, 8}});
   start(kv, A, 16);
@@ -191,6 +192,7 @@ TEST_CASE("scratch: a sequence that goes takes with it what it took in the plan"
   CHECK_FALSE(scratch.swap_out(group, kNow));
 }
 
+// rule: kv.scratch-counts-what-will-be
 TEST_CASE("scratch: slots are taken once, by those who are in memory") {
   KvCacheManager kv({.num_blocks = 16, .block_size = 4, .num_swap_blocks = 3});
   start(kv, A, 8);
@@ -209,6 +211,7 @@ TEST_CASE("scratch: slots are taken once, by those who are in memory") {
   CHECK_FALSE(scratch.swap_in(first));
 }
 
+// rule: kv.shared-moves-once
 TEST_CASE("scratch: what strangers hold too stays where it is when a group goes") {
   KvCacheManager kv({.num_blocks = 16, .block_size = 4, .num_swap_blocks = 8});
   start(kv, A, 10);

@@ -35,6 +35,7 @@ std::uint32_t found(const KvCacheManager& kv, const std::vector<TokenId>& tokens
 
 }  // namespace
 
+// rule: kv.tenants-share-nothing
 TEST_CASE("another tenant finds no token inside a block either, whatever its salt is") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 16});
   const std::vector<TokenId> tokens = range(0, 10);
@@ -48,6 +49,7 @@ TEST_CASE("another tenant finds no token inside a block either, whatever its sal
   CHECK(others == 0);
 }
 
+// rule: kv.tenants-share-nothing
 TEST_CASE("what tenants publish of equal tokens stays apart") {
   KvCacheManager kv({.num_blocks = 16, .block_size = 4});
   const std::vector<TokenId> tokens = range(0, 10);
@@ -157,6 +159,7 @@ TEST_CASE("events name the tenant of a prompt's first block, and the block befor
   CHECK(cleared[0].kind == CacheEventKind::cleared);
 }
 
+// rule: kv.events-are-bounded
 TEST_CASE("events are kept up to the bound, and one that is lost is said to be") {
   KvCacheManager kv({.num_blocks = 8, .block_size = 4, .max_events = 2});
   leave(kv, A, 0, range(0, 20));  // five blocks

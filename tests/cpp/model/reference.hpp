@@ -67,13 +67,13 @@ class Reference {
     }
     for (std::size_t i = 0; i < n; ++i) square += (x[i] - mean) * (x[i] - mean) / double(n);
     for (std::size_t i = 0; i < n; ++i)
-      x[i] = (x[i] - mean) / std::sqrt(square + d_.norm_eps) * (double(weight[i]) + d_.norm_weight_offset);
+      x[i] = (x[i] - mean) / std::sqrt(square + d_.norm.eps) * (double(weight[i]) + d_.norm.weight_offset);
   }
 
   Rows normed(Rows x, const std::string& name) const {
     const std::vector<float>& bias = m_.values(name + ".bias");
     for (auto& row : x) {
-      normalise(row.data(), row.size(), m_.values(name + ".weight"), d_.norm);
+      normalise(row.data(), row.size(), m_.values(name + ".weight"), d_.norm.kind);
       for (std::size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
     }
     return x;
@@ -81,12 +81,12 @@ class Reference {
 
   /// Normalises and rotates the heads of one row at `position`.
   void position_heads(std::vector<double>& row, std::size_t position, const std::string& norm_name) const {
-    const auto dim = static_cast<std::size_t>(d_.head_dim), half = d_.rope_inv_freq.size();
+    const auto dim = static_cast<std::size_t>(d_.attention.head_dim), half = d_.position.rope_inv_freq.size();
     for (std::size_t h = 0; h < row.size(); h += dim) {
-      if (d_.qk_norm) normalise(&row[h], dim, m_.values(norm_name), NormKind::rms);
+      if (d_.attention.qk_norm) normalise(&row[h], dim, m_.values(norm_name), NormKind::rms);
       for (std::size_t i = 0; i < half; ++i) {
-        const double angle = double(position) * d_.rope_inv_freq[i];
-        const double c = std::cos(angle) * d_.rope_magnitude, s = std::sin(angle) * d_.rope_magnitude;
+        const double angle = double(position) * d_.position.rope_inv_freq[i];
+        const double c = std::cos(angle) * d_.position.rope_magnitude, s = std::sin(angle) * d_.position.rope_magnitude;
         const double a = row[h + i], b = row[h + i + half];
         row[h + i] = a * c - b * s;
         row[h + i + half] = b * c + a * s;
@@ -95,15 +95,16 @@ class Reference {
   }
 
   Rows attention(const Rows& x, int layer, const std::string& l) const {
-    const int heads = d_.num_heads, kv_heads = d_.num_kv_heads, dim = d_.head_dim;
+    const int heads = d_.attention.num_heads, kv_heads = d_.attention.num_kv_heads, dim = d_.attention.head_dim;
     Rows q = linear(x, l + "q", heads * dim), k = linear(x, l + "k", kv_heads * dim);
     const Rows v = linear(x, l + "v", kv_heads * dim);
     for (std::size_t p = 0; p < x.size(); ++p) {
       position_heads(q[p], p, l + "q_norm.weight");
       position_heads(k[p], p, l + "k_norm.weight");
     }
-    const double scale = d_.attention_scale > 0 ? double(d_.attention_scale) : 1.0 / std::sqrt(double(dim));
-    const auto window = static_cast<std::size_t>(d_.windows.empty() ? 0 : d_.windows[static_cast<std::size_t>(layer)]);
+    const double scale = d_.attention.scale > 0 ? double(d_.attention.scale) : 1.0 / std::sqrt(double(dim));
+    const auto window = static_cast<std::size_t>(
+        d_.attention.windows.empty() ? 0 : d_.attention.windows[static_cast<std::size_t>(layer)]);
     Rows out(x.size(), std::vector<double>(static_cast<std::size_t>(heads * dim)));
     for (std::size_t p = 0; p < x.size(); ++p) {
       const std::size_t first = window > 0 && p + 1 > window ? p + 1 - window : 0;
@@ -115,7 +116,7 @@ class Reference {
           double score = 0;
           for (std::size_t i = 0; i < static_cast<std::size_t>(dim); ++i) score += q[p][qo + i] * k[t][ko + i];
           score *= scale;
-          if (d_.attention_softcap > 0) score = d_.attention_softcap * std::tanh(score / d_.attention_softcap);
+          if (d_.attention.softcap > 0) score = d_.attention.softcap * std::tanh(score / d_.attention.softcap);
           sum += weight.emplace_back(std::exp(score));
         }
         for (std::size_t t = first; t <= p; ++t)
@@ -127,7 +128,7 @@ class Reference {
   }
 
   double activate(double x) const {
-    switch (d_.activation) {
+    switch (d_.mlp.activation) {
       case Activation::silu:
         return x / (1.0 + std::exp(-x));
       case Activation::gelu:
@@ -141,11 +142,11 @@ class Reference {
   }
 
   Rows mlp(const Rows& x, const std::string& l) const {
-    Rows inner = linear(x, l + (d_.gated_mlp ? "gate" : "up"), d_.intermediate_size);
+    Rows inner = linear(x, l + (d_.mlp.gated ? "gate" : "up"), d_.mlp.intermediate_size);
     for (auto& row : inner)
       for (double& v : row) v = activate(v);
-    if (d_.gated_mlp) {
-      const Rows up = linear(x, l + "up", d_.intermediate_size);
+    if (d_.mlp.gated) {
+      const Rows up = linear(x, l + "up", d_.mlp.intermediate_size);
       for (std::size_t r = 0; r < up.size(); ++r)
         for (std::size_t i = 0; i < up[r].size(); ++i) inner[r][i] *= up[r][i];
     }

@@ -20,28 +20,29 @@ Text text_with(const std::string& key, const std::string& value) {
 
 }  // namespace
 
+// rule: model.description-is-text
 TEST_CASE("a description survives text and back") {
   ModelDescription d = gemma().d;
   d.architecture = "a name, with = signs";
-  d.norm_eps = 1.1754944e-38f;
-  d.rope_inv_freq = {0.1f, 1.0f / 3.0f, 1e-30f};
-  d.qk_norm = true;
+  d.norm.eps = 1.1754944e-38f;
+  d.position.rope_inv_freq = {0.1f, 1.0f / 3.0f, 1e-30f};
+  d.attention.qk_norm = true;
   const Text text = d.to_text();
   const ModelDescription back = ModelDescription::from_text(text);
   CHECK(back.to_text() == text);
   CHECK(back.architecture == d.architecture);
-  CHECK(back.norm_eps == d.norm_eps);
-  CHECK(back.rope_inv_freq == d.rope_inv_freq);
-  CHECK(back.windows == d.windows);
-  CHECK(back.activation == d.activation);
+  CHECK(back.norm.eps == d.norm.eps);
+  CHECK(back.position.rope_inv_freq == d.position.rope_inv_freq);
+  CHECK(back.attention.windows == d.attention.windows);
+  CHECK(back.mlp.activation == d.mlp.activation);
   CHECK(back.tied_embeddings);
-  CHECK(back.qk_norm);
+  CHECK(back.attention.qk_norm);
   CHECK(text.at("norm") == "rms");
   CHECK(text.at("windows") == "5,0,17");
 
   ModelDescription plain = gpt().d;
   CHECK(plain.to_text().at("rope_inv_freq").empty());
-  CHECK(ModelDescription::from_text(plain.to_text()).rope_inv_freq.empty());
+  CHECK(ModelDescription::from_text(plain.to_text()).position.rope_inv_freq.empty());
 }
 
 TEST_CASE("absent fields keep their defaults") {
@@ -50,9 +51,10 @@ TEST_CASE("absent fields keep their defaults") {
   text.erase("activation");
   const ModelDescription d = ModelDescription::from_text(text);
   CHECK(d.logit_softcap == 0.0f);
-  CHECK(d.activation == Activation::silu);
+  CHECK(d.mlp.activation == Activation::silu);
 }
 
+// rule: model.description-is-text
 TEST_CASE("text that means nothing is refused by name") {
   const std::pair<const char*, const char*> cases[] = {{"vocab_size", ""},
                                                        {"vocab_size", "12x"},
@@ -73,7 +75,7 @@ TEST_CASE("text that means nothing is refused by name") {
                                                        {"norm_eps", "1,5"},
                                                        {"norm", "batch"},
                                                        {"activation", "SILU"},
-                                                       {"gated_mlp", "1"},
+                                                       {"gated_mlp", "2"},
                                                        {"tied_embeddings", "yes"},
                                                        {"windows", "1,2"},
                                                        {"windows", "1,,2"},
@@ -103,14 +105,14 @@ TEST_CASE("text that means nothing is refused by name") {
 
 TEST_CASE("validate names the field that contradicts the rest") {
   const std::pair<const char*, std::function<void(ModelDescription&)>> cases[] = {
-      {"intermediate_size", [](auto& d) { d.intermediate_size = 0; }},
-      {"head_dim", [](auto& d) { d.head_dim = 1 << 24; }},
-      {"num_kv_heads", [](auto& d) { d.num_kv_heads = 3; }},
-      {"activation", [](auto& d) { d.activation = static_cast<Activation>(9); }},
-      {"norm", [](auto& d) { d.norm = static_cast<NormKind>(2); }},
+      {"intermediate_size", [](auto& d) { d.mlp.intermediate_size = 0; }},
+      {"head_dim", [](auto& d) { d.attention.head_dim = 1 << 24; }},
+      {"num_kv_heads", [](auto& d) { d.attention.num_kv_heads = 3; }},
+      {"activation", [](auto& d) { d.mlp.activation = static_cast<Activation>(9); }},
+      {"norm", [](auto& d) { d.norm.kind = static_cast<NormKind>(2); }},
       {"logit_scale", [](auto& d) { d.logit_scale = std::numeric_limits<float>::infinity(); }},
-      {"rope_inv_freq", [](auto& d) { d.rope_inv_freq.resize(9); }},
-      {"windows", [](auto& d) { d.windows = {1}; }},
+      {"rope_inv_freq", [](auto& d) { d.position.rope_inv_freq.resize(9); }},
+      {"windows", [](auto& d) { d.attention.windows = {1}; }},
       {"architecture", [](auto& d) { d.architecture = "two\nlines"; }}};
   for (const auto& [field, damage] : cases) {
     ModelDescription d = llama().d;

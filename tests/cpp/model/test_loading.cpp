@@ -27,6 +27,7 @@ Model load(const TinyModel& tiny, const WeightSource& source, Backend& backend) 
 
 }  // namespace
 
+// rule: model.plan-is-exact
 TEST_CASE("the plan is exactly what a model then holds") {
   for (const auto make : {llama, qwen2, qwen3, gpt, gemma}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
@@ -84,6 +85,7 @@ TEST_CASE("tied embeddings are held once") {
         backend->packed_bytes(d.vocab_size, d.hidden_size, PackKind::stacked));
 }
 
+// rule: model.tensors-are-named
 TEST_CASE("a tensor that is missing or misshapen is named, with both shapes") {
   const auto backend = make_cpu_backend({1, DType::f32, "auto"});
   const TinyModel tiny = qwen3();

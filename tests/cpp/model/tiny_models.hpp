@@ -18,9 +18,9 @@ class TinyModel {
  public:
   TinyModel(ModelDescription description, bool qkv_bias, bool all_biases, std::uint32_t seed)
       : d(std::move(description)), random_(seed) {
-    const float offset = 1.0f - d.norm_weight_offset;
-    const int hidden = d.hidden_size, inter = d.intermediate_size, q = d.num_heads * d.head_dim,
-              kv = d.num_kv_heads * d.head_dim;
+    const float offset = 1.0f - d.norm.weight_offset;
+    const int hidden = d.hidden_size, inter = d.mlp.intermediate_size, q = d.attention.num_heads * d.attention.head_dim,
+              kv = d.attention.num_kv_heads * d.attention.head_dim;
     matrix("embed.weight", d.vocab_size, hidden, 1.0f);
     if (!d.tied_embeddings) matrix("lm_head.weight", d.vocab_size, hidden, 1.0f / std::sqrt(float(hidden)));
     vector("final_norm.weight", hidden, offset);
@@ -38,13 +38,13 @@ class TinyModel {
       project("attn.k", kv, hidden, qkv_bias || all_biases);
       project("attn.v", kv, hidden, qkv_bias || all_biases);
       project("attn.o", hidden, q, all_biases);
-      if (d.gated_mlp) project("mlp.gate", inter, hidden, all_biases);
+      if (d.mlp.gated) project("mlp.gate", inter, hidden, all_biases);
       project("mlp.up", inter, hidden, all_biases);
       project("mlp.down", hidden, inter, all_biases);
       if (all_biases) vector(l + "attn_norm.bias", hidden, 0.0f);
       if (all_biases) vector(l + "mlp_norm.bias", hidden, 0.0f);
-      if (d.qk_norm) vector(l + "attn.q_norm.weight", d.head_dim, offset);
-      if (d.qk_norm) vector(l + "attn.k_norm.weight", d.head_dim, offset);
+      if (d.attention.qk_norm) vector(l + "attn.q_norm.weight", d.attention.head_dim, offset);
+      if (d.attention.qk_norm) vector(l + "attn.k_norm.weight", d.attention.head_dim, offset);
     }
   }
 
@@ -95,13 +95,13 @@ inline ModelDescription base_description() {
   d.architecture = "tiny";
   d.vocab_size = 83;
   d.hidden_size = 64;
-  d.intermediate_size = 96;
+  d.mlp.intermediate_size = 96;
   d.num_layers = 3;
-  d.num_heads = 4;
-  d.num_kv_heads = 2;
-  d.head_dim = 16;
+  d.attention.num_heads = 4;
+  d.attention.num_kv_heads = 2;
+  d.attention.head_dim = 16;
   d.max_context = 128;
-  d.rope_inv_freq = frequencies(8);
+  d.position.rope_inv_freq = frequencies(8);
   return d;
 }
 
@@ -119,37 +119,37 @@ inline TinyModel qwen2() {  // biases on q, k, v; tied
 
 inline TinyModel qwen3() {  // QK norm, heads that are wider than hidden / heads, one KV head
   ModelDescription d = base_description();
-  d.qk_norm = true;
-  d.head_dim = 32;
+  d.attention.qk_norm = true;
+  d.attention.head_dim = 32;
   d.hidden_size = 40;
-  d.num_kv_heads = 1;
-  d.rope_inv_freq = frequencies(16);
+  d.attention.num_kv_heads = 1;
+  d.position.rope_inv_freq = frequencies(16);
   return {d, false, false, 3};
 }
 
 inline TinyModel gpt() {  // layer norm, biases everywhere, a plain MLP, no rotation, as many KV heads as heads
   ModelDescription d = base_description();
-  d.norm = NormKind::layer;
-  d.activation = Activation::gelu_tanh;
-  d.gated_mlp = false;
-  d.num_kv_heads = 4;
-  d.rope_inv_freq.clear();
+  d.norm.kind = NormKind::layer;
+  d.mlp.activation = Activation::gelu_tanh;
+  d.mlp.gated = false;
+  d.attention.num_kv_heads = 4;
+  d.position.rope_inv_freq.clear();
   return {d, true, true, 4};
 }
 
 inline TinyModel gemma() {  // windows, softcaps, scales, weight offset, rotation of half of each head
   ModelDescription d = base_description();
-  d.norm_weight_offset = 1.0f;
-  d.activation = Activation::gelu_tanh;
+  d.norm.weight_offset = 1.0f;
+  d.mlp.activation = Activation::gelu_tanh;
   d.tied_embeddings = true;
   d.embedding_scale = 2.0f;
-  d.attention_scale = 0.2f;
-  d.attention_softcap = 4.0f;
+  d.attention.scale = 0.2f;
+  d.attention.softcap = 4.0f;
   d.logit_scale = 0.5f;
   d.logit_softcap = 3.0f;
-  d.rope_inv_freq = frequencies(4);
-  d.rope_magnitude = 1.1f;
-  d.windows = {5, 0, 17};
+  d.position.rope_inv_freq = frequencies(4);
+  d.position.rope_magnitude = 1.1f;
+  d.attention.windows = {5, 0, 17};
   return {d, false, false, 5};
 }
 

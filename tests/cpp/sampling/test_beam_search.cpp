@@ -120,6 +120,7 @@ Run run(const BeamSearchParams& p, std::size_t vocab, std::uint64_t seed) {
 
 }  // namespace
 
+// rule: sampling.beams-as-transformers
 TEST_CASE("hypotheses and scores are the reference's") {
   std::map<std::size_t, int> lengths;
   for (const std::uint32_t width : {1u, 2u, 3u, 8u}) {

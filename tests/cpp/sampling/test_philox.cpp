@@ -17,6 +17,7 @@ TEST_CASE("Philox4x32-10 gives the published known answers") {  // Random123, ka
         PhiloxCounter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
+// rule: sampling.draws-have-no-state
 TEST_CASE("uniform numbers use 53 bits, lie in [0, 1) and depend on seed, sample and position") {
   // Bits 0 and 1 of the first known answer, the high 53 of 64.
   CHECK(uniform(0, 0, 0) == static_cast<double>(0xe169c58d6627e8d5ull >> 11) * 0x1.0p-53);

@@ -122,6 +122,7 @@ TEST_CASE("sums of exponentials agree with double precision") {
   }
 }
 
+// rule: sampling.same-key-same-bits
 TEST_CASE("every instruction set gives the same bits") {
   const auto row = random_row(5003, 4);
   const float max = row_max(row);
@@ -138,6 +139,7 @@ TEST_CASE("every instruction set gives the same bits") {
   });
 }
 
+// rule: sampling.one-rank-order
 TEST_CASE("top_k selects what a full sort selects, ties by token id") {
   at_every_level([] {
     for (const std::size_t size : kSizes) {

@@ -30,6 +30,7 @@ std::vector<TokenId> random_tokens(std::mt19937& rng, std::size_t vocab, std::si
 
 }  // namespace
 
+// rule: sampling.penalties-as-elsewhere, sampling.draw-in-token-order
 TEST_CASE("every parameter, alone and combined, gives the token of the double-precision reference") {
   std::mt19937 rng(20);
   int near_boundary = 0, compared = 0;
@@ -89,6 +90,7 @@ TEST_CASE("every parameter, alone and combined, gives the token of the double-pr
   CHECK(near_boundary < 300);
 }
 
+// rule: sampling.one-rank-order
 TEST_CASE("greedy takes the first of equal logits") {
   SamplingParams p;
   p.temperature = 0.0f;
@@ -115,6 +117,7 @@ TEST_CASE("stop tokens are impossible before min_tokens") {
   CHECK(late.stop);
 }
 
+// rule: sampling.finite-stays-finite
 TEST_CASE("extreme parameters stay finite") {
   std::mt19937 rng(21);
   const auto logits = random_logits(rng, 2000, 5.0f);
@@ -144,6 +147,7 @@ TEST_CASE("extreme parameters stay finite") {
   CHECK(sample(logits, {&p, prompt, {}, 0}).token == 5);
 }
 
+// rule: sampling.unsound-row-is-corrupt
 TEST_CASE("unusable rows and unusable requests are told apart") {
   SamplingParams p;
   std::vector<float> logits(100, 1.0f);
@@ -174,6 +178,7 @@ TEST_CASE("unusable rows and unusable requests are told apart") {
   CHECK(sample(logits, {&penalty, good, {}, 0}).token == 0);
 }
 
+// rule: sampling.logprobs-of-the-model
 TEST_CASE("log-probabilities are those of the model, whatever the sampling parameters") {
   std::mt19937 rng(22);
   for (const std::size_t vocab : {3u, 100u, 49152u}) {
@@ -211,6 +216,7 @@ TEST_CASE("log-probabilities are those of the model, whatever the sampling param
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 2).top.size() == 1);
 }
 
+// rule: sampling.same-key-same-bits, sampling.draws-have-no-state
 TEST_CASE("a draw is the same bits on every thread and in every order of calls") {
   std::mt19937 rng(23);
   std::vector<std::vector<float>> rows;

@@ -45,6 +45,7 @@ TEST_CASE("defaults and limits are valid") {
   CHECK(refusal([](P& p) { p.stop_token_ids = {0, 99}; }).empty());
 }
 
+// rule: sampling.limits-are-named
 TEST_CASE("every value out of range is refused by name") {
   using P = SamplingParams;
   const struct {

@@ -62,6 +62,7 @@ Outcome serve(SchedulerConfig config, KvCacheConfig cache, std::uint32_t max_tok
 
 }  // namespace
 
+// rule: scheduler.never-evict-preempts-nobody
 TEST_CASE("never_evict preempts nobody: samples, beams, shared prefixes, windows, chunks") {
   const std::vector<std::uint32_t> windows[] = {{}, {8}, {0, 8}};
   for (const auto& window : windows) {
@@ -85,6 +86,7 @@ TEST_CASE("never_evict preempts nobody: samples, beams, shared prefixes, windows
   }
 }
 
+// rule: scheduler.adaptive-lies-between
 TEST_CASE("adaptive lies between: larger batches than never_evict, fewer preemptions than the watermark") {
   Outcome of[4];
   for (const AdmissionPolicy policy : kPolicies) {

@@ -24,6 +24,7 @@ SchedulerRequest search(std::uint64_t id, std::size_t prompt, std::uint32_t widt
 
 }  // namespace
 
+// rule: scheduler.beams-keep-blocks
 TEST_CASE("first children stay, others take the lowest free places") {
   const auto places = [](std::vector<BeamChild> children) { return place_beams(children); };
   CHECK(places({{0, 5}, {0, 6}, {0, 7}}) == std::vector<std::uint32_t>{0, 1, 2});
@@ -44,6 +45,7 @@ TEST_CASE("a search finds what a search without any KV finds") {
   }
 }
 
+// rule: scheduler.beams-keep-blocks
 TEST_CASE("forks and copies are minimal") {
   Service service({.max_batched_tokens = 64, .max_sequences = 64},
                   {.num_blocks = 100, .block_size = 4, .enable_prefix_caching = false});
@@ -81,6 +83,7 @@ TEST_CASE("beams share: a search of width 16 needs a fraction of 16 sequences") 
   CHECK(service.most_used > 50);
 }
 
+// rule: scheduler.preempted-group-shares-again
 TEST_CASE("preemption by recomputation shares again and changes nothing") {
   const SchedulerRequest request = search(1, 21, 8, 30);
   for (const bool caching : {false, true}) {
@@ -103,6 +106,7 @@ TEST_CASE("preemption by recomputation shares again and changes nothing") {
   }
 }
 
+// rule: scheduler.preempted-group-shares-again
 TEST_CASE("samples share again what they had in common") {
   // Three tokens, so that samples agree for a while: recomputed together they hold no more than before.
   SchedulerRequest request = search(1, 30, 0, 40);
@@ -175,6 +179,7 @@ TEST_CASE("searches, samples and single requests in one crowded cache") {
   CHECK(aborted > 5);
 }
 
+// rule: scheduler.result-answers-the-plan
 TEST_CASE("a result must answer the plan") {
   Service service({.max_batched_tokens = 64, .max_sequences = 8}, {.num_blocks = 100, .block_size = 4});
   service.submit(search(1, 5, 3, 4));

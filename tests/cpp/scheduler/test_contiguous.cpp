@@ -42,6 +42,7 @@ TEST_CASE("under Orca (Max) 15,728 slots run seven requests at a time, in order"
   CHECK(most == 7);
 }
 
+// rule: scheduler.chunks-are-never-taken
 TEST_CASE("samples and beams of all policies come out as they do alone, without a preemption") {
   std::mt19937 random(11);
   for (const AllocationPolicy policy : {AllocationPolicy::max, AllocationPolicy::pow2, AllocationPolicy::oracle}) {

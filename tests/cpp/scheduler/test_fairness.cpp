@@ -95,6 +95,7 @@ constexpr KvCacheConfig kCache{.num_blocks = 48, .block_size = 4, .enable_prefix
 
 }  // namespace
 
+// rule: scheduler.fair-within-the-bound
 TEST_CASE("two tenants with a backlog are served alike, within the published bound") {
   for (const AdmissionPolicy admission :
        {AdmissionPolicy::known, AdmissionPolicy::watermark, AdmissionPolicy::never_evict, AdmissionPolicy::adaptive}) {
@@ -110,6 +111,7 @@ TEST_CASE("two tenants with a backlog are served alike, within the published bou
   }
 }
 
+// rule: scheduler.fair-within-the-bound
 TEST_CASE("a tenant that comes back is no richer for having been away") {
   Account account({.max_batched_tokens = 64, .order = ServiceOrder::fair}, kCache);
   account.submit(1, 10, 10);

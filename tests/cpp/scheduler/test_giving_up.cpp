@@ -36,6 +36,7 @@ void swap_out_pairs(Planned& service, std::uint64_t pairs) {
 
 }  // namespace
 
+// rule: scheduler.later-makes-room
 TEST_CASE("those who wait in the swap space are given up from the last on, and no more than is needed") {
   // The first arrives late with an early time of arrival, is alone, and needs 12 blocks of 16, of which 8 are held.
   Planned service({.watermark = 0}, {.num_blocks = 16, .block_size = 4, .num_swap_blocks = 16});

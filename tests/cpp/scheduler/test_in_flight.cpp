@@ -44,6 +44,7 @@ TEST_CASE("a block that its last owner copies from is nobody's in the same step"
   CHECK(last_owners > 0);
 }
 
+// rule: scheduler.prefix-is-pinned
 TEST_CASE("a registered prefix that goes with its last user waits for the step that reads it") {
   // 18 tokens: the user shares four blocks, and copies the fifth in its step.
   Planned service({}, {.num_blocks = 64, .block_size = 4});
@@ -68,6 +69,7 @@ TEST_CASE("a registered prefix that goes with its last user waits for the step t
   CHECK(service.scheduler.cache().available() == 64);
 }
 
+// rule: scheduler.end-behind-the-step
 TEST_CASE("all sequences of a request that is aborted wait for the step in flight") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   SchedulerRequest group = request(1, 6, 8);

@@ -397,6 +397,7 @@ class Machine {
 
 }  // namespace
 
+// rule: scheduler.first-progresses, scheduler.throw-changes-nothing
 TEST_CASE("random mixtures of everything, with faults of every kind") {
   constexpr long kOpsPerMachine = 500;
   const long machines = std::max(1L, property_ops(60000) / kOpsPerMachine);

@@ -55,6 +55,7 @@ auto with_failures(const Scheduler& scheduler, long& failures, Call&& call) {
 
 }  // namespace
 
+// rule: scheduler.throw-changes-nothing
 TEST_CASE("submit, plan and commit leave everything as it was when memory runs out") {
   const KvCacheConfig cache{.num_blocks = 16, .block_size = 4, .num_swap_blocks = 24};
   Scheduler scheduler({.max_batched_tokens = 24, .watermark = 0}, cache);

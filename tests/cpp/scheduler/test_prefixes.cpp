@@ -65,6 +65,7 @@ TEST_CASE("32 requests with a common prefix of 512 tokens compute it once") {
   }
 }
 
+// rule: scheduler.running-first
 TEST_CASE("who waits lets others pass, and is delayed by no more than the computation it is spared") {
   std::vector<SchedulerRequest> requests = alike(3, 160, 8);
   SchedulerRequest other{.id = RequestId{9}, .arrival = 1.0, .prompt = {}};

@@ -53,6 +53,7 @@ TEST_CASE("higher priorities come in and compute first; ties by arrival") {
   service.finish();
 }
 
+// rule: scheduler.priority-preempts-lower
 TEST_CASE("one that waits preempts lower priorities only, the lowest first and no more than it needs") {
   for (const VictimPolicy victim : {VictimPolicy::cheapest, VictimPolicy::last_arrival}) {
     Served service({.watermark = 0, .order = ServiceOrder::priority, .victim = victim},
@@ -79,6 +80,7 @@ TEST_CASE("one that waits preempts lower priorities only, the lowest first and n
   }
 }
 
+// rule: scheduler.priority-preempts-lower
 TEST_CASE("nobody makes way in vain, and a step may do nothing else") {
   Served service({.watermark = 0, .order = ServiceOrder::priority},
                  {.num_blocks = 16, .block_size = 4, .enable_prefix_caching = false});

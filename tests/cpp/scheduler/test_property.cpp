@@ -354,6 +354,7 @@ class Machine {
 
 }  // namespace
 
+// rule: scheduler.first-progresses
 TEST_CASE("random service ends with every request's own output and every block accounted for") {
   constexpr long kOpsPerMachine = 400;
   const long machines = std::max(1L, property_ops(60000) / kOpsPerMachine);

@@ -11,6 +11,7 @@ using namespace pagedcore;
 using fake::Planned;
 using fake::request;
 
+// rule: scheduler.result-answers-the-plan
 TEST_CASE("tokens that were not asked for, or come twice, or not at all, or are negative") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   SchedulerRequest pair = request(1, 6, 8);

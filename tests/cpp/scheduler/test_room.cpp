@@ -40,6 +40,7 @@ std::uint32_t smallest_cache(const SchedulerRequest& newcomer) {
 
 }  // namespace
 
+// rule: scheduler.admission-leaves-room
 TEST_CASE("an admission asks for the blocks of all samples and beams, shared ones once") {
   SchedulerRequest newcomer = request(2, 8, 4);
   CHECK(smallest_cache(newcomer) == 4 + 1 + 2 + 1);

@@ -53,6 +53,7 @@ void check_outputs(const Outcome& outcome, const SchedulerRequest& request, std:
 
 }  // namespace
 
+// rule: scheduler.samples-fork-the-leader
 TEST_CASE("n samples compute one prompt, copy n - 1 blocks or none, and peak at prompt + n suffixes") {
   for (const std::uint32_t prompt : {6u, 8u}) {
     const KvCacheConfig cache{.num_blocks = 32, .block_size = 4};
@@ -102,6 +103,7 @@ TEST_CASE("samples of different lengths end one by one") {
   CHECK(std::ranges::min(lengths) < std::ranges::max(lengths));
 }
 
+// rule: scheduler.group-decodes-as-one
 TEST_CASE("more samples than sequences of a step take turns") {
   const KvCacheConfig cache{.num_blocks = 64, .block_size = 4};
   Scheduler scheduler({.max_sequences = 2}, cache);
@@ -115,6 +117,7 @@ TEST_CASE("more samples than sequences of a step take turns") {
   CHECK(outcome.most_sequences == 2);
 }
 
+// rule: scheduler.group-decodes-as-one
 TEST_CASE("a group is preempted and comes back as one") {
   const KvCacheConfig cache{.num_blocks = 14, .block_size = 4, .enable_prefix_caching = false};
   Scheduler scheduler({.watermark = 0}, cache);

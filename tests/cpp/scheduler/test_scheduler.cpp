@@ -64,6 +64,7 @@ std::string message_of(F&& call) {
 
 }  // namespace
 
+// rule: scheduler.one-token-range
 TEST_CASE("one request: the prompt, then one token per step, then length") {
   Machine machine({}, {.num_blocks = 8, .block_size = 4});
   machine.scheduler.submit(request(1, 6, 3));
@@ -89,6 +90,7 @@ TEST_CASE("one request: the prompt, then one token per step, then length") {
   CHECK(machine.scheduler.stats().tokens_sampled == 3);
 }
 
+// rule: scheduler.one-token-range
 TEST_CASE("prompts are computed in chunks beside running sequences, within the row budget") {
   Machine machine({.max_batched_tokens = 8}, {.num_blocks = 64, .block_size = 4});
   machine.scheduler.submit(request(1, 4, 10));
@@ -102,6 +104,7 @@ TEST_CASE("prompts are computed in chunks beside running sequences, within the r
   machine.finish();
 }
 
+// rule: scheduler.running-first
 TEST_CASE("waiting requests come in by arrival, and nobody is skipped") {
   Machine machine({.max_sequences = 2, .watermark = 0}, {.num_blocks = 16, .block_size = 4});
   machine.scheduler.submit(request(3, 4, 4));
@@ -115,6 +118,7 @@ TEST_CASE("waiting requests come in by arrival, and nobody is skipped") {
   machine.finish();
 }
 
+// rule: scheduler.admission-leaves-room
 TEST_CASE("an admission needs blocks for the whole prompt and its first token, not for the first chunk") {
   Machine machine({.max_batched_tokens = 8, .watermark = 0}, {.num_blocks = 9, .block_size = 4});
   machine.scheduler.submit(request(1, 16, 4));
@@ -136,6 +140,7 @@ TEST_CASE("the watermark is left free by admissions, not by running sequences, a
   machine.finish();
 }
 
+// rule: scheduler.later-makes-room
 TEST_CASE("the latest arrival is preempted, comes back first, and nobody is admitted in that step") {
   Machine machine({.watermark = 0}, {.num_blocks = 6, .block_size = 4, .enable_prefix_caching = false});
   machine.scheduler.submit(request(1, 8, 12));
@@ -224,6 +229,7 @@ TEST_CASE("a stop token ends a sample") {
   CHECK_FALSE(machine.scheduler.has_work());
 }
 
+// rule: scheduler.fits-alone-or-is-refused
 TEST_CASE("requests that could never finish are refused with the arithmetic") {
   const Scheduler scheduler({.max_context = 50}, {.num_blocks = 4, .block_size = 4});
   CHECK(message_of([&] { scheduler.validate(request(7, 40, 11)); }) ==
@@ -249,6 +255,7 @@ TEST_CASE("requests that could never finish are refused with the arithmetic") {
   CHECK_THROWS_AS(scheduler.validate(timeless), InvalidArgument);
 }
 
+// rule: scheduler.result-answers-the-plan
 TEST_CASE("misuse is refused and changes nothing") {
   CHECK_THROWS_AS(Scheduler({.max_batched_tokens = 0}, {.num_blocks = 1}), InvalidArgument);
   CHECK_THROWS_AS(Scheduler({.max_sequences = 0}, {.num_blocks = 1}), InvalidArgument);
@@ -277,6 +284,7 @@ TEST_CASE("misuse is refused and changes nothing") {
   machine.finish();
 }
 
+// rule: scheduler.end-behind-the-step
 TEST_CASE("an abort while a step is in flight holds its blocks back until the step is over") {
   Machine machine({}, {.num_blocks = 8, .block_size = 4, .enable_prefix_caching = false});
   Scheduler& scheduler = machine.scheduler;
@@ -331,6 +339,7 @@ TEST_CASE("force_preempt recomputes a running request, now or after the step in 
   machine.finish();
 }
 
+// rule: scheduler.later-makes-room
 TEST_CASE("of a preempted request only the blocks that others take are computed again, its last first") {
   for (const bool caching : {true, false}) {
     // 14 blocks: the first request grows into what the second holds.

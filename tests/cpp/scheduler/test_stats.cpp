@@ -38,6 +38,7 @@ TEST_CASE("slots_unused and tokens_cached count every sequence of those who run"
   service.check_outputs();
 }
 
+// rule: scheduler.counters-follow-plans
 TEST_CASE("blocks that are swapped, copied and forked are counted as the plans list them") {
   Planned service({}, {.num_blocks = 64, .block_size = 4, .num_swap_blocks = 64});
   SchedulerRequest group = request(1, 6, 12);
@@ -75,6 +76,7 @@ TEST_CASE("blocks that are swapped, copied and forked are counted as the plans l
   service.check_outputs();
 }
 
+// rule: scheduler.counters-follow-plans
 TEST_CASE("hits are counted by what gave them: the cache, a registered prefix, or a preemption's remains") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   const std::vector<TokenId> common(16, 7);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <locale>
 #include <random>
 #include <sstream>
 #include <string>
@@ -95,6 +96,7 @@ std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder:
 
 }  // namespace
 
+// rule: scheduler.trace-replays
 TEST_CASE("a trace replays to the same plans") {
   const TemporaryFile file;
   const std::uint64_t steps = record(file.path);
@@ -120,23 +122,33 @@ TEST_CASE("policies, priorities and tenants are part of a trace") {
   const TemporaryFile file;
   record(file.path, ServiceOrder::priority);
   std::string text = file.text();
-  const std::size_t at = text.find("\nscheduler 16 8 0 0.01 0 1 0 1 ");
-  REQUIRE(at != std::string::npos);
-  text.replace(at, 26, "\nscheduler 16 8 0 0.01 0 0");
+  const std::string priority = " order=priority ";
+  const std::size_t at = text.find(priority);
+  REQUIRE(at < text.find("\ncache "));
+  text.replace(at, priority.size(), " order=fcfs ");
   file.write(text);
   CHECK(!replay_trace(file.path).difference.empty());
-  text.replace(at, 26, "\nscheduler 16 8 0 0.01 0 9");
+  text.replace(at, 12, " order=ninth ");
   file.write(text);
-  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("order policy 9 is unknown"), Corrupt);
+  CHECK_THROWS_WITH_AS(replay_trace(file.path),
+                       doctest::Contains("line 2: order = 'ninth' is not one of fcfs, priority, fair"), Corrupt);
+  text.replace(at, 13, " oder=fair ");
+  file.write(text);
+  CHECK_THROWS_WITH_AS(replay_trace(file.path),
+                       doctest::Contains("line 2: scheduler has no 'oder'; did you mean 'order'?"), Corrupt);
+  text.replace(at, 11, " order ");
+  file.write(text);
+  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("line 2: 'order' is not name=value"), Corrupt);
 }
 
 TEST_CASE("another arrival, another plan: the difference names the line") {
   const TemporaryFile file;
   record(file.path);
   std::string text = file.text();
-  const std::size_t at = text.find("\nsubmit 1 ");
+  const std::string first = "\nsubmit id=1 arrival=0.1 ";
+  const std::size_t at = text.find(first);
   REQUIRE(at != std::string::npos);
-  text.replace(at, 12, "\nsubmit 1 9.");  // now the latest
+  text.replace(at, first.size(), "\nsubmit id=1 arrival=9.1 ");  // now the latest
   file.write(text);
   const TraceReplay replay = replay_trace(file.path);
   CHECK(replay.difference.find("line ") == 0);
@@ -163,7 +175,7 @@ TEST_CASE("what is no trace is refused with its line") {
   CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("line 1"), Corrupt);
   record(file.path);
   file.write(file.text() + "commit x\n");
-  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("a field is missing"), Corrupt);
+  CHECK_THROWS_WITH_AS(replay_trace(file.path), doctest::Contains("'x' is no number of its kind"), Corrupt);
   CHECK_THROWS_WITH_AS(TraceWriter("no such folder/trace", {}, {.num_blocks = 1}), doctest::Contains("no such folder"),
                        Io);
 }
@@ -179,4 +191,37 @@ TEST_CASE("a full disk ends the trace, not the run") {
   trace.plan(0.0, plan);
   CHECK(trace.error().find("/dev/full") == 0);
   trace.plan(0.0, plan);  // ignored
+}
+
+TEST_CASE("a trace does not depend on the locale of the process") {
+  struct Comma final : std::numpunct<char> {
+    char do_decimal_point() const override { return ','; }
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\1"; }
+  };
+  const TemporaryFile plain, foreign;
+  record(plain.path);
+  const std::locale before = std::locale::global(std::locale(std::locale(), new Comma));
+  record(foreign.path);
+  const TraceReplay replay = replay_trace(plain.path);
+  std::locale::global(before);
+  CHECK(replay.difference.empty());
+  CHECK(replay.requests == 6);
+  CHECK(foreign.text() == plain.text());
+}
+
+TEST_CASE("the lines of plans and results are those of version 2") {
+  const TemporaryFile file;
+  {
+    TraceWriter trace(file.path, {}, {.num_blocks = 1});
+    StepPlan plan;
+    plan.step = StepId{1};
+    plan.sequences = {{RequestId{1}, SequenceId{1}, 0, 1, 0, 5, 0, 0, 0, 2}};
+    plan.copies = {{BlockId{3}, BlockId{4}, 2}};
+    trace.plan(0.1, plan);
+    trace.commit({StepId{1}, {{SequenceId{1}, 0, 7, true}}, {}, {{RequestId{2}, {{1, 9}}}}});
+  }
+  const std::string text = file.text();
+  CHECK(text.find("\nplan 0.10000000000000001 step 1 copies 1 3 4 2 sequences 1 1 1 0 1 5 0 0 2 preempted 0 digest "
+                  "14695981039346656037\ncommit 1 1 1 0 7 1 0 1 2 1 1 9 0\n") != std::string::npos);
 }

@@ -30,6 +30,7 @@ StepPlan until_preemption(Planned& service) {
 
 }  // namespace
 
+// rule: scheduler.cheapest-frees-most-for-least
 TEST_CASE("what a group shares is counted once in what it frees") {
   // When the first needs its third block, the pair holds 4 shared blocks and one of its own each, 3 slots of the last
   // unused; the third request 5 blocks, 2 slots unused: 21 tokens for 6 blocks cost less each than 18 for 5. Were

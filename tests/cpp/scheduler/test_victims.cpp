@@ -47,6 +47,7 @@ using Ids = std::vector<RequestId>;
 
 }  // namespace
 
+// rule: scheduler.cheapest-frees-most-for-least
 TEST_CASE("the later request that costs least per block goes, not the latest") {
   // Blocks of 4. Request 2 has a last block with one token when blocks run out, request 3 full ones.
   Service service({.watermark = 0}, {.num_blocks = 14, .block_size = 4, .enable_prefix_caching = false});
@@ -70,6 +71,7 @@ TEST_CASE("the later request that costs least per block goes, not the latest") {
   service.finish();
 }
 
+// rule: scheduler.cheapest-frees-most-for-least
 TEST_CASE("nobody is preempted twice without progress while somebody else could be") {
   Service service({.max_batched_tokens = 8, .watermark = 0},
                   {.num_blocks = 24, .block_size = 2, .enable_prefix_caching = false});
@@ -112,6 +114,7 @@ TEST_CASE("automatic preemption takes what measured costs say is cheaper") {
   CHECK(preempted_by(slow_model, PreemptionMode::recompute) == PreemptionMode::recompute);
 }
 
+// rule: kv.shared-moves-once
 TEST_CASE("a group moves as one, and what its sequences share moves once") {
   Service service({.watermark = 0}, {.num_blocks = 40, .block_size = 4, .num_swap_blocks = 40});
   SchedulerRequest group = request(1, 22, 10);
@@ -137,6 +140,7 @@ TEST_CASE("a group moves as one, and what its sequences share moves once") {
   service.finish();
 }
 
+// rule: scheduler.swapped-come-back-like-new
 TEST_CASE("what the swap space lost is recomputed; a request that is swapped out can be aborted") {
   Service service({.watermark = 0}, {.num_blocks = 40, .block_size = 4, .num_swap_blocks = 8});
   service.executor.lose_every = 1;  // all of it

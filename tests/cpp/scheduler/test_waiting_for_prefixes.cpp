@@ -43,6 +43,7 @@ struct Crowd {
 
 }  // namespace
 
+// rule: scheduler.walk-is-bounded
 TEST_CASE("a plan passes 63 requests that wait for a prefix, and stops at the 64th") {
   for (const std::uint64_t count : {63u, 64u, 100u}) {
     CAPTURE(count);
@@ -119,6 +120,7 @@ TEST_CASE("a registered prefix spares no prompt row that is to be scored, and is
   }
 }
 
+// rule: scheduler.prefix-is-pinned
 TEST_CASE("a registered prefix is forked, not held twice, where the cache knows its tokens by other blocks") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   const std::vector<TokenId> tokens(16, 7);

@@ -27,6 +27,7 @@ bool comes_in(const SchedulerRequest& newcomer, double watermark, AdmissionPolic
 
 }  // namespace
 
+// rule: scheduler.admission-leaves-room
 TEST_CASE("an admission leaves the watermark free, to the block") {
   // The first holds 4 blocks and, but by the paper's rule, is promised one for its next token.
   const auto check = [](double watermark, AdmissionPolicy admission, std::uint32_t longest) {
@@ -75,6 +76,7 @@ TEST_CASE("one that finds its beginning in the cache leaves the watermark free t
   }
 }
 
+// rule: scheduler.swapped-come-back-like-new
 TEST_CASE("one that comes back from the swap space leaves the watermark free") {
   for (const std::uint32_t watermark : {0u, 3u, 4u, 5u}) {
     CAPTURE(watermark);

@@ -34,6 +34,7 @@ TEST_CASE("every instruction set and compute type of this CPU passes") {
   }
 }
 
+// rule: selftest.first-failure-names-the-culprit, selftest.same-numbers
 TEST_CASE("a fault in one operation is found, and the operation named") {
   const auto reference = portable();
   for (const DType dtype : {DType::f32, DType::bf16}) {
@@ -43,6 +44,7 @@ TEST_CASE("a fault in one operation is found, and the operation named") {
   }
 }
 
+// rule: selftest.throw-fails-one-check
 TEST_CASE("an operation that throws fails every check that needs it, with its text, and no other") {
   const auto reference = portable(), inner = make_cpu_backend({1, DType::bf16, "auto"});
   FaultyBackend broken(*inner, Fault::throws);
@@ -61,6 +63,7 @@ TEST_CASE("an operation that throws fails every check that needs it, with its te
   CHECK(others == 2);  // a copied block, which attention reads, and steps
 }
 
+// rule: selftest.declined-sampling-is-noted
 TEST_CASE("a device that samples passes, and what it leaves to the host is noted") {
   const auto reference = portable(), inner = make_cpu_backend({1, DType::bf16, "auto"});
   for (const Fault fault : {Fault::none, Fault::sampled_some}) {
@@ -75,6 +78,7 @@ TEST_CASE("a device that samples passes, and what it leaves to the host is noted
   }
 }
 
+// rule: selftest.throw-fails-one-check
 TEST_CASE("what cannot be a reference") {
   const auto reference = portable(), narrow = make_cpu_backend({1, DType::bf16, "auto"});
   CHECK_THROWS_WITH_AS(selftest_checks(*reference, *narrow), doctest::Contains("it must compute in f32"),

@@ -65,6 +65,7 @@ TEST_CASE("the price of a step is the sum of its terms") {
   CHECK(step_seconds(cost, plan) == 0.5 + 3e6);
 }
 
+// rule: sim.steps-follow-one-another
 TEST_CASE("a request alone takes a step for its prompt and one for every further token") {
   Simulation simulation = served(config_of(), {request_of(2.5, 20, 5), request_of(100.0, 7, 1)});
   CHECK(simulation.first_token() == std::vector<double>{3.5, 101.0});
@@ -74,6 +75,7 @@ TEST_CASE("a request alone takes a step for its prompt and one for every further
   CHECK(simulation.report().scheduler.tokens_computed == 24 + 7);
 }
 
+// rule: sim.averages-by-time
 TEST_CASE("averages are over the window, by time") {
   SimulationConfig config = config_of(10);
   config.window_begin = 1.0;
@@ -86,6 +88,7 @@ TEST_CASE("averages are over the window, by time") {
   CHECK(report.tokens == 1.0);
 }
 
+// rule: sim.beams-have-ancestors
 TEST_CASE("samples share their prompt, beams what their ancestry has in common") {
   SimulationConfig config = config_of(512);
   SimulatedRequest samples = request_of(0.0, 160, 32);
@@ -103,6 +106,7 @@ TEST_CASE("samples share their prompt, beams what their ancestry has in common")
   CHECK(mixed.scheduler.forks > 32);
 }
 
+// rule: sim.fork-is-priced
 TEST_CASE("a fork without paging copies what is filled, or all that was set aside") {
   SimulationConfig config = config_of();
   config.cache.allocation = AllocationPolicy::max;
@@ -137,6 +141,7 @@ TEST_CASE("a request-level batch is padded to its longest prompt and output, and
   CHECK(simulation.finish() == std::vector<double>{123.0, 123.0, 123.0, 123.0 + 6.0 + 8.0});
 }
 
+// rule: sim.same-input-same-result
 TEST_CASE("the same service twice is the same to the bit") {
   SimulationConfig config = config_of(40);
   config.cost.context_token = 0.01;
@@ -158,6 +163,7 @@ TEST_CASE("equal contents are found in the prefix cache") {
   CHECK(simulation.report().scheduler.prefix_hit_tokens == 64);
 }
 
+// rule: sim.impossible-is-refused
 TEST_CASE("bad input is refused and names the request") {
   const SimulationConfig config = config_of();
   CHECK_THROWS_WITH_AS(Simulation(config, {request_of(5.0, 3, 1), request_of(4.0, 3, 1)}),

@@ -40,6 +40,7 @@ void put(std::vector<std::uint8_t>& block, std::size_t at, const std::uint8_t (&
 
 }  // namespace
 
+// rule: tensor.floats-are-exact
 TEST_CASE("every f8_e4m3 value is exact") {
   for (unsigned bits = 0; bits < 256; ++bits) {
     const int exponent = static_cast<int>(bits >> 3 & 15), mantissa = static_cast<int>(bits & 7);
@@ -56,6 +57,7 @@ TEST_CASE("every f8_e4m3 value is exact") {
   }
 }
 
+// rule: tensor.floats-are-exact
 TEST_CASE("every f16 value is exact") {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
     const int exponent = (bits >> 10) & 31;
@@ -237,6 +239,7 @@ TEST_CASE("a range gives the same bits as the whole, at any alignment") {
   CHECK(std::memcmp(piece.data(), whole.data() + 96, 64 * sizeof(float)) == 0);
 }
 
+// rule: tensor.reads-stay-inside
 TEST_CASE("ranges outside the tensor, inside a block or past its data are refused") {
   std::vector<std::uint8_t> bytes(36);
   HostTensor tensor = vector_of(DType::q4_0, bytes, 64);

@@ -17,6 +17,7 @@ TEST_CASE("every element type is found by its name") {
   CHECK(info(DType::q4_k).name == "q4_k");
 }
 
+// rule: tensor.unknown-type-is-named
 TEST_CASE("an unknown name is refused with the list of known ones") {
   CHECK_THROWS_WITH_AS(dtype_from_name("f8_e5m2"), doctest::Contains("'f8_e5m2' is unknown; known are: f32, bf16"),
                        Unsupported);
@@ -24,6 +25,7 @@ TEST_CASE("an unknown name is refused with the list of known ones") {
   CHECK_THROWS_AS(dtype_from_name("F32"), Unsupported);
 }
 
+// rule: tensor.whole-blocks
 TEST_CASE("bytes_of counts whole blocks and refuses everything else") {
   CHECK(bytes_of(DType::f32, 0) == 0);
   CHECK(bytes_of(DType::f32, 3) == 12);

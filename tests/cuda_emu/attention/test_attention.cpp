@@ -125,6 +125,7 @@ TEST_CASE("windows and soft caps") {
   }
 }
 
+// rule: cuda.row-stands-alone
 TEST_CASE("same row, same bits: alone, in any chunk and batch, split or not") {
   for (const Storage& storage : {kStorages[0], kStorages[1], kStorages[2], kStorages[5]}) {
     for (const int window : {0, 150}) {
@@ -245,6 +246,7 @@ TEST_CASE("a token that is not finite reaches the rows that see it, and no other
   }
 }
 
+// rule: cuda.offsets-are-64-bit
 TEST_CASE("blocks further apart than 2^31 bytes") {
   for (const KvType kv : {KvType::f16, KvType::int8}) {
     PagedWorld world(shape_of({ComputeType::f16, kv}, 64, 2, 1));

@@ -5,6 +5,7 @@
 using namespace cuda_test;
 using cuda_emu::machine;
 
+// rule: cuda.missing-is-said
 TEST_CASE("no driver, no device, an old one, an index out of range") {
   const MachineScope scope;
   machine().driver = cudaErrorInsufficientDriver;
@@ -81,6 +82,7 @@ TEST_CASE("options out of range") {
   CHECK_THROWS_WITH_AS(make(options), doctest::Contains("workspace = 10"), InvalidArgument);
 }
 
+// rule: cuda.reserve-or-refuse
 TEST_CASE("too little memory is refused with the arithmetic, before anything is allocated") {
   const MachineScope scope;
   machine().device_bytes = 10 << 20;
@@ -103,13 +105,13 @@ TEST_CASE("too little memory is refused with the arithmetic, before anything is 
 TEST_CASE("allocations that fail half way leave nothing behind") {
   const MachineScope scope;
   machine().pinned_bytes = 1000;
-  CHECK_THROWS_WITH_AS(make(), doctest::Contains("pinned host memory of 8388608 bytes"), OutOfMemory);
+  CHECK_THROWS_WITH_AS(make(), doctest::Contains("8388608 bytes of pinned host memory"), OutOfMemory);
   machine().pinned_bytes = std::size_t{1} << 30;
   machine().device_bytes = 3 << 20;
   {
     const auto backend = make();
     const auto first = backend->allocate(2 << 20);
-    CHECK_THROWS_WITH_AS(backend->allocate(2 << 20), doctest::Contains("of device memory cannot be had"), OutOfMemory);
+    CHECK_THROWS_WITH_AS(backend->allocate(2 << 20), doctest::Contains("bytes of device memory; "), OutOfMemory);
     const auto second = backend->allocate(100);  // the rest of what is there
   }
   CHECK(cuda_emu::device_bytes_in_use() == 0);
@@ -127,7 +129,7 @@ TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
       const Matrix m(*backend, DType::f32, 2, 8, random_values(16, 1));
       const std::vector<TokenId> tokens(3);
       const std::vector<TokenRange> ranges{{0, 3, 0, 0}};
-      const std::vector<std::uint32_t> tables{0};
+      const std::vector<BlockId> tables{BlockId{0}};
       const auto batch = backend->prepare({tokens, ranges, tables, 1}, 16);
       const auto kv = backend->allocate_kv({1, 1, 64, 16, DType::bf16}, 2);
       const std::vector<std::byte> block(kv->block_bytes());
@@ -144,6 +146,7 @@ TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
   CHECK(failures > 5);  // pinned memory, streams, the arena, events
 }
 
+// rule: cuda.error-stops-one-backend
 TEST_CASE("an asynchronous error stops this backend, with its text, and no other") {
   const MachineScope scope;
   const auto broken = make();

@@ -21,11 +21,11 @@ class Step {
   std::vector<float> run(std::int32_t rows, std::int32_t position) {
     std::vector<TokenId> tokens(static_cast<std::size_t>(rows), 0);
     std::vector<TokenRange> ranges;
-    std::vector<std::uint32_t> tables;
+    std::vector<BlockId> tables;
     std::vector<std::int32_t> indices;
     for (std::int32_t row = 0; row < rows; ++row) {
       ranges.push_back({row, 1, position, row * 8});
-      for (std::uint32_t i = 0; i < 8; ++i) tables.push_back(static_cast<std::uint32_t>(row) * 8 + i);
+      for (std::uint32_t i = 0; i < 8; ++i) tables.push_back(BlockId{static_cast<std::uint32_t>(row) * 8 + i});
       indices.push_back((row + position) % 8);
     }
     const auto batch = backend.prepare({tokens, ranges, tables, 1}, 16);
@@ -78,6 +78,7 @@ using Steps = std::vector<std::pair<std::int32_t, std::int32_t>>;  // rows, posi
 
 }  // namespace
 
+// rule: backend.step-may-be-one, cuda.graph-or-one-by-one
 TEST_CASE("steps as graphs: the same bits, one executable for steps of one kind") {
   Steps steps;
   for (std::int32_t i = 0; i < 12; ++i) steps.emplace_back(i % 3 + 1, 5 * i);
@@ -98,7 +99,7 @@ TEST_CASE("what a recording copies lies in staging memory until it has run, howe
   const auto backend = make_with(4);
   const std::vector<TokenId> tokens{0};
   const std::vector<TokenRange> ranges{{0, 1, 0, 0}};
-  const std::vector<std::uint32_t> table{0};
+  const std::vector<BlockId> table{BlockId{0}};
   const auto batch = backend->prepare({tokens, ranges, table, 1}, 16);
   constexpr std::int64_t piece = 512 << 10;  // 2 MiB; the ring holds 8, and a little is taken already
   const Matrix recorded(*backend, DType::f32, 1, piece), later(*backend, DType::f32, 1, piece);
@@ -110,6 +111,7 @@ TEST_CASE("what a recording copies lies in staging memory until it has run, howe
   CHECK(later.values() == others);
 }
 
+// rule: cuda.graph-or-one-by-one
 TEST_CASE("a driver that records nothing, makes no executables, or updates none") {
   const MachineScope scope;
   const Steps steps{{2, 1}, {3, 4}, {2, 40}, {1, 100}, {4, 7}, {4, 8}};
@@ -128,6 +130,7 @@ TEST_CASE("a driver that records nothing, makes no executables, or updates none"
   }
 }
 
+// rule: cuda.graph-or-one-by-one
 TEST_CASE("what cannot be recorded runs one by one, and a failing step leaves the backend as it was") {
   const Steps steps{{2, 1}, {2, 2}, {2, 3}};
   const auto expected = plainly(steps);

@@ -85,6 +85,7 @@ TEST_CASE("host memory may change as soon as an upload returns") {
   CHECK(m.values() == std::vector<float>(1000, 3.0f));
 }
 
+// rule: backend.throw-enqueues-nothing
 TEST_CASE("copies of blocks: all of a step as one operation, and nothing for a bad one") {
   const auto backend = make();
   Storage s(*backend, 12);
@@ -101,6 +102,7 @@ TEST_CASE("copies of blocks: all of a step as one operation, and nothing for a b
   CHECK(s.get(3) == pattern(s.kv->block_bytes(), 3));
 }
 
+// rule: cuda.swap-beside-computation
 TEST_CASE("a swap moves the blocks as they are when it is enqueued, in pieces, in any order") {
   CudaOptions options = small();
   options.workspace = 1 << 20;  // pieces of 128 KiB: 8 blocks

@@ -35,6 +35,7 @@ bool is_open(const char* library) {
 
 }  // namespace
 
+// rule: cuda.cublas-lt-only-when-asked
 TEST_CASE("the library is opened with the option only") {
   const FakeScope fake(FAKE_CUBLAS_LT, &kRuntime);
   // A copy, which no other case has opened.
@@ -86,6 +87,7 @@ TEST_CASE("a library that is not there, lacks a function, is too old or refuses"
   CHECK(cuda_emu::objects_in_use() == 0);
 }
 
+// rule: cuda.cublas-lt-only-when-asked
 TEST_CASE("its memory is part of the arithmetic, and taken before anything else is") {
   const MachineScope scope;
   const FakeScope fake(FAKE_CUBLAS_LT, &kRuntime);

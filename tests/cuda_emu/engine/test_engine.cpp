@@ -20,6 +20,7 @@ std::vector<EngineRequest> observed() {
 
 }  // namespace
 
+// rule: model.any-backend
 TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits contest") {
   const TinyModel model(151, 2, 64);
   check_like_cpu(generate_greedily(model, config_for("cuda")), generate_greedily(model, config_for("cpu")));

@@ -99,6 +99,7 @@ TEST_CASE("epilogues, biases, output types and rows that are far apart") {
   }
 }
 
+// rule: cuda.row-stands-alone
 TEST_CASE("a row's bits depend on neither the number of rows, nor its place, nor the tiles of a block") {
   for (const WeightFormat format : kFormats) {
     MatmulCase c;

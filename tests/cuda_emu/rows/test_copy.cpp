@@ -68,6 +68,7 @@ TEST_CASE("copy-on-write copies, gathers and scatters of pieces of any size") {
   }
 }
 
+// rule: cuda.offsets-are-64-bit
 TEST_CASE("places further than 2^31 bytes away") {
   // The storage is too large to have: its base address is such that piece 3 lies in the memory there is.
   constexpr std::int64_t kStride = (std::int64_t{3} << 30) + 16, kBytes = 64;
@@ -83,6 +84,7 @@ TEST_CASE("places further than 2^31 bytes away") {
   CHECK(device_dst.download() == src);
 }
 
+// rule: cuda.launchers-only-launch
 TEST_CASE("nothing to copy launches nothing") {
   cuda_test::check(launch_copy({}, nullptr));
   cuda_test::finish();

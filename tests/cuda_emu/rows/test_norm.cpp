@@ -98,6 +98,7 @@ TEST_CASE("norms of every kind, output and width, and rows at any alignment") {
   }
 }
 
+// rule: cuda.row-stands-alone
 TEST_CASE("a row's norm has the same bits alone, among others and at another alignment") {
   const std::size_t cols = 514;
   const Values in = normal(4 * cols, 1), weight = normal(cols, 2);

@@ -13,7 +13,7 @@ from ..common import UsageError
 if TYPE_CHECKING:
     from ...lab import Workload
 
-__all__ = ["Load", "add_load_flags", "add_request_flags", "listed", "read_load", "read_requests"]
+__all__ = ["Arrivals", "add_arrival_flags", "add_request_flags", "listed", "read_arrivals", "read_requests"]
 
 T = TypeVar("T")
 _HISTOGRAMS = ("sharegpt", "alpaca")
@@ -21,7 +21,7 @@ _SECONDS = 3600.0  # as most traces of the paper
 
 
 @dataclass(frozen=True)
-class Load:
+class Arrivals:
     """The same requests at one or several rates."""
 
     about: str
@@ -30,17 +30,23 @@ class Load:
 
 
 def add_request_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--trace", metavar="FILE", help="requests with their times, in Azure's or Mooncake's format")
     group.add_argument(
-        "--lengths", metavar="NAME", help="sharegpt (default) or alpaca, by the paper's histograms; or a file"
+        "--trace", metavar="FILE", help="a recorded trace: requests with their times, in Azure's or Mooncake's format"
+    )
+    group.add_argument(
+        "--lengths",
+        metavar="NAME",
+        help="lengths of requests: sharegpt (default) or alpaca, from the paper's histograms; or a file",
     )
 
 
-def add_load_flags(parser: argparse.ArgumentParser) -> None:
+def add_arrival_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("requests")
     add_request_flags(group)
-    group.add_argument("--rate", metavar="R,...", help="requests a second (default: the trace's own)")
-    group.add_argument("--seconds", type=float, metavar="S", help="how long they arrive (default: the trace, or 3600)")
+    group.add_argument("--rate", metavar="R,...", help="requests a second (default: the trace's own rate)")
+    group.add_argument(
+        "--seconds", type=float, metavar="S", help="for how long requests arrive (default: the trace's length, or 3600)"
+    )
 
 
 def listed(arguments: argparse.Namespace, name: str, kind: Callable[[str], T], *, distinct: bool = True) -> list[T]:
@@ -75,7 +81,7 @@ def read_requests(arguments: argparse.Namespace) -> tuple[str, Workload | list[t
     return name, requests.lengths if isinstance(requests, Workload) else requests
 
 
-def read_load(arguments: argparse.Namespace, *, max_tokens: int) -> Load:
+def read_arrivals(arguments: argparse.Namespace, *, max_tokens: int) -> Arrivals:
     """The requests that the flags ask for, without those whose prompt and output make max_tokens or more."""
     from ...lab import Workload
 
@@ -89,7 +95,7 @@ def read_load(arguments: argparse.Namespace, *, max_tokens: int) -> Load:
         raise UsageError(str(error)) from None
 
 
-def _played(name: str, trace: Workload, rates: list[float], seconds: float | None, max_tokens: int) -> Load:
+def _played(name: str, trace: Workload, rates: list[float], seconds: float | None, max_tokens: int) -> Arrivals:
     kept = trace.shorter_than(max_tokens)
     workloads: dict[float | None, Workload] = {rate: kept.at_rate(rate) for rate in rates} or {None: kept}
     if seconds is not None:
@@ -103,12 +109,12 @@ def _played(name: str, trace: Workload, rates: list[float], seconds: float | Non
         raise InvalidArgument(f"{name} has no request {why}")
     times = "their times stretched to the rate" if rates else f"{kept.rate:.3g} a second, at their times"
     about = f"{name}: {len(next(iter(workloads.values()))):,} requests, {times}"
-    return Load(about + _left_out(len(trace), len(kept), max_tokens), workloads)
+    return Arrivals(about + _left_out(len(trace), len(kept), max_tokens), workloads)
 
 
 def _at_random(
     name: str, lengths: list[tuple[int, int]], rates: list[float], seconds: float | None, max_tokens: int
-) -> Load:
+) -> Arrivals:
     from ...lab import poisson_workload
 
     if not rates:
@@ -122,7 +128,7 @@ def _at_random(
             raise InvalidArgument(f"at --rate {rate:g} no request arrives in {seconds:g} s")
     kept = sum(sum(pair) < max_tokens for pair in lengths)
     about = f"{name}, arriving at random for {seconds:,.0f} s"
-    return Load(about + _left_out(len(lengths), kept, max_tokens), workloads)
+    return Arrivals(about + _left_out(len(lengths), kept, max_tokens), workloads)
 
 
 def _left_out(all_of_them: int, kept: int, max_tokens: int) -> str:

@@ -31,11 +31,13 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     parser.add_argument("what", choices=("throughput", "latency"))
-    parser.add_argument("--num-prompts", type=int, metavar="N", help="requests (default: 32, or 8 for latency)")
+    parser.add_argument(
+        "--num-prompts", type=int, metavar="N", help="number of requests (default: 32, or 8 for latency)"
+    )
     parser.add_argument("--input-len", type=int, default=128, metavar="N", help="tokens of each prompt")
     parser.add_argument("--output-len", type=int, default=128, metavar="N", help="tokens to generate")
-    parser.add_argument("--trace", metavar="FILE", help="take the lengths from a file")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random prompts")
+    parser.add_argument("--trace", metavar="FILE", help="take the lengths of prompts and outputs from a file")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random prompts")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     add_model_flags(parser)
     parser.set_defaults(run=_run)

@@ -11,21 +11,29 @@ from ..common import UsageError
 if TYPE_CHECKING:
     from ...lab import Deployment, Placement
 
-__all__ = ["add_served_flags", "read_served"]
+__all__ = ["add_deployed_flags", "read_deployed"]
 
 _PLACED = ("device", "model", "tensor_parallel", "weight_bits", "kv_bits", "kv_cache_memory", "swap_space")
 
 
-def add_served_flags(group: argparse._ArgumentGroup) -> None:
+def add_deployed_flags(group: argparse._ArgumentGroup) -> None:
     """Besides --model."""
-    group.add_argument("--device", metavar="NAME", help="such as a100-40gb, or a .json file with its numbers")
-    group.add_argument("--tensor-parallel", type=int, metavar="N", help="devices that share every step (default 1)")
-    group.add_argument("--weight-bits", type=float, metavar="N", help="of a weight (default 16)")
-    group.add_argument("--kv-bits", type=float, metavar="N", help="of an element of KV (default 16)")
-    group.add_argument("--setting", metavar="NAME", help="instead, one of the paper's: opt-13b and others, on A100s")
+    group.add_argument(
+        "--device", metavar="NAME", help="the device: a100-40gb and others, or a .json file with its numbers"
+    )
+    group.add_argument(
+        "--tensor-parallel", type=int, metavar="N", help="number of devices that share every step (default 1)"
+    )
+    group.add_argument("--weight-bits", type=float, metavar="N", help="bits of a weight (default 16)")
+    group.add_argument("--kv-bits", type=float, metavar="N", help="bits of an element of the KV cache (default 16)")
+    group.add_argument(
+        "--setting",
+        metavar="NAME",
+        help="instead of a model and a device, a setting of the paper: opt-13b and others, on A100s",
+    )
 
 
-def read_served(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:
+def read_deployed(arguments: argparse.Namespace, *, bits: float = 16.0, **others: Any) -> Deployment | Placement:
     """`bits`: of weights and KV where no flag says; `others`: of the Placement."""
     from ...lab import Deployment, Placement
 

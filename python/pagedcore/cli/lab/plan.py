@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidArgument
 from ..common import Formatter, UsageError, add_model_flags, engine_options, print_json
 from .arrivals import add_request_flags, read_requests
-from .deployed import add_served_flags, read_served
+from .deployed import add_deployed_flags, read_deployed
 
 if TYPE_CHECKING:
     from ...lab import Deployment, Placement
@@ -64,21 +64,22 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
     service = parser.add_argument_group("service")
-    add_served_flags(service)
-    service.add_argument("--replicas", type=int, metavar="N", help="that share the requests (default 1)")
+    add_deployed_flags(service)
+    service.add_argument(
+        "--replicas", type=int, metavar="N", help="number of replicas that share the requests (default 1)"
+    )
     add_request_flags(service)
-    service.add_argument("--rate", type=float, metavar="R", help="requests a second to serve: says how many replicas")
     service.add_argument(
-        "--latency", type=float, metavar="S", help="goal: seconds per output token, mean (default 0.2)"
+        "--rate", type=float, metavar="R", help="requests a second to serve: prints how many replicas that takes"
     )
+    service.add_argument("--latency", type=float, metavar="S", help="goal: mean seconds per output token (default 0.2)")
     service.add_argument(
-        "--first-token", type=float, metavar="S", help="goal: to the first token of 99 of 100 requests"
+        "--first-token", type=float, metavar="S", help="goal: seconds to the first token, met by 99 of 100 requests"
     )
-    service.add_argument("--simulate", action="store_true", help="confirm it by simulation")
+    service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
     add_model_flags(parser, device=False)
-    # What a paper's setting has, a flag changes only when it is given; the defaults of an engine come later.
-    parser.set_defaults(run=_run, **dict.fromkeys(_POLICIES))
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -88,15 +89,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from ...engine_options import EngineOptions
     from ...llm import LLM
 
     for name in (*_SERVICE, "simulate"):
         if getattr(arguments, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
-    for name in (*_POLICIES, "device", "kv_cache_dtype"):
-        if getattr(arguments, name, None) is None:
-            setattr(arguments, name, getattr(EngineOptions, name))
     plan = LLM.plan(arguments.model, **engine_options(arguments))
     if arguments.json:
         print_json(plan.to_dict())
@@ -106,7 +103,7 @@ def _memory(arguments: argparse.Namespace) -> int:
 
 
 def _service(arguments: argparse.Namespace) -> int:
-    from ...lab import plan_service
+    from ...lab import confirm_plan, plan_service
     from ...progress import Progress
 
     try:
@@ -120,11 +117,12 @@ def _service(arguments: argparse.Namespace) -> int:
                 first_token=arguments.first_token,
                 target_rate=arguments.rate,
                 replicas=1 if arguments.replicas is None else arguments.replicas,
-                simulate=arguments.simulate,
-                seconds=arguments.seconds,
-                progress=lambda runs: bar.reach(runs, runs + 1),
                 **policies,
             )
+            if arguments.simulate:
+                plan = confirm_plan(
+                    plan, requests, seconds=arguments.seconds, progress=lambda runs: bar.reach(runs, runs + 1)
+                )
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
     if arguments.json:
@@ -140,13 +138,13 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
     from ...memory import parse_bytes
 
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
-    policies["enable_prefix_caching"] = not arguments.no_prefix_caching
+    policies["enable_prefix_caching"] = arguments.enable_prefix_caching is not False
     for name in ("num_blocks", "swap_file"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for this machine: plan a service with sizes of memory")
     bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
     memory = None if arguments.kv_cache_memory is None else parse_bytes(arguments.kv_cache_memory)
-    served = read_served(arguments, bits=bits, kv_memory=memory)
+    served = read_deployed(arguments, bits=bits, kv_memory=memory)
     if isinstance(served, Deployment):
         return served, policies
     if arguments.swap_space is not None:

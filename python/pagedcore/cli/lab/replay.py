@@ -18,7 +18,7 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 all steps alike, 1 a difference (it is printed) or an error.",
         formatter_class=Formatter,
     )
-    parser.add_argument("trace", help="the file")
+    parser.add_argument("trace", help="the trace file")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=_run)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InvalidArgument
 from ..common import Formatter, UsageError, print_json
-from .arrivals import add_load_flags, listed, read_load
-from .deployed import add_served_flags, read_served
+from .arrivals import add_arrival_flags, listed, read_arrivals
+from .deployed import add_deployed_flags, read_deployed
 
 if TYPE_CHECKING:
     from ...lab import Deployment, Workload
@@ -40,9 +40,9 @@ class _Flag(NamedTuple):
 
 _POLICIES = (
     _Flag("order", str, "who is served first: fcfs, priority or fair (between tenants)"),
-    _Flag("admission", str, "when: known, watermark, never_evict or adaptive"),
+    _Flag("admission", str, "when a request is admitted: known, watermark, never_evict or adaptive"),
     _Flag("victim", str, "who makes room: cheapest or last_arrival"),
-    _Flag("allocation", str, "paged, or a baseline of the paper: max, pow2 or oracle"),
+    _Flag("allocation", str, "how memory is allocated: paged, or a baseline of the paper: max, pow2 or oracle"),
     _Flag("preemption", str, "how requests make room: recompute, swap (to a space as large as the cache) or auto"),
     _Flag("prefix-caching", str, "on (default) or off"),
     _Flag("block-size", int, "tokens per KV block"),
@@ -51,7 +51,7 @@ _POLICIES = (
 )
 _SAMPLES = (
     _Flag("samples", int, "sequences sampled for each request"),
-    _Flag("beam-width", int, "beam searches of this width instead"),
+    _Flag("beam-width", int, "width of a beam search, instead of samples"),
 )
 
 
@@ -65,16 +65,18 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     figure = parser.add_argument_group("a figure of the paper")
-    figure.add_argument("--figure", metavar="NAME", help="such as 2, 12a or 13")
+    figure.add_argument("--figure", metavar="NAME", help="which figure: 2, 12a, 13 and others")
     figure.add_argument("--plot", metavar="FILE", help="draw it: .svg, .png or .pdf (needs pagedcore[plot])")
-    figure.add_argument("--conversations", metavar="CSV", help="of figure 17: real chats, with a column conversation")
+    figure.add_argument(
+        "--conversations", metavar="CSV", help="for figure 17: real chats, a CSV file with a column conversation"
+    )
 
-    served = parser.add_argument_group("what serves")
+    served = parser.add_argument_group("model and device")
     served.add_argument(
         "-m", "--model", metavar="NAME", help="a known shape, such as llama-7b; or file, directory, hub id"
     )
-    add_served_flags(served)
-    add_load_flags(parser)
+    add_deployed_flags(served)
+    add_arrival_flags(parser)
 
     for title, flags in (("every request", _SAMPLES), ("policies", _POLICIES)):
         group = parser.add_argument_group(title)
@@ -82,9 +84,16 @@ def add_to(commands: Any) -> None:
             group.add_argument(f"--{flag.name}", metavar="N,..." if flag.kind is int else "NAME,...", help=flag.help)
         if flags is _SAMPLES:
             group.add_argument(
-                "--max-tokens", type=int, metavar="N", help="that it asks for (default: just what it gets)"
+                "--max-tokens",
+                type=int,
+                metavar="N",
+                help="max_tokens of a request (default: the length of its output)",
             )
-            group.add_argument("--tenants", metavar="SHARE,...", help="whose it is, at random; the first has priority")
+            group.add_argument(
+                "--tenants",
+                metavar="SHARE,...",
+                help="shares of the requests by tenant, at random; the first tenant has the highest priority",
+            )
 
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -134,10 +143,10 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     deploy = _deploy(arguments)
     policies = [_under(deploy, names) for names in _combinations(arguments, _POLICIES)]
-    load = read_load(arguments, max_tokens=min(min(d.max_reservation, d.slots) for _, d in policies))
+    arrivals = read_arrivals(arguments, max_tokens=min(min(d.max_reservation, d.slots) for _, d in policies))
     trials = []
     for (named, deployment), samples in product(policies, _combinations(arguments, _SAMPLES)):
-        for rate, workload in load.workloads.items():
+        for rate, workload in arrivals.workloads.items():
             arriving = {} if rate is None else {"rate": rate}
             shaped = _shaped(workload, samples, arguments)
             trials.append(Trial({**named, **samples, **arriving}, shaped, deployment))
@@ -149,7 +158,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "deployment": trials[0].deployment.name,
-                "requests": load.about,
+                "requests": arrivals.about,
                 "constants": constants.to_dict(),
                 "runs": comparison.to_dict(),
             }
@@ -158,7 +167,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         slots = " or ".join(f"{slots:,}" for slots in sorted({trial.deployment.slots for trial in trials}))
         common = "".join(f", {name} {value}" for name, value in comparison.common.items())
         print(f"{trials[0].deployment.name}, {slots} slots of KV{common}")
-        print(f"{load.about}\n{costs_text(constants)}\n\n{comparison}")
+        print(f"{arrivals.about}\n{costs_text(constants)}\n\n{comparison}")
     return 0
 
 
@@ -170,7 +179,7 @@ def _deploy(arguments: argparse.Namespace) -> Callable[..., Deployment]:
         raise UsageError(
             "say what serves, with --model and --device, or --setting; or which figure of the paper to show: --figure"
         )
-    served = read_served(arguments)
+    served = read_deployed(arguments)
     return partial(replace, served) if isinstance(served, Deployment) else served.deploy
 
 

@@ -44,7 +44,7 @@ def _with_blocks(block_size: int, preemption: Literal["recompute", "swap"]) -> D
 def _series(
     runs: Iterable[tuple[str, str, Workload, Literal["recompute", "swap"]]], progress: Callable[[int, int], None]
 ) -> list[Value]:
-    """Of (series, figure of the paper, workload, preemption) by block size."""
+    """Values by block size, for each (series, figure of the paper, workload, preemption)."""
     values = []
     for series, figure, workload, preemption in runs:
         published = paper_data()[figure]

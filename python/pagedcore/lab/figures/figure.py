@@ -19,7 +19,7 @@ class Value:
     x: float | None = None
     """Where it lies on the x axis. None: a bar (of group `at`), or a number beside the curves, such as "sustained"."""
     panel: str = ""
-    """Of a figure with several plots beside each other."""
+    """Which of several plots beside each other; empty where there is one."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Figure:
     values: list[Value]
     axes: Axes
     constants: dict[str, Any] = field(default_factory=dict)
-    """Of the cost model, in seconds."""
+    """Constants of the cost model, in seconds."""
     notes: list[str] = field(default_factory=list)
 
     def of(self, series: str, at: str, panel: str = "") -> Value:

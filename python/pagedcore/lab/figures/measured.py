@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any, Literal
 
 from ... import _core
-from ...engine_options import EngineOptions
+from ...engine_options import open_model
 from ...llm import LLM
 from ...sampling_params import SamplingParams
 from ..lengths import paper_data
@@ -23,15 +23,15 @@ _Progress = Callable[[int, int], None]
 def measure_figure_18a(model: Any = None, *, progress: _Progress | None = None, **options: Any) -> Figure:
     """Attention of one layer over blocks of 16 that lie scattered, and over contexts that are one piece each: the same
     kernel, with the same results to the bit. `options`: dtype, threads and isa, as for LLM."""
-    opened = EngineOptions(**options).open(model, weights=False)
+    opened = open_model(model, options, weights=False)
     with closing(opened):
-        description, cpu = opened.description, opened.config.cpu
+        description, config = opened.description, opened.config
     paper = paper_data()["fig18a_kernel_us"]
     values = []
     cells = [(batch, at, context) for batch in (8, 32) for at, context in enumerate(paper["context"])]
     for done, (batch, at, context) in enumerate(cells, 1):
         rounds = [
-            [_core.attention_seconds(cpu, description, size, batch, context) for size in (_BLOCK_SIZE, context)]
+            [_core.attention_seconds(config, description, size, batch, context) for size in (_BLOCK_SIZE, context)]
             for _ in range(_ROUNDS)  # alternating, and the least of each: other work on the machine only adds
         ]
         paged, contiguous = (1e6 * min(column) for column in zip(*rounds, strict=True))
@@ -45,8 +45,8 @@ def measure_figure_18a(model: Any = None, *, progress: _Progress | None = None, 
         if progress is not None:
             progress(done, len(cells))
     notes = [
-        f"{description.num_heads} heads, {description.num_kv_heads} of KV, {description.head_dim} wide, {cpu.dtype}, "
-        f"on this CPU; the paper: OPT-13B's on an A100, where contiguous is FasterTransformer's kernel.",
+        f"{description.num_heads} heads, {description.num_kv_heads} of KV, {description.head_dim} wide, in "
+        f"{config.dtype} on this CPU; the paper: OPT-13B's on an A100, where contiguous is FasterTransformer's kernel.",
         "Contiguous is the same kernel with one block for a whole context. The least of five rounds of twenty.",
     ]
     axes = Axes("bars", "context", "us; ratio")

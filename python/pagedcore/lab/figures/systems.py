@@ -49,9 +49,9 @@ class Inputs:
     lengths: Lengths | None = None
     """Real ShareGPT lengths; None: the paper's histograms."""
     conversations: Sequence[Conversation] | None = None
-    """Of real chats; None: made of first rounds."""
+    """Real chats; None: chats that are made of first rounds."""
     seconds: float | None = None
-    """Of a trace; None: the paper's."""
+    """Length of a trace; None: the paper's."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with the number of runs that have ended, and of all."""
 

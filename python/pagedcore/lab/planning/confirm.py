@@ -29,7 +29,7 @@ class Simulated:
     rate: float
     """Requests a second."""
     seconds: float
-    """Of the trace."""
+    """Length of the trace."""
     runs: int
     batch: float
     normalized_latency: float
@@ -37,7 +37,7 @@ class Simulated:
     kv_allocated: float
     kv_tokens: float
     preemptions: float
-    """Of a request."""
+    """Times that a request was preempted, on average."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,7 +24,7 @@ class Course:
     batch: float
     """Requests that run, by time."""
     step_seconds: float
-    """Of the steps of an average request."""
+    """Seconds of the steps of an average request."""
 
 
 def follow(arrivals: Array, demand: Demand, limit: str, most: float, step_seconds: Callable[[float], float]) -> Course:

@@ -23,7 +23,7 @@ _MOST = 20_000  # requests that stand for all
 
 
 class Demand:
-    """Of requests with these (prompt, output) lengths. Time is counted in steps: how long one takes is not known yet.
+    """What requests with these (prompt, output) lengths ask for. Time is counted in steps, whose duration is not known.
 
     A request runs for `steps`: one for every chunk of its prompt, the last of which gives its first token, and one for
     every other token. Over these it holds memory, first its prompt, then a token more in every step.
@@ -92,7 +92,7 @@ class Demand:
             held = steps * first
         self.held = float(held.mean()) / self.steps
         self.tokens = float(tokens.mean()) / self.steps
-        """Of what it holds."""
+        """Tokens of what it holds."""
         self.work["KV memory"] = held
         self.first, self.growth = float(first.mean()), float((last - first).mean())
         """Slots with which a request begins, and that it takes until its end."""
@@ -114,7 +114,7 @@ class Demand:
         self.prompt_seconds = np.bincount(
             np.concatenate([np.flatnonzero(chunks > number) for number in range(len(seconds))]), all_seconds
         )
-        """Of the whole prompt, by request."""
+        """Seconds of the whole prompt, by request."""
         self._cell = cost.weights / _CELLS
         if self._cell == 0:
             return

@@ -19,7 +19,7 @@ from .demand import Lengths
 from .service_plan import Option, ServicePlan
 from .stationary import StationaryBatch
 
-__all__ = ["plan_service"]
+__all__ = ["confirm_plan", "plan_service"]
 
 _MOST_REPLICAS = 1_000_000
 
@@ -33,9 +33,6 @@ def plan_service(
     target_rate: float | None = None,
     replicas: int = 1,
     options: bool = True,
-    simulate: bool = False,
-    seconds: float | None = None,
-    progress: Callable[[int], None] | None = None,
     **policies: Any,
 ) -> ServicePlan:
     """Plans a service by arithmetic, in well under a second (`stationary.py` has the model).
@@ -49,9 +46,6 @@ def plan_service(
         target_rate: Requests a second to serve: gives the number of replicas.
         replicas: How many share the requests evenly, if there is no target.
         options: Whether to say what changes would buy.
-        simulate: Confirm the rate by simulation, which takes seconds to minutes.
-        seconds: Of the simulated traces. None: an hour, or what 20,000 requests take.
-        progress: Called after each simulated run with their number.
         policies: Of a placement's deployment, such as block_size.
 
     Raises InvalidArgument for goals and rates that are no positive numbers, for a model that does not fit, and when all
@@ -114,13 +108,38 @@ def plan_service(
         target_rate=target_rate,
         at_target=at_target,
         options=sorted(found, key=lambda option: -option.rate),
-        simulated=confirm(
-            arriving, deployment, steady, latency=latency, first_token=first_token, seconds=seconds, progress=progress
-        )
-        if simulate and rate > 0
-        else None,
+        simulated=None,
         notes=_notes(placement),
     )
+
+
+def confirm_plan(
+    plan: ServicePlan,
+    requests: Lengths | Workload,
+    *,
+    seconds: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ServicePlan:
+    """The plan with its rate confirmed by simulation, which takes seconds to minutes. A rate of 0 is not simulated.
+
+    Args:
+        requests: Those that were planned for.
+        seconds: How long the requests of a simulated trace arrive. None: an hour, or what 20,000 requests take.
+        progress: Called after each simulated run with their number.
+    """
+    if plan.rate == 0:
+        return plan
+    arriving = Arriving.of(requests, plan.deployment)
+    simulated = confirm(
+        arriving,
+        plan.deployment,
+        plan.steady,
+        latency=plan.latency,
+        first_token=plan.first_token,
+        seconds=seconds,
+        progress=progress,
+    )
+    return replace(plan, simulated=simulated)
 
 
 def _notes(placement: Placement | None) -> list[str]:

@@ -24,7 +24,7 @@ class Option:
     rate: float
     """Requests a second that it sustains, for as many devices as before."""
     gain: float
-    """Of the rate before: 0.1 is a tenth more. Infinity where there was none."""
+    """Share by which the rate grows: 0.1 is a tenth more. Infinity where there was none before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ class ServicePlan:
     """Seconds of an average step there, by what takes them."""
     replicas: int
     target_rate: float | None
-    """Of all replicas together."""
+    """Requests a second that all replicas together have to serve."""
     at_target: Steady | None
-    """Of one replica, when they share the target evenly; None when there is no target, or nothing meets the goals."""
+    """One replica, when all share the target evenly; None when there is no target, or nothing meets the goals."""
     options: list[Option]
     """Best first."""
     simulated: Simulated | None
@@ -66,7 +66,7 @@ class ServicePlan:
 
     @property
     def total_rate(self) -> float:
-        """Of all replicas."""
+        """Requests a second of all replicas."""
         return self.rate * self.replicas
 
     def to_dict(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Steady:
     kv_tokens: float
     """Share of all slots that hold a token."""
     preemptions: float
-    """Of a request, on average; an estimate."""
+    """Times that a request is preempted, on average; an estimate."""
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -92,7 +92,7 @@ class StationaryBatch:
         self.most = max(1.0, limits[self.limit])
         """Requests that run at once, at most."""
         self.preemptions = self._preemptions() if self.limit == "KV memory" else 0.0
-        """Of a request while the cache is full."""
+        """Times that a request is preempted while the cache is full."""
         sizes = np.unique(np.concatenate([[0.0, 1.0], np.geomspace(1.0, self.most, _POINTS)]))
         self._times: tuple[Array, Array] = sizes, np.array([self.step_seconds(n) for n in sizes.tolist()])
 
@@ -130,7 +130,7 @@ class StationaryBatch:
     # Time
 
     def step_seconds(self, n: float, *, full: bool = False) -> float:
-        """Of a step of n running requests. `full`: with the preemptions of a full cache."""
+        """Seconds of a step of n running requests. `full`: with the preemptions of a full cache."""
         return sum(self.step_parts(n, full=full).values())
 
     def step_parts(self, n: float, *, full: bool = False) -> dict[str, float]:

@@ -18,7 +18,7 @@ class Waits:
     """Mean over requests of the wait by output tokens, in seconds."""
     p99: float
     share: float
-    """Of the requests: those that do wait."""
+    """Share of the requests that wait at all."""
 
     def or_longer(self, other: Waits) -> Waits:
         return Waits(
@@ -30,8 +30,9 @@ class Waits:
 
 
 def random_waits(queued: float, share: float, rate: float, work: Array, outputs: Array) -> Waits:
-    """Of requests that come at random: `queued` of them wait on average where work is exponentially spread, and `share`
-    of those who come have to (Allen and Cunneen's approximation of G/G/n). The tail is taken to be exponential."""
+    """Waits of requests that arrive at random: `queued` of them wait on average where work is exponentially spread, and
+    `share` of those who arrive wait at all (Allen and Cunneen's approximation of G/G/n). The tail is taken to be
+    exponential."""
     mean = queued / rate * (1 + float(work.var() / work.mean() ** 2)) / 2
     p99 = mean / share * math.log(100 * share) if share > 0.01 else 0.0
     return Waits(mean, mean * float((1 / outputs).mean()), p99, share)

@@ -1,0 +1,23 @@
+// Options of one kind behind one opaque handle.
+#pragma once
+
+#include <span>
+#include <variant>
+
+#include "pagedcore/options.hpp"
+#include "pagedcore/pagedcore.h"
+
+struct pc_options {
+  std::variant<pagedcore::EngineConfig, pagedcore::SamplingRequest, pagedcore::BeamSearchRequest> values;
+};
+
+namespace pagedcore::capi {
+
+/// The configuration that a caller gave, or the defaults for null. Throws InvalidArgument for options of a request.
+EngineConfig engine_config(const pc_options* options);
+/// Likewise of a request; throws InvalidArgument for options of an engine, and a null prompt that is not empty.
+EngineRequest engine_request(const int32_t* prompt, size_t prompt_length, const pc_options* options);
+/// `count` tokens. Throws InvalidArgument for a null pointer that is not empty, and for more than can be.
+std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name);
+
+}  // namespace pagedcore::capi

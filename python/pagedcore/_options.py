@@ -1,0 +1,171 @@
+"""The fields of parameters and the keywords of options, as Python has them.
+
+Written by tools/derive.py from the lists of fields in include/pagedcore/*.hpp: change those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+__all__ = ["BeamSearchFields", "EngineOptions", "RequestOptions", "SamplingFields"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingFields:
+    """What the native library knows of SamplingParams."""
+
+    n: int = 1
+    """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
+    max_tokens: int | None = 16
+    """Tokens generated, per sample. 0: compute (score) the prompt only. In [0, 2^31 - 1]. None: as many as the
+    context holds."""
+    min_tokens: int = 0
+    """No stop token ends a sample before this many tokens. In [0, 2^31 - 1]."""
+    temperature: float = 1.0
+    """Divides the logits. 0 is greedy. At least 0."""
+    top_k: int = 0
+    """Draw from this many most likely tokens. 0 or -1 turns it off. At least -1."""
+    top_p: float = 1.0
+    """Draw from the fewest most likely tokens that have this probability together. 1 turns it off. In (0, 1]."""
+    min_p: float = 0.0
+    """Leave out tokens less likely than this share of the most likely one's probability. 0 turns it off. In [0, 1]."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits, and multiplies negative ones, of tokens in the prompt or the output. 1 turns it off.
+    Above 0."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens in the output. 0 turns it off. In [-2, 2]."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logits of tokens in the output, as often as they occur there. 0 turns it off. In [-2, 2]."""
+    logit_bias: Mapping[int, float] | None = None
+    """Added to the logits of these tokens; -inf bans one."""
+    banned_tokens: Sequence[int] = ()
+    """Never drawn. At least 0."""
+    allowed_token_ids: Sequence[int] | None = None
+    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
+    stop_token_ids: Sequence[int] = ()
+    """End a sample, and belong to it. At least 0."""
+    logprobs: int | None = None
+    """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
+    None: none are reported. At least -1."""
+    prompt_logprobs: int | None = None
+    """Likewise for every token of the prompt but the first. At least -1."""
+    seed: int | None = None
+    """The key of the random numbers: equal seeds draw alike. None: derived from the LLM's seed and the number of the
+    request, so that a program's runs are reproducible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearchFields:
+    """What the native library knows of BeamSearchParams."""
+
+    beam_width: int = 4
+    """Running beams. In [1, 65536]."""
+    n: int | None = None
+    """Hypotheses to return, at most beam_width. In [1, 65536]. None: ``beam_width``."""
+    max_tokens: int = 16
+    """Tokens of a hypothesis. In [1, 2^31 - 1]."""
+    length_penalty: float = 1.0
+    """A hypothesis scores the sum of its log-probabilities divided by its length to this power."""
+    early_stopping: bool | Literal["heuristic", "immediate", "never"] = False
+    """When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could
+    beat the worst of them as long as it is now (heuristic), or at any length (never). False: heuristic. True:
+    immediate."""
+    stop_token_ids: Sequence[int] = ()
+    """End a hypothesis, and belong to it. At least 0."""
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of an engine."""
+
+    device: str
+    """cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."""
+    block_size: int
+    """Tokens per block of KV cache. In [1, 65536]."""
+    num_blocks: int | None
+    """Blocks of KV cache, instead of kv_cache_memory. None: what kv_cache_memory holds. In [1, 2^32 - 2]."""
+    kv_cache_memory: int | str | None
+    """Memory of the KV cache. None: what max_sequences full contexts need, at most 1 GiB and half of the available
+    memory. In [1, 2^63 - 1]."""
+    enable_prefix_caching: bool
+    """Keep the KV of finished requests for prompts that begin alike."""
+    allocation: Literal["paged", "max", "pow2", "oracle"]
+    """paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on
+    admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for
+    exactly that (oracle), and shares nothing."""
+    max_reservation: int | None
+    """Tokens of the longest sequence under such a baseline. None: the longest that fits. In [1, 2^31 - 1]."""
+    cache_events: int
+    """Events of the prefix cache that are kept; 0: none are recorded. In [0, 2^31 - 1]."""
+    max_batched_tokens: int
+    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    max_sequences: int
+    """Sequences of one step. In [1, 1048576]."""
+    max_context: int | None
+    """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1, 2^31 - 1]."""
+    watermark: float
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    preemption: Literal["auto", "swap", "recompute"]
+    """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
+    back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
+    output is the same, bit for bit."""
+    order: Literal["fcfs", "priority", "fair"]
+    """Who is served first: by arrival (fcfs); the request with the highest priority, which may preempt those with a
+    lower one (priority); the tenant that was served least (fair). No output changes with it."""
+    admission: Literal["known", "watermark", "never_evict", "adaptive"]
+    """When a waiting request is admitted beside running ones: when all tokens known and the next of each fit
+    (known); all but the next (watermark); when all fit to their max_tokens, so that nobody is preempted for room
+    (never_evict); when they are expected to fit by the output lengths seen so far (adaptive)."""
+    victim: Literal["cheapest", "last_arrival"]
+    """Who makes room when blocks are short: the request that costs least for every block that it frees (cheapest),
+    or the last one (last_arrival)."""
+    prompt_weight: float
+    """With order fair: service by one prompt token that is computed. At least 0."""
+    output_weight: float
+    """With order fair: service by one token that is generated. At least 0."""
+    swap_space: int | str | None
+    """Host memory for the KV of requests that make room. None: no swap space. In [1, 2^63 - 1]."""
+    swap_file: str | os.PathLike[str] | None
+    """A file for what finds no place there. It must not exist; it has no name while the engine runs and is gone with
+    it. None: no file."""
+    swap_file_size: int | str | None
+    """Size of that file. None: as much as the KV cache. In [1, 2^63 - 1]."""
+    threads: int | None
+    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 65536]."""
+    dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"]
+    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. auto: float32 for float32
+    checkpoints where the device has it, else bfloat16 or float16."""
+    isa: str
+    """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"]
+    """auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory and
+    lose some precision; on a GPU only."""
+    workspace: int | str
+    """On a GPU, memory for what a step needs besides activations. In [1048576, 1099511627776]."""
+    graph_rows: int
+    """On a GPU, steps of up to this many rows are submitted as one CUDA graph; 0: none are. In [0, 1048576]."""
+    sample_on_device: bool
+    """On a GPU, sample there; else the host samples from downloaded logits: the same tokens."""
+    cublas_lt: bool
+    """On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on
+    what runs beside it. The library is found by the dynamic loader, or is the file that the environment variable
+    PAGEDCORE_CUBLASLT names."""
+    plugin: str | os.PathLike[str] | None
+    """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
+    trace_file: str | os.PathLike[str] | None
+    """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """What every kind of request may say besides its prompt."""
+
+    prefix: str | None
+    """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
+    salt: int
+    """Requests with different salts never share cached prefixes."""
+    priority: int
+    """With order priority: the higher goes first. In [-1000000, 1000000]."""
+    tenant: int
+    """With order fair: who is served by it."""
