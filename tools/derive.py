@@ -254,7 +254,7 @@ def _row(option: _core.OptionInfo) -> str:
         )
     )
     cells = [f"`{option.name}`", option.type, f"`{default}`" if default else "", _limits(option), meaning]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
 
 def stats_page() -> str:
@@ -263,7 +263,7 @@ def stats_page() -> str:
         "",
         f"<!-- {GENERATED} -->",
         "",
-        "`Engine::stats()`, `engine.stats()` and `LLM.stats()` in Python and `pc_engine_stat()` in C give numbers by",
+        "`Engine::stats()`, `engine.stats()` and `LLM.stats()` in Python and `pc_engine_stats()` in C give numbers by",
         "name. They describe the moment after the latest step. A request with several samples counts once, as its last",
         "sample ended.",
     ]

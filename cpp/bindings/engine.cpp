@@ -177,6 +177,8 @@ void bind_memory_plan(nb::module_& m) {
       .def_prop_ro("kv_cache", &P::kv_cache, "Bytes of all blocks.")
       .def_prop_ro("total", &P::total, "Bytes.")
       .def_prop_ro("kv_tokens", &P::kv_tokens, "Tokens that all blocks hold.");
+  m.def("validate", nb::overload_cast<const EngineConfig&>(&validate), "config"_a,
+        "Raises InvalidArgument for a value outside its range and for options that contradict each other.");
   m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{},
         "What an engine would allocate; allocates nothing.");
 }

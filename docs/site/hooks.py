@@ -1,4 +1,4 @@
-"""What the site shows beyond docs/: the rooms' READMEs, CONTRIBUTING, SECURITY, CHANGELOG, and a page of each header.
+"""What the site shows beyond docs/: the rooms' READMEs, CONTRIBUTING, SECURITY, CHANGELOG, each header and the stub.
 A link is written as the repository needs it, and turned into the site's here."""
 
 from __future__ import annotations
@@ -29,7 +29,17 @@ def generated() -> dict[str, str]:
     for path in sorted((ROOT / "cpp/include/pagedcore").glob("*.h*")):
         if path.suffix in (".h", ".hpp") and path.name != "export.hpp":
             pages[path.relative_to(ROOT).as_posix()] = f"reference/cpp/{path.name.replace('.', '_')}.md"
+    pages["python/pagedcore/_core.pyi"] = "reference/native.md"
     return pages
+
+
+def content(source: str, uri: str) -> str:
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if source.endswith(".md"):
+        return in_site(text, source, uri)
+    if source.endswith(".pyi"):
+        return f"# pagedcore._core\n\n```python\n{text}```\n"
+    return header_page(Path(source).name, text)
 
 
 def in_site(text: str, source: str, uri: str) -> str:
@@ -48,9 +58,7 @@ def in_site(text: str, source: str, uri: str) -> str:
 
 def on_files(files: Any, config: Any) -> Any:
     for source, uri in generated().items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        content = in_site(text, source, uri) if source.endswith(".md") else header_page(Path(source).name, text)
-        files.append(File.generated(config, uri, content=content))
+        files.append(File.generated(config, uri, content=content(source, uri)))
     return files
 
 

@@ -251,11 +251,11 @@ class SamplingParams:
     logit_bias: list[tuple[int, float]]
     """Added to the logits of these tokens; -inf bans one."""
     banned_tokens: list[int]
-    """Never drawn."""
+    """Never drawn. At least 0."""
     allowed_token_ids: list[int]
-    """Nothing else is drawn. None: all tokens are allowed."""
+    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
     stop_token_ids: list[int]
-    """End a sample, and belong to it."""
+    """End a sample, and belong to it. At least 0."""
     logprobs: int | None
     """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
     None: none are reported. At least -1."""
@@ -278,6 +278,10 @@ def validate(params: SamplingParams) -> None: ...
 @overload
 def validate(params: BeamSearchParams) -> None:
     """The checks that need no model."""
+
+@overload
+def validate(config: EngineConfig) -> None:
+    """Raises InvalidArgument for a value outside its range and for options that contradict each other."""
 
 class BeamSearchParams:
     """A beam search with the results of transformers' generate()."""
@@ -305,7 +309,7 @@ class BeamSearchParams:
     """When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could
     beat the worst of them as long as it is now (heuristic), or at any length (never)."""
     stop_token_ids: list[int]
-    """End a hypothesis, and belong to it."""
+    """End a hypothesis, and belong to it. At least 0."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 

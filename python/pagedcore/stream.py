@@ -20,7 +20,7 @@ class Stream:
         self._dispatcher = dispatcher
         self._request = request
         self._inbox = Inbox()
-        request.started(request.submit_to(dispatcher, self._inbox, stream=True))
+        request.started(dispatcher.submit(request, self._inbox))
         self._closed = False
 
     @property

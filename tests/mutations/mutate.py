@@ -119,7 +119,9 @@ class Trial:
             for order in sorted(self.used[test]):
                 if how := run(program, test, order, self.cases):
                     return Outcome(test.program, False, f"fails without a mutation, {order}: {how}")
-        return Outcome(test.program, True, f"passes without a mutation: {test.cases} {' '.join(sorted(self.used[test]))}")
+        return Outcome(
+            test.program, True, f"passes without a mutation: {test.cases} {' '.join(sorted(self.used[test]))}"
+        )
 
 
 def chosen(arguments: argparse.Namespace) -> list[Mutation]:

@@ -104,6 +104,10 @@ struct EngineConfig {
   }
 };
 
+/// Throws InvalidArgument for a value outside its range and for options that contradict each other, and Unsupported for
+/// a type that the device does not compute in.
+PAGEDCORE_API void validate(const EngineConfig& config);
+
 /// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
 /// Bookkeeping comes on top: under 200 bytes per block of 16 tokens, and the requests themselves.
 struct MemoryPlan {
