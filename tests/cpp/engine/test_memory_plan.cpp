@@ -69,7 +69,7 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   using M = ModelDescription;
   CHECK(refusal([](C&, M&) {}).empty());
   const std::string small = refusal([](C& c, M&) { c.kv.kv_cache_memory = 100; });
-  CHECK(small.find("a KV cache of 100 bytes holds no block") != std::string::npos);
+  CHECK(small.find("kv_cache_memory = 100 bytes holds no block") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 1, c.kv.num_blocks = 1; }).find("cannot hold one prompt token") !=
         std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 1; }).find("cannot hold one prompt token") !=
