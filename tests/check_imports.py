@@ -22,7 +22,7 @@ LAYERS = (
     ("_core", "_options", "errors"),
     ("checks", "default_model", "memory", "progress"),
     ("families",),
-    ("beam_search_params", "chat", "outputs", "sampling_params", "terms", "tokenizer", "detokenizer"),
+    ("beam_search_params", "chat", "outputs", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
     ("dispatch", "prompts", "request", "stream"),

@@ -18,9 +18,9 @@ ROOMS_BELOW = {
     "kv": {"base"},
     "scheduler": {"base", "kv"},
     "sampling": {"base"},
-    "backend": {"base", "tensor"},
+    "backend": {"base", "tensor", "sampling"},
     "selftest": {"base", "tensor", "backend", "sampling"},
-    "cpu": {"base", "tensor", "backend"},
+    "cpu": {"base", "tensor", "sampling", "backend"},
     "model": {"base", "tensor", "backend"},
     "io": {"base", "tensor"},
     "engine": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
@@ -40,6 +40,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "selftest.hpp": "selftest",
     "kv_cache.hpp": "kv",
     "scheduler.hpp": "scheduler",
+    "step_plan.hpp": "scheduler",
     "trace.hpp": "scheduler",
     "sampling.hpp": "sampling",
     "model.hpp": "model",
@@ -138,7 +139,7 @@ def check_isa_sources(cpp: Path) -> Iterator[Problem]:
 
 
 def check_cuda(root: Path) -> Iterator[Problem]:
-    """The CUDA plugin sees base, tensor, backend and the threads of cpu; its host code the plain headers of kernels."""
+    """The CUDA plugin sees what the room cpu sees, and its threads; its host code the plain headers of kernels."""
     cuda, cpp = root / "cuda", root / "cpp"
     for file in sorted(f for f in cuda.rglob("*") if f.suffix in {".cpp", ".hpp", ".cu", ".cuh"}):
         device = file.suffix in {".cu", ".cuh"}

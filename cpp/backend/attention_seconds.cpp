@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <numeric>
 #include <random>
 #include <vector>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
@@ -40,8 +40,7 @@ double attention_seconds(Backend& backend, const AttentionProbe& probe) {
   const auto kv = backend.allocate_kv(probe.kv, batch * blocks);
   fill(backend, *kv);
 
-  std::vector<std::uint32_t> tables(batch * blocks);
-  std::iota(tables.begin(), tables.end(), 0u);
+  std::vector<BlockId> tables = first_blocks(batch * blocks);
   std::shuffle(tables.begin(), tables.end(), std::mt19937(1));
   std::vector<TokenRange> ranges;
   for (std::int32_t i = 0; i < probe.batch; ++i) {

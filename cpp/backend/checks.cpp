@@ -96,6 +96,20 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
 }
 
+std::vector<BlockId> first_blocks(std::uint32_t count) {
+  std::vector<BlockId> blocks;
+  blocks.reserve(count);
+  for (std::uint32_t i = 0; i < count; ++i) blocks.push_back(BlockId{i});
+  return blocks;
+}
+
+std::vector<std::uint32_t> raw_ids(std::span<const BlockId> blocks) {
+  std::vector<std::uint32_t> ids;
+  ids.reserve(blocks.size());
+  for (const BlockId block : blocks) ids.push_back(raw(block));
+  return ids;
+}
+
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
   if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
   const auto groups = static_cast<std::size_t>(std::max(1, view.num_layer_groups));
@@ -110,8 +124,8 @@ std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
     const std::size_t blocks = check_range(view, i, next_row, block_size, entries);
     for (std::size_t layer_group = 0; layer_group < groups; ++layer_group) {
       const std::size_t first = layer_group * entries + static_cast<std::size_t>(range.table_offset);
-      for (const std::uint32_t block : view.block_tables.subspan(first, blocks)) {
-        if (block != raw(kNoBlock)) largest = std::max(largest, block);
+      for (const BlockId block : view.block_tables.subspan(first, blocks)) {
+        if (block != kNoBlock) largest = std::max(largest, raw(block));
       }
     }
     next_row += range.num_rows;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "pagedcore/backend.hpp"
 #include "pagedcore/tensor.hpp"
@@ -23,6 +24,10 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
 
 /// Returns the largest block that the tables name where ranges use them; 0 without any.
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);
+/// Blocks 0 to count - 1.
+std::vector<BlockId> first_blocks(std::uint32_t count);
+/// Block ids as the numbers that kernels compute addresses from.
+std::vector<std::uint32_t> raw_ids(std::span<const BlockId> blocks);
 /// Unless layer, head counts and sizes of a call fit the storage and the prepared batch.
 void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
                      const AttentionShape& shape);

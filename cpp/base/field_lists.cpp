@@ -22,6 +22,13 @@ std::size_t distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::string to_text(const OutOfRange& p) {
+  const bool is_interval = p.range.starts_with('[') || p.range.starts_with('(');
+  return str(p.name, " = ", p.value, " is out of range: it must ", is_interval ? "lie in " : "be ",
+             p.range.empty() ? "finite" : p.range, p.zero != nullptr ? str(", or be ", p.nothing, " for ", p.zero) : "",
+             p.hint != nullptr ? str("; ", p.hint) : "");
+}
+
 std::string nearest_name(std::string_view name, const std::vector<std::string>& names) {
   const auto nearest = std::min_element(
       names.begin(), names.end(), [&](const auto& a, const auto& b) { return distance(name, a) < distance(name, b); });

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,21 +32,22 @@ template <class T, class D>
 bool admits(const Field<T, D>& f, element_of<D> value) {
   return f.range.admits(value) || (f.zero != nullptr && value == element_of<D>{});
 }
-/// "block_size = 0 is out of range: it must lie in [1, 65536]". `zero` is how the caller's language writes a 0 that
-/// stands for something else.
-template <class T, class D>
-std::string out_of_range(const Field<T, D>& f, std::string_view value, const char* zero = "0") {
-  std::string range = range_text(f.range);
-  if constexpr (std::is_integral_v<element_of<D>>) {
-    if (range.empty()) range = type_range_text<element_of<D>>();
-  }
-  const std::string must = range.empty() ? "be finite" : (range[0] == 'a' ? "be " : "lie in ") + range;
-  return str(f.name, " = ", value, " is out of range: it must ", must,
-             f.zero != nullptr ? str(", or be ", zero, " for ", f.zero) : "", f.hint != nullptr ? str("; ", f.hint) : "");
-}
+/// "block_size = 0 is out of range: it must lie in [1, 65536]".
+struct OutOfRange {
+  const char* name;
+  std::string_view value;
+  std::string_view range;     // empty: all finite numbers
+  const char* zero;           // as in Field
+  const char* hint;           // as in Field
+  const char* nothing = "0";  // how the caller's language writes a 0 that stands for something else
+};
+PAGEDCORE_API std::string to_text(const OutOfRange& problem);
 template <class T, class D>
 void check_range(const Field<T, D>& f, std::string_view what, element_of<D> value) {
-  if (!admits(f, value)) throw InvalidArgument(str(what, ' ', out_of_range(f, to_text(value))));
+  if (!admits(f, value)) {
+    throw InvalidArgument(
+        str(what, ' ', to_text(OutOfRange{f.name, to_text(value), range_text(f.range), f.zero, f.hint})));
+  }
 }
 
 /// Throws InvalidArgument for the first value that is outside its range; `what` says what the fields are of.
@@ -64,6 +66,21 @@ void check_ranges(const T& t, std::string_view what) {
       }
     }
   });
+}
+
+/// The first field, of those whose names are not listed, that differs from its default; null: there is none. For
+/// whoever honours some fields, and must not ignore others in silence.
+template <class T>
+const char* changed_beyond(const T& t, std::span<const std::string_view> honoured) {
+  static const T defaults{};
+  const char* changed = nullptr;
+  each_field(t, [&](const auto& owner, const auto& f) {
+    static_assert(std::is_same_v<std::remove_cvref_t<decltype(owner)>, T>, "a struct without parts");
+    if (changed == nullptr && owner.*f.member != defaults.*f.member &&
+        std::find(honoured.begin(), honoured.end(), f.name) == honoured.end())
+      changed = f.name;
+  });
+  return changed;
 }
 
 /// Of the names that the list has, the one that differs least from `name`.

@@ -20,8 +20,8 @@ std::unique_ptr<Backend> make(const EngineConfig& config) {
 }
 
 void bind_status(nb::module_& m) {
-  Record<CudaDevice>(m, "CudaDevice", "A GPU as its driver describes it.").listed();
-  Record<CudaStatus>(m, "CudaStatus", "The CUDA backend on this machine.").listed();
+  Record<CudaDevice>(m, "CudaDevice", "A GPU as its driver describes it.");
+  Record<CudaStatus>(m, "CudaStatus", "The CUDA backend on this machine.");
   m.def("cuda_status", &cuda_status, "plugin"_a = "", release_gil(), "Looks for the plugin, driver and GPUs.");
   m.def(
       "describe_device", [](const EngineConfig& config) { return make(config)->describe(); },
@@ -30,9 +30,8 @@ void bind_status(nb::module_& m) {
 }
 
 void bind_selftest(nb::module_& m) {
-  static constexpr EnumNames<SelftestOutcome, 3> kOutcomes{{"passed", "failed", "unsupported"}};
-  Record<SelftestCheck>(m, "SelftestCheck", "One operation of a device against the CPU.").listed();
-  Record<SelftestRate>(m, "SelftestRate", "What one call cost.").listed();
+  Record<SelftestCheck>(m, "SelftestCheck", "One operation of a device against the CPU.");
+  Record<SelftestRate>(m, "SelftestRate", "What one call cost.");
   m.def(
       "selftest_checks",
       [](const EngineConfig& config, bool quick) {

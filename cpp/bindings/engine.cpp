@@ -68,17 +68,18 @@ void construct(EngineHandle* self, const ModelDescription& model, const Weights&
 using Params = std::variant<SamplingParams, BeamSearchParams>;
 
 /// The tokens of a list, or of an array of 32-bit integers, which is copied as it lies.
-std::vector<TokenId> tokens_of(nb::handle prompt) {
+std::vector<TokenId> tokens_of(const char* name, nb::handle prompt) {
   nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
   if (nb::try_cast(prompt, array, /* convert = */ false)) return {array.data(), array.data() + array.size()};
   std::vector<TokenId> tokens;
-  from_python(field("prompt", &EngineRequest::prompt, ""), prompt, tokens);
+  from_python(Facts{name, {}}, prompt, tokens);
   return tokens;
 }
 
-EngineRequest request_of(nb::handle prompt, const Params& params, const RequestOptions& options, bool stream) {
+EngineRequest request_of(const char* name, nb::handle prompt, const Params& params, const RequestOptions& options,
+                         bool stream) {
   EngineRequest request;
-  request.prompt = tokens_of(prompt);
+  request.prompt = tokens_of(name, prompt);
   request.options = options;
   request.stream = stream;
   if (const auto* beam = std::get_if<BeamSearchParams>(&params)) {
@@ -89,15 +90,45 @@ EngineRequest request_of(nb::handle prompt, const Params& params, const RequestO
   return request;
 }
 
+/// One for all, or one for each.
+template <class T>
+using OneOrEach = std::variant<T, std::vector<T>>;
+template <class T>
+T of_request(const OneOrEach<T>& values, std::size_t i) {
+  const auto* each = std::get_if<std::vector<T>>(&values);
+  return each != nullptr ? (*each)[i] : std::get<T>(values);
+}
+template <class T>
+void check_number(const char* name, const OneOrEach<T>& values, std::size_t requests) {
+  const auto* each = std::get_if<std::vector<T>>(&values);
+  if (each != nullptr && each->size() != requests)
+    throw InvalidArgument(str(each->size(), " ", name, " for ", requests, " prompts: give one, or one for each"));
+}
+
+std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts,
+                                  const OneOrEach<Params>& params, const OneOrEach<RequestOptions>& options,
+                                  const OneOrEach<bool>& stream) {
+  check_number("params", params, prompts.size());
+  check_number("options", options, prompts.size());
+  check_number("stream", stream, prompts.size());
+  std::vector<EngineRequest> requests;
+  requests.reserve(prompts.size());
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_request(params, i),
+                                  of_request(options, i), of_request(stream, i)));
+  const ReleasedGil released;
+  return self.engine->submit_all(std::move(requests));
+}
+
 RequestId submit(EngineHandle& self, nb::handle prompt, const Params& params, const RequestOptions& options,
                  bool stream) {
-  EngineRequest request = request_of(prompt, params, options, stream);
+  EngineRequest request = request_of("prompt", prompt, params, options, stream);
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
 void validate_request(const EngineHandle& self, nb::handle prompt, const Params& params) {
-  self.engine->validate(request_of(prompt, params, {}, false));
+  self.engine->validate(request_of("prompt", prompt, params, {}, false));
 }
 
 /// In slices, so that Ctrl-C interrupts a long wait.
@@ -116,8 +147,8 @@ std::vector<EngineOutput> wait(EngineHandle& self, double timeout) {
 }
 
 void bind_config(nb::module_& m) {
-  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.").listed();
-  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.").listed();
+  Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.");
+  Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.");
   m.def(
       "cpu_isas",
       [] {
@@ -142,16 +173,17 @@ void bind_config(nb::module_& m) {
 void bind_memory_plan(nb::module_& m) {
   using P = MemoryPlan;
   Record<P>(m, "MemoryPlan", "Every byte the engine will hold, by purpose.")
-      .listed()
       .python()
       .def_prop_ro("kv_cache", &P::kv_cache, "Bytes of all blocks.")
       .def_prop_ro("total", &P::total, "Bytes.")
       .def_prop_ro("kv_tokens", &P::kv_tokens, "Tokens that all blocks hold.");
+  m.def("validate", nb::overload_cast<const EngineConfig&>(&validate), "config"_a,
+        "Raises InvalidArgument for a value outside its range and for options that contradict each other.");
   m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{},
         "What an engine would allocate; allocates nothing.");
 }
 
-void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample.").listed(); }
+void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample."); }
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;
@@ -165,6 +197,14 @@ void bind_engine_class(nb::module_& m) {
                    "params: SamplingParams | BeamSearchParams = ..., options: RequestOptions = ..., "
                    "stream: bool = False) -> int"),
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
+      .def("submit_all", &submit_all, "prompts"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
+           "stream"_a = false,
+           nb::sig("def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
+                   "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
+                   "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
+                   "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
+                   "False) -> list[int]"),
+           "Checks all requests, then submits all; when one is refused, none is. Returns their ids.")
       .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{},
            nb::sig("def validate(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
                    "params: SamplingParams | BeamSearchParams = ...) -> None"),

@@ -14,13 +14,11 @@ std::vector<T> copy_of(std::span<const T> values) {
 }
 
 void bind_records(nb::module_& m) {
-  Record<KvCacheConfig>(m, "KvCacheConfig", "Sizes of a block pool.").listed();
-  Record<KvCacheCounts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.")
-      .listed();
-  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.").listed();
-  Record<CacheEvent>(m, "CacheEvent", "News of the prefix cache.").listed();
-  Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.")
-      .listed();
+  Record<KvCacheConfig>(m, "KvCacheConfig", "Sizes of a block pool.");
+  Record<KvCacheCounts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.");
+  Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.");
+  Record<CacheEvent>(m, "CacheEvent", "News of the prefix cache.");
+  Record<BlockCopy>(m, "BlockCopy", "Copy the first num_tokens slots of every layer from block src to block dst.");
   nb::class_<PrefixMatch>(m, "PrefixMatch", "A cached prefix. Valid until the manager next changes.")
       .def_prop_ro("blocks", [](const PrefixMatch& self) -> std::vector<BlockId> { return self.blocks; })
       .def_ro("num_tokens", &PrefixMatch::num_tokens)

@@ -13,9 +13,8 @@ namespace {
 
 void bind_description(nb::module_& m) {
   using D = ModelDescription;
-  Record<D> record(m, "ModelDescription", "A decoder-only transformer, complete: the forward pass asks nothing else.");
-  record.listed();
-  record.python()
+  Record<D>(m, "ModelDescription", "A decoder-only transformer, complete: the forward pass asks nothing else.")
+      .python()
       .def("validate", &D::validate, "Raises InvalidArgument naming the first field that contradicts the rest.")
       .def("to_text", &D::to_text)
       .def_static("from_text", &D::from_text, "text"_a);

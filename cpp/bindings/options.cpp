@@ -10,7 +10,7 @@
 namespace pagedcore::bindings {
 
 void bind_options(nb::module_& m) {
-  Record<OptionInfo>(m, "OptionInfo", "What a struct's list says of one of its fields.").listed();
+  Record<OptionInfo>(m, "OptionInfo", "What a struct's list says of one of its fields.");
   m.def(
       "options_of",
       [](const std::string& name) {

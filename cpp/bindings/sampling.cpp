@@ -16,7 +16,7 @@ std::span<const float> view(const Logits& logits) { return {logits.data(), logit
 
 void bind_params(nb::module_& m) {
   using P = SamplingParams;
-  Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.").listed();
+  Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.");
   m.def("validate", nb::overload_cast<const P&, std::int32_t>(&validate), "params"_a, "vocab_size"_a,
         "Raises InvalidArgument naming the first bad value.");
   m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
@@ -24,15 +24,14 @@ void bind_params(nb::module_& m) {
 
 void bind_beam_search_params(nb::module_& m) {
   using P = BeamSearchParams;
-  Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().").listed();
+  Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().");
   m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
 }
 
 void bind_logprobs(nb::module_& m) {
-  Record<TokenLogprob>(m, "TokenLogprob", "A token's log-probability and rank (1 is the most likely).").listed();
+  Record<TokenLogprob>(m, "TokenLogprob", "A token's log-probability and rank (1 is the most likely).");
   Record<PositionLogprobs>(m, "PositionLogprobs",
-                           "Log-probabilities at one position, before penalties and temperature.")
-      .listed();
+                           "Log-probabilities at one position, before penalties and temperature.");
   m.def(
       "logprobs_of",
       [](const Logits& logits, TokenId token, std::int32_t top) { return logprobs_of(view(logits), token, top); },
@@ -42,7 +41,7 @@ void bind_logprobs(nb::module_& m) {
 void bind_sample(nb::module_& m) {
   m.def("uniform", &uniform, "seed"_a, "sample"_a, "position"_a,
         "A counter-based random number in [0, 1): Philox4x32-10.");
-  Record<SampleOutcome>(m, "SampleOutcome", "The token drawn from one row of logits.").listed();
+  Record<SampleOutcome>(m, "SampleOutcome", "The token drawn from one row of logits.");
   m.def(
       "sample",
       [](const Logits& logits, const SamplingParams& params, const std::vector<TokenId>& prompt,

@@ -10,36 +10,34 @@ namespace pagedcore::bindings {
 namespace {
 
 void bind_requests(nb::module_& m) {
-  Record<SchedulerConfig>(m, "SchedulerConfig", "Budgets of one step.").listed();
-  Record<PreemptionCosts>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.").listed();
-  Record<SchedulerRequest>(m, "SchedulerRequest", "A request to a bare scheduler.").listed();
+  Record<SchedulerConfig>(m, "SchedulerConfig", "Budgets of one step.");
+  Record<PreemptionCosts>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.");
+  Record<SchedulerRequest>(m, "SchedulerRequest", "A request to a bare scheduler.");
 }
 
 void bind_plan(nb::module_& m) {
-  Record<ScheduledSequence>(m, "ScheduledSequence", "Rows that one sequence contributes to a step.").listed();
-  Record<SwappedRequest>(m, "SwappedRequest", "A request that a step moves, and how many of the moves are its own.")
-      .listed();
+  Record<ScheduledSequence>(m, "ScheduledSequence", "Rows that one sequence contributes to a step.");
+  Record<SwappedRequest>(m, "SwappedRequest", "A request that a step moves, and how many of the moves are its own.");
   using P = StepPlan;
-  Record<P>(m, "StepPlan", "All that an executor needs for one step.")
-      .listed()
-      .python()
-      .def("__bool__", [](const P& self) { return !self.empty(); });
+  Record<P>(m, "StepPlan", "All that an executor needs for one step.").python().def("__bool__", [](const P& self) {
+    return !self.empty();
+  });
 }
 
 void bind_result(nb::module_& m) {
-  Record<SampledToken>(m, "SampledToken", "One token sampled by an executor.").listed();
-  Record<BeamChild>(m, "BeamChild", "A beam of the next step: beam `parent` of this one with one token more.").listed();
-  Record<BeamResult>(m, "BeamResult", "What a beam search goes on with.").listed();
+  Record<SampledToken>(m, "SampledToken", "One token sampled by an executor.");
+  Record<BeamChild>(m, "BeamChild", "A beam of the next step: beam `parent` of this one with one token more.");
+  Record<BeamResult>(m, "BeamResult", "What a beam search goes on with.");
   m.def(
       "place_beams", [](const std::vector<BeamChild>& children) { return place_beams(children); }, "children"_a,
       "Which beam every child becomes.");
-  Record<StepResult>(m, "StepResult", "What an executor made of a plan.").listed();
-  Record<SampleUpdate>(m, "SampleUpdate", "What became of one sample in a step.").listed();
-  Record<SchedulerStats>(m, "SchedulerStats", "Counters since construction, and the queues now.").listed();
+  Record<StepResult>(m, "StepResult", "What an executor made of a plan.");
+  Record<SampleUpdate>(m, "SampleUpdate", "What became of one sample in a step.");
+  Record<SchedulerStats>(m, "SchedulerStats", "Counters since construction, and the queues now.");
 }
 
 void bind_trace(nb::module_& m) {
-  Record<TraceReplay>(m, "TraceReplay", "What came of replaying a trace.").listed();
+  Record<TraceReplay>(m, "TraceReplay", "What came of replaying a trace.");
   m.def("replay_trace", nb::overload_cast<const std::string&>(&replay_trace), "path"_a, release_gil(),
         "Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line.");
 }

@@ -39,14 +39,14 @@ std::vector<SimulatedRequest> requests_of(const std::vector<double>& arrivals, c
 }
 
 void bind_records(nb::module_& m) {
-  Record<CostModel>(m, "CostModel", "What a step costs, in seconds.").listed();
-  Record<StepWork>(m, "StepWork", "What a plan asks of an executor, in the terms of CostModel.").listed();
-  Record<TimedStep>(m, "TimedStep", "A step of a real engine, and how long it took.").listed();
+  Record<CostModel>(m, "CostModel", "What a step costs, in seconds.");
+  Record<StepWork>(m, "StepWork", "What a plan asks of an executor, in the terms of CostModel.");
+  Record<TimedStep>(m, "TimedStep", "A step of a real engine, and how long it took.");
   m.def("timed_steps", &timed_steps, "trace"_a, release_gil(),
         "The steps of a trace, each until the next one was planned; less those after which there was nothing to do. "
         "Raises as replay_trace() does.");
-  Record<SimulationConfig>(m, "SimulationConfig", "What serves, and what it costs.").listed();
-  Record<SimulationReport>(m, "SimulationReport", "Averages over the window; shares are of all token slots.").listed();
+  Record<SimulationConfig>(m, "SimulationConfig", "What serves, and what it costs.");
+  Record<SimulationReport>(m, "SimulationReport", "Averages over the window; shares are of all token slots.");
 }
 
 }  // namespace

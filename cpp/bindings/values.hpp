@@ -13,13 +13,10 @@ namespace pagedcore::bindings {
 
 /// Raises TypeError: `field` = value is not `expected`.
 [[noreturn]] void refuse(const char* field, nb::handle value, const std::string& expected);
-/// The value as a message shows it, cut when it is long.
-std::string shown(nb::handle value);
-/// The value as an int or a float of Python's; none for what is no such number, True and False among them.
-std::optional<nb::object> whole_number(nb::handle value);
-std::optional<double> real_number(nb::handle value);
-/// Whether it can be walked and is no text.
-bool is_list(nb::handle value);
+struct Facts;
+/// The value as an int or a float of Python's. Raises TypeError for what is no such number, True and False among them.
+nb::object whole_number(const Facts& f, nb::handle value);
+double real_number(const Facts& f, nb::handle value);
 
 template <class D>
 concept Structure = std::is_class_v<D> && nb::detail::is_base_caster_v<nb::detail::make_caster<D>>;
@@ -69,33 +66,27 @@ struct PythonType<std::pair<A, B>> {
   static std::string name() { return "tuple[" + PythonType<A>::name() + ", " + PythonType<B>::name() + "]"; }
 };
 
-/// What may be assigned to a field: None where 0 or no elements stand for something, sizes as text.
+/// What a field says of its values, apart from their type.
+struct Facts {
+  const char* name;
+  std::string range;
+  const char* zero = nullptr;
+  const char* hint = nullptr;
+  Unit unit = Unit::none;
+
+  /// Of an element of a list.
+  Facts element() const { return {name, range}; }
+};
 template <class F>
-std::string accepted_type(const F& f) {
-  using D = typename F::Value;
-  if constexpr (Named<D>) return PythonType<D>::name(true);
-  std::string type = PythonType<D>::name();
-  if (type.starts_with("list[")) return "collections.abc.Sequence" + type.substr(4) + " | None";
-  if (f.unit == Unit::bytes) type += " | str";
-  if (f.unit == Unit::path) type += " | os.PathLike[str]";
-  if (f.zero != nullptr) type += " | None";
-  return type;
+Facts facts_of(const F& f) {
+  return {f.name, range_text(f.range), f.zero, f.hint, f.unit};
 }
 
+/// What may be assigned to a field: None where 0 or no elements stand for something, sizes as text. `type` is what
+/// reading it gives.
+std::string accepted_type(const Facts& f, std::string type);
 /// What help() says of a field.
-template <class F>
-std::string doc_of(const F& f) {
-  std::string doc = f.doc;
-  const auto sentence = [&](std::string text) {
-    if (!text.empty()) doc.append(doc.empty() ? "" : " ").append(text).append(".");
-  };
-  if (f.zero != nullptr) sentence(str("None: ", f.zero));
-  if (f.hint != nullptr) sentence(f.hint);
-  std::string range = range_text(f.range);
-  if (range.starts_with('a')) range[0] = 'A';  // at least, above
-  sentence(range.starts_with('A') || range.empty() ? range : "In " + range);
-  return doc;
-}
+std::string doc_of(const Facts& f, const char* doc);
 
 /// An enum is its first word, a structure changes in place, a list is a copy.
 template <class D>
@@ -110,47 +101,43 @@ nb::object to_python(const D& value, nb::handle parent = {}) {
   }
 }
 
-template <class O, class D>
-void from_python(const Field<O, D>& f, nb::handle value, D& out);
+/// Raises ValueError: a number that the field's type or its limits do not admit.
+[[noreturn]] void refuse_range(const Facts& f, nb::handle value, const std::string& type_range);
+/// The number of a size: bytes, or a text such as "1.5GiB".
+nb::object size_of(const Facts& f, nb::handle value);
+/// The elements of a list; none of None.
+std::vector<nb::object> elements_of(const Facts& f, nb::handle value);
 
-template <class O, class D>
-void number_from_python(const Field<O, D>& f, nb::handle value, D& out) {
-  const char* none = f.zero != nullptr ? " or None" : "";
+template <class D>
+void from_python(const Facts& f, nb::handle value, D& out);
+
+template <class D>
+void number_from_python(const Facts& f, nb::handle value, D& out) {
   if constexpr (std::is_floating_point_v<D>) {
-    const std::optional<double> number = real_number(value);
-    if (!number) refuse(f.name, value, str("a number", none));
-    out = static_cast<D>(*number);
+    out = static_cast<D>(real_number(f, value));
   } else {
-    if (f.unit == Unit::bytes && nb::isinstance<nb::str>(value))
-      return void(out = static_cast<D>(bytes_from_text(f.name, nb::cast<std::string>(value))));
-    const std::optional<nb::object> number = whole_number(value);
-    if (!number) refuse(f.name, value, str(f.unit == Unit::bytes ? "a size" : "a whole number", none));
-    if (!nb::try_cast(*number, out)) throw InvalidArgument(out_of_range(f, shown(value), "None"));
+    const nb::object number = f.unit == Unit::bytes ? size_of(f, value) : whole_number(f, value);
+    if (!nb::try_cast(number, out)) refuse_range(f, value, type_range_text<D>());
   }
 }
-
-/// A list, or None for an empty one. Its elements are fields of the same name.
-template <class O, class E>
-void list_from_python(const Field<O, std::vector<E>>& f, nb::handle value, std::vector<E>& out) {
+template <class E>
+void list_from_python(const Facts& f, nb::handle value, std::vector<E>& out) {
   std::vector<E> list;
-  if (!value.is_none()) {
-    if (!is_list(value)) refuse(f.name, value, "a list");
-    const Field<O, E> element{f.name, nullptr, f.doc, f.range};
-    for (const nb::handle item : nb::iter(value)) from_python(element, item, list.emplace_back());
-  }
+  const Facts element = f.element();
+  for (const nb::object& item : elements_of(f, value)) from_python(element, item, list.emplace_back());
   out = std::move(list);
 }
-template <class O, class A, class B>
-void pair_from_python(const Field<O, std::pair<A, B>>& f, nb::handle value, std::pair<A, B>& out) {
+template <class A, class B>
+void pair_from_python(const Facts& f, nb::handle value, std::pair<A, B>& out) {
   std::pair<nb::object, nb::object> both;
   if (!nb::try_cast(value, both)) refuse(f.name, value, "a pair");
-  from_python(Field<O, A>{f.name, nullptr, f.doc}, both.first, out.first);
-  from_python(Field<O, B>{f.name, nullptr, f.doc}, both.second, out.second);
+  from_python(f.element(), both.first, out.first);
+  from_python(f.element(), both.second, out.second);
 }
 
-/// Takes only what `f` can hold; whether it lies within the field's limits is checked when the struct is used.
-template <class O, class D>
-void from_python(const Field<O, D>& f, nb::handle value, D& out) {
+/// Takes only what the field can hold; whether it lies within its limits is checked when the struct is used.
+template <class D>
+void from_python(const Facts& f, nb::handle value, D& out) {
   if (f.zero != nullptr && value.is_none()) return void(out = D{});
   if constexpr (Named<D>) {
     if (!nb::isinstance<nb::str>(value)) refuse(f.name, value, "one of the texts " + all_words<D>());
@@ -159,12 +146,12 @@ void from_python(const Field<O, D>& f, nb::handle value, D& out) {
     number_from_python(f, value, out);
   } else if constexpr (Id<D>) {
     std::underlying_type_t<D> number{};
-    number_from_python(Field<O, decltype(number)>{f.name, nullptr, f.doc}, value, number);
+    number_from_python(f, value, number);
     out = D{number};
   } else if constexpr (std::is_same_v<D, std::optional<element_of<D>>>) {
     if (value.is_none()) return out.reset();
     element_of<D> element{};
-    from_python(Field<O, element_of<D>>{f.name, nullptr, f.doc, f.range}, value, element);
+    from_python(f.element(), value, element);
     out = std::move(element);
   } else if constexpr (requires { list_from_python(f, value, out); }) {
     list_from_python(f, value, out);

@@ -81,6 +81,9 @@ Engine::~Engine() {
 }
 
 RequestId Engine::submit(EngineRequest request) { return impl_->loop->submit(std::move(request)); }
+std::vector<RequestId> Engine::submit_all(std::vector<EngineRequest> requests) {
+  return impl_->loop->submit_all(std::move(requests));
+}
 void Engine::validate(const EngineRequest& request) const { impl_->loop->validate(request); }
 void Engine::abort(RequestId id) { impl_->loop->abort(id); }
 std::vector<EngineOutput> Engine::wait(double timeout) { return impl_->loop->wait(timeout); }

@@ -76,12 +76,11 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   return s;
 }
 
-RequestId EngineLoop::submit(EngineRequest request) {
+SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const {
   SubmitCommand command;
   command.scheduling = checked(request);
-  std::unique_lock lock(prefixes_.mutex, std::defer_lock);
   if (!request.options.prefix.empty()) {
-    lock.lock();
+    if (!prefixes.owns_lock()) prefixes.lock();
     const auto named = prefixes_.by_name.find(request.options.prefix);
     if (named == prefixes_.by_name.end()) {
       throw InvalidArgument(str("prefix '", request.options.prefix,
@@ -92,7 +91,28 @@ RequestId EngineLoop::submit(EngineRequest request) {
   }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   command.request = std::move(request);
-  return mailbox_.submit(std::move(command));
+  return command;
+}
+
+RequestId EngineLoop::submit(EngineRequest request) {
+  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::vector<SubmitCommand> commands;
+  commands.push_back(command_of(std::move(request), prefixes));
+  return mailbox_.submit(std::move(commands)).front();
+}
+
+std::vector<RequestId> EngineLoop::submit_all(std::vector<EngineRequest> requests) {
+  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::vector<SubmitCommand> commands;
+  commands.reserve(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    try {
+      commands.push_back(command_of(std::move(requests[i]), prefixes));
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(str("request ", i, ": ", error.what()));
+    }
+  }
+  return mailbox_.submit(std::move(commands));
 }
 
 void EngineLoop::validate(const EngineRequest& request) const {
@@ -139,7 +159,9 @@ RequestId EngineLoop::register_prefix(const std::string& name, std::vector<Token
   command.pins = PrefixId{prefixes_.last_id + 1};
   NamedPrefix& named = prefixes_.by_name[name];
   try {
-    named.computing = mailbox_.submit(std::move(command));
+    std::vector<SubmitCommand> commands;
+    commands.push_back(std::move(command));
+    named.computing = mailbox_.submit(std::move(commands)).front();
   } catch (...) {
     prefixes_.by_name.erase(name);
     throw;

@@ -42,6 +42,7 @@ class EngineLoop {
 
   // As in Engine.
   RequestId submit(EngineRequest request);
+  std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   void validate(const EngineRequest& request) const;
   void abort(RequestId id);
   std::vector<EngineOutput> wait(double timeout);
@@ -58,6 +59,9 @@ class EngineLoop {
 
  private:
   SchedulerRequest checked(const EngineRequest& request) const;
+  /// Checks a request and finds its prefix, if it names one: then `prefixes` is locked, and has to be until the command
+  /// is posted.
+  SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const;
 
   // Everything below runs on the engine thread.
   void run() noexcept;

@@ -55,10 +55,8 @@ BatchView LocalExecutor::describe(const StepPlan& plan) {
     ranges_.push_back({static_cast<std::int32_t>(s.first_row), static_cast<std::int32_t>(s.num_rows),
                        static_cast<std::int32_t>(s.first_position), static_cast<std::int32_t>(s.table_offset)});
   }
-  block_tables_.clear();
-  for (const BlockId block : plan.block_tables) block_tables_.push_back(raw(block));
   const std::size_t groups = plan.table_entries > 0 ? plan.block_tables.size() / plan.table_entries : 1;
-  return {plan.tokens, ranges_, block_tables_, static_cast<std::int32_t>(groups)};
+  return {plan.tokens, ranges_, plan.block_tables, static_cast<std::int32_t>(groups)};
 }
 
 void LocalExecutor::list_tasks(const StepPlan& plan) {

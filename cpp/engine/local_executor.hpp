@@ -41,7 +41,6 @@ class LocalExecutor final : public Executor {
   SwapStore* swap_;
   // Kept from step to step for their capacity.
   std::vector<TokenRange> ranges_;
-  std::vector<std::uint32_t> block_tables_;
   std::vector<std::int32_t> logit_rows_;
   std::vector<RowTask> tasks_;  // ordered by logit_row
   std::vector<std::uint8_t> failed_moves_;

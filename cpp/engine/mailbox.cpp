@@ -14,18 +14,29 @@ void Mailbox::require_open() const {
   if (state_ == State::poisoned) throw Aborted("the engine has failed and serves no more: " + reason_);
 }
 
-RequestId Mailbox::submit(SubmitCommand command) {
+std::vector<RequestId> Mailbox::submit(std::vector<SubmitCommand> commands) {
+  std::vector<RequestId> ids;
+  ids.reserve(commands.size());
   std::unique_lock lock(mutex_);
   require_open();
-  const RequestId id{last_id_ + 1};
-  command.scheduling.id = id;
-  command.scheduling.arrival = now();
-  commands_.emplace_back(std::move(command));
-  ++last_id_;
-  ++open_requests_;
+  const double arrival = now();
+  const std::size_t before = commands_.size();
+  try {
+    for (SubmitCommand& command : commands) {
+      ids.push_back(RequestId{last_id_ + 1 + ids.size()});
+      command.scheduling.id = ids.back();
+      command.scheduling.arrival = arrival;
+      commands_.emplace_back(std::move(command));
+    }
+  } catch (...) {
+    commands_.erase(commands_.begin() + static_cast<std::ptrdiff_t>(before), commands_.end());
+    throw;
+  }
+  last_id_ += ids.size();
+  open_requests_ += ids.size();
   lock.unlock();
   commands_ready_.notify_one();
-  return id;
+  return ids;
 }
 
 void Mailbox::post(const Command& command) {

@@ -44,8 +44,8 @@ class Mailbox {
 
   // Caller side. All but close() throw Aborted when the mailbox is closed or poisoned; nothing has changed then.
 
-  /// Gives the request its id and arrival, and posts it.
-  RequestId submit(SubmitCommand command);
+  /// Gives the requests their ids and their arrival, which is one, and posts all of them or, when it throws, none.
+  std::vector<RequestId> submit(std::vector<SubmitCommand> commands);
   void post(const Command& command);
   /// Outputs that are ready, waiting at most `timeout` seconds. Outputs left by a poisoned engine come before the
   /// throw.

@@ -4,7 +4,6 @@
 #include <bit>
 #include <limits>
 
-#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "engine/host_memory.hpp"
 #include "pagedcore/error.hpp"
@@ -57,7 +56,7 @@ std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,
                        std::size_t available) {
   model.validate();
-  check_ranges(config, "engine option");
+  validate(config);
   const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
   if (model_context > 0 && config.scheduler.max_context > model_context) {
     throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
@@ -82,19 +81,16 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
                                                                                    memory.kv_block, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
     if (plan.num_blocks == 0) {
-      throw InvalidArgument(str("a KV cache of ", budget, " bytes holds no block: one block of ", config.kv.block_size,
-                                " tokens takes ", memory.kv_block, " bytes; set kv_cache_memory to at least ",
-                                memory.kv_block, " or use a smaller block_size"));
+      throw InvalidArgument(str("kv_cache_memory = ", budget, " bytes holds no block: one block of ",
+                                config.kv.block_size, " tokens takes ", memory.kv_block,
+                                " bytes; set at least that many, say 4GiB for so many gibibytes, or use a smaller "
+                                "block_size"));
     }
   }
   const std::size_t host_slots = config.swap.swap_space / memory.kv_block;
   if (config.swap.swap_space > 0 && host_slots == 0) {
-    throw InvalidArgument(str("swap_space = ", config.swap.swap_space, " holds no block: one takes ", memory.kv_block,
-                              " bytes; raise it, or set it to 0"));
-  }
-  if (config.swap.swap_file.empty() && config.swap.swap_file_size > 0) {
-    throw InvalidArgument(
-        str("swap_file_size = ", config.swap.swap_file_size, " needs swap_file, the path of the file"));
+    throw InvalidArgument(str("swap_space = ", config.swap.swap_space, " bytes holds no block: one takes ",
+                              memory.kv_block, " bytes; say 4GiB for so many gibibytes, or leave it out"));
   }
   const std::size_t file_slots = config.swap.swap_file.empty()    ? 0
                                  : config.swap.swap_file_size > 0 ? config.swap.swap_file_size / memory.kv_block

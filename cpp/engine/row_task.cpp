@@ -7,7 +7,6 @@
 #include "base/text.hpp"
 #include "sampling/logits_processors.hpp"
 #include "sampling/logprobs.hpp"
-#include "sampling/truncation.hpp"
 
 namespace pagedcore {
 
@@ -36,34 +35,19 @@ void RowTask::run(std::span<const float> logits) {
 SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std::vector<std::uint32_t>& mask) const {
   SamplingTask task;
   task.row = row;
-  const SamplingParams& p = request->request.sampling;
+  task.context = context();
+  const SamplingParams& p = task.params();
   if (position >= 0) {
     task.kind = SamplingTask::Kind::score;
     task.token = scored_token();
     task.num_top = sampling::num_top(p.prompt_logprobs, vocab_size);
-    return task;
-  }
-  if (request->beams) {
+  } else if (request->beams) {
     task.kind = SamplingTask::Kind::candidates;
     task.num_top = static_cast<std::int32_t>(std::min(request->beams->search.candidates_per_beam(), vocab_size));
-    return task;
+  } else {
+    task.mask = mask = sampling::token_mask(task.context, vocab_size);
+    task.num_top = sampling::num_top(p.logprobs, vocab_size);
   }
-  const SampleContext c = context();
-  task.prompt = c.prompt;
-  task.output = c.output;
-  task.repetition_penalty = p.repetition_penalty;
-  task.presence_penalty = p.presence_penalty;
-  task.frequency_penalty = p.frequency_penalty;
-  task.logit_bias = p.logit_bias;
-  task.mask = mask = sampling::token_mask(c, vocab_size);
-  task.scale = sampling::logit_scale(p);
-  task.top_k = p.top_k;
-  task.top_p = p.top_p;
-  task.min_p = p.min_p;
-  task.seed = p.seed;
-  task.sample = c.sample;
-  task.wants_logprobs = p.logprobs.has_value();
-  task.num_top = sampling::num_top(p.logprobs, vocab_size);
   return task;
 }
 

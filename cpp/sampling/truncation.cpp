@@ -79,10 +79,6 @@ void keep_mass(Candidates& c, double target) {
 
 }  // namespace
 
-float logit_scale(const SamplingParams& p) noexcept {
-  return p.temperature == 0.0f ? 0.0f : std::min(1.0f / p.temperature, std::numeric_limits<float>::max());
-}
-
 bool truncates(const SamplingParams& p, std::size_t vocab_size) noexcept {
   return p.min_p > 0.0f || p.top_p < 1.0f || (p.top_k > 0 && static_cast<std::size_t>(p.top_k) < vocab_size);
 }

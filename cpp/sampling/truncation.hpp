@@ -1,6 +1,8 @@
 // Which tokens a draw may choose: min-p, then top-k, then top-p.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -16,7 +18,9 @@ struct Candidates {
 };
 
 /// 1 / temperature, 0 for greedy; finite: any scale as large as that of a denormal temperature is as good as greedy.
-float logit_scale(const SamplingParams& params) noexcept;
+inline float logit_scale(const SamplingParams& params) noexcept {
+  return params.temperature == 0.0f ? 0.0f : std::min(1.0f / params.temperature, std::numeric_limits<float>::max());
+}
 
 bool truncates(const SamplingParams& params, std::size_t vocab_size) noexcept;
 

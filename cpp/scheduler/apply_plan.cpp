@@ -127,7 +127,10 @@ void gather_memory(SchedulerState& state, const Draft& draft, StepPlan& plan) {
   };
   all_or_none(decisions.admissions, prepare, forget);
   try {
-    for (const Work& work : decisions.work) cache.reserve(work.sequence, work.end());
+    for (const Work& work : decisions.work) {
+      const std::uint32_t filled = work.first % state.rules.block_size;  // most decodes stay in their last block
+      if (filled == 0 || filled + work.rows > state.rules.block_size) cache.reserve(work.sequence, work.end());
+    }
   } catch (...) {
     std::ranges::for_each(decisions.admissions, forget);
     throw;

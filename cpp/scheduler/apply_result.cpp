@@ -151,9 +151,10 @@ void gather_memory(SchedulerState& state, const Intake& intake, std::vector<Samp
   std::size_t count = intake.beam_steps().size();
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
+    look_ahead(in_flight, i);
     if (work.request == nullptr) continue;
     Request& request = state.own(*work.request);
-    if (request.is_beam_search()) {
+    if (work.is_beam) {
       ++count;
       continue;
     }
@@ -194,6 +195,7 @@ void apply(SchedulerState& state, Intake& intake, const StepResult& result,
   state.cache.complete(state.flight.step);
   ++state.stats.steps;
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
+    look_ahead(in_flight, i);
     state.stats.tokens_computed += in_flight[i].rows;
     if (in_flight[i].request == nullptr) continue;
     if (intake.has_failed(i)) {

@@ -36,6 +36,10 @@ void Draft::decide() {
     }
   }
   for (const Request* request = first; request != nullptr; request = request->place.next) {
+    if (const Request* next = request->place.next) {  // as look_ahead(), as far as links lead
+      __builtin_prefetch(next->samples.data());
+      prefetch(next->place.next);
+    }
     if (has_departed(*request)) continue;
     if (state_.rules.preempts_for_waiting && !admit(request)) return;
     if (is_full()) return;
@@ -98,7 +102,8 @@ void Draft::add_work(const Request& request, std::uint32_t sample, SequenceId se
                              .sequence = sequence,
                              .first = first,
                              .rows = rows,
-                             .num_samples = samples ? count : 0});
+                             .num_samples = samples ? count : 0,
+                             .is_beam = request.is_beam_search()});
   rows_left_ -= rows;
   --sequences_left_;
 }
@@ -126,7 +131,9 @@ StepPlan Draft::draw_up() const {
   }
   plan.swapped_out.reserve(decisions_.preemptions);
   plan.swapped_in.reserve(decisions_.swap_ins.size());
-  for (const Work& work : decisions_.work) {
+  for (std::size_t i = 0; i < decisions_.work.size(); ++i) {
+    look_ahead(decisions_.work, i);
+    const Work& work = decisions_.work[i];
     const Request& request = *work.request;
     const std::uint32_t last_prompt = request.limits.prompt_size - 1;  // it predicts no prompt token
     const std::uint32_t scorable = request.progress.scores && last_prompt > work.first ? last_prompt - work.first : 0;

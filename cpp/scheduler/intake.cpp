@@ -59,7 +59,7 @@ void Intake::read_tokens(const StepResult& result) {
     }
     const Work& work = in_flight[at];
     if (work.request == nullptr || failed_[at]) continue;
-    if (work.request->is_beam_search()) throw bad(token, "a beam is continued by StepResult::beams");
+    if (work.is_beam) throw bad(token, "a beam is continued by StepResult::beams");
     const std::uint32_t offset = token.sample - work.sample;
     if (token.sample < work.sample || offset >= work.num_samples) throw bad(token, "the plan does not sample this one");
     if (token.token < 0) throw bad(token, "a token is never negative");
@@ -70,7 +70,7 @@ void Intake::read_tokens(const StepResult& result) {
   }
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
-    if (work.request == nullptr || failed_[i] || work.request->is_beam_search()) continue;
+    if (work.request == nullptr || failed_[i] || work.is_beam) continue;
     for (std::uint32_t k = 0; k < work.num_samples; ++k) {
       if (!drawn_[work.first_draw + k]) throw bad({work.sequence, work.sample + k, -1}, "the token is missing");
     }

@@ -38,9 +38,30 @@ struct Work {
   std::uint32_t rows = 0;
   std::uint32_t num_samples = 0;
   std::uint32_t first_draw = 0;  // in the list of the step's drawn tokens
+  bool is_beam = false;
 
   std::uint32_t end() const noexcept { return first + rows; }
 };
+
+/// Asks for the memory of what every step reads of a request.
+inline void prefetch(const Request* request) noexcept {
+  if (request == nullptr) return;
+  __builtin_prefetch(request);
+  __builtin_prefetch(&request->id);  // the second cache line
+}
+
+/// While a pass works on work[i] it asks for the memory of those behind it: the requests of a step lie all over memory,
+/// and with thousands of sequences each pass would wait for every one of them.
+inline void look_ahead(const std::vector<Work>& work, std::size_t i) noexcept {
+  if (i + 8 >= work.size()) return;
+  prefetch(work[i + 8].request);
+  if (const Work& next = work[i + 6]; next.request != nullptr) {
+    __builtin_prefetch(next.request->samples.data() + next.sample);
+  }
+  if (const Work& next = work[i + 3]; next.request != nullptr) {
+    __builtin_prefetch(next.request->samples[next.sample].tokens.data() + next.first);
+  }
+}
 
 /// The planned step that is not committed.
 struct Flight {

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <numeric>
 
+#include "backend/checks.hpp"
 #include "selftest/checks.hpp"
 #include "selftest/matrix.hpp"
 
@@ -54,8 +54,7 @@ class Cache {
   Cache(Backend& b, const World& w) : b_(b), w_(w) {
     std::uint32_t blocks = 2;  // unused
     for (const Sequence& s : w.sequences) blocks += blocks_of(s);
-    std::vector<std::uint32_t> ids(blocks);
-    std::iota(ids.begin(), ids.end(), 0u);
+    std::vector<BlockId> ids = first_blocks(blocks);
     std::shuffle(ids.begin(), ids.end(), std::mt19937(5));
     for (const Sequence& s : w.sequences) {
       offsets_.push_back(static_cast<std::int32_t>(table_.size()));
@@ -66,8 +65,7 @@ class Cache {
     const bool narrow = w.kv != DType::f32 && b.compute_dtype() != DType::f32;
     kv_ = b.allocate_kv({2, w.kv_heads, w.head_dim, w.block_size, narrow ? w.kv : b.compute_dtype()}, blocks);
     const std::vector<std::byte> nothing(kv_->block_bytes(), std::byte{0xff});
-    std::vector<BlockId> all;
-    for (std::uint32_t i = 0; i < blocks; ++i) all.push_back(BlockId{i});
+    const std::vector<BlockId> all = first_blocks(blocks);
     b.swap_in(*kv_, all, std::vector<const std::byte*>(blocks, nothing.data()));
     b.synchronize();
     std::vector<float> inverse(static_cast<std::size_t>(w.frequencies));
@@ -103,8 +101,8 @@ class Cache {
     }
     const std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
     // The first layer group's tables are others.
-    std::vector<std::uint32_t> tables(table_.rbegin(), table_.rend());
-    const std::vector<std::uint32_t> second = reachable(ranges);
+    std::vector<BlockId> tables(table_.rbegin(), table_.rend());
+    const std::vector<BlockId> second = reachable(ranges);
     tables.insert(tables.end(), second.begin(), second.end());
     const auto batch = b_.prepare({tokens, list, tables, 2}, w_.block_size);
     const Matrix in(b_, DType::f32, rows, w_.qkv_cols(), qkv), q(b_, b_.compute_dtype(), rows, w_.q_cols()),
@@ -139,9 +137,9 @@ class Cache {
   /// slots before `position` are copied.
   void replace_block(std::size_t sequence, std::int32_t position) {
     auto& entry = table_[static_cast<std::size_t>(offsets_[sequence] + position / w_.block_size)];
-    std::uint32_t unused = 0;
-    while (std::ranges::find(table_, unused) != table_.end()) ++unused;
-    const BlockCopy copy{BlockId{entry}, BlockId{unused}, static_cast<std::uint32_t>(position % w_.block_size)};
+    BlockId unused{0};
+    while (std::ranges::find(table_, unused) != table_.end()) unused = BlockId{raw(unused) + 1};
+    const BlockCopy copy{entry, unused, static_cast<std::uint32_t>(position % w_.block_size)};
     b_.copy_blocks(*kv_, {&copy, 1});
     entry = unused;
   }
@@ -149,19 +147,19 @@ class Cache {
  private:
   std::int32_t blocks_of(const Sequence& s) const { return (s.context + s.rows + w_.block_size - 1) / w_.block_size; }
   /// The second layer group's tables, without the blocks that no window of these ranges reaches.
-  std::vector<std::uint32_t> reachable(const std::vector<Range>& ranges) const {
-    std::vector<std::uint32_t> table = table_;
+  std::vector<BlockId> reachable(const std::vector<Range>& ranges) const {
+    std::vector<BlockId> table = table_;
     for (const Range& r : ranges) {
       const std::int32_t behind = w_.window > 0 ? std::max(0, r.first - w_.window + 1) / w_.block_size : 0;
       const auto begin = table.begin() + offsets_[r.sequence];
-      std::fill(begin, begin + behind, raw(kNoBlock));
+      std::fill(begin, begin + behind, kNoBlock);
     }
     return table;
   }
 
   Backend& b_;
   World w_;
-  std::vector<std::uint32_t> table_;
+  std::vector<BlockId> table_;
   std::vector<std::int32_t> offsets_;  // of each sequence in it
   std::unique_ptr<KvStorage> kv_;
   std::unique_ptr<Matrix> inv_freq_;

@@ -84,7 +84,7 @@ std::vector<float> embed(Backend& b) {
   const auto packed = b.pack({&part, 1}, PackKind::stacked);
   const std::vector<TokenId> tokens{0, 49, 7, 7, 1, 20, 33, 48, 16};
   const std::vector<TokenRange> ranges{{0, 4, 0, 0}, {4, 5, 2, 1}};
-  const std::vector<std::uint32_t> tables{1, 0};
+  const std::vector<BlockId> tables{BlockId{1}, BlockId{0}};
   const auto batch = b.prepare({tokens, ranges, tables, 1}, 16);
   const Matrix out(b, DType::f32, kRows, cols);
   b.embed(out.tensor(), *packed, *batch, 0.5f);

@@ -1,10 +1,12 @@
 // Tokens chosen where the logits lie, against the host's sampler on the same logits with the same random numbers.
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <limits>
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "sampling/logits_processors.hpp"
 #include "selftest/checks.hpp"
 #include "selftest/host_sampler.hpp"
 #include "selftest/matrix.hpp"
@@ -39,7 +41,7 @@ class Logits {
   std::vector<float> values_;
 };
 
-/// Tasks, and the lists that they refer to.
+/// Tasks, and what they refer to.
 class Tasks {
  public:
   explicit Tasks(std::int64_t vocab) {
@@ -47,66 +49,75 @@ class Tasks {
     for (TokenId t = 0; t < tokens; t += 7) prompt_.push_back(t);
     for (TokenId t = 1; t < 300; t += 2) output_.push_back(t % 90 + 1);  // most of them several times
     bias_ = {{3, 2.5f}, {tokens - 1, 6.0f}, {3, 0.5f}, {4, -1.0f}};
-    mask_.assign(static_cast<std::size_t>((vocab + 31) / 32), 0x5a5aa5a5u);
+    for (TokenId t = 0; t < tokens; ++t)
+      if ((0x5a5aa5a5u >> t % 32 & 1u) == 0) banned_.push_back(t);
+    SamplingParams bans;
+    bans.banned_tokens = banned_;
+    mask_ = sampling::token_mask({&bans, {}, {}, 0}, static_cast<std::size_t>(vocab));
   }
   /// `count` tasks over the rows in turn, which differ in their seeds and temperatures, and by what `change` does.
   template <class Change>
-  std::vector<SamplingTask> make(std::uint32_t count, Change change) const {
+  std::vector<SamplingTask> make(std::uint32_t count, Change change) {
     std::vector<SamplingTask> tasks(count);
     for (std::uint32_t i = 0; i < count; ++i) {
       SamplingTask& t = tasks[i];
+      SamplingParams& p = params_.emplace_back();
       t.row = i % Logits::kRows;
-      t.seed = (std::uint64_t{i} << 33) + 5;
-      t.sample = i;
-      t.prompt = prompt_;
-      t.output = std::span(output_).first(i * 37 % output_.size());
-      t.scale = std::array{1.0f, 2.0f, 0.5f}[i % 3];
-      change(t, i);
+      p.seed = (std::uint64_t{i} << 33) + 5;
+      p.temperature = std::array{1.0f, 0.5f, 2.0f}[i % 3];
+      t.context = {&p, prompt_, std::span(output_).first(i * 37 % output_.size()), i};
+      change(t, p, i);
     }
     return tasks;
   }
 
-  std::vector<SamplingTask> plain() const {
-    return make(12, [](SamplingTask& t, std::uint32_t i) { t.scale = i < 8 ? t.scale : 0.0f; });
-  }
-  std::vector<SamplingTask> truncated() const {
-    return make(16, [](SamplingTask& t, std::uint32_t i) {
-      t.top_k = i % 4 == 0 || i % 7 == 3 ? 12 : 0;
-      t.top_p = i % 4 == 1 || i % 5 == 2 ? 0.8f : 1.0f;
-      t.min_p = i % 4 == 2 || i % 6 == 3 ? 0.03f : 0.0f;
+  std::vector<SamplingTask> plain() {
+    return make(12, [](SamplingTask&, SamplingParams& p, std::uint32_t i) {
+      if (i >= 8) p.temperature = 0.0f;
     });
   }
-  std::vector<SamplingTask> processed() const {
-    return make(16, [this](SamplingTask& t, std::uint32_t i) {
-      t.repetition_penalty = i % 4 == 0 ? 1.3f : 1.0f;
-      t.presence_penalty = i % 4 == 1 ? 0.5f : 0.0f;
-      t.frequency_penalty = i % 4 < 2 ? 0.25f : 0.0f;
-      if (i % 4 == 2 || i % 5 == 0) t.logit_bias = bias_;
-      if (i % 4 == 3 || i % 6 == 0) t.mask = mask_;
-      t.top_k = i % 8 < 4 ? 0 : 40;
-      if (i % 7 == 6) t.scale = 0.0f;
+  std::vector<SamplingTask> truncated() {
+    return make(16, [](SamplingTask&, SamplingParams& p, std::uint32_t i) {
+      p.top_k = i % 4 == 0 || i % 7 == 3 ? 12 : 0;
+      p.top_p = i % 4 == 1 || i % 5 == 2 ? 0.8f : 1.0f;
+      p.min_p = i % 4 == 2 || i % 6 == 3 ? 0.03f : 0.0f;
     });
   }
-  std::vector<SamplingTask> scored() const {
-    return make(12, [](SamplingTask& t, std::uint32_t i) {
-      t.wants_logprobs = true;
+  std::vector<SamplingTask> processed() {
+    return make(16, [this](SamplingTask& t, SamplingParams& p, std::uint32_t i) {
+      p.repetition_penalty = i % 4 == 0 ? 1.3f : 1.0f;
+      p.presence_penalty = i % 4 == 1 ? 0.5f : 0.0f;
+      p.frequency_penalty = i % 4 < 2 ? 0.25f : 0.0f;
+      if (i % 4 == 2 || i % 5 == 0) p.logit_bias = bias_;
+      if (i % 4 == 3 || i % 6 == 0) {
+        p.banned_tokens = banned_;
+        t.mask = mask_;
+      }
+      p.top_k = i % 8 < 4 ? 0 : 40;
+      if (i % 7 == 6) p.temperature = 0.0f;
+    });
+  }
+  std::vector<SamplingTask> scored() {
+    return make(12, [](SamplingTask& t, SamplingParams& p, std::uint32_t i) {
       t.num_top = std::array{0, 5, 20}[i % 3];
+      p.logprobs = t.num_top;
       if (i < 6) return;
       t.kind = Kind::score;
       t.token = static_cast<TokenId>(3 * i + 1);  // impossible in no row
     });
   }
-  std::vector<SamplingTask> candidates() const {
-    return make(4, [](SamplingTask& t, std::uint32_t i) {
+  std::vector<SamplingTask> candidates() {
+    return make(4, [](SamplingTask& t, SamplingParams&, std::uint32_t i) {
       t.kind = Kind::candidates;
       t.num_top = i % 2 == 0 ? 8 : 33;
     });
   }
 
  private:
-  std::vector<TokenId> prompt_, output_;
+  std::vector<TokenId> prompt_, output_, banned_;
   std::vector<std::pair<TokenId, float>> bias_;
   std::vector<std::uint32_t> mask_;
+  std::deque<SamplingParams> params_;  // stay where they are
 };
 
 void append(std::vector<float>& all, const SamplingResult& r) {
@@ -143,7 +154,7 @@ Checks::Numbers against_host(Backend& device, const Logits& logits, std::span<co
   return numbers;
 }
 
-Checks::Pair alone_and_together(Backend& device, const Logits& logits, const Tasks& all) {
+Checks::Pair alone_and_together(Backend& device, const Logits& logits, Tasks& all) {
   std::vector<SamplingTask> tasks;
   for (const auto& some : {all.plain(), all.truncated(), all.processed(), all.scored(), all.candidates()})
     tasks.insert(tasks.end(), some.begin() + 1, some.begin() + 4);
@@ -163,7 +174,7 @@ Checks::Pair alone_and_together(Backend& device, const Logits& logits, const Tas
 void check_sampling(Checks& checks) {
   // Odd sizes; the larger one has several blocks of every kind that a vocabulary is cut into.
   const Logits logits(checks.quick() ? 701 : 130'003);
-  const Tasks all(logits.vocab());
+  Tasks all(logits.vocab());
   constexpr double kLastBit = 1.2e-7;  // of a logarithm, as f32; another token is more than that
   const auto add = [&](const char* what, const std::vector<SamplingTask>& tasks, double tolerance) {
     checks.compare_host("sample_tokens", what, tolerance,

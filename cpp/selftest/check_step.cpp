@@ -1,7 +1,7 @@
 // A step taken as one (run_step) gives what its operations give one by one.
 #include <algorithm>
-#include <numeric>
 
+#include "backend/checks.hpp"
 #include "selftest/checks.hpp"
 #include "selftest/matrix.hpp"
 
@@ -85,10 +85,10 @@ class Decoder {
   }
 
  private:
-  static std::vector<std::uint32_t> all_blocks() {
-    std::vector<std::uint32_t> ids(static_cast<std::size_t>(kMostSequences * kBlocks));
-    std::iota(ids.rbegin(), ids.rend(), 0u);
-    return ids;
+  static std::vector<BlockId> all_blocks() {
+    std::vector<BlockId> blocks = first_blocks(static_cast<std::uint32_t>(kMostSequences * kBlocks));
+    std::ranges::reverse(blocks);
+    return blocks;
   }
 
   Backend& b_;
@@ -97,7 +97,7 @@ class Decoder {
                           down_ = packed(b_, kWidth, kInner, 5), head_ = packed(b_, kVocab, kWidth, 6);
   Matrix ones_{b_, DType::f32, 1, kWidth, std::vector<float>(kWidth, 1.0f)},
       frequencies_{b_, DType::f32, 1, 32, normal_values(32, 7)}, sums_{b_, DType::f32, kMostSequences, kVocab};
-  std::vector<std::uint32_t> tables_ = all_blocks();
+  std::vector<BlockId> tables_ = all_blocks();
   std::unique_ptr<KvStorage> kv_ =
       b_.allocate_kv({1, kShape.num_kv_heads, kShape.head_dim, kBlockSize, b_.compute_dtype()},
                      static_cast<std::uint32_t>(kMostSequences* kBlocks));

@@ -8,7 +8,7 @@
 namespace pagedcore::selftest {
 
 /// What Backend::sample_tokens has to give for a task over this row where it does the task: sampling.hpp's own results.
-/// The task's scale is 0 or a power of two, of which temperature is the exact reciprocal. Throws as sample().
+/// Throws as sample().
 SamplingResult sampled_on_host(std::span<const float> row, const SamplingTask& task);
 
 }  // namespace pagedcore::selftest

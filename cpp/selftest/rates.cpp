@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/selftest.hpp"
@@ -133,8 +134,7 @@ class Measurement {
     const std::int32_t blocks = (rows + kBlockSize - 1) / kBlockSize;
     const auto kv =
         device_.allocate_kv({1, kKvHeads, kHeadDim, kBlockSize, dtype()}, static_cast<std::uint32_t>(blocks));
-    std::vector<std::uint32_t> table;
-    for (std::int32_t i = 0; i < blocks; ++i) table.push_back(static_cast<std::uint32_t>(i));
+    const std::vector<BlockId> table = first_blocks(static_cast<std::uint32_t>(blocks));
     const std::vector<TokenId> tokens(static_cast<std::size_t>(rows));
     const std::vector<TokenRange> ranges{{0, rows, 0, 0}};
     const auto batch = device_.prepare({tokens, ranges, table, 1}, kBlockSize);

@@ -28,7 +28,7 @@ CudaBatch::CudaBatch(Device& device, Staging& staging, const BatchView& view, st
       staging_(staging),
       tokens_(view.tokens.begin(), view.tokens.end()),
       ranges_(view.ranges.begin(), view.ranges.end()),
-      tables_(view.block_tables.begin(), view.block_tables.end()),
+      tables_(raw_ids(view.block_tables)),
       block_size_(block_size),
       num_layer_groups_(view.num_layer_groups),
       entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))),

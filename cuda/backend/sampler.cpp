@@ -1,16 +1,40 @@
 #include "backend/sampler.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
+#include "base/field_lists.hpp"
 #include "kernels/sampling.hpp"
+#include "sampling/truncation.hpp"
 
 namespace pagedcore::cuda {
 namespace {
 
 using Kind = SamplingTask::Kind;
+
+/// The parameters that the kernels or the mask take into account, or that do not concern one draw. A task in which any
+/// other differs from its default is declined: a parameter that is new is sampled on the host until it is served here.
+constexpr std::array<std::string_view, 17> kHonoured{"n",
+                                                     "max_tokens",
+                                                     "min_tokens",
+                                                     "temperature",
+                                                     "top_k",
+                                                     "top_p",
+                                                     "min_p",
+                                                     "repetition_penalty",
+                                                     "presence_penalty",
+                                                     "frequency_penalty",
+                                                     "logit_bias",
+                                                     "banned_tokens",
+                                                     "allowed_token_ids",
+                                                     "stop_token_ids",
+                                                     "logprobs",
+                                                     "prompt_logprobs",
+                                                     "seed"};
 
 constexpr std::int32_t kMostTop = 1024;  // a kernel orders them with (their number)^2 / 256 comparisons a thread
 
@@ -20,29 +44,34 @@ std::size_t bytes_for(std::size_t count) {
   return aligned(count * sizeof(T));
 }
 
-bool penalises(const SamplingTask& t) {
-  return t.repetition_penalty != 1.0f || t.presence_penalty != 0.0f || t.frequency_penalty != 0.0f;
+bool penalises(const SamplingParams& p) {
+  return p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
 }
 /// Only the repetition penalty looks at the prompt.
 std::span<const TokenId> counted_prompt(const SamplingTask& t) {
-  return t.repetition_penalty != 1.0f ? t.prompt : std::span<const TokenId>();
+  return t.params().repetition_penalty != 1.0f ? t.context.prompt : std::span<const TokenId>();
 }
-bool processes(const SamplingTask& t) { return penalises(t) || !t.logit_bias.empty() || !t.mask.empty(); }
-bool truncates(const SamplingTask& t, std::int32_t vocab) {
-  return t.scale > 0.0f && (t.min_p > 0.0f || t.top_p < 1.0f || (t.top_k > 0 && t.top_k < vocab));
+bool processes(const SamplingTask& t) {
+  return penalises(t.params()) || !t.params().logit_bias.empty() || !t.mask.empty();
 }
-bool wants_logprobs(const SamplingTask& t) { return t.kind != Kind::draw || t.wants_logprobs; }
+bool truncates(const SamplingParams& p, std::int32_t vocab) {
+  return p.temperature > 0.0f && (p.min_p > 0.0f || p.top_p < 1.0f || (p.top_k > 0 && p.top_k < vocab));
+}
+bool wants_logprobs(const SamplingTask& t) { return t.kind != Kind::draw || t.params().logprobs.has_value(); }
 
 /// Whether the kernels can do the task, as far as its values tell.
 bool is_served(const SamplingTask& t, std::int32_t vocab) {
   const auto inside = [vocab](TokenId token) { return token >= 0 && token < vocab; };
   if (vocab < 1 || vocab > kMaxVocab || t.num_top < 0 || t.num_top > kMostTop) return false;
+  const SamplingParams& p = t.params();
+  if (changed_beyond(p, kHonoured) != nullptr) return false;
   if (t.kind == Kind::score) return inside(t.token);
   if (t.kind == Kind::candidates) return true;
-  if (!std::isfinite(t.scale) || t.scale < 0.0f) return false;
-  if (penalises(t) && !(std::ranges::all_of(counted_prompt(t), inside) && std::ranges::all_of(t.output, inside)))
+  if (!(p.temperature >= 0.0f) || !std::isfinite(p.temperature)) return false;
+  if (penalises(p) &&
+      !(std::ranges::all_of(counted_prompt(t), inside) && std::ranges::all_of(t.context.output, inside)))
     return false;
-  return std::ranges::all_of(t.logit_bias, inside, [](const auto& bias) { return bias.first; });
+  return std::ranges::all_of(p.logit_bias, inside, [](const auto& bias) { return bias.first; });
 }
 
 /// Device memory that is handed out from its beginning.
@@ -115,22 +144,23 @@ TokenLogprob as_token_logprob(const DeviceLogprob& l) { return {l.token, l.logpr
 
 ProcessTask process_task(const SamplingTask& t, const float* logits, std::int32_t vocab, Inputs& inputs,
                          Region& scratch) {
+  const SamplingParams& p = t.params();
   ProcessTask process;
   process.logits = logits;
   process.out = scratch.take<float>(static_cast<std::size_t>(vocab));
-  if (penalises(t)) {
+  if (penalises(p)) {
     process.counts = scratch.take<std::uint32_t>(static_cast<std::size_t>(vocab));
     process.prompt = inputs.put(counted_prompt(t));
-    process.output = inputs.put(t.output);
+    process.output = inputs.put(t.context.output);
     process.prompt_size = static_cast<std::int32_t>(counted_prompt(t).size());
-    process.output_size = static_cast<std::int32_t>(t.output.size());
-    process.repetition_penalty = t.repetition_penalty;
-    process.presence_penalty = t.presence_penalty;
-    process.frequency_penalty = t.frequency_penalty;
+    process.output_size = static_cast<std::int32_t>(t.context.output.size());
+    process.repetition_penalty = p.repetition_penalty;
+    process.presence_penalty = p.presence_penalty;
+    process.frequency_penalty = p.frequency_penalty;
   }
   std::vector<TokenId> tokens;
   std::vector<float> values;
-  for (const auto& [token, value] : t.logit_bias) {
+  for (const auto& [token, value] : p.logit_bias) {
     tokens.push_back(token);
     values.push_back(value);
   }
@@ -142,17 +172,18 @@ ProcessTask process_task(const SamplingTask& t, const float* logits, std::int32_
 }
 
 SampleTask sample_task(const SamplingTask& t, const float* logits, const float* processed, TokenId* candidates) {
+  const SamplingParams& p = t.params();
   SampleTask sample;
   sample.logits = processed;
   sample.model_logits = logits;
   sample.candidates = candidates;
-  sample.scale = t.scale;
-  sample.top_k = t.top_k;
-  sample.top_p = t.top_p;
-  sample.min_p = t.min_p;
-  sample.seed = t.seed;
-  sample.position = t.prompt.size() + t.output.size();
-  sample.sample = t.sample;
+  sample.scale = sampling::logit_scale(p);
+  sample.top_k = p.top_k;
+  sample.top_p = p.top_p;
+  sample.min_p = p.min_p;
+  sample.seed = p.seed;
+  sample.position = t.context.prompt.size() + t.context.output.size();
+  sample.sample = t.context.sample;
   return sample;
 }
 
@@ -190,12 +221,12 @@ Sampler::Needs Sampler::needs_of(const SamplingTask& t, std::int32_t vocab) cons
     needs.inputs += bytes_for<SampleTask>(1);
     needs.outputs += bytes_for<SampledToken>(1);
     if (processes(t)) {
-      needs.inputs += bytes_for<ProcessTask>(1) + 2 * bytes_for<float>(t.logit_bias.size()) +
+      needs.inputs += bytes_for<ProcessTask>(1) + 2 * bytes_for<float>(t.params().logit_bias.size()) +
                       bytes_for<std::uint32_t>(t.mask.size());
       needs.scratch += row;
     }
-    if (penalises(t)) {
-      needs.inputs += bytes_for<TokenId>(counted_prompt(t).size()) + bytes_for<TokenId>(t.output.size());
+    if (penalises(t.params())) {
+      needs.inputs += bytes_for<TokenId>(counted_prompt(t).size()) + bytes_for<TokenId>(t.context.output.size());
       needs.scratch += row;
     }
   }
@@ -205,7 +236,7 @@ Sampler::Needs Sampler::needs_of(const SamplingTask& t, std::int32_t vocab) cons
     needs.outputs += bytes_for<RowStatus>(1) + bytes_for<DeviceLogprob>(1) +
                      bytes_for<DeviceLogprob>(static_cast<std::size_t>(t.num_top));
   }
-  if (t.num_top > 0 || (t.kind == Kind::draw && truncates(t, vocab))) needs.scratch += row;
+  if (t.num_top > 0 || (t.kind == Kind::draw && truncates(t.params(), vocab))) needs.scratch += row;
   return needs;
 }
 
@@ -243,7 +274,7 @@ void Sampler::run_piece(const Tensor& logits, std::span<Member> members, const N
   for (Member& member : members) {
     const SamplingTask& t = *member.task;
     const auto* row = static_cast<const float*>(logits.data) + t.row * logits.stride;
-    const bool lists = t.num_top > 0 || (t.kind == Kind::draw && truncates(t, vocab));
+    const bool lists = t.num_top > 0 || (t.kind == Kind::draw && truncates(t.params(), vocab));
     TokenId* candidates = lists ? scratch.take<TokenId>(static_cast<std::size_t>(vocab)) : nullptr;
     if (t.kind == Kind::draw) {
       const float* processed = row;

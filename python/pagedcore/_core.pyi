@@ -28,11 +28,6 @@ class OptionInfo:
         choices: Sequence[str] | None = [],
         is_optional: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> OptionInfo: ...
 
     name: str
     type: str
@@ -51,6 +46,11 @@ class OptionInfo:
     """The words of a choice."""
     is_optional: bool
     """It may be "none"."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> OptionInfo: ...
 
 def options_of(record: str) -> list[OptionInfo]:
     """The fields of a record of parameters, in order."""
@@ -80,43 +80,90 @@ def to_f32(dtype: str, shape: Sequence[int], buffer: Any) -> NDArray[numpy.float
 class ModelDescription:
     """A decoder-only transformer, complete: the forward pass asks nothing else."""
 
-    def __init__(self, **fields: Any) -> None: ...
+    def __init__(
+        self,
+        *,
+        architecture: str = "",
+        vocab_size: int = 0,
+        hidden_size: int = 0,
+        num_layers: int = 0,
+        max_context: int = 0,
+        norm: Literal["rms", "layer"] = "rms",
+        norm_eps: float = 9.999999747378752e-06,
+        norm_weight_offset: float = 0.0,
+        rope_inv_freq: Sequence[float] | None = [],
+        rope_magnitude: float = 1.0,
+        num_heads: int = 0,
+        num_kv_heads: int = 0,
+        head_dim: int = 0,
+        qk_norm: bool = False,
+        attention_scale: float | None = None,
+        attention_softcap: float = 0.0,
+        windows: Sequence[int] | None = [],
+        intermediate_size: int = 0,
+        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        gated_mlp: bool = True,
+        tied_embeddings: bool = False,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
+        logit_softcap: float = 0.0,
+    ) -> None: ...
+
+    architecture: str
+    """Its name, for people."""
+    vocab_size: int
+    """Tokens of the vocabulary. In [1, 16777216]."""
+    hidden_size: int
+    """Columns of the residual stream. In [1, 16777216]."""
+    num_layers: int
+    """Transformer layers. In [1, 16384]."""
+    max_context: int
+    """Positions that the model was made for. In [1, 1073741824]."""
+    norm: Literal["rms", "layer"]
+    """rms or layer."""
+    norm_eps: float
+    """Added to the mean square, or to the variance. At least 0."""
+    norm_weight_offset: float
+    """Added to every weight of a norm."""
+    rope_inv_freq: list[float]
+    """Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the next,
+    scaling already applied. Empty: no rotation. At least 0."""
+    rope_magnitude: float
+    """Factor on the cosines and sines (YaRN's attention factor)."""
+    num_heads: int
+    """Query heads. In [1, 16777216]."""
+    num_kv_heads: int
+    """Key and value heads; divides num_heads. In [1, 16777216]."""
+    head_dim: int
+    """Dimensions of a head. In [1, 16777216]."""
+    qk_norm: bool
+    """RMS norm over each head of q and k."""
+    attention_scale: float
+    """Multiplies the scores. None: 1 / sqrt(head_dim). At least 0."""
+    attention_softcap: float
+    """Scores become softcap * tanh(score / softcap). 0 turns it off. At least 0."""
+    windows: list[int]
+    """For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer. In [0,
+    1073741824]."""
+    intermediate_size: int
+    """Columns between its two products. In [1, 16777216]."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
+    """silu, gelu, gelu_tanh or relu."""
+    gated_mlp: bool
+    """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    tied_embeddings: bool
+    """The head's weight is the embedding."""
+    embedding_scale: float
+    """Multiplies the embedding of a token."""
+    logit_scale: float
+    """Multiplies the logits."""
+    logit_softcap: float
+    """Logits become softcap * tanh(logit / softcap). 0 turns it off. At least 0."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> ModelDescription: ...
-
-    architecture: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    max_context: int
-    """Positions the model was made for."""
-    norm: str
-    """'rms' or 'layer'."""
-    norm_eps: float
-    norm_weight_offset: float
-    activation: str
-    """'silu', 'gelu', 'gelu_tanh' or 'relu'."""
-    gated_mlp: bool
-    tied_embeddings: bool
-    qk_norm: bool
-    embedding_scale: float
-    attention_scale: float
-    """0: 1 / sqrt(head_dim)."""
-    attention_softcap: float
-    logit_scale: float
-    logit_softcap: float
-    rope_inv_freq: list[float]
-    """Scaling already applied; empty: no rotation."""
-    rope_magnitude: float
-    windows: list[int]
-    """Per layer, 0: full attention; empty: full everywhere."""
     def validate(self) -> None:
         """Raises InvalidArgument naming the first field that contradicts the rest."""
 
@@ -179,11 +226,6 @@ class SamplingParams:
         prompt_logprobs: int | None = None,
         seed: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SamplingParams: ...
 
     n: int
     """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
@@ -209,11 +251,11 @@ class SamplingParams:
     logit_bias: list[tuple[int, float]]
     """Added to the logits of these tokens; -inf bans one."""
     banned_tokens: list[int]
-    """Never drawn."""
+    """Never drawn. At least 0."""
     allowed_token_ids: list[int]
-    """Nothing else is drawn. None: all tokens are allowed."""
+    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
     stop_token_ids: list[int]
-    """End a sample, and belong to it."""
+    """End a sample, and belong to it. At least 0."""
     logprobs: int | None
     """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
     None: none are reported. At least -1."""
@@ -221,6 +263,11 @@ class SamplingParams:
     """Likewise for every token of the prompt but the first. At least -1."""
     seed: int
     """The key of the random numbers: equal seeds draw alike."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SamplingParams: ...
 
 @overload
 def validate(params: SamplingParams, vocab_size: int) -> None:
@@ -231,6 +278,10 @@ def validate(params: SamplingParams) -> None: ...
 @overload
 def validate(params: BeamSearchParams) -> None:
     """The checks that need no model."""
+
+@overload
+def validate(config: EngineConfig) -> None:
+    """Raises InvalidArgument for a value outside its range and for options that contradict each other."""
 
 class BeamSearchParams:
     """A beam search with the results of transformers' generate()."""
@@ -245,11 +296,6 @@ class BeamSearchParams:
         early_stopping: Literal["heuristic", "immediate", "never"] = "heuristic",
         stop_token_ids: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> BeamSearchParams: ...
 
     beam_width: int
     """Running beams. In [1, 65536]."""
@@ -263,37 +309,42 @@ class BeamSearchParams:
     """When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could
     beat the worst of them as long as it is now (heuristic), or at any length (never)."""
     stop_token_ids: list[int]
-    """End a hypothesis, and belong to it."""
+    """End a hypothesis, and belong to it. At least 0."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BeamSearchParams: ...
 
 class TokenLogprob:
     """A token's log-probability and rank (1 is the most likely)."""
 
     def __init__(self, *, token: int = -1, logprob: float = 0.0, rank: int = 0) -> None: ...
+
+    token: int
+    logprob: float
+    rank: int
+    """1 is the most likely."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> TokenLogprob: ...
 
-    token: int
-    logprob: float
-    rank: int
-    """1 is the most likely."""
-
 class PositionLogprobs:
     """Log-probabilities at one position, before penalties and temperature."""
 
     def __init__(self, *, chosen: TokenLogprob = ..., top: Sequence[TokenLogprob] | None = []) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
 
     chosen: TokenLogprob
     """The token that was drawn or scored."""
     top: list[TokenLogprob]
     """Most likely first, ties by token id; tokens of probability 0 are left out."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
 
 def logprobs_of(logits: NDArray[numpy.float32], token: int, top: int) -> PositionLogprobs: ...
 def uniform(seed: int, sample: int, position: int) -> float:
@@ -303,17 +354,17 @@ class SampleOutcome:
     """The token drawn from one row of logits."""
 
     def __init__(self, *, token: int = -1, stop: bool = False, logprobs: PositionLogprobs = ...) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampleOutcome: ...
 
     token: int
     stop: bool
     """The token is one of stop_token_ids."""
     logprobs: PositionLogprobs
     """Filled when the parameters ask for them."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleOutcome: ...
 
 def sample(
     logits: NDArray[numpy.float32],
@@ -339,11 +390,6 @@ class KvCacheConfig:
         max_reservation: int = 2048,
         max_events: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> KvCacheConfig: ...
 
     num_blocks: int
     """Physical blocks. In [1, 4294967294]."""
@@ -363,6 +409,11 @@ class KvCacheConfig:
     """Tokens of the longest sequence under such a baseline. In [1, 2147483647]."""
     max_events: int
     """Events of the prefix cache that are kept. In [0, 2147483647]."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheConfig: ...
 
 class KvCacheCounts:
     """Where every block is: free + cached + in_flight + used == total."""
@@ -380,11 +431,6 @@ class KvCacheCounts:
         swapped: int = 0,
         reserved: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> KvCacheCounts: ...
 
     total: int
     """Blocks that were allocated."""
@@ -404,20 +450,25 @@ class KvCacheCounts:
     """Of them in use."""
     reserved: int
     """Contiguous allocation: blocks in chunks, those in use and those set aside."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> KvCacheCounts: ...
 
 class BlockSwap:
     """Move a block out to a slot of the swap space, or in from there."""
 
     def __init__(self, *, block: int = 0, slot: int = 0) -> None: ...
+
+    block: int
+    slot: int
+    """Of the swap space."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BlockSwap: ...
-
-    block: int
-    slot: int
-    """Of the swap space."""
 
 class CacheEvent:
     """News of the prefix cache."""
@@ -431,11 +482,6 @@ class CacheEvent:
         salt: int = 0,
         tokens: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CacheEvent: ...
 
     kind: Literal["stored", "removed", "cleared"]
     """stored: a block can be found. removed: no more, nor can what continues it. cleared: forget all that was
@@ -448,21 +494,26 @@ class CacheEvent:
     """Stored at the beginning of a prompt: the tenant's."""
     tokens: list[int]
     """Stored: those of the block, block_size or fewer."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CacheEvent: ...
 
 class BlockCopy:
     """Copy the first num_tokens slots of every layer from block src to block dst."""
 
     def __init__(self, *, src: int = 0, dst: int = 0, num_tokens: int = 0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> BlockCopy: ...
 
     src: int
     dst: int
     num_tokens: int
     """Its first token slots, of every layer."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> BlockCopy: ...
 
 class PrefixMatch:
     """A cached prefix. Valid until the manager next changes."""
@@ -493,20 +544,6 @@ class KvCacheManager:
     """Block tables over a pool of blocks. One thread at a time."""
 
     def __init__(self, config: KvCacheConfig) -> None: ...
-    @property
-    def config(self) -> KvCacheConfig: ...
-    @property
-    def counts(self) -> KvCacheCounts: ...
-    @property
-    def available(self) -> int:
-        """Blocks that append() could take now: free + cached."""
-
-    def blocks_for(self, tokens: int) -> int: ...
-    def match_prefix(
-        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
-    ) -> PrefixMatch:
-        """The longest cached prefix; it may end inside a block."""
-
     def create(self, seq: int, salt: int = 0, match: PrefixMatch | None = None) -> None:
         """A new sequence that starts with the matched blocks."""
 
@@ -527,6 +564,26 @@ class KvCacheManager:
         """Moves a group of sequences out of memory; returns the moves."""
 
     def swap_in(self, group: Sequence[int]) -> list[BlockSwap]: ...
+    def take_events(self) -> list[CacheEvent]:
+        """Events since the last call, oldest first."""
+
+    def free(self, seq: int, last_reader: int = 0) -> None: ...
+    def complete(self, step: int) -> None: ...
+    def clear_prefix_cache(self) -> None: ...
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+
     def is_swapped(self, seq: int) -> bool: ...
     @property
     def num_groups(self) -> int:
@@ -535,12 +592,41 @@ class KvCacheManager:
     def footprint(self, tokens: int) -> int:
         """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
 
-    def take_events(self) -> list[CacheEvent]:
-        """Events since the last call, oldest first."""
+    def __contains__(self, seq: int) -> bool: ...
+    def length(self, seq: int) -> int: ...
+    def block_table(self, seq: int) -> list[int]: ...
+    def references(self, block: int) -> int:
+        """Number of tables that reference a block."""
 
-    def free(self, seq: int, last_reader: int = 0) -> None: ...
-    def complete(self, step: int) -> None: ...
-    def clear_prefix_cache(self) -> None: ...
+    def scratch(self) -> KvScratch: ...
+    def check(self) -> None:
+        """Verifies every invariant; raises Corrupt naming the first that is broken."""
+
+class KvCacheView:
+    """The cache of a scheduler, to look at: only the scheduler changes it."""
+
+    @property
+    def config(self) -> KvCacheConfig: ...
+    @property
+    def counts(self) -> KvCacheCounts: ...
+    @property
+    def available(self) -> int:
+        """Blocks that append() could take now: free + cached."""
+
+    def blocks_for(self, tokens: int) -> int: ...
+    def match_prefix(
+        self, tokens: Sequence[int], salt: int = 0, max_tokens: int = 4294967295, whole_blocks: bool = False
+    ) -> PrefixMatch:
+        """The longest cached prefix; it may end inside a block."""
+
+    def is_swapped(self, seq: int) -> bool: ...
+    @property
+    def num_groups(self) -> int:
+        """Groups of layers."""
+
+    def footprint(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
+
     def __contains__(self, seq: int) -> bool: ...
     def length(self, seq: int) -> int: ...
     def block_table(self, seq: int) -> list[int]: ...
@@ -568,11 +654,6 @@ class SchedulerConfig:
         prompt_weight: float = 1.0,
         output_weight: float = 2.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerConfig: ...
 
     max_batched_tokens: int
     """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
@@ -601,16 +682,16 @@ class SchedulerConfig:
     """With order fair: service by one prompt token that is computed. At least 0."""
     output_weight: float
     """With order fair: service by one token that is generated. At least 0."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerConfig: ...
 
 class PreemptionCosts:
     """Measured costs in seconds; 0: not known yet."""
 
     def __init__(self, *, token: float = 0.0, block_out: float = 0.0, block_in: float = 0.0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> PreemptionCosts: ...
 
     token: float
     """Of computing one."""
@@ -618,6 +699,11 @@ class PreemptionCosts:
     """Of moving one to the swap space."""
     block_in: float
     """And back."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> PreemptionCosts: ...
 
 class SchedulerRequest:
     """A request to a bare scheduler."""
@@ -637,11 +723,6 @@ class SchedulerRequest:
         priority: int = 0,
         tenant: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerRequest: ...
 
     id: int
     arrival: float
@@ -663,6 +744,11 @@ class SchedulerRequest:
     """Higher goes first, with order priority; within +-kMostPriority."""
     tenant: int
     """Who is served by it, for order fair."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerRequest: ...
 
 class ScheduledSequence:
     """Rows that one sequence contributes to a step."""
@@ -681,11 +767,6 @@ class ScheduledSequence:
         table_offset: int = 0,
         table_size: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> ScheduledSequence: ...
 
     request: int
     sequence: int
@@ -706,20 +787,25 @@ class ScheduledSequence:
     table_offset: int
     """Of the table of group 0 in StepPlan::block_tables; that of group g lies g * table_entries behind it."""
     table_size: int
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ScheduledSequence: ...
 
 class SwappedRequest:
     """A request that a step moves, and how many of the moves are its own."""
 
     def __init__(self, *, request: int = 0, num_moves: int = 0) -> None: ...
+
+    request: int
+    num_moves: int
+    """Of the moves, those that are its own."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> SwappedRequest: ...
-
-    request: int
-    num_moves: int
-    """Of the moves, those that are its own."""
 
 class StepPlan:
     """All that an executor needs for one step."""
@@ -739,11 +825,6 @@ class StepPlan:
         swapped_in: Sequence[SwappedRequest] | None = [],
         preempted: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepPlan: ...
 
     step: int
     """0 for an empty plan, which is not committed. If it preempted, that made room: plan again."""
@@ -767,17 +848,17 @@ class StepPlan:
     """Likewise; they compute from the next step on."""
     preempted: list[int]
     """Requests preempted while planning, for observers."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepPlan: ...
     def __bool__(self) -> bool: ...
 
 class SampledToken:
     """One token sampled by an executor."""
 
     def __init__(self, *, sequence: int = 0, sample: int = 0, token: int = 0, stop: bool = False) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampledToken: ...
 
     sequence: int
     """The one that was scheduled."""
@@ -786,35 +867,40 @@ class SampledToken:
     token: int
     stop: bool
     """The token ended the sample (a stop token)."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampledToken: ...
 
 class BeamChild:
     """A beam of the next step: beam `parent` of this one with one token more."""
 
     def __init__(self, *, parent: int = 0, token: int = 0) -> None: ...
+
+    parent: int
+    """Index of a beam of this step within its request."""
+    token: int
+    """What it goes on with."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BeamChild: ...
 
-    parent: int
-    """Index of a beam of this step within its request."""
-    token: int
-    """What it goes on with."""
-
 class BeamResult:
     """What a beam search goes on with."""
 
     def __init__(self, *, request: int = 0, children: Sequence[BeamChild] | None = []) -> None: ...
+
+    request: int
+    children: list[BeamChild]
+    """At most beam_width; none: the search has ended."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> BeamResult: ...
-
-    request: int
-    children: list[BeamChild]
-    """At most beam_width; none: the search has ended."""
 
 def place_beams(children: Sequence[BeamChild]) -> list[int]:
     """Which beam every child becomes."""
@@ -831,11 +917,6 @@ class StepResult:
         beams: Sequence[BeamResult] | None = [],
         swap_failed: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepResult: ...
 
     step: int
     tokens: list[SampledToken]
@@ -846,6 +927,11 @@ class StepResult:
     """One for each beam search that the plan sampled, less failed ones."""
     swap_failed: list[int]
     """Of the plan's swapped_out and swapped_in: some block was lost on the way. They are recomputed."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepResult: ...
 
 class SampleUpdate:
     """What became of one sample in a step."""
@@ -858,11 +944,6 @@ class SampleUpdate:
         token: int = -1,
         finish: Literal["none", "stop", "length", "abort", "error"] = "none",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SampleUpdate: ...
 
     request: int
     sample: int
@@ -870,6 +951,11 @@ class SampleUpdate:
     """-1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has one update a
     step, for sample 0)."""
     finish: Literal["none", "stop", "length", "abort", "error"]
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SampleUpdate: ...
 
 class SchedulerStats:
     """Counters since construction, and the queues now."""
@@ -902,11 +988,6 @@ class SchedulerStats:
         slots_reserved: int = 0,
         slots_overreserved: int = 0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SchedulerStats: ...
 
     steps: int
     """Steps that were run."""
@@ -956,6 +1037,11 @@ class SchedulerStats:
     """Contiguous allocation: slots set aside for tokens that are still to come (PagedAttention, section 3.1)."""
     slots_overreserved: int
     """Contiguous allocation: slots set aside for tokens that never come (internal fragmentation)."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SchedulerStats: ...
 
 class TraceReplay:
     """What came of replaying a trace."""
@@ -963,11 +1049,6 @@ class TraceReplay:
     def __init__(
         self, *, steps: int = 0, requests: int = 0, difference: str = "", is_complete: bool = True
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> TraceReplay: ...
 
     steps: int
     """That were planned alike."""
@@ -977,6 +1058,11 @@ class TraceReplay:
     """The first plan that came out otherwise: its line, what was recorded, what came out. Empty: none."""
     is_complete: bool
     """False when the last line is cut off: the writer did not end in peace."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TraceReplay: ...
 
 def replay_trace(path: str) -> TraceReplay:
     """Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line."""
@@ -988,7 +1074,15 @@ class Scheduler:
     @property
     def config(self) -> SchedulerConfig: ...
     @property
-    def cache(self) -> KvCacheManager: ...
+    def cache(self) -> KvCacheView:
+        """To look at: only the scheduler changes it."""
+
+    def clear_prefix_cache(self) -> None:
+        """Forgets all cached prefixes."""
+
+    def take_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, oldest first."""
+
     def submit(self, request: SchedulerRequest) -> None: ...
     def validate(self, request: SchedulerRequest) -> None:
         """The checks of submit() alone."""
@@ -1019,11 +1113,6 @@ class RequestOptions:
     """What every kind of request may say besides its prompt."""
 
     def __init__(self, *, prefix: str | None = None, salt: int = 0, priority: int = 0, tenant: int = 0) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> RequestOptions: ...
 
     prefix: str
     """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
@@ -1033,6 +1122,11 @@ class RequestOptions:
     """With order priority: the higher goes first. In [-1000000, 1000000]."""
     tenant: int
     """With order fair: who is served by it."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> RequestOptions: ...
 
 class EngineConfig:
     """All options of an engine, flat; None chooses."""
@@ -1072,11 +1166,6 @@ class EngineConfig:
         plugin: str | os.PathLike[str] | None = None,
         trace_file: str | os.PathLike[str] | None = None,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
     device: str
     """cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."""
@@ -1154,6 +1243,11 @@ class EngineConfig:
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
     trace_file: str
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""
@@ -1181,11 +1275,6 @@ class MemoryPlan:
         num_swap_blocks: int = 0,
         windows: Sequence[int] | None = [],
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> MemoryPlan: ...
 
     weights: int
     """Bytes."""
@@ -1207,6 +1296,11 @@ class MemoryPlan:
     """Of both together."""
     windows: list[int]
     """Of the groups of layers, as in KvCacheConfig; 0: full context."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> MemoryPlan: ...
     @property
     def kv_cache(self) -> int:
         """Bytes of all blocks."""
@@ -1240,11 +1334,6 @@ class EngineOutput:
         time: float = 0.0,
         last: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
 
     request: int
     sample: int
@@ -1265,6 +1354,11 @@ class EngineOutput:
     """Seconds on the engine's steady clock."""
     last: bool
     """Nothing more will come for this request."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
 
 class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
@@ -1281,6 +1375,15 @@ class Engine:
         stream: bool = False,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
+
+    def submit_all(
+        self,
+        prompts: Sequence[Sequence[int] | numpy.typing.NDArray[numpy.int32]],
+        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
+        options: RequestOptions | Sequence[RequestOptions] = ...,
+        stream: bool | Sequence[bool] = False,
+    ) -> list[int]:
+        """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
 
     def validate(
         self, prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32], params: SamplingParams | BeamSearchParams = ...
@@ -1330,11 +1433,6 @@ class CudaDevice:
         matmul_rate: float = 0.0,
         problem: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CudaDevice: ...
 
     name: str
     compute_major: int
@@ -1349,6 +1447,11 @@ class CudaDevice:
     """FLOP/s of dense 16-bit products that add up in f32, from its clock; 0: unknown."""
     problem: str
     """Why it cannot be used, and what to do; empty: it can."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaDevice: ...
 
 class CudaStatus:
     """The CUDA backend on this machine."""
@@ -1363,11 +1466,6 @@ class CudaStatus:
         devices: Sequence[CudaDevice] | None = [],
         problem: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CudaStatus: ...
 
     plugin: str
     """Path of libpagedcore_cuda.so, whether it is there or not."""
@@ -1380,6 +1478,11 @@ class CudaStatus:
     devices: list[CudaDevice]
     problem: str
     """Why no GPU can be used, and what to do; empty: one of them can."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CudaStatus: ...
 
 def cuda_status(plugin: str = "") -> CudaStatus:
     """Looks for the plugin, driver and GPUs."""
@@ -1401,11 +1504,6 @@ class SelftestCheck:
         problem: str = "",
         note: str = "",
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SelftestCheck: ...
 
     operation: str
     """Of Backend."""
@@ -1420,6 +1518,11 @@ class SelftestCheck:
     """The text of what was thrown; empty: nothing was."""
     note: str
     """What else is worth knowing: how many tasks the device left to the host; empty: nothing is."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestCheck: ...
 
 class SelftestRate:
     """What one call cost."""
@@ -1434,11 +1537,6 @@ class SelftestRate:
         flops: float = 0.0,
         host_link: bool = False,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
 
     operation: str
     """Of Backend."""
@@ -1452,6 +1550,11 @@ class SelftestRate:
     """Floating-point operations that it has to do."""
     host_link: bool
     """The bytes go to or from host memory."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
 
 def selftest_checks(config: EngineConfig = ..., quick: bool = False) -> list[SelftestCheck]:
     """Checks every operation of the device against the CPU in f32, with portable code."""
@@ -1475,11 +1578,6 @@ class CostModel:
         swap_out_block: float = 0.0,
         swap_in_block: float = 0.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> CostModel: ...
 
     step: float
     """Of any step, whatever it computes."""
@@ -1496,6 +1594,11 @@ class CostModel:
     copy_block: float
     swap_out_block: float
     swap_in_block: float
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> CostModel: ...
 
 class StepWork:
     """What a plan asks of an executor, in the terms of CostModel."""
@@ -1511,11 +1614,6 @@ class StepWork:
         swap_outs: float = 0.0,
         swap_ins: float = 0.0,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> StepWork: ...
 
     rows: float
     pairs: float
@@ -1529,20 +1627,25 @@ class StepWork:
     """Blocks."""
     swap_ins: float
     """Blocks."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepWork: ...
 
 class TimedStep:
     """A step of a real engine, and how long it took."""
 
     def __init__(self, *, work: StepWork = ..., seconds: float = 0.0) -> None: ...
+
+    work: StepWork
+    seconds: float
+    """Until the next step was planned."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> TimedStep: ...
-
-    work: StepWork
-    seconds: float
-    """Until the next step was planned."""
 
 def timed_steps(trace: str) -> list[TimedStep]:
     """The steps of a trace, each until the next one was planned; less those after which there was nothing to do.
@@ -1565,11 +1668,6 @@ class SimulationConfig:
         window_end: float = 1e300,
         stop: float = 1e300,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
 
     scheduler: SchedulerConfig
     cache: KvCacheConfig
@@ -1591,6 +1689,11 @@ class SimulationConfig:
     window_end: float
     stop: float
     """End here, whatever is still to be served."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
 
 class SimulationReport:
     """Averages over the window; shares are of all token slots."""
@@ -1612,11 +1715,6 @@ class SimulationReport:
         tokens: float = 0.0,
         scheduler: SchedulerStats = ...,
     ) -> None: ...
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SimulationReport: ...
 
     steps: int
     finished: int
@@ -1642,6 +1740,11 @@ class SimulationReport:
     tokens: float
     """Generated, a second."""
     scheduler: SchedulerStats
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SimulationReport: ...
 
 class Simulation:
     """The scheduler under an executor that prices plans on a virtual clock."""

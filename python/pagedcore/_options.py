@@ -42,11 +42,11 @@ class SamplingFields:
     logit_bias: Mapping[int, float] | None = None
     """Added to the logits of these tokens; -inf bans one."""
     banned_tokens: Sequence[int] = ()
-    """Never drawn."""
+    """Never drawn. At least 0."""
     allowed_token_ids: Sequence[int] | None = None
-    """Nothing else is drawn. None: all tokens are allowed."""
+    """Nothing else is drawn. None: all tokens are allowed. At least 0."""
     stop_token_ids: Sequence[int] = ()
-    """End a sample, and belong to it."""
+    """End a sample, and belong to it. At least 0."""
     logprobs: int | None = None
     """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
     None: none are reported. At least -1."""
@@ -74,7 +74,7 @@ class BeamSearchFields:
     beat the worst of them as long as it is now (heuristic), or at any length (never). False: heuristic. True:
     immediate."""
     stop_token_ids: Sequence[int] = ()
-    """End a hypothesis, and belong to it."""
+    """End a hypothesis, and belong to it. At least 0."""
 
 
 class EngineOptions(TypedDict, total=False):

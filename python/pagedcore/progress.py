@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "chosen_progress"]
 
 _INTERVAL = 0.1  # seconds between redraws
 
@@ -63,3 +63,9 @@ class Progress:
         counts = f"{self._done:,}/{self._total:,} {self._noun}"
         self._stream.write(f"\r{share:4.0%} |{bar:<24}| {counts}, {speed}{elapsed:.0f} s{left}\x1b[K")
         self._stream.flush()
+
+
+def chosen_progress(progress: bool | None, options: Any) -> bool | None:
+    """``use_tqdm`` is what others call it."""
+    theirs: bool | None = options.pop("use_tqdm", None)
+    return theirs if progress is None else progress

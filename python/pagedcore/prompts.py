@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 from .beam_search_params import BeamSearchParams
@@ -16,20 +16,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Prompt", "PromptReader", "is_single_prompt"]
 
-Prompt = str | Sequence[int]
-_EARLY_STOPPING: dict[bool | str, Literal["heuristic", "immediate", "never"]] = {
-    False: "heuristic",
-    True: "immediate",
-    "never": "never",
-}
+Prompt = str | Sequence[int] | Mapping[str, str | Sequence[int]]
+"""A text, token ids (a numpy array too), or one of them under the key ``prompt`` or ``prompt_token_ids``."""
+
 _P = TypeVar("_P", SamplingParams, BeamSearchParams)
+_KEYS = ("prompt", "prompt_token_ids")
+
+
+def _is_ids(prompt: object) -> bool:
+    dimensions = getattr(prompt, "ndim", None)
+    if dimensions is not None:
+        return bool(dimensions == 1)
+    return isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[0], int)
 
 
 def is_single_prompt(prompts: object) -> bool:
-    """A text, or a non-empty list of integers, rather than a list of prompts."""
-    if isinstance(prompts, str):
-        return True
-    return isinstance(prompts, Sequence) and len(prompts) > 0 and isinstance(prompts[0], int)
+    """A text, a non-empty list of integers or a mapping with one of them, rather than a list of prompts."""
+    return isinstance(prompts, (str, Mapping)) or _is_ids(prompts)
+
+
+def _unwrapped(prompt: object) -> object:
+    """The text or token ids of a mapping; anything else as it is."""
+    if not isinstance(prompt, Mapping):
+        return prompt
+    if len(prompt) != 1 or next(iter(prompt)) not in _KEYS:
+        raise InvalidArgument(
+            f"a prompt that is a mapping has one key, {_KEYS[0]!r} with a text or {_KEYS[1]!r} with token ids, "
+            f"not {', '.join(map(repr, prompt)) or 'none'}"
+        )
+    (key, value) = next(iter(prompt.items()))
+    if isinstance(value, str) != (key == "prompt"):
+        raise InvalidArgument(f"{key!r} holds a {type(value).__name__}: 'prompt' is a text, 'prompt_token_ids' are ids")
+    return value
 
 
 class PromptReader:
@@ -54,8 +72,8 @@ class PromptReader:
         self, prompts: Prompt | Sequence[Prompt], params: _P | Sequence[_P] | None, kind: type[_P]
     ) -> list[tuple[Prompt, _P]]:
         """Each prompt with its parameters."""
-        many: Sequence[Any] = [prompts] if is_single_prompt(prompts) else prompts
-        if isinstance(many, (bytes, Mapping)) or not isinstance(many, Sequence):
+        many: Any = [prompts] if is_single_prompt(prompts) else prompts
+        if isinstance(many, bytes) or not (isinstance(many, Sequence) or hasattr(many, "ndim")):
             found = type(many).__name__
             raise InvalidArgument(f"prompts are a text, a list of token ids, or a list of such, not {found}")
         if params is None:
@@ -80,6 +98,7 @@ class PromptReader:
         self,
         prompt: Prompt,
         params: SamplingParams,
+        options: _core.RequestOptions,
         seed: tuple[int, int],
         *,
         templated: bool,
@@ -94,20 +113,26 @@ class PromptReader:
         most = room if params.max_tokens is not None else min(room, self._kv_tokens - len(ids))
         if most < params.min_tokens:
             raise InvalidArgument(f"min_tokens={params.min_tokens}, but a prompt of {len(ids)} tokens leaves {most}")
-        native = self._native(params, max(most, 1) if params.max_tokens is None else min(params.max_tokens, most))
-        native.seed = derived_seed(*seed) if params.seed is None else params.seed % 2**64
-        _core.validate(native, self._vocab_size)
-        return Request(text, ids, params, native, self._tokenizer)
+        if params.allowed_token_ids is not None and not params.allowed_token_ids:
+            raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
+        max_tokens = max(most, 1) if params.max_tokens is None else min(params.max_tokens, most)
+        native = params.native(
+            n=params.num_samples,
+            max_tokens=max_tokens,
+            min_tokens=min(params.min_tokens, max_tokens),
+            stop_token_ids=self._stop_token_ids(params),
+            logprobs=0 if params.ranks and params.logprobs is None else params.logprobs,
+            seed=derived_seed(*seed) if params.seed is None else params.seed % 2**64,
+        )
+        return Request(text, ids, params, native, options, self._tokenizer)
 
-    def beam_search(self, prompt: Prompt, params: BeamSearchParams, *, prefix: Sequence[int] = ()) -> Request:
+    def beam_search(
+        self, prompt: Prompt, params: BeamSearchParams, options: _core.RequestOptions, *, prefix: Sequence[int] = ()
+    ) -> Request:
         text, ids = self.read(prompt, prefix=prefix)
         n = params.beam_width if params.n is None else params.n
-        native = _core.BeamSearchParams(
-            beam_width=params.beam_width,
-            n=n,
+        native = params.native(
             max_tokens=min(params.max_tokens, self._room(ids, params.max_tokens)),
-            length_penalty=params.length_penalty,
-            early_stopping=_EARLY_STOPPING[params.early_stopping],
             stop_token_ids=self._stop_token_ids(params),
         )
         form = SamplingParams(
@@ -116,14 +141,15 @@ class PromptReader:
             skip_special_tokens=params.skip_special_tokens,
             detokenize=params.detokenize,
         )
-        return Request(text, ids, form, native, self._tokenizer)
+        return Request(text, ids, form, native, options, self._tokenizer)
 
     def read(
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()
     ) -> tuple[str | None, list[int]]:
         """The text, if it is one, and all token ids. What continues a prefix has no special tokens at its beginning."""
-        text = prompt if isinstance(prompt, str) else None
-        ids = self._encode(text, templated or bool(prefix)) if text is not None else self._check_ids(prompt)
+        given = _unwrapped(prompt)
+        text = given if isinstance(given, str) else None
+        ids = self._encode(text, templated or bool(prefix)) if text is not None else self._check_ids(given)
         ids = [*prefix, *ids]
         if not ids:
             raise InvalidArgument("a prompt must have at least one token")
@@ -148,34 +174,25 @@ class PromptReader:
         return self._tokenizer.encode(text, add_special_tokens=not templated)
 
     def _check_ids(self, prompt: object) -> list[int]:
-        if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+        if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
             raise InvalidArgument(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
-        ids = list(prompt)
+        import numpy as np
+
+        try:
+            ids = np.asarray(prompt if hasattr(prompt, "ndim") else list(prompt))
+        except ValueError:  # lists of several lengths in one
+            raise InvalidArgument("a prompt is a flat list of token ids, and this one holds lists") from None
+        if ids.size == 0:
+            return []
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self._vocab_size:
+            self._refuse(list(prompt))
+        found: list[int] = ids.tolist()
+        return found
+
+    def _refuse(self, ids: list[object]) -> None:
         for position, token in enumerate(ids):
-            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < self._vocab_size:
+            if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < self._vocab_size:  # type: ignore[operator]
                 raise InvalidArgument(
                     f"token {position} of the prompt is {token!r}: ids are integers in [0, {self._vocab_size})"
                 )
-        return ids
-
-    def _native(self, params: SamplingParams, max_tokens: int) -> _core.SamplingParams:
-        if params.allowed_token_ids is not None and not params.allowed_token_ids:
-            raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
-        return _core.SamplingParams(
-            n=params.num_samples,
-            max_tokens=max_tokens,
-            min_tokens=min(params.min_tokens, max_tokens),
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            presence_penalty=params.presence_penalty,
-            frequency_penalty=params.frequency_penalty,
-            logit_bias=list((params.logit_bias or {}).items()),
-            banned_tokens=list(params.banned_tokens),
-            allowed_token_ids=list(params.allowed_token_ids or ()),
-            stop_token_ids=self._stop_token_ids(params),
-            logprobs=0 if params.ranks and params.logprobs is None else params.logprobs,
-            prompt_logprobs=params.prompt_logprobs,
-        )
+        raise InvalidArgument(f"a prompt is a flat list of token ids in [0, {self._vocab_size})")

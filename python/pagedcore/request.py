@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _core
-from .detokenizer import Detokenizer, StopStrings
+from .checks import native_record, unknown_name
+from .detokenizer import Detokenizer, StopIndex, StopStrings
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
-from .terms import Terms
 
 if TYPE_CHECKING:
-    from .dispatch import Dispatcher, Inbox
     from .tokenizer import Tokenizer
 
-__all__ = ["Request", "derived_seed"]
+__all__ = ["Request", "derived_seed", "request_options"]
+
+
+def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
+    """What a call says of how its requests are served. Raises TypeError for a keyword that there is not."""
+    known = [info.name for info in _core.options_of("RequestOptions")]
+    for name in options:
+        if name not in known:
+            raise unknown_name("a request", name, known)
+    return native_record(_core.RequestOptions, options)
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -38,20 +46,23 @@ class Request:
     params: SamplingParams
     """For a beam search: what concerns the form of its outputs."""
     native: _core.SamplingParams | _core.BeamSearchParams
+    options: _core.RequestOptions
     tokenizer: Tokenizer | None
-    terms: Terms = field(default_factory=Terms)
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
     _prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     _cached_tokens: int = 0
+    _unfinished: int = 0
     _metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.monotonic()))
 
     def __post_init__(self) -> None:
-        self._samples = [_Sample(index, self.params, self.tokenizer) for index in range(self.params.num_samples)]
+        stop = StopIndex(self.params.stop)
+        self._unfinished = self.params.num_samples
+        self._samples = [_Sample(index, self.params, self.tokenizer, stop) for index in range(self._unfinished)]
 
     @property
     def finished(self) -> bool:
-        return all(sample.total.finished for sample in self._samples)
+        return self._unfinished == 0
 
     @property
     def is_beam_search(self) -> bool:
@@ -65,9 +76,6 @@ class Request:
     def started(self, request_id: int) -> None:
         self.id = request_id
 
-    def submit_to(self, dispatcher: Dispatcher, inbox: Inbox, *, stream: bool) -> int:
-        return dispatcher.submit(self.token_ids, self.native, inbox, stream=stream, terms=self.terms)
-
     def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
         """Takes in news of one sample and returns what is new; None after the sample ended."""
         now = time.monotonic()
@@ -78,10 +86,13 @@ class Request:
         if self.params.prompt_logprobs is not None and prompt_logprobs:
             self._prompt_logprobs = [None, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
         delta = self._samples[news.sample].take(news)
-        if delta is not None and delta.finished and self.is_beam_search:
-            delta.score = self._samples[news.sample].total.score = news.score
-        if news.last:  # a search may end with fewer hypotheses than asked for
+        if delta is not None and delta.finished:
+            self._unfinished -= 1
+            if self.is_beam_search:
+                delta.score = self._samples[news.sample].total.score = news.score
+        if news.last and not self.finished:  # a search may end with fewer hypotheses than asked for
             self._samples = [sample for sample in self._samples if sample.total.finished]
+            self._unfinished = 0
         if self.finished:
             self._metrics.finished_time = now
         return delta
@@ -111,7 +122,7 @@ class Request:
 
 
 class _Sample:
-    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, stop: StopIndex) -> None:
         self.total = CompletionOutput(index)
         self.logprob = 0.0
         """Sum over all tokens so far; of use when they come with log-probabilities."""
@@ -120,7 +131,7 @@ class _Sample:
         self._text: Detokenizer | None = None
         if tokenizer is not None and params.detokenize:
             self._text = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens)
-        self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
+        self._stop = StopStrings(stop, include=params.include_stop_str_in_output)
         if params.logprobs is not None:
             self.total.logprobs = []
             self.total.cumulative_logprob = 0.0

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .checks import check_int, check_real, token_ids
+from . import _core
+from ._options import SamplingFields
+from .checks import check_int, native_record
 from .errors import InvalidArgument
 
 __all__ = ["SamplingParams"]
 
+_NO_LIMIT = 2**31 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingParams:
+class SamplingParams(SamplingFields):
     """How the tokens of one request are chosen. Immutable: use :func:`dataclasses.replace` to vary it.
 
     The order of operations is the field's: penalties, logit bias, banned and allowed tokens, temperature, min-p,
     top-k, top-p, then one draw. All names are those of vLLM where it has one.
     """
 
-    n: int = 1
-    """Independent samples of one prompt; its KV blocks are computed once and shared."""
     best_of: int | None = None
     """Generate this many samples and return the ``n`` whose tokens have the highest log-probability in sum, best first.
     None: ``n``."""
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """0 or -1: off."""
-    min_p: float = 0.0
-    seed: int | None = None
-    """None: derived from the LLM's seed and the number of the request, so that a program's runs are reproducible."""
     stop: str | Sequence[str] = ()
     """Strings that end a sample; they may lie across token boundaries. The text is cut before them."""
-    stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
-    max_tokens: int | None = 16
-    """Per sample. None: as many as the context holds. 0: compute the prompt only (see prompt_logprobs)."""
-    min_tokens: int = 0
-    """No stop token and no stop string ends a sample before this many tokens."""
-    logprobs: int | None = None
-    """Report each token's log-probability and those of this many most likely ones; -1: of the whole vocabulary."""
-    prompt_logprobs: int | None = None
-    """Likewise for every token of the prompt but the first."""
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] | None = None
-    banned_tokens: Sequence[int] = ()
-    allowed_token_ids: Sequence[int] | None = None
-    """None: all."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text (never out of the token ids)."""
     include_stop_str_in_output: bool = False
@@ -61,64 +38,41 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         # Normalised once, so that equal parameters compare equal and nothing can change behind our back.
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        object.__setattr__(self, "stop", stop)
-        for name in ("stop_token_ids", "banned_tokens"):
-            object.__setattr__(self, name, token_ids(name, getattr(self, name)))
-        if self.allowed_token_ids is not None:
-            object.__setattr__(self, "allowed_token_ids", token_ids("allowed_token_ids", self.allowed_token_ids))
-        self._check_counts()
-        self._check_numbers()
-        self._check_stop(stop)
-        self._check_bias()
-
-    def _check_counts(self) -> None:
-        check_int("n", self.n, 1, 65536)
+        self._set("stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
+        for name in ("stop_token_ids", "banned_tokens", "allowed_token_ids"):
+            tokens = getattr(self, name)
+            if isinstance(tokens, (str, bytes)) or not (tokens is None or hasattr(tokens, "__iter__")):
+                raise InvalidArgument(f"{name}={tokens!r} must be a list of token ids")
+            if tokens is not None or name != "allowed_token_ids":
+                self._set(name, tuple(tokens or () if not hasattr(tokens, "tolist") else tokens.tolist()))
+        if self.logit_bias is not None:
+            self._set("logit_bias", _bias(self.logit_bias))
         if self.best_of is not None:
             check_int("best_of", self.best_of, 1, 65536)
             if self.best_of < self.n:
                 raise InvalidArgument(
                     f"best_of={self.best_of} is less than n={self.n}: the n best are chosen from best_of"
                 )
-        check_int("top_k", self.top_k, -1, 2**31 - 1)
-        check_int("min_tokens", self.min_tokens, 0, 2**31 - 1)
-        if self.max_tokens is not None:
-            check_int("max_tokens", self.max_tokens, 0, 2**31 - 1)
-            if self.min_tokens > self.max_tokens:
-                raise InvalidArgument(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
-        for name in ("logprobs", "prompt_logprobs"):
-            value = getattr(self, name)
-            if value is not None:
-                check_int(name, value, -1, 2**31 - 1)
         if self.seed is not None:
             check_int("seed", self.seed, -(2**63), 2**64 - 1)
-
-    def _check_numbers(self) -> None:
-        check_real("temperature", self.temperature, 0.0, math.inf)
-        check_real("top_p", self.top_p, 0.0, 1.0, above_low=True)
-        check_real("min_p", self.min_p, 0.0, 1.0)
-        check_real("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        check_real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        check_real("repetition_penalty", self.repetition_penalty, 0.0, math.inf, above_low=True)
-
-    def _check_stop(self, stop: tuple[str, ...]) -> None:
-        for string in stop:
+        for string in self.stop:
             if not isinstance(string, str) or not string:
-                raise InvalidArgument(f"stop={list(stop)!r} must hold non-empty strings only")
-        if stop and not self.detokenize:
+                raise InvalidArgument(f"stop={list(self.stop)!r} must hold non-empty strings only")
+        if self.stop and not self.detokenize:
             raise InvalidArgument("stop strings need text: leave detokenize=True, or use stop_token_ids")
+        _core.validate(self.native())
 
-    def _check_bias(self) -> None:
-        if self.logit_bias is None:
-            return
-        if not isinstance(self.logit_bias, Mapping):
-            raise InvalidArgument(f"logit_bias={self.logit_bias!r} must be a mapping of token ids to numbers")
-        bias: dict[int, float] = {}
-        for token, value in self.logit_bias.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-                raise InvalidArgument(f"logit_bias[{token!r}]={value!r} must be a number")
-            bias[token_ids("logit_bias", (token,))[0]] = float(value)
-        object.__setattr__(self, "logit_bias", bias)
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def native(self, **changes: Any) -> _core.SamplingParams:
+        """What the native library is told, with changes. Its limits are the native library's to check."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(SamplingFields)}
+        if self.max_tokens is None:
+            values["max_tokens"] = _NO_LIMIT
+        values["seed"] = 0 if self.seed is None else self.seed % 2**64
+        values["logit_bias"] = list((self.logit_bias or {}).items())
+        return native_record(_core.SamplingParams, values | changes)
 
     @property
     def num_samples(self) -> int:
@@ -138,3 +92,18 @@ class SamplingParams:
             if name not in known:
                 raise InvalidArgument(f"unknown sampling parameter '{name}'; known: {', '.join(sorted(known))}")
         return cls(**values)
+
+
+def _bias(bias: object) -> dict[int, float]:
+    """Token ids may be texts: the keys of a JSON object are."""
+    if not isinstance(bias, Mapping):
+        raise InvalidArgument(f"logit_bias={bias!r} must be a mapping of token ids to numbers")
+    numbers: dict[int, float] = {}
+    for token, value in bias.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidArgument(f"logit_bias[{token!r}]={value!r} must be a number")
+        known = int(token) if isinstance(token, str) and token.isdecimal() and len(token) < 20 else token
+        if isinstance(known, bool) or not isinstance(known, int) or known < 0:
+            raise InvalidArgument(f"logit_bias[{token!r}]: {token!r} is not a token id (an integer >= 0)")
+        numbers[known] = float(value)
+    return numbers

@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 
 from .dispatch import Dispatcher, Inbox
+from .errors import InvalidArgument
 from .outputs import RequestOutput
 from .request import Request
+from .sampling_params import SamplingParams
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "streamable"]
 
 
 class Stream:
@@ -20,7 +22,7 @@ class Stream:
         self._dispatcher = dispatcher
         self._request = request
         self._inbox = Inbox()
-        request.started(request.submit_to(dispatcher, self._inbox, stream=True))
+        request.started(dispatcher.submit(request, self._inbox))
         self._closed = False
 
     @property
@@ -63,3 +65,13 @@ class Stream:
 
     def __del__(self) -> None:
         self.close()
+
+
+def streamable(params: SamplingParams | None) -> SamplingParams | None:
+    """The parameters, unless their outputs are known only when all samples have ended."""
+    if isinstance(params, SamplingParams) and params.ranks:
+        raise InvalidArgument(
+            f"best_of={params.best_of} with n={params.n} cannot be streamed: which samples are the best is known "
+            "when all have ended; use generate(), or best_of=None"
+        )
+    return params

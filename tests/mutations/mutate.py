@@ -15,6 +15,7 @@ import argparse
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,8 @@ from build import ROOT, Build, fail
 from catalog import Mutation, Test, rooms
 
 ORDERS = ("descending", "random:1", "ascending", "random:2", "random:3")  # of emulated threads
-SECONDS = 120  # for one run of a test, which takes a few; a test that hangs has detected nothing
+# Of a processor's time, for one run of a test, which takes a few; a test that hangs has detected nothing.
+SECONDS = 120
 
 # What a detected mutation prints, the most telling first.
 REPORTS = (
@@ -48,13 +50,11 @@ class Outcome:
 
 def run(program: Path, test: Test, order: str, cases: str | None) -> str:
     """Nothing where the test passes, else how it fails."""
-    command = [str(program), "--abort-after=1", "--no-intro", f"--test-case={cases or test.cases}"]
+    limited = ["sh", "-c", f'ulimit -t {SECONDS}; exec "$@"', "sh"]
+    command = [*limited, str(program), "--abort-after=1", "--no-intro", f"--test-case={cases or test.cases}"]
     environment = os.environ | {"PAGEDCORE_CUDA_EMU": order}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"still ran after {SECONDS} s"
     if done.returncode == 0:
         return ""
@@ -119,7 +119,8 @@ class Trial:
             for order in sorted(self.used[test]):
                 if how := run(program, test, order, self.cases):
                     return Outcome(test.program, False, f"fails without a mutation, {order}: {how}")
-        return Outcome(test.program, True, f"passes without a mutation: {test.cases} {' '.join(sorted(self.used[test]))}")
+        orders = " ".join(sorted(self.used[test]))
+        return Outcome(test.program, True, f"passes without a mutation: {test.cases} {orders}")
 
 
 def chosen(arguments: argparse.Namespace) -> list[Mutation]:

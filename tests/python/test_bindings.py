@@ -434,6 +434,10 @@ def test_scheduler_plans_and_commits():
     assert scheduler.stats.tokens_sampled == 8
     assert not scheduler.abort(99)
     cache = scheduler.cache
+    for change in ("free", "append", "create", "fork", "swap_out", "complete", "clear_prefix_cache"):
+        assert not hasattr(cache, change)  # only the scheduler changes it
+    scheduler.clear_prefix_cache()
+    assert scheduler.take_events() == []
     del scheduler
     gc.collect()
     assert cache.counts.used == 0  # the scheduler lives as long as its cache

@@ -100,6 +100,29 @@ def test_bad_requests_change_nothing():
     engine.close()
 
 
+def test_many_requests_at_once():
+    engine = make_engine()
+    prompts = [[1, 2, 3], np.array([4, 5], np.int32), [6]]
+    params = [_core.SamplingParams(max_tokens=3), _core.BeamSearchParams(beam_width=2, n=2, max_tokens=3)]
+    ids = engine.submit_all(
+        prompts, [*params, params[0]], pagedcore.RequestOptions(salt=3), stream=[True, False, False]
+    )
+    outputs = drain(engine)
+    assert [len({o.sample for o in outputs if o.request == i}) for i in ids] == [1, 2, 1]
+    assert [len([o for o in outputs if o.request == i]) for i in ids] == [3, 2, 1]
+
+    with pytest.raises(pagedcore.InvalidArgument, match="request 1: prompt token 0 is 64"):
+        engine.submit_all([[1], [64], [2]])
+    with pytest.raises(TypeError, match="request 1: prompt = 'a' is not a whole number"):
+        engine.submit_all([[1], ["a"]])
+    with pytest.raises(TypeError, match="request 0: prompt = 'text' is not a list"):
+        engine.submit_all(["text"])
+    with pytest.raises(pagedcore.InvalidArgument, match="2 params for 3 prompts: give one, or one for each"):
+        engine.submit_all(prompts, params)
+    assert not engine.busy and engine.submit_all([]) == []
+    engine.close()
+
+
 def test_statistics_are_those_of_the_list():
     engine = make_engine()
     names = [stat.name for stat in _core.stats_of_engine()]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagedcore import LLM
-from pagedcore.detokenizer import Detokenizer, StopStrings
+from pagedcore.detokenizer import Detokenizer, StopIndex, StopStrings
 from pagedcore.tokenizer import Tokenizer
 from texts import varied_texts
 
@@ -84,7 +84,7 @@ def _cut(text: str, sizes: list[int]) -> list[str]:
     include=st.booleans(),
 )
 def test_stop_strings_in_any_cut(text: str, stop: list[str], sizes: list[int], include: bool) -> None:
-    search = StopStrings(stop, include=include)
+    search = StopStrings(StopIndex(stop), include=include)
     shown = ""
     for piece in _cut(text, sizes):
         shown += search.push(piece)
@@ -104,7 +104,7 @@ def test_stop_strings_in_any_cut(text: str, stop: list[str], sizes: list[int], i
 
 
 def test_text_that_cannot_begin_a_stop_string_is_shown_at_once() -> None:
-    search = StopStrings(["</s>", "END"])
+    search = StopStrings(StopIndex(["</s>", "END"]))
     assert search.push("hello <") == "hello "
     assert search.push("b> E") == "<b> "
     assert search.push("ND of") == ""
@@ -112,7 +112,7 @@ def test_text_that_cannot_begin_a_stop_string_is_shown_at_once() -> None:
 
 
 def test_text_before_min_tokens_is_not_searched() -> None:
-    search = StopStrings(["ab"])
+    search = StopStrings(StopIndex(["ab"]))
     assert search.push("ab a", searching=False) == "ab a"
     assert search.push("b") == "b"
     assert search.matched is None

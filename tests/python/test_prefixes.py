@@ -91,7 +91,7 @@ def test_what_cannot_be_registered(gguf: Any) -> None:
         llm.release_prefix("a")
         (output,) = llm.generate([[7] * 330], SamplingParams(max_tokens=4, ignore_eos=True))
         assert output.outputs[0].finish_reason == "length"
-        with pytest.raises(InvalidArgument, match="salt=-1"):
+        with pytest.raises(InvalidArgument, match="salt = -1"):
             llm.generate("x", salt=-1)
 
 

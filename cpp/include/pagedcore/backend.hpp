@@ -21,6 +21,7 @@
 
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/sampling.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
 
@@ -80,11 +81,11 @@ struct TokenRange {
 
 /// One step's batch, described in host memory.
 struct BatchView {
-  std::span<const TokenId> tokens;              // [rows]
-  std::span<const TokenRange> ranges;           // in row order, covering every row exactly once
-  std::span<const std::uint32_t> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
-                                                // ids. Entries that no row's window reaches may be kNoBlock
-  std::int32_t num_layer_groups = 1;            // each with tables of its own
+  std::span<const TokenId> tokens;        // [rows]
+  std::span<const TokenRange> ranges;     // in row order, covering every row exactly once
+  std::span<const BlockId> block_tables;  // [num_layer_groups][entries]: concatenated tables of physical block
+                                          // ids. Entries that no row's window reaches may be kNoBlock
+  std::int32_t num_layer_groups = 1;      // each with tables of its own
 };
 
 /// A batch made ready on the device by Backend::prepare; shared by all layers of the step.
@@ -148,33 +149,25 @@ struct AttentionParams {
   std::int32_t window = 0;  // > 0: a row at position p sees positions (p - window, p]
 };
 
-/// What is wanted of one row of logits. The values, and the order in which they apply, are those of sampling.hpp.
+/// What is wanted of one row of logits. The parameters, and the order in which they apply, are those of sampling.hpp.
 struct SamplingTask {
   enum class Kind : std::uint8_t {
-    draw,        // as sample()
+    draw,        // as sample() from `context`
     score,       // as logprobs_of(), for `token`
     candidates,  // of a beam: the `num_top` most likely tokens, by log-probability, then by token
   };
   Kind kind = Kind::draw;
-  std::int64_t row = 0;  // of the logits; tasks may share one
-  TokenId token = -1;    // to score
+  std::int64_t row = 0;                 // of the logits; tasks may share one
+  TokenId token = -1;                   // to score
+  SampleContext context;                // without parameters: the default ones
+  std::span<const std::uint32_t> mask;  // of a draw, for allowed and banned tokens: bit t % 32 of word t / 32 says that
+                                        // token t may be chosen; empty: all may
+  std::int32_t num_top = 0;             // most likely tokens to report
 
-  // Of a draw.
-  std::span<const TokenId> prompt, output;  // the position of the draw is their size together
-  float repetition_penalty = 1.0f;
-  float presence_penalty = 0.0f;
-  float frequency_penalty = 0.0f;
-  std::span<const std::pair<TokenId, float>> logit_bias;
-  std::span<const std::uint32_t> mask;  // bit t % 32 of word t / 32: token t may be chosen; empty: all may
-  float scale = 1.0f;                   // 1 / temperature, finite; 0: greedy
-  std::int32_t top_k = 0;               // 0 or less: off
-  float top_p = 1.0f;
-  float min_p = 0.0f;
-  std::uint64_t seed = 0;
-  std::uint32_t sample = 0;
-
-  bool wants_logprobs = false;  // of a draw: `chosen` and `top`
-  std::int32_t num_top = 0;
+  const SamplingParams& params() const noexcept {
+    static const SamplingParams defaults;
+    return context.params != nullptr ? *context.params : defaults;
+  }
 };
 
 struct SamplingResult {
@@ -253,11 +246,11 @@ class PAGEDCORE_API Backend {
   /// Chooses and scores tokens where the logits lie, f32 [rows, vocab], and waits: results[i] is that of tasks[i].
   /// Tokens are those that sampling.hpp chooses on the host, log-probabilities the same but for the last bit of a
   /// logarithm. A backend may decline a task (`done` stays false); the caller then samples it on the host. It declines
-  /// what it cannot do, what rounding could decide otherwise, and what is at fault (logits that are no distribution,
-  /// nothing left to choose, a token outside the row), whose error the host's attempt reports. What it declines depends
-  /// on the task and its row alone. The default declines all: right where host_view() gives the logits. Throws
-  /// InvalidArgument for logits of another type, a row outside them, a mask of another size, and unequal numbers of
-  /// tasks and results.
+  /// what it cannot do, a task in which a parameter that it does not know differs from its default, what rounding could
+  /// decide otherwise, and what is at fault (logits that are no distribution, nothing left to choose, a token outside
+  /// the row), whose error the host's attempt reports. What it declines depends on the task and its row alone. The
+  /// default declines all: right where host_view() gives the logits. Throws InvalidArgument for logits of another type,
+  /// a row outside them, a mask of another size, and unequal numbers of tasks and results.
   virtual void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                              std::span<SamplingResult> results);
 

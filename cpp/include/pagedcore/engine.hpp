@@ -104,6 +104,10 @@ struct EngineConfig {
   }
 };
 
+/// Throws InvalidArgument for a value outside its range and for options that contradict each other, and Unsupported for
+/// a type that the device does not compute in.
+PAGEDCORE_API void validate(const EngineConfig& config);
+
 /// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
 /// Bookkeeping comes on top: under 200 bytes per block of 16 tokens, and the requests themselves.
 struct MemoryPlan {
@@ -259,6 +263,9 @@ class PAGEDCORE_API Engine {
 
   /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
   RequestId submit(EngineRequest request);
+  /// Checks all of them, then submits all; when one is refused, none is submitted, and the error names which ("request
+  /// 3: ..."). They arrive at one time, in this order.
+  std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   /// The checks of submit() alone, so that all requests of a batch can be checked before any of them runs.
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.

@@ -2,7 +2,6 @@
 // of its log-probability on every machine and instruction set, whatever else runs.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -62,9 +61,10 @@ struct SamplingParams {
             "Subtracted from the logits of tokens in the output, as often as they occur there.", in(-2, 2))
           .note("0 turns it off"));
     v(field("logit_bias", &P::logit_bias, "Added to the logits of these tokens; -inf bans one."));
-    v(field("banned_tokens", &P::banned_tokens, "Never drawn."));
-    v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed."));
-    v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it."));
+    v(field("banned_tokens", &P::banned_tokens, "Never drawn.", at_least(0)));
+    v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed.",
+            at_least(0)));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it.", at_least(0)));
     v(field(
         "logprobs", &P::logprobs,
         "Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary. "
@@ -76,7 +76,9 @@ struct SamplingParams {
   }
 
   bool stops(TokenId token) const noexcept {
-    return std::find(stop_token_ids.begin(), stop_token_ids.end(), token) != stop_token_ids.end();
+    for (const TokenId stop : stop_token_ids)
+      if (stop == token) return true;
+    return false;
   }
 };
 
@@ -120,7 +122,7 @@ struct BeamSearchParams {
         "early_stopping", &P::early_stopping,
         "When the search ends, given beam_width finished hypotheses: at once (immediate), when no running beam could "
         "beat the worst of them as long as it is now (heuristic), or at any length (never)."));
-    v(field("stop_token_ids", &P::stop_token_ids, "End a hypothesis, and belong to it."));
+    v(field("stop_token_ids", &P::stop_token_ids, "End a hypothesis, and belong to it.", at_least(0)));
   }
 };
 PAGEDCORE_API void validate(const BeamSearchParams& params);

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from . import chat, doctor, generate, selftest
-    from .common import Formatter
+    from .common import Command, Formatter
     from .lab import bench, calibrate, plan, replay, simulate
 
     parser = argparse.ArgumentParser(
@@ -69,9 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Serves large language models from paged KV-cache memory.",
         epilog=_EPILOG,
         formatter_class=Formatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Command)
     for command in (generate, chat, plan, bench, replay, simulate, calibrate, selftest, doctor):
         command.add_to(commands)
     return parser

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
-from .common import Formatter, add_model_flags, add_sampling_flags, open_llm, sampling_params
+from .common import Formatter, add_model_flags, add_option_flags, add_sampling_flags, given, open_llm, sampling_params
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -40,7 +40,8 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     parser.add_argument("--system", metavar="TEXT", help="instructions that precede the conversation")
-    add_sampling_flags(parser)
+    add_sampling_flags(parser, max_tokens="as many as the context holds")
+    add_option_flags(parser.add_argument_group("request"), "RequestOptions", ("prefix",))
     add_model_flags(parser)
     parser.set_defaults(run=_run)
 
@@ -48,7 +49,7 @@ def add_to(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     params = sampling_params(arguments, max_tokens=None) if arguments.max_tokens is None else sampling_params(arguments)
     with open_llm(arguments) as llm:
-        conversation = _Conversation(llm, params, arguments.system)
+        conversation = _Conversation(llm, params, arguments.system, given(arguments, "RequestOptions"))
         interactive = sys.stdin.isatty()
         if interactive:
             import readline  # noqa: F401  (line editing and history for input())
@@ -83,9 +84,10 @@ def _read(interactive: bool) -> str | None:
 
 
 class _Conversation:
-    def __init__(self, llm: LLM, params: SamplingParams, system: str | None) -> None:
+    def __init__(self, llm: LLM, params: SamplingParams, system: str | None, options: dict[str, Any]) -> None:
         self._llm = llm
         self._params = params
+        self._options = options
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self._messages: list[dict[str, str]] = []
         self.reset()
@@ -98,7 +100,7 @@ class _Conversation:
         messages = [*self._messages, {"role": "user", "content": text}]
         answer, error = [], None
         try:
-            for news in self._llm.stream_chat(messages, self._params):
+            for news in self._llm.stream_chat(messages, self._params, **self._options):
                 answer.append(news.outputs[0].text)
                 error = news.error
                 print(answer[-1], end="", flush=True)

@@ -6,7 +6,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .common import Formatter, UsageError, add_model_flags, add_sampling_flags, open_llm, print_json, sampling_params
+from .common import (
+    Formatter,
+    UsageError,
+    add_model_flags,
+    add_option_flags,
+    add_sampling_flags,
+    given,
+    open_llm,
+    print_json,
+    sampling_params,
+)
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -36,10 +46,12 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("prompt", nargs="*", help="text to continue; none: all of stdin")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="samples of each prompt")
-    parser.add_argument("--logprobs", type=int, metavar="K", help="with --json: of each token and the K most likely")
     parser.add_argument("--chat", action="store_true", help="each prompt is a message: use the chat template")
     parser.add_argument("--json", action="store_true", help="print one JSON object per prompt")
-    add_sampling_flags(parser)
+    add_sampling_flags(parser, max_tokens="256")
+    served = parser.add_argument_group("request")
+    served.add_argument("--prefix", metavar="TEXT", help="computed once, and put before every prompt")
+    add_option_flags(served, "RequestOptions", ("prefix",))
     add_model_flags(parser)
     parser.set_defaults(run=_run)
 
@@ -48,14 +60,18 @@ def _run(arguments: argparse.Namespace) -> int:
     # The checks that need no model come before it is loaded.
     if arguments.max_tokens is None:
         arguments.max_tokens = 256
-    params = sampling_params(arguments, n=arguments.n, logprobs=arguments.logprobs)
+    params = sampling_params(arguments, n=arguments.n)
     prompts: list[str] = arguments.prompt or [_from_stdin()]
     if not all(prompts):
         raise UsageError("the prompt is empty")
     with open_llm(arguments) as llm:
+        options = given(arguments, "RequestOptions")
+        if arguments.prefix is not None:
+            llm.register_prefix("prefix", arguments.prefix)
+            options["prefix"] = "prefix"
         if arguments.json or len(prompts) * params.n > 1:
-            return _print_all(llm, prompts, params, arguments)
-        return _print_streaming(llm, prompts[0], params, arguments)
+            return _print_all(llm, prompts, params, options, arguments)
+        return _print_streaming(llm, prompts[0], params, options, arguments)
 
 
 def _from_stdin() -> str:
@@ -71,8 +87,13 @@ def _message(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _print_streaming(llm: LLM, prompt: str, params: SamplingParams, arguments: argparse.Namespace) -> int:
-    stream = llm.stream_chat(_message(prompt), params) if arguments.chat else llm.stream(prompt, params)
+def _print_streaming(
+    llm: LLM, prompt: str, params: SamplingParams, options: dict[str, Any], arguments: argparse.Namespace
+) -> int:
+    if arguments.chat:
+        stream = llm.stream_chat(_message(prompt), params, **options)
+    else:
+        stream = llm.stream(prompt, params, **options)
     error = None
     for news in stream:
         print(news.outputs[0].text, end="", flush=True)
@@ -81,11 +102,13 @@ def _print_streaming(llm: LLM, prompt: str, params: SamplingParams, arguments: a
     return _report(error)
 
 
-def _print_all(llm: LLM, prompts: list[str], params: SamplingParams, arguments: argparse.Namespace) -> int:
+def _print_all(
+    llm: LLM, prompts: list[str], params: SamplingParams, options: dict[str, Any], arguments: argparse.Namespace
+) -> int:
     if arguments.chat:
-        outputs = llm.chat([_message(prompt) for prompt in prompts], params)
+        outputs = llm.chat([_message(prompt) for prompt in prompts], params, **options)
     else:
-        outputs = llm.generate(prompts, params)
+        outputs = llm.generate(prompts, params, **options)
     status = 0
     for prompt, output in zip(prompts, outputs, strict=True):
         if arguments.json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error
-from .common import Formatter, UsageError, print_json
+from .common import Formatter, UsageError, given, print_json
 
 if TYPE_CHECKING:
     from .. import _core
@@ -82,13 +82,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _configs(arguments: argparse.Namespace, dtypes: tuple[str, ...]) -> list[tuple[str, _core.EngineConfig]]:
-    from ..engine_options import EngineOptions
+    from ..engine_options import engine_config
 
     found = []
     try:
         for dtype in dtypes or ("auto",):
-            options = EngineOptions(device=arguments.device, dtype=dtype, threads=arguments.threads, isa=arguments.isa)
-            found.append((dtype, options.config(options.compute_dtype("f32"))))
+            options = given(arguments, "EngineConfig") | {"device": arguments.device, "dtype": dtype}
+            found.append((dtype, engine_config(options, "f32")))
     except Error as error:
         raise UsageError(str(error)) from None
     return found

@@ -70,7 +70,7 @@ class ModelShape:
     def load(cls, model: str | os.PathLike[str] | None) -> ModelShape:
         """A model by a name that :meth:`names` lists, or any that ``LLM.plan`` takes: a GGUF file, a Hugging Face
         directory or hub id, a container; None: the default model. Weights are not read."""
-        from ..engine_options import EngineOptions
+        from ..engine_options import open_model
 
         if isinstance(model, str) and not Path(model).exists():
             if model in _named():
@@ -80,7 +80,7 @@ class ModelShape:
                     f"model {model!r} is no file or directory, no hub id such as 'owner/name', and none of the shapes "
                     f"that are known by name: {', '.join(_named())}"
                 )
-        with closing(EngineOptions().open(model, weights=False)) as checkpoint:
+        with closing(open_model(model, {}, weights=False)) as checkpoint:
             return cls.of(Path(checkpoint.path).name, checkpoint.description)
 
     @staticmethod

@@ -144,6 +144,17 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
 }
 
 // rule: base.ranges-have-ends
+TEST_CASE("a field that somebody does not honour and that is not its default is found") {
+  Inner inner;
+  constexpr std::string_view honoured[] = {"share", "file"};
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.share = 0.25;
+  CHECK(changed_beyond(inner, honoured) == nullptr);
+  inner.threads = 2;
+  CHECK(changed_beyond(inner, honoured) == std::string("threads"));
+  CHECK(changed_beyond(inner, {}) == std::string("share"));
+}
+
 TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and lists") {
   const auto check = [](const std::function<void(Sample&)>& change) {
     Sample s;
@@ -160,9 +171,7 @@ TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and l
   CHECK(check([](Sample& s) { s.other.threads = 0; }) == "option threads = 0 is out of range: it must lie in [1, 64]");
   CHECK(check([](Sample& s) { s.top = -2; }) == "option top = -2 is out of range: it must be at least -1");
   CHECK(check([](Sample& s) { s.tokens = {3, -4}; }) == "option tokens = -4 is out of range: it must be at least 0");
-  CHECK(out_of_range(field("big", &Sample::big, ""), "-1") ==
-        "big = -1 is out of range: it must lie in [0, 18446744073709551615]");
-  CHECK(out_of_range(field("threads", &Inner::threads, "", in(1, 64)).zero_means("all"), "-1", "None") ==
-        "threads = -1 is out of range: it must lie in [1, 64], or be None for all");
+  CHECK(to_text(OutOfRange{"threads", "-1", type_range_text<std::uint8_t>(), "all", nullptr, "None"}) ==
+        "threads = -1 is out of range: it must lie in [0, 255], or be None for all");
   CHECK(check([](Sample& s) { s.memory = (std::size_t{1} << 40) + 1; }) != "accepted");
 }

@@ -91,13 +91,13 @@ class World {
   Prepared prepare(const std::vector<Part>& parts) const {
     std::vector<TokenId> tokens;
     std::vector<TokenRange> ranges;
-    std::vector<std::uint32_t> all;
+    std::vector<BlockId> all;
     for (const Part& p : parts) {
       ranges.push_back(
           {static_cast<std::int32_t>(tokens.size()), p.rows, p.first, static_cast<std::int32_t>(all.size())});
       tokens.resize(tokens.size() + static_cast<std::size_t>(p.rows), 7);
       const auto& t = tables[static_cast<std::size_t>(p.sequence)];
-      all.insert(all.end(), t.begin(), t.end());
+      for (const std::uint32_t block : t) all.push_back(BlockId{block});
     }
     return {make_batch({tokens, ranges, all}, setup.block_size), static_cast<std::int64_t>(tokens.size())};
   }

@@ -10,7 +10,7 @@ namespace pagedcore::cpu::test {
 namespace {
 
 const std::vector<TokenId> kTokens{1, 2, 3, 4, 5};
-const std::vector<std::uint32_t> kTables{0, 1, 2};
+const std::vector<BlockId> kTables{BlockId{0}, BlockId{1}, BlockId{2}};
 
 std::string refusal(const std::vector<TokenRange>& ranges, int block_size = 4) {
   try {

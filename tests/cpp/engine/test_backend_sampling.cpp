@@ -29,13 +29,13 @@ class FarBackend final : public forwarding::ForwardingBackend {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       results[i] = {};
       const SamplingTask& t = tasks[i];
-      if (t.kind == SamplingTask::Kind::draw && (t.prompt.size() + t.output.size()) % 3 == 0) {
+      if (t.kind == SamplingTask::Kind::draw && (t.context.prompt.size() + t.context.output.size()) % 3 == 0) {
         ++left;
         continue;
       }
       ++done;
       const std::span row(static_cast<const float*>(logits.data) + t.row * logits.stride, std::size_t{kVocab});
-      results[i] = selftest::sampled_on_host(row, t);  // the temperatures of the requests are powers of two
+      results[i] = selftest::sampled_on_host(row, t);
     }
   }
   void download(std::span<std::byte> dst, const Tensor& src) override {
@@ -67,8 +67,9 @@ TEST_CASE("a backend's tokens are taken, and what it leaves is the host's") {
     const auto kv = backend.allocate_kv(far.kv_shape(16), config.kv.num_blocks);
     auto table = std::make_unique<RequestTable>();
     auto executor = std::make_unique<LocalExecutor>(backend, far, *kv, *table, nullptr);
-    EngineLoop loop(RequestLimits{kVocab, 256}, Scheduler({config.scheduler.max_batched_tokens, 32, 256, 0.01}, {300, 16, true}),
-                    std::move(table), std::move(executor));
+    EngineLoop loop(RequestLimits{kVocab, 256},
+                    Scheduler({config.scheduler.max_batched_tokens, 32, 256, 0.01}, {300, 16, true}), std::move(table),
+                    std::move(executor));
     check_same(run(loop, 12), host);
     loop.close();
     if (samples) {

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <string>
@@ -95,6 +96,39 @@ TEST_CASE("requests that are malformed or cannot fit are refused with the number
 }
 
 // rule: engine.context-is-the-end
+TEST_CASE("many requests are submitted at once, or none of them") {
+  const auto loop = make_loop();
+  const auto prefix = loop->register_prefix("p", make_prompt(8, 1), 0);
+  std::vector<EngineRequest> requests;
+  for (std::uint32_t i = 0; i < 5; ++i) requests.push_back(make_request(make_prompt(10 + i, i), 6));
+  requests[3].options.prefix = "q";
+  const auto refused = [&](const char* says) {
+    const double queries = static_cast<double>(loop->stats().prefix_query_tokens);
+    CHECK_THROWS_WITH_AS(loop->submit_all(requests), doctest::Contains(says), InvalidArgument);
+    CHECK(loop->submit_all({}).empty());
+    CHECK(static_cast<double>(loop->stats().prefix_query_tokens) == queries);
+  };
+  while (loop->busy()) loop->wait(1.0);
+  refused("request 3: prefix 'q' is unknown");
+  requests[3].options.prefix = "";
+  requests[4].prompt[2] = kVocab;
+  refused("request 4: prompt token 2 is 1000");
+  CHECK(!loop->busy());
+  requests[4].prompt[2] = 0;
+  requests[2].prompt.insert(requests[2].prompt.begin(), 8, 0);
+  std::ranges::copy(make_prompt(8, 1), requests[2].prompt.begin());
+  requests[2].options.prefix = "p";
+  const std::vector<RequestId> ids = loop->submit_all(requests);
+  REQUIRE(ids.size() == 5);
+  const Collection all = drain(*loop);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    CHECK(raw(ids[i]) == raw(prefix) + 1 + i);  // the refused ones had no ids
+    CHECK(all.at(ids[i], 0).tokens == expected_output(requests[i].prompt, 0, 6));
+  }
+  loop->close();
+  CHECK_THROWS_AS(loop->submit_all(requests), Aborted);
+}
+
 TEST_CASE("generation is cut where the context ends") {
   const auto loop = make_loop();
   const auto prompt = make_prompt(190, 1);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 
 #include "tiny_models.hpp"
 
@@ -26,12 +25,10 @@ class Runner {
         computed_(sequences_.size()),
         logits(sequences_.size()) {
     groups = layer_groups(tiny.d);
-    std::vector<std::uint32_t> free(sequences_.size() * blocks_each *
-                                    groups.windows.size());  // [group][sequence][block]
-    std::iota(free.begin(), free.end(), 0u);
-    std::shuffle(free.begin(), free.end(), std::mt19937(7));
-    tables_ = free;
-    kv = backend->allocate_kv(model.kv_shape(block_size), static_cast<std::uint32_t>(free.size()));
+    const auto blocks = static_cast<std::uint32_t>(sequences_.size() * blocks_each * groups.windows.size());
+    for (std::uint32_t i = 0; i < blocks; ++i) tables_.push_back(BlockId{i});  // [group][sequence][block]
+    std::shuffle(tables_.begin(), tables_.end(), std::mt19937(7));
+    kv = backend->allocate_kv(model.kv_shape(block_size), blocks);
     for (std::size_t s = 0; s < sequences_.size(); ++s) logits[s].resize(sequences_[s].size());
   }
 
@@ -55,14 +52,14 @@ class Runner {
       computed_[sequence] += count;
     }
     // Every layer group has tables of its own, without what no row of the step sees through its window.
-    std::vector<std::uint32_t> tables = tables_;
+    std::vector<BlockId> tables = tables_;
     for (std::size_t g = 0; g < groups.windows.size(); ++g) {
       for (const TokenRange& range : ranges) {
         const auto window = static_cast<std::int32_t>(groups.windows[g]);
         if (window == 0) continue;
         const std::size_t first = g * sequences_.size() * blocks_each + static_cast<std::size_t>(range.table_offset);
         for (std::int32_t b = 0; (b + 1) * block_size <= range.first_position - window + 1; ++b) {
-          tables[first + static_cast<std::size_t>(b)] = raw(kNoBlock);
+          tables[first + static_cast<std::size_t>(b)] = kNoBlock;
         }
       }
     }
@@ -86,7 +83,7 @@ class Runner {
  private:
   std::vector<std::vector<TokenId>> sequences_;
   std::vector<std::size_t> computed_;
-  std::vector<std::uint32_t> tables_;
+  std::vector<BlockId> tables_;
 
  public:
   std::vector<std::vector<std::vector<float>>> logits;  // [sequence][position][vocab]; empty where not asked for

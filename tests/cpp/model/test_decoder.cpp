@@ -114,7 +114,7 @@ TEST_CASE("logits come in pieces of max_logit_rows, in the order asked for, repe
   const auto tokens = random_tokens(10, tiny.d.vocab_size, 5);
   Runner runner(tiny, {1, DType::f32, "auto"}, {tokens}, 16, 4);
   runner.step({{0, 10}});
-  const std::vector<std::uint32_t> table{0};
+  const std::vector<BlockId> table{BlockId{0}};
   const std::vector<TokenRange> ranges{{0, 10, 0, 0}};
   const auto batch = runner.backend->prepare({tokens, ranges, table}, Runner::block_size);
   const std::vector<std::int32_t> rows{9, 0, 3, 3, 8, 1};
@@ -138,7 +138,7 @@ TEST_CASE("forward refuses what does not fit") {
   const auto tokens = random_tokens(9, tiny.d.vocab_size, 5);
   Runner runner(tiny, {1, DType::f32, "auto"}, {tokens}, 8, 8), stranger(other, {1, DType::f32, "auto"}, {tokens});
   const auto ignore = [](std::int64_t, const Tensor&) {};
-  const std::vector<std::uint32_t> table{0};
+  const std::vector<BlockId> table{BlockId{0}};
   const std::vector<TokenRange> nine{{0, 9, 0, 0}}, eight{{0, 8, 0, 0}};
   const auto large = runner.backend->prepare({tokens, nine, table}, Runner::block_size);
   const auto fits = runner.backend->prepare({std::span(tokens).first(8), eight, table}, Runner::block_size);

@@ -46,22 +46,24 @@ TEST_CASE("a block that its last owner copies from is nobody's in the same step"
 
 // rule: scheduler.prefix-is-pinned
 TEST_CASE("a registered prefix that goes with its last user waits for the step that reads it") {
+  // 18 tokens: the user shares four blocks, and copies the fifth in its step.
   Planned service({}, {.num_blocks = 64, .block_size = 4});
-  const SchedulerRequest prefix = request(9, 16, 0);
+  const SchedulerRequest prefix = request(9, 18, 0);
   service.scheduler.register_prefix(PrefixId{1}, prefix);
   service.requests[9] = prefix;
   service.next();
-  SchedulerRequest user = prompted(1, with(prefix.prompt, 4, 5), 8);
+  SchedulerRequest user = prompted(1, with(prefix.prompt, 2, 5), 8);
   user.prefix = PrefixId{1};
   service.submit(user);
   const StepPlan plan = service.scheduler.plan(0.0);
+  REQUIRE(plan.copies.size() == 1);
   service.scheduler.release_prefix(PrefixId{1});
   CHECK(service.stats().prefixes == 1);  // in use
-  CHECK(service.scheduler.cache().counts().used == 5);
+  CHECK(service.scheduler.cache().counts().used == 6);
   CHECK(service.scheduler.abort(RequestId{1}));
   CHECK(service.stats().prefixes == 0);
-  CHECK(service.scheduler.cache().counts().in_flight == 5);
-  CHECK(service.scheduler.cache().available() == 64 - 5);
+  CHECK(service.scheduler.cache().counts().in_flight == 6);
+  CHECK(service.scheduler.cache().available() == 64 - 6);
   service.take_in(service.scheduler.commit(service.executor.run(plan)));
   CHECK(service.scheduler.cache().counts().in_flight == 0);
   CHECK(service.scheduler.cache().available() == 64);
@@ -81,4 +83,23 @@ TEST_CASE("all sequences of a request that is aborted wait for the step in fligh
   CHECK(service.scheduler.cache().available() == 64 - used);
   service.take_in(service.scheduler.commit(service.executor.run(plan)));
   CHECK(service.scheduler.cache().available() == 64);
+}
+
+TEST_CASE("one that is preempted by force is named by the next plan, also when a step was in flight") {
+  for (const bool in_flight : {false, true}) {
+    Planned service({}, {.num_blocks = 64, .block_size = 4});
+    service.submit(request(1, 6, 8));
+    service.submit(request(2, 6, 8));
+    service.next();
+    const StepPlan plan = service.scheduler.plan(0.0);
+    if (in_flight) REQUIRE(service.scheduler.force_preempt(RequestId{1}));
+    service.take_in(service.scheduler.commit(service.executor.run(plan)));
+    if (!in_flight) REQUIRE(service.scheduler.force_preempt(RequestId{1}));
+    CHECK(service.stats().preemptions_recompute == 1);
+    CHECK(service.stats().running == 1);
+    CHECK(fake::preempted(service.next()) == Ids{1});
+    CHECK(fake::preempted(service.next()).empty());
+    service.finish();
+    service.check_outputs();
+  }
 }

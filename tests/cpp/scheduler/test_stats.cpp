@@ -1,6 +1,7 @@
 // The counters and gauges, each against a service small enough to count by hand.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "planned.hpp"
@@ -188,4 +189,70 @@ TEST_CASE("moves that are lost make fallbacks, not preemptions") {
   service.executor.lose_every = 0;
   service.finish();
   service.check_outputs();
+}
+
+TEST_CASE("rows of a request that is aborted in flight were computed all the same") {
+  Planned service({}, {.num_blocks = 16, .block_size = 4});
+  service.submit(request(1, 10, 12));
+  service.submit(request(2, 7, 12));
+  const StepPlan plan = service.scheduler.plan(0.0);
+  CHECK(service.scheduler.abort(RequestId{1}));
+  service.take_in(service.scheduler.commit(service.executor.run(plan)));
+  CHECK(service.stats().tokens_computed == 17);
+  CHECK(service.stats().tokens_sampled == 1);
+  CHECK(service.stats().running == 1);
+  service.finish();
+}
+
+TEST_CASE("a sample that ends with its first token is not forked") {
+  Planned service({}, {.num_blocks = 128, .block_size = 4}, 3);
+  SchedulerRequest group = request(1, 9, 6);
+  group.num_samples = 16;
+  service.submit(group);
+  service.next();
+  std::uint64_t going_on = 0, at_once = 0;
+  for (std::uint32_t k = 1; k < 16; ++k) {
+    ++(fake::expected_output(group, k, 3).size() > 1 ? going_on : at_once);
+  }
+  REQUIRE(at_once > 0);
+  CHECK(service.stats().forks == going_on);
+  service.finish();
+  service.check_outputs();
+}
+
+TEST_CASE("of a preempted group every sample finds again the whole blocks that it left") {
+  for (const int steps : {20, 21, 22, 23}) {
+    Planned service({.max_batched_tokens = 256}, {.num_blocks = 128, .block_size = 4});
+    SchedulerRequest group = request(1, 9, 40);
+    group.num_samples = 3;
+    service.submit(group);
+    service.next(steps);
+    const auto computed = static_cast<std::uint64_t>(9 + steps - 1);
+    REQUIRE(service.scheduler.force_preempt(RequestId{1}));
+    service.next(3);
+    // The leader finds all; each of the others the blocks that were full.
+    CHECK(service.stats().tokens_recomputed == 2 * (computed % 4));
+    service.finish();
+    service.check_outputs();
+  }
+}
+
+TEST_CASE("fair: a tenant pays for the tokens of all beams") {
+  Planned service({.max_sequences = 2, .order = ServiceOrder::fair, .prompt_weight = 0.0, .output_weight = 1.0},
+                  {.num_blocks = 64, .block_size = 4});
+  for (std::uint64_t id = 1; id <= 4; ++id) {  // two searches of the first tenant, two samples of the second
+    SchedulerRequest made = request(id, 6, id <= 2 ? 4 : 3);
+    made.beam_width = id <= 2 ? 2 : 0;
+    made.tenant = id <= 2 ? 1 : 2;
+    service.submit(made);
+  }
+  fake::Ids order;
+  while (service.scheduler.has_work()) {
+    for (const std::uint64_t id : fake::computed(service.next())) {
+      if (std::ranges::find(order, id) == order.end()) order.push_back(id);
+    }
+  }
+  CHECK(order == fake::Ids{1, 3, 4, 2});
+  // A search samples two tokens in each of three steps, and ends with the fourth; a sample three.
+  CHECK(service.stats().tokens_sampled == 2 * 6 + 2 * 3);
 }

@@ -170,7 +170,7 @@ class FaultyBackend final : public forwarding::ForwardingBackend {
     inner_.sample_tokens(logits, tasks, results);
     if (std::ranges::none_of(results, &SamplingResult::done)) sample_here(logits, tasks, results);
     for (std::size_t i = 0; fault_ == Fault::sampled_some && i < tasks.size(); ++i)
-      if (tasks[i].sample % 8 == 7) results[i] = {};
+      if (tasks[i].context.sample % 8 == 7) results[i] = {};
     for (auto result = results.rbegin(); result != results.rend(); ++result) {
       if (spoil(*result, tasks.size())) break;
     }

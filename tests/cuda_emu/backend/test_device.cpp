@@ -129,7 +129,7 @@ TEST_CASE("any allocation may fail: OutOfMemory, and nothing is left behind") {
       const Matrix m(*backend, DType::f32, 2, 8, random_values(16, 1));
       const std::vector<TokenId> tokens(3);
       const std::vector<TokenRange> ranges{{0, 3, 0, 0}};
-      const std::vector<std::uint32_t> tables{0};
+      const std::vector<BlockId> tables{BlockId{0}};
       const auto batch = backend->prepare({tokens, ranges, tables, 1}, 16);
       const auto kv = backend->allocate_kv({1, 1, 64, 16, DType::bf16}, 2);
       const std::vector<std::byte> block(kv->block_bytes());

@@ -21,11 +21,11 @@ class Step {
   std::vector<float> run(std::int32_t rows, std::int32_t position) {
     std::vector<TokenId> tokens(static_cast<std::size_t>(rows), 0);
     std::vector<TokenRange> ranges;
-    std::vector<std::uint32_t> tables;
+    std::vector<BlockId> tables;
     std::vector<std::int32_t> indices;
     for (std::int32_t row = 0; row < rows; ++row) {
       ranges.push_back({row, 1, position, row * 8});
-      for (std::uint32_t i = 0; i < 8; ++i) tables.push_back(static_cast<std::uint32_t>(row) * 8 + i);
+      for (std::uint32_t i = 0; i < 8; ++i) tables.push_back(BlockId{static_cast<std::uint32_t>(row) * 8 + i});
       indices.push_back((row + position) % 8);
     }
     const auto batch = backend.prepare({tokens, ranges, tables, 1}, 16);
@@ -99,7 +99,7 @@ TEST_CASE("what a recording copies lies in staging memory until it has run, howe
   const auto backend = make_with(4);
   const std::vector<TokenId> tokens{0};
   const std::vector<TokenRange> ranges{{0, 1, 0, 0}};
-  const std::vector<std::uint32_t> table{0};
+  const std::vector<BlockId> table{BlockId{0}};
   const auto batch = backend->prepare({tokens, ranges, table, 1}, 16);
   constexpr std::int64_t piece = 512 << 10;  // 2 MiB; the ring holds 8, and a little is taken already
   const Matrix recorded(*backend, DType::f32, 1, piece), later(*backend, DType::f32, 1, piece);

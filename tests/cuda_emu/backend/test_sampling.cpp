@@ -1,8 +1,11 @@
 // sample_tokens against the host's sampler: which tasks are done, with which results, and which are left.
 #include <array>
 #include <limits>
+#include <optional>
 
 #include "harness.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/logprobs.hpp"
 #include "selftest/host_sampler.hpp"
 
 using namespace cuda_test;
@@ -22,11 +25,7 @@ const std::vector<TokenId> kOutput = [] {
   return tokens;
 }();
 const std::vector<std::pair<TokenId, float>> kBias{{3, 2.5f}, {4, -1.0f}, {3, 0.5f}};
-const std::vector<std::uint32_t> kMask = [] {
-  std::vector<std::uint32_t> mask(22, 0xffffffffu);
-  mask[0] = 0x12345678u;
-  return mask;
-}();
+const std::vector<TokenId> kBanned{0, 1, 4, 5, 12, 31, 64, 699};
 
 void check_same(const SamplingResult& got, const SamplingResult& want) {
   const auto same = [](const TokenLogprob& a, const TokenLogprob& b) {
@@ -41,27 +40,45 @@ void check_same(const SamplingResult& got, const SamplingResult& want) {
   for (std::size_t i = 0; i < got.top.size(); ++i) same(got.top[i], want.top[i]);
 }
 
-/// Tasks of all kinds over `rows` rows, most with several things at once.
-std::vector<SamplingTask> tasks_over(std::int64_t rows) {
+/// A task, and what it refers to.
+struct Case {
+  SamplingParams params;
+  std::vector<std::uint32_t> mask;
+  SamplingTask task;
+};
+
+/// Fills in what the task refers to, where the case lies now.
+const SamplingTask& completed(Case& c) {
+  c.task.context.params = &c.params;
+  c.mask = sampling::token_mask(c.task.context, kVocab);
+  c.task.mask = c.mask;
+  if (c.task.kind == Kind::draw) c.task.num_top = sampling::num_top(c.params.logprobs, kVocab);
+  return c.task;
+}
+std::vector<SamplingTask> completed(std::span<Case> cases) {
   std::vector<SamplingTask> tasks;
+  for (Case& c : cases) tasks.push_back(completed(c));
+  return tasks;
+}
+
+/// Tasks of all kinds over `rows` rows, most with several things at once.
+std::vector<Case> cases_over(std::int64_t rows) {
+  std::vector<Case> cases(24);
   for (std::uint32_t i = 0; i < 24; ++i) {
-    SamplingTask t;
+    auto& [p, mask, t] = cases[i];
     t.row = i % rows;
-    t.seed = 77 + i;
-    t.sample = i;
-    t.prompt = kPrompt;
-    t.output = std::span(kOutput).first(i % 4 * 100);
-    t.scale = std::array{1.0f, 0.0f, 2.0f, 0.25f}[i % 4];
-    if (i % 3 == 0) t.top_p = 0.8f;
-    if (i % 5 == 1) t.top_k = 12;
-    if (i % 7 == 2) t.min_p = 0.03f;
-    if (i % 4 == 3) t.repetition_penalty = 1.3f;
-    if (i % 6 == 4) t.presence_penalty = 0.5f;
-    if (i % 6 == 5) t.frequency_penalty = -0.25f;
-    if (i % 5 == 2) t.logit_bias = kBias;
-    if (i % 5 == 3) t.mask = kMask;
-    t.wants_logprobs = i % 2 == 0;
-    t.num_top = t.wants_logprobs ? static_cast<std::int32_t>(i % 3) * 4 : 0;
+    p.seed = 77 + i;
+    t.context = {nullptr, kPrompt, std::span(kOutput).first(i % 4 * 100), i};
+    p.temperature = std::array{1.0f, 0.0f, 0.5f, 4.0f}[i % 4];
+    if (i % 3 == 0) p.top_p = 0.8f;
+    if (i % 5 == 1) p.top_k = 12;
+    if (i % 7 == 2) p.min_p = 0.03f;
+    if (i % 4 == 3) p.repetition_penalty = 1.3f;
+    if (i % 6 == 4) p.presence_penalty = 0.5f;
+    if (i % 6 == 5) p.frequency_penalty = -0.25f;
+    if (i % 5 == 2) p.logit_bias = kBias;
+    if (i % 5 == 3) p.banned_tokens = kBanned;
+    if (i % 2 == 0) p.logprobs = static_cast<std::int32_t>(i % 3) * 4;
     if (i % 8 == 6) {
       t.kind = Kind::score;
       t.token = static_cast<TokenId>(i * 20);
@@ -70,9 +87,28 @@ std::vector<SamplingTask> tasks_over(std::int64_t rows) {
       t.kind = Kind::candidates;
       t.num_top = 9;
     }
-    tasks.push_back(t);
   }
-  return tasks;
+  return cases;
+}
+
+/// Another value of a field than its default, within its limits.
+template <class T, class D>
+D other_value(const Field<T, D>& f, const D& value) {
+  if constexpr (std::is_same_v<D, bool>) {
+    return !value;
+  } else if constexpr (std::is_arithmetic_v<D>) {
+    for (const double candidate : {0.5, 2.0, 7.0, 0.0})
+      if (const auto v = static_cast<D>(candidate); v != value && f.range.admits(v)) return v;
+    FAIL("no other value of ", f.name);
+    return value;
+  } else if constexpr (std::is_same_v<D, std::vector<TokenId>>) {
+    return {3, 64};
+  } else if constexpr (std::is_same_v<D, std::optional<std::int32_t>>) {
+    return 2;
+  } else {
+    static_assert(std::is_same_v<D, std::vector<std::pair<TokenId, float>>>, "say how to set such a field");
+    return kBias;
+  }
 }
 
 /// Logits of 5 rows within a wider matrix.
@@ -98,7 +134,8 @@ TEST_CASE("tasks of all kinds, together, alone and in pieces") {
     options.workspace = workspace;  // 128 KiB are a piece of the smaller one
     const auto backend = make(options);
     const Logits logits(*backend);
-    std::vector<SamplingTask> tasks = tasks_over(5);
+    std::vector<Case> cases = cases_over(5);
+    std::vector<SamplingTask> tasks = completed(cases);
     while (tasks.size() < 60) tasks.push_back(tasks[tasks.size() % 24]);
     std::vector<SamplingResult> results(tasks.size());
     results[3].top.resize(7);  // what was there before does not matter
@@ -115,29 +152,56 @@ TEST_CASE("tasks of all kinds, together, alone and in pieces") {
   }
 }
 
+// rule: backend.sampling-may-be-declined, cuda.tokens-are-the-hosts
+TEST_CASE("every parameter in turn: a task is declined, or its token is the host's") {
+  const auto backend = make();
+  const Logits logits(*backend);
+  std::vector<std::string> served;
+  SamplingParams defaults;
+  each_field(defaults, [&](const auto&, const auto& f) {
+    CAPTURE(f.name);
+    std::vector<Case> cases(20);
+    for (std::uint32_t i = 0; i < cases.size(); ++i) {
+      cases[i].params.*f.member = other_value(f, defaults.*f.member);
+      cases[i].task.row = i % 5;
+      cases[i].task.context = {nullptr, kPrompt, std::span(kOutput).first(i), i};
+    }
+    const std::vector<SamplingTask> tasks = completed(cases);
+    std::vector<SamplingResult> results(tasks.size());
+    backend->sample_tokens(logits.tensor, tasks, results);
+    bool all = true;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      all = all && results[i].done;
+      if (results[i].done) check_same(results[i], selftest::sampled_on_host(logits.row(tasks[i].row), tasks[i]));
+    }
+    if (all) served.push_back(f.name);
+  });
+  CHECK(served.size() >= 17);  // those that the kernels know today
+}
+
 // rule: cuda.tokens-are-the-hosts
 TEST_CASE("tasks that are left to the caller, among others that are done") {
   const auto backend = make();
   Logits logits(*backend);
   logits.values[720 + 30] = std::numeric_limits<float>::quiet_NaN();  // row 1
   backend->upload(logits.matrix.tensor, std::as_bytes(std::span(logits.values)));
-  std::vector<SamplingTask> tasks(9);
+  std::vector<Case> cases(9);
   const std::vector<TokenId> outside{1, kVocab};
+  for (Case& c : cases) c.task.context.prompt = kPrompt;
+  cases[1].task.row = 1;  // corrupt
+  cases[2].task.row = 1;
+  cases[2].task.kind = Kind::candidates;
+  cases[2].task.num_top = 3;
+  cases[4].task.context.output = outside;
+  cases[4].params.presence_penalty = 1.0f;
+  cases[5].task.kind = Kind::score;
+  cases[5].task.token = kVocab;
+  cases[6].params.logprobs = 1025;
+  cases[7].params.temperature = std::numeric_limits<float>::infinity();
+  cases[8].task.context.output = outside;  // nobody looks at it
+  std::vector<SamplingTask> tasks = completed(cases);
   const std::vector<std::uint32_t> none(22, 0);
-  for (SamplingTask& t : tasks) t.prompt = kPrompt;
-  tasks[1].row = 1;  // corrupt
-  tasks[2].row = 1;
-  tasks[2].kind = Kind::candidates;
-  tasks[2].num_top = 3;
   tasks[3].mask = none;
-  tasks[4].output = outside;
-  tasks[4].presence_penalty = 1.0f;
-  tasks[5].kind = Kind::score;
-  tasks[5].token = kVocab;
-  tasks[6].wants_logprobs = true;
-  tasks[6].num_top = 1025;
-  tasks[7].scale = std::numeric_limits<float>::infinity();
-  tasks[8].output = outside;  // nobody looks at it
   std::vector<SamplingResult> results(tasks.size());
   backend->sample_tokens(logits.tensor, tasks, results);
   for (std::size_t i = 0; i < tasks.size(); ++i) {
@@ -146,8 +210,10 @@ TEST_CASE("tasks that are left to the caller, among others that are done") {
   }
   check_same(results[0], selftest::sampled_on_host(logits.row(0), tasks[0]));
   const Matrix equal(*backend, DType::f32, 1, 100);  // half of its tokens are half of the mass: rounding decides
+  SamplingParams half_of_the_mass;
+  half_of_the_mass.top_p = 0.5f;
   SamplingTask half;
-  half.top_p = 0.5f;
+  half.context.params = &half_of_the_mass;
   backend->sample_tokens(equal.tensor, {&half, 1}, std::span(results).first(1));
   CHECK(!results[0].done);
 
@@ -156,7 +222,9 @@ TEST_CASE("tasks that are left to the caller, among others that are done") {
   const auto tight = make(options);
   const Matrix wide(*tight, DType::f32, 1, 70000, random_values(70000, 5));  // a list of its tokens is 280 KB
   std::vector<SamplingTask> two(2);
-  two[0].top_p = 0.9f;
+  SamplingParams most_of_the_mass;
+  most_of_the_mass.top_p = 0.9f;
+  two[0].context.params = &most_of_the_mass;
   std::vector<SamplingResult> answers(2);
   tight->sample_tokens(wide.tensor, two, answers);
   CHECK(!answers[0].done);
@@ -183,7 +251,8 @@ TEST_CASE("arguments of sample_tokens that do not fit") {
   CHECK_THROWS_WITH_AS(backend->sample_tokens(logits.tensor, tasks, results),
                        doctest::Contains("row 5 of logits of 5 rows"), InvalidArgument);
   tasks[0] = {};
-  tasks[0].mask = std::span(kMask).first(21);
+  const std::vector<std::uint32_t> short_mask(21, 1);
+  tasks[0].mask = short_mask;
   CHECK_THROWS_WITH_AS(backend->sample_tokens(logits.tensor, tasks, results), doctest::Contains("a mask of 21 words"),
                        InvalidArgument);
   const Matrix narrow(*backend, DType::bf16, 1, kVocab);

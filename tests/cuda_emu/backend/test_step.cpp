@@ -81,7 +81,7 @@ TEST_CASE("norms, embedding and softcap") {
         const auto packed = backend.pack(parts, PackKind::stacked);
         const std::vector<TokenId> tokens{0, 49, 7, 7, 1, 2, 3, 4, 5};
         const std::vector<TokenRange> ranges{{0, 9, 0, 0}};
-        const std::vector<std::uint32_t> blocks{0};
+        const std::vector<BlockId> blocks{BlockId{0}};
         const auto batch = backend.prepare({tokens, ranges, blocks, 1}, 16);
         backend.embed(wide.tensor, *packed, *batch, 0.5f);
         return wide.values();
@@ -103,7 +103,8 @@ TEST_CASE("rope, cache and attention over block tables, in two steps") {
     for (int i = 0; i < 32; ++i) f.push_back(std::pow(10000.0f, -static_cast<float>(i) / 32.0f));
     return f;
   }();
-  const std::vector<std::uint32_t> tables{5, 2, 7, 0, 9};  // the second sequence's begins at entry 3
+  const std::vector<BlockId> tables{BlockId{5}, BlockId{2}, BlockId{7}, BlockId{0},
+                                    BlockId{9}};  // the second sequence's begins at entry 3
   const auto run = [&](Backend& backend) {
     const auto kv = backend.allocate_kv({2, 2, 64, 16, DType::bf16}, 10);
     const Matrix frequencies(backend, DType::f32, 1, 32, inv_freq);
@@ -134,7 +135,7 @@ TEST_CASE("arguments that do not fit") {
   CHECK_THROWS_AS(backend->scale_softcap(bf16.tensor, 1.0f, 0.0f), InvalidArgument);
   const std::vector<TokenId> tokens{9};
   const std::vector<TokenRange> ranges{{0, 1, 0, 0}}, late{{1, 1, 0, 0}};
-  const std::vector<std::uint32_t> blocks{3};
+  const std::vector<BlockId> blocks{BlockId{3}};
   CHECK_THROWS_AS(backend->prepare({tokens, late, blocks, 1}, 16), InvalidArgument);
   const auto batch = backend->prepare({tokens, ranges, blocks, 1}, 16);
   const std::vector<float> table = random_values(5 * 8, 1);

@@ -34,7 +34,7 @@ class Tied {
       tokens.push_back(row * 7 % 50);
       ranges.push_back({row, 1, 0, 0});
     }
-    const std::vector<std::uint32_t> tables{0};
+    const std::vector<BlockId> tables{BlockId{0}};
     const auto batch = backend_.prepare({tokens, ranges, tables, 1}, 16);
     backend_.run_step(*batch, [&] {
       const Tensor embedded = embedded_.tensor.slice_rows(0, rows), normed = normed_.tensor.slice_rows(0, rows);

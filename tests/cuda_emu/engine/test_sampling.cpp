@@ -27,11 +27,11 @@ TEST_CASE("tokens and log-probabilities are those of the host, for all parameter
   };
   same(config, "all at once");
   EngineConfig other = config;
-  other.max_batched_tokens = 9;
+  other.scheduler.max_batched_tokens = 9;
   other.cuda.graph_rows = 0;
   same(other, "chunked prefill, few rows of logits at a time, kernels one by one");
   other = config;
-  other.swap_bytes = 4 << 20;
+  other.swap.swap_space = 4 << 20;
   same(other, "preempted", 3);
   same(other, "swapped", 3, PreemptionMode::swap);
 }

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidArgument
-from ..common import Formatter, UsageError, print_json
+from ..common import Formatter, UsageError, add_option_flags, given, print_json
 
 if TYPE_CHECKING:
     from ...lab.calibration import Calibration
@@ -50,9 +50,7 @@ def add_to(commands: Any) -> None:
         help="write the device to this file (JSON); without it the device is only printed",
     )
     parser.add_argument("-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory or model container")
-    parser.add_argument("--dtype", default="auto", help="compute type: auto, float32 or bfloat16")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: the CPUs this process may run on")
-    parser.add_argument("--isa", default="auto", help="instruction set, for comparisons (pagedcore doctor lists them)")
+    add_option_flags(parser.add_argument_group("engine"), "EngineConfig", only=("dtype", "threads", "isa"))
     parser.add_argument("--name", help="name of the device (default: the machine's)")
     parser.add_argument("--check", action="store_true", help="then compare a real run with its simulation")
     parser.add_argument("--json", action="store_true", help="print a JSON object, times in seconds")
@@ -61,13 +59,13 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ...engine_options import EngineOptions
+    from ...engine_options import engine_config
     from ...lab.calibration import calibrate
     from ...progress import Progress
 
-    options = {"dtype": arguments.dtype, "threads": arguments.threads, "isa": arguments.isa}
+    options = given(arguments, "EngineConfig")
     try:
-        EngineOptions(**options)
+        engine_config(options)
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
     with Progress(0, noun="measurements") as bar:

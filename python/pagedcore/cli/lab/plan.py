@@ -79,8 +79,7 @@ def add_to(commands: Any) -> None:
     service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
     add_model_flags(parser, device=False)
-    # What a paper's setting has, a flag changes only when it is given; the defaults of an engine come later.
-    parser.set_defaults(run=_run, **dict.fromkeys(_POLICIES))
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -90,15 +89,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from ...engine_options import EngineOptions
     from ...llm import LLM
 
     for name in (*_SERVICE, "simulate"):
         if getattr(arguments, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
-    for name in (*_POLICIES, "device", "kv_cache_dtype"):
-        if getattr(arguments, name, None) is None:
-            setattr(arguments, name, getattr(EngineOptions, name))
     plan = LLM.plan(arguments.model, **engine_options(arguments))
     if arguments.json:
         print_json(plan.to_dict())
@@ -143,7 +138,7 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
     from ...memory import parse_bytes
 
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
-    policies["enable_prefix_caching"] = not arguments.no_prefix_caching
+    policies["enable_prefix_caching"] = arguments.enable_prefix_caching is not False
     for name in ("num_blocks", "swap_file"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for this machine: plan a service with sizes of memory")

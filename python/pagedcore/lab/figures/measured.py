@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any, Literal
 
 from ... import _core
-from ...engine_options import EngineOptions
+from ...engine_options import open_model
 from ...llm import LLM
 from ...sampling_params import SamplingParams
 from ..lengths import paper_data
@@ -23,7 +23,7 @@ _Progress = Callable[[int, int], None]
 def measure_figure_18a(model: Any = None, *, progress: _Progress | None = None, **options: Any) -> Figure:
     """Attention of one layer over blocks of 16 that lie scattered, and over contexts that are one piece each: the same
     kernel, with the same results to the bit. `options`: dtype, threads and isa, as for LLM."""
-    opened = EngineOptions(**options).open(model, weights=False)
+    opened = open_model(model, options, weights=False)
     with closing(opened):
         description, config = opened.description, opened.config
     paper = paper_data()["fig18a_kernel_us"]

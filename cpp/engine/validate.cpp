@@ -1,0 +1,50 @@
+// What engine options mean together. Ranges are in the lists of fields.
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "base/field_lists.hpp"
+#include "base/text.hpp"
+#include "pagedcore/engine.hpp"
+#include "pagedcore/error.hpp"
+
+namespace pagedcore {
+namespace {
+
+void check_type(const EngineConfig& c, DType dtype, std::initializer_list<DType> served) {
+  if (std::find(served.begin(), served.end(), dtype) != served.end()) return;
+  std::string types;
+  for (const DType each : served) types.append(types.empty() ? "" : " or ").append(to_text(each));
+  throw Unsupported(str("dtype = '", to_text(dtype), "' on device = '", c.device, "', which computes in ", types));
+}
+
+void check_device(const EngineConfig& c) {
+  if (parse_device(c.device).kind == DeviceKind::cuda) return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16});
+  check_type(c, c.cpu.dtype, {DType::f32, DType::bf16});
+  if (c.cuda.kv_cache_dtype != KvCacheType::compute)
+    throw Unsupported(str("kv_cache_dtype = '", to_text(c.cuda.kv_cache_dtype), "' on device = '", c.device,
+                          "', whose KV has the compute type; use 'auto'"));
+  if (c.cuda.cublas_lt)
+    throw Unsupported(str("cublas_lt = true on device = '", c.device, "': it is for the products of device = 'cuda'"));
+}
+
+}  // namespace
+
+void validate(const EngineConfig& c) {
+  check_ranges(c, "engine option");
+  check_device(c);
+  if (c.kv.kv_cache_memory > 0 && c.kv.num_blocks > 0)
+    throw InvalidArgument("kv_cache_memory and num_blocks both give the size of the KV cache: give one of them");
+  if (c.kv.allocation == AllocationPolicy::paged && c.kv.max_reservation > 0)
+    throw InvalidArgument(
+        str("max_reservation = ", c.kv.max_reservation,
+            " is for the baselines allocation = 'max', 'pow2' and 'oracle'; paged allocation reserves "
+            "nothing"));
+  if (c.scheduler.preemption == PreemptionMode::swap && c.swap.swap_space == 0 && c.swap.swap_file.empty())
+    throw InvalidArgument(
+        "preemption = 'swap' needs a swap space: set swap_space, such as 1GiB, or swap_file, or both");
+  if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)
+    throw InvalidArgument(str("swap_file_size = ", c.swap.swap_file_size, " needs swap_file, the path of the file"));
+}
+
+}  // namespace pagedcore
