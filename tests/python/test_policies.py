@@ -193,12 +193,12 @@ def test_bad_priorities_and_tenants(llm: LLM) -> None:
         with pytest.raises(InvalidArgument, match=r"priority = .* must lie in \[-1000000, 1000000\]"):
             llm.generate("x", priority=value)
     for value in (1.5, True, None):
-        with pytest.raises(InvalidArgument, match="priority = .* is not a whole number"):
+        with pytest.raises(InvalidArgument, match=r"priority = .* is not a whole number"):
             llm.generate("x", priority=value)  # type: ignore[arg-type]
     for value in (-1, 2**64):
         with pytest.raises(InvalidArgument, match=r"tenant = .* must lie in"):
             llm.stream("x", tenant=value)
-    with pytest.raises(InvalidArgument, match="tenant = 'a' is not a whole number"):
+    with pytest.raises(InvalidArgument, match=r"tenant = 'a' is not a whole number"):
         llm.stream("x", tenant="a")  # type: ignore[arg-type]
     one: dict[str, Any] = {"arrivals": [0.0], "prompts": [[(1, 10)]], "outputs": [5]}
     with pytest.raises(InvalidArgument, match="2 priorities for 1 requests"):
