@@ -14,7 +14,10 @@ namespace {
 
 constexpr std::uint32_t kMaxSamples = 65536;
 
-std::string name_of(const SchedulerRequest& request) { return str("request ", raw(request.id), ": "); }
+/// Id 0 is none yet: an engine gives ids to what it has accepted.
+std::string name_of(const SchedulerRequest& request) {
+  return raw(request.id) == 0 ? "" : str("request ", raw(request.id), ": ");
+}
 
 }  // namespace
 

@@ -31,9 +31,12 @@ const CudaOptions& checked(const CudaOptions& options) {
 
 DType kv_dtype_of(const CudaOptions& options) {
   switch (options.kv_cache_dtype) {
-    case KvCacheType::fp8: return DType::f8_e4m3;
-    case KvCacheType::int8: return DType::i8;
-    case KvCacheType::compute: break;
+    case KvCacheType::fp8:
+      return DType::f8_e4m3;
+    case KvCacheType::int8:
+      return DType::i8;
+    case KvCacheType::compute:
+      break;
   }
   return options.dtype;
 }

@@ -13,7 +13,7 @@ from .errors import InvalidArgument
 
 __all__ = ["BeamSearchParams"]
 
-_EARLY_STOPPING = {False: "heuristic", True: "immediate"}
+_EARLY_STOPPING: dict[object, str] = {False: "heuristic", True: "immediate"}  # as transformers writes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class BeamSearchParams(BeamSearchFields):
     def native(self, **changes: Any) -> _core.BeamSearchParams:
         """What the native library is told, with changes."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(BeamSearchFields)}
-        values["early_stopping"] = _EARLY_STOPPING.get(self.early_stopping, self.early_stopping)  # type: ignore[call-overload]
+        values["early_stopping"] = _EARLY_STOPPING.get(self.early_stopping, self.early_stopping)
         if self.n is None:
             values["n"] = self.beam_width
         return native_record(_core.BeamSearchParams, values | changes)

@@ -65,7 +65,7 @@ class Progress:
         self._stream.flush()
 
 
-def chosen_progress(progress: bool | None, options: dict[str, Any]) -> bool | None:
+def chosen_progress(progress: bool | None, options: Any) -> bool | None:
     """``use_tqdm`` is what others call it."""
     theirs: bool | None = options.pop("use_tqdm", None)
     return theirs if progress is None else progress

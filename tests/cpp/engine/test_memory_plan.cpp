@@ -69,14 +69,17 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
   using M = ModelDescription;
   CHECK(refusal([](C&, M&) {}).empty());
   const std::string small = refusal([](C& c, M&) { c.kv.kv_cache_memory = 100; });
-  CHECK(small.find("a KV cache of 100 bytes holds no block") != std::string::npos);
+  CHECK(small.find("kv_cache_memory = 100 bytes holds no block") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 1, c.kv.num_blocks = 1; }).find("cannot hold one prompt token") !=
         std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 1; }).find("cannot hold one prompt token") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 257; }).find("max_context = 257 exceeds the 256") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 1; }).find("cannot hold one prompt token") !=
+        std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_context = 257; }).find("max_context = 257 exceeds the 256") !=
+        std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 0; }).find("block_size = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 65537; }).find("block_size = 65537") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.scheduler.max_batched_tokens = 0; }).find("max_batched_tokens = 0") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.max_batched_tokens = 0; }).find("max_batched_tokens = 0") !=
+        std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.0; }).find("watermark") != std::string::npos);

@@ -7,8 +7,6 @@
 #include "planned.hpp"
 
 using namespace pagedcore;
-using fake::computed;
-using fake::Ids;
 using fake::Planned;
 using fake::prompted;
 using fake::request;
@@ -108,22 +106,21 @@ TEST_CASE("a prefix leaves room for every request that was accepted, and for wha
   }
 }
 
-// rule: scheduler.prefix-is-pinned
-TEST_CASE("a registered prefix holds no more than is counted: blocks behind its windows go when it is computed") {
-  // 16 tokens in the first group and, of the second, 5 at most; the request takes 10 blocks in each.
-  for (const std::uint32_t max_batched_tokens : {64u, 16u, 7u}) {  // computed at once, and in chunks
-    CAPTURE(max_batched_tokens);
-    Planned service({.max_batched_tokens = max_batched_tokens, .watermark = 0},
-                    {.num_blocks = 21 + 20, .block_size = 1, .windows = {0, 4}});
-    const SchedulerRequest prefix = request(9, 16, 0);
-    service.scheduler.register_prefix(PrefixId{1}, prefix);
-    service.requests[9] = prefix;
-    while (service.scheduler.has_work()) service.next();
-    CHECK(service.stats().blocks_pinned <= 21);
-    service.submit(request(1, 10, 1));  // accepted, so it is served
-    CHECK(computed(service.next()) == Ids{1});
-    while (service.scheduler.has_work()) REQUIRE_FALSE(service.next().empty());
+TEST_CASE("a registered prefix keeps no block that its windows have passed: what is counted for it is what it holds") {
+  Planned service({.max_batched_tokens = 24}, {.num_blocks = 19, .block_size = 4, .windows = {0, 8}});
+  const SchedulerRequest prefix = request(1, 24, 0);
+  service.scheduler.register_prefix(PrefixId{1}, prefix);
+  service.requests[1] = prefix;
+  while (service.scheduler.has_work()) service.next();
+  CHECK(service.scheduler.cache().counts().used ==
+        9);  // 6 of full context, and 3 that a window of 8 reaches from 24 on
+  CHECK(service.stats().blocks_pinned == 8);
+  service.submit(request(2, 17, 2));  // accepted, since it fits beside those
+  for (int i = 0; service.scheduler.has_work(); ++i) {
+    REQUIRE(i < 10);
+    service.next();
   }
+  service.check_outputs();
 }
 
 TEST_CASE("a registered prefix whose windows have passed is forked as a whole") {

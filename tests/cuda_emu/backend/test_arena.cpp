@@ -47,3 +47,16 @@ TEST_CASE("pieces are aligned, inside, apart, and everything comes back") {
   CHECK_FALSE(arena.take(arena.capacity() + 1));
   CHECK(arena.take(arena.capacity()) == 0);
 }
+
+TEST_CASE("a piece is taken from the smallest gap that has room for it") {
+  Arena arena(16 * Arena::kAlignment);
+  const auto pieces = [](std::size_t count) { return count * Arena::kAlignment; };
+  const auto wide = arena.take(pieces(4)), first = arena.take(pieces(1)), narrow = arena.take(pieces(2)),
+             second = arena.take(pieces(1));
+  REQUIRE((wide && first && narrow && second));
+  arena.give_back(*wide);
+  arena.give_back(*narrow);
+  CHECK(arena.take(pieces(2)) == narrow);
+  CHECK(arena.take(pieces(4)) == wide);
+  CHECK(arena.largest_gap() == pieces(8));
+}
