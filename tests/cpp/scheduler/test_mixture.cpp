@@ -275,8 +275,8 @@ class Machine {
       if (config_.admission == AdmissionPolicy::never_evict) REQUIRE(is_forced);
     }
     if (plan.empty()) {
-      // All that a plan may have done is to preempt, on demand or for a higher priority, or to bring back somebody whose
-      // blocks strangers had kept in memory; the next one goes on from there.
+      // All that a plan may have done is to preempt, on demand or for a higher priority, or to bring back somebody
+      // whose blocks strangers had kept in memory; the next one goes on from there.
       REQUIRE((!scheduler_.has_work() || plan.plan_again()));
       return;
     }

@@ -112,8 +112,7 @@ TEST_CASE("a registered prefix keeps no block that its windows have passed: what
   service.scheduler.register_prefix(PrefixId{1}, prefix);
   service.requests[1] = prefix;
   while (service.scheduler.has_work()) service.next();
-  CHECK(service.scheduler.cache().counts().used ==
-        9);  // 6 of full context, and 3 that a window of 8 reaches from 24 on
+  CHECK(service.scheduler.cache().counts().used == 8);  // 6 of full context, and 2 that a window of 8 reaches
   CHECK(service.stats().blocks_pinned == 8);
   service.submit(request(2, 17, 2));  // accepted, since it fits beside those
   for (int i = 0; service.scheduler.has_work(); ++i) {
