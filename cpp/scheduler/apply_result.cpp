@@ -64,8 +64,7 @@ void take_draw(SchedulerState& state, Request& request, std::uint32_t index, con
 }
 
 /// The work's rows are computed, its samples drawn.
-void take_in(SchedulerState& state, const Work& work, const Intake& intake,
-             std::vector<SampleUpdate>& updates) {
+void take_in(SchedulerState& state, const Work& work, const Intake& intake, std::vector<SampleUpdate>& updates) {
   Request& request = state.own(*work.request);
   Sample& sequence = request.samples[work.sample];
   sequence.computed = work.end();
