@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -12,23 +13,13 @@ namespace pagedcore::sched {
 namespace {
 
 const SchedulerConfig& validated(const SchedulerConfig& config) {
-  if (config.max_batched_tokens == 0)
-    throw InvalidArgument("max_batched_tokens is 0; a step computes one row at least");
-  if (config.max_sequences == 0) throw InvalidArgument("max_sequences is 0; a step schedules one sequence at least");
-  if (!(config.watermark >= 0.0 && config.watermark <= 1.0)) {
-    throw InvalidArgument(str("watermark is ", config.watermark, "; it is a share of the blocks, in [0, 1]"));
-  }
+  check_ranges(config, "scheduler option");
   const auto refuse_unknown = [](const char* what, auto value, auto last) {
     if (value > last) throw InvalidArgument(str(what, " policy ", static_cast<int>(value), " is unknown"));
   };
   refuse_unknown("order", config.order, ServiceOrder::fair);
   refuse_unknown("admission", config.admission, AdmissionPolicy::adaptive);
   refuse_unknown("victim", config.victim, VictimPolicy::last_arrival);
-  for (const double weight : {config.prompt_weight, config.output_weight}) {
-    if (!(weight >= 0.0 && std::isfinite(weight))) {
-      throw InvalidArgument(str("a weight of ", weight, " for tokens of tenants; weights are finite, 0 or more"));
-    }
-  }
   return config;
 }
 
