@@ -58,8 +58,9 @@ class Draft {
   void decide();
   const Decisions& decisions() const noexcept { return decisions_; }
   bool has_looked_at_waiting() const noexcept { return walk_.has_looked(); }
-  /// The plan as the executor will see it, less what the cache says, but with room for it.
-  StepPlan draw_up() const;
+  /// The plan as the executor will see it, less what the cache says, but with room for it: in the memory that `plan`
+  /// has, instead of what it says.
+  void draw_up(StepPlan& plan) const;
   void clear() noexcept;
 
  private:
