@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/field_lists.hpp"
 #include "base/signals_blocked.hpp"
 #include "base/text.hpp"
 #include "engine/engine_loop.hpp"
@@ -56,6 +57,7 @@ EngineLoop::~EngineLoop() { close(); }
 /// What the scheduler is told of a request, which has passed every check.
 SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
+  check_ranges(request.options, "request option");
   SchedulerRequest s;
   if (request.beam) {
     pagedcore::validate(*request.beam, limits_.vocab_size);
@@ -109,6 +111,7 @@ std::vector<RequestId> EngineLoop::submit_all(std::vector<EngineRequest> request
     try {
       commands.push_back(command_of(std::move(requests[i]), prefixes));
     } catch (const InvalidArgument& error) {
+      if (requests.size() == 1) throw;
       throw InvalidArgument(str("request ", i, ": ", error.what()));
     }
   }

@@ -171,7 +171,10 @@ void apply(SchedulerState& state, const Draft& draft, StepPlan& plan) noexcept {
   for (const Admission& admission : decisions.admissions) admit(state, admission, decisions.work[admission.work]);
   state.next.sequence += decisions.admissions.size();
   if (draft.has_looked_at_waiting()) state.waiting.list_grown();
-  if (decisions.work.empty() && plan.swap_outs.empty() && plan.swap_ins.empty()) return;
+  if (decisions.work.empty() && plan.swap_outs.empty() && plan.swap_ins.empty()) {
+    state.flight.moving.clear();  // no step, so none that could fail to move them
+    return;
+  }
   launch(state, decisions.work, plan);
 }
 

@@ -112,6 +112,8 @@ void SchedulerState::erase_if_unused(PinnedPrefix& prefix) noexcept {
 void SchedulerState::pin(Request& request) noexcept {
   Sample& sample = request.samples[0];
   if (rules.shares_prefixes) cache.publish(sample.sequence, sample.tokens, sample.computed, true);
+  // What no window reaches any more goes now: the request is not among those that slide when the step is over.
+  if (rules.has_windows) cache.slide(sample.sequence, sample.computed, flight.step);
   prefixes.hold(*request.prefix_computed, sample.sequence, cache.block_table(sample.sequence));
   sample.started = false;
   ++request.unstarted;

@@ -14,7 +14,10 @@ namespace {
 
 constexpr std::uint32_t kMaxSamples = 65536;
 
-std::string name_of(const SchedulerRequest& request) { return str("request ", raw(request.id), ": "); }
+/// Id 0 is none yet: an engine gives ids to what it has accepted.
+std::string name_of(const SchedulerRequest& request) {
+  return raw(request.id) == 0 ? "" : str("request ", raw(request.id), ": ");
+}
 
 }  // namespace
 
@@ -55,16 +58,17 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
   if (!why.empty()) throw InvalidArgument(name() + why);
   const Need need = blocks_needed(request);
   if (need.total > cache_config.num_blocks) {
-    throw InvalidArgument(
-        name() +
-        str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", request.max_tokens, " generated ones need ",
-            need.shared, " shared + ", need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-            " KV blocks of ", rules.block_size, " tokens",
-            rules.has_windows || rules.num_groups > 1 ? str(" in each of ", rules.num_groups, " groups of layers, ",
-                                                            need.total, " in all where windows free some")
-                                                      : "",
-            ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
-            request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ",
+                                       request.max_tokens, " generated ones need ", need.shared, " shared + ",
+                                       need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
+                                       " KV blocks of ", rules.block_size, " tokens",
+                                       rules.has_windows || rules.num_groups > 1
+                                           ? str(" in each of ", rules.num_groups, " layer groups, ", need.total,
+                                                 " in all where windows free some")
+                                           : "",
+                                       ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
+                                       request.beam_width > 0 ? "beam_width" : "the number of samples",
+                                       ", shorten the prompt, or enlarge the cache"));
   }
 }
 

@@ -188,13 +188,13 @@ def test_wide_searches(tiny_llm: LLM) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beam_width": 0}, "beam_width=0"),
-        ({"beam_width": True}, "beam_width=True"),
-        ({"max_tokens": 0}, "max_tokens=0"),
-        ({"n": 5}, "n=5 hypotheses of beam_width=4"),
-        ({"n": "2"}, "n='2'"),
-        ({"length_penalty": float("nan")}, "length_penalty=nan"),
-        ({"early_stopping": "sometimes"}, "early_stopping='sometimes'"),
+        ({"beam_width": 0}, "beam_width = 0"),
+        ({"beam_width": True}, "beam_width = True"),
+        ({"max_tokens": 0}, "max_tokens = 0"),
+        ({"n": 5}, "n = 5 is out of range: it must lie in [1, beam_width = 4]"),
+        ({"n": "2"}, "n = '2'"),
+        ({"length_penalty": float("nan")}, "length_penalty = nan"),
+        ({"early_stopping": "sometimes"}, "early_stopping = 'sometimes'"),
         ({"stop_token_ids": [-1]}, "stop_token_ids"),
     ],
 )

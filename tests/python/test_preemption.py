@@ -132,12 +132,12 @@ def test_requests_are_aborted_in_any_state(gguf: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"preemption": "drop"}, "preemption='drop' is not one of auto, swap, recompute"),
+        ({"preemption": "drop"}, "preemption = 'drop' is not one of auto, swap, recompute"),
         ({"preemption": "swap"}, "needs a swap space"),
         ({"swap_file_size": "1MiB"}, "needs swap_file"),
-        ({"swap_space": 5}, "swap_space = 5 holds no block"),
+        ({"swap_space": 5}, "swap_space = 5 bytes holds no block"),
         ({"swap_space": "much"}, "much"),
-        ({"cache_events": -1}, "cache_events=-1"),
+        ({"cache_events": -1}, "cache_events = -1"),
     ],
 )
 def test_options_that_make_no_sense(gguf: Any, options: dict[str, Any], says: str) -> None:

@@ -284,8 +284,9 @@ class PAGEDCORE_API Scheduler {
   /// several with the lowest priority VictimPolicy::cheapest spares those that have not progressed since they were last
   /// preempted. From then on the step admits and resumes no request. The first in the order always progresses. A
   /// waiting request whose prefix a running one is computing waits for that, and lets others pass. At most one plan is
-  /// outstanding: commit() it before planning again. A plan that only made room is empty though requests wait: plan
-  /// again. No decision depends on `now`, the time on the caller's clock.
+  /// outstanding: commit() it before planning again. A plan may be empty though there is work: one that only made room,
+  /// or that only brought back requests which had no blocks to move. Then StepPlan::plan_again() says so. No decision
+  /// depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
   /// The same into `plan`, whose memory it uses again: for thousands of sequences a plan is megabytes, and who keeps
   /// one spares every step from taking them anew. What it held is gone, even when this throws std::bad_alloc.
