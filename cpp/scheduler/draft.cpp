@@ -30,6 +30,7 @@ void Draft::decide() {
   wanted_ = 0;
   passed_ = 0;
   closed_ = false;
+  has_listed_computing_ = false;
   walk_.begin(state_.waiting);
   const Request* const first = state_.running.front();
   if (state_.swaps_forced) {
