@@ -198,12 +198,14 @@ void SchedulerState::release_prefix(PrefixId id) {
   PinnedPrefix* prefix = prefixes.find(id);
   if (prefix == nullptr)
     throw InvalidArgument(str("prefix ", raw(id), " is unknown; it was released, or never registered"));
-  prefixes.release(*prefix);
-  if (prefix->computing != nullptr) {
-    remove(*prefix->computing);  // and the prefix with it
-  } else {
-    erase_if_unused(*prefix);
-  }
+  carry_out([&] {
+    prefixes.release(*prefix);
+    if (prefix->computing != nullptr) {
+      remove(*prefix->computing);  // and the prefix with it
+    } else {
+      erase_if_unused(*prefix);
+    }
+  });
 }
 
 bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {
@@ -216,8 +218,10 @@ bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {
   }
   preempted.reserve(preempted.size() + running.size());  // so that commit() need not allocate
   if (raw(flight.step) == 0) {
-    preempted.push_back(id);
-    preempt(*request);
+    carry_out([&] {
+      preempted.push_back(id);
+      preempt(*request);
+    });
   } else {
     request->forced = Forced::recompute_after_commit;
     preempts_after_commit = true;

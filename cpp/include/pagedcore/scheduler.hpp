@@ -13,7 +13,13 @@
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
 //
+<<<<<<< HEAD
 // Not thread-safe. submit(), plan() and commit() leave everything here as it was when they throw.
+=======
+// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw, but for one case: a change
+// that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw throws
+// Corrupt with the reason, from that one on; stats() still has the counters.
+>>>>>>> main
 #pragma once
 
 #include <cstdint>
@@ -117,7 +123,7 @@ struct SchedulerConfig {
           .zero_means("as many as the model and the memory allow"));
     v(field("watermark", &C::watermark,
             "Share of the blocks that an admission must leave free, so that it is not preempted at once.",
-            from_below(0, 1)));
+            in(0, 1)));
     v(field("preemption", &C::preemption,
             "What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and "
             "back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. "

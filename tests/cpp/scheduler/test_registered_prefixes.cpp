@@ -121,3 +121,19 @@ TEST_CASE("a registered prefix keeps no block that its windows have passed: what
   }
   service.check_outputs();
 }
+
+TEST_CASE("a registered prefix whose windows have passed is forked as a whole") {
+  for (const std::uint32_t max_batched_tokens : {64u, 7u}) {
+    Planned service({.max_batched_tokens = max_batched_tokens}, {.num_blocks = 80, .block_size = 1, .windows = {0, 4}});
+    const SchedulerRequest prefix = request(9, 16, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    while (service.scheduler.has_work()) service.next();
+    SchedulerRequest user = prompted(2, with(prefix.prompt, 2, 5), 6);
+    user.prefix = PrefixId{1};
+    service.submit(user);
+    CHECK(service.next().sequences.at(0).first_position == 16);
+    while (service.scheduler.has_work()) service.next();
+    service.check_outputs();
+  }
+}
