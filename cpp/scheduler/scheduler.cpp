@@ -14,7 +14,7 @@ namespace pagedcore {
 struct PAGEDCORE_HIDDEN Scheduler::Impl {
   Impl(const SchedulerConfig& config, const KvCacheConfig& cache) : state(config, cache) {}
 
-  StepPlan plan();
+  void plan(StepPlan& plan);
   std::vector<SampleUpdate> commit(const StepResult& result);
   /// The state for a call from outside. Throws Corrupt when it is broken.
   sched::SchedulerState& intact() {
@@ -45,19 +45,26 @@ class Cleared {
 }  // namespace
 
 /// Decide, gather memory, apply: only the first two may fail, and neither changes anything.
+<<<<<<< HEAD
+void Scheduler::Impl::plan(StepPlan& plan) {
+=======
 StepPlan Scheduler::Impl::plan() {
   intact();
+>>>>>>> main
   if (raw(state.flight.step) != 0) {
     throw InvalidArgument(
         str("step ", raw(state.flight.step), " is outstanding; commit() its result before planning again"));
   }
   const Cleared cleared(draft);
   draft.decide();
-  StepPlan plan = draft.draw_up();
+  draft.draw_up(plan);
   gather_memory(state, draft, plan);
   apply(state, draft, plan);
+<<<<<<< HEAD
+=======
   intact();
   return plan;
+>>>>>>> main
 }
 
 std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
@@ -105,7 +112,12 @@ bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) {
   return found;
 }
 
-StepPlan Scheduler::plan(double) { return impl_->plan(); }
+StepPlan Scheduler::plan(double now) {
+  StepPlan made;
+  plan(now, made);
+  return made;
+}
+void Scheduler::plan(double, StepPlan& plan) { impl_->plan(plan); }
 std::vector<SampleUpdate> Scheduler::commit(const StepResult& result) { return impl_->commit(result); }
 
 void Scheduler::set_preemption_costs(const PreemptionCosts& costs) noexcept { impl_->state.costs = costs; }
