@@ -8,6 +8,8 @@
 #include "pagedcore/error.hpp"
 #include "pagedcore/sampling.hpp"
 #include "reference.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/row_kernels.hpp"
 
 using namespace pagedcore;
 
@@ -102,6 +104,18 @@ TEST_CASE("greedy takes the first of equal logits") {
   CHECK(sample(logits, {&p, {}, {}, 0}).token == 0);
 }
 
+TEST_CASE("a likely token is drawn wherever it lies in its block, and among the candidates") {
+  constexpr std::size_t kSize = 3 * sampling::kSumBlock;
+  for (std::size_t at = 0; at < kSize; ++at) {
+    std::vector<float> logits(kSize, -200.0f);  // whose weight is 0
+    logits[at] = 0.0f;
+    SamplingParams p;
+    CHECK(sample(logits, {&p, {}, {}, 0}).token == static_cast<TokenId>(at));
+    p.top_p = 0.5f;
+    CHECK(sample(logits, {&p, {}, {}, 0}).token == static_cast<TokenId>(at));
+  }
+}
+
 TEST_CASE("stop tokens are impossible before min_tokens") {
   SamplingParams p;
   p.temperature = 0.0f;
@@ -145,6 +159,23 @@ TEST_CASE("extreme parameters stay finite") {
   p = {};
   p.logit_bias = {{5, 3e38f}, {5, 3e38f}};
   CHECK(sample(logits, {&p, prompt, {}, 0}).token == 5);
+}
+
+// rule: sampling.finite-stays-finite
+TEST_CASE("a penalty or a bias that overflows stops at the largest float, and leaves what is impossible so") {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  const std::vector<float> logits = {50.0f, -50.0f, 0.5f, -kInf};
+  const std::vector<TokenId> prompt = {0, 1, 3}, output = {1};
+  std::vector<float> copy;
+  const auto processed = [&](const SamplingParams& p) {
+    const auto row = sampling::process_logits(logits, {&p, prompt, output, 0}, copy);
+    return std::vector<float>(row.begin(), row.end());
+  };
+  SamplingParams penalty, bias;
+  penalty.repetition_penalty = 1e-38f;
+  CHECK(processed(penalty) == std::vector<float>{kMost, -50.0f * 1e-38f, 0.5f, -kInf});
+  bias.logit_bias = {{0, kMost}, {0, kMost}, {3, kMost}};
+  CHECK(processed(bias) == std::vector<float>{kMost, -50.0f, 0.5f, -kInf});
 }
 
 // rule: sampling.unsound-row-is-corrupt
