@@ -167,6 +167,20 @@ TEST_CASE("n best are returned, and a row without a usable logit is refused") {
   CHECK_THROWS_AS(beam_candidates(nan, 2), Corrupt);
 }
 
+TEST_CASE("a search takes candidates of each running beam, and none once it has ended; a refusal changes nothing") {
+  BeamSearch search({.beam_width = 2, .n = 2, .max_tokens = 2, .stop_token_ids = {}});
+  const std::vector<sampling::BeamCandidate> list{{7, -0.5f}, {9, -1.0f}, {11, -3.0f}};
+  const auto advance = [&](std::size_t beams) { return search.advance(std::vector(beams, list)); };
+  CHECK_THROWS_AS(advance(2), InvalidArgument);
+  CHECK(advance(1).size() == 2);
+  CHECK_THROWS_AS(advance(3), InvalidArgument);
+  CHECK(search.num_running() == 2);
+  CHECK(advance(2).empty());
+  REQUIRE(search.ended());
+  CHECK_THROWS_AS(advance(0), InvalidArgument);
+  CHECK(search.hypotheses().at(0).tokens == Tokens{7, 7});
+}
+
 TEST_CASE("a width of 512 is a matter of milliseconds") {
   const BeamSearchParams p{.beam_width = 512, .n = 1, .max_tokens = 6, .stop_token_ids = {2}};
   BeamSearch search(p);
