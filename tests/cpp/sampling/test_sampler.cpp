@@ -192,7 +192,8 @@ TEST_CASE("unusable rows and unusable requests are told apart") {
       CHECK_THROWS_AS(logprobs_of(row, 0, 0), Corrupt);
     }
   }
-  CHECK_THROWS_AS(sample(std::vector<float>(100, -kInf), {&p, {}, {}, 0}), Corrupt);
+  CHECK_THROWS_WITH_AS(sample(std::vector<float>(100, -kInf), {&p, {}, {}, 0}),
+                       "all 100 logits are -inf: the model's output is unusable; check its weights", Corrupt);
   p.allowed_token_ids = {7};
   CHECK(sample(logits, {&p, {}, {}, 0}).token == 7);
   p.banned_tokens = {7};
@@ -242,6 +243,9 @@ TEST_CASE("log-probabilities are those of the model, whatever the sampling param
         CHECK(outcome.logprobs.top[i].token == got.top[i].token);
       }
     }
+  }
+  for (const TokenId token : {1, 2}) {  // equal ones rank by token
+    CHECK(logprobs_of(std::vector<float>{1.0f, 2.0f, 2.0f, 0.0f}, token, 0).chosen.rank == token);
   }
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 0).chosen.logprob == -kInf);
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 2).top.size() == 1);
