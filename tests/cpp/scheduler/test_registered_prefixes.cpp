@@ -108,22 +108,26 @@ TEST_CASE("a prefix leaves room for every request that was accepted, and for wha
 
 // rule: scheduler.end-behind-the-step
 TEST_CASE("the last block of a prefix waits for the step that copies it, also when user and prefix go meanwhile") {
-  Planned service({.watermark = 0}, {.num_blocks = 16, .block_size = 4});
-  const std::vector<TokenId> common(6, 7);  // the second of its blocks is half full: whoever goes on from it copies it
-  const SchedulerRequest prefix = prompted(9, common, 0);
-  service.scheduler.register_prefix(PrefixId{1}, prefix);
-  service.requests[9] = prefix;
-  service.next();
-  SchedulerRequest user = prompted(1, with(common, 2, 1), 4);
-  user.prefix = PrefixId{1};
-  service.submit(user);
-  const StepPlan plan = service.scheduler.plan(0.0);
-  REQUIRE(plan.copies.size() == 1);
-  REQUIRE(service.scheduler.abort(RequestId{1}));
-  service.scheduler.release_prefix(PrefixId{1});
-  CHECK(service.scheduler.cache().counts().used == 0);
-  CHECK(service.scheduler.cache().counts().in_flight == 3);  // the prefix's two, and the copy
-  service.scheduler.check();
-  service.scheduler.commit(service.executor.run(plan));
-  CHECK(service.scheduler.cache().counts().in_flight == 0);
+  for (const bool caching : {false, true}) {
+    CAPTURE(caching);
+    Planned service({.watermark = 0}, {.num_blocks = 16, .block_size = 4, .enable_prefix_caching = caching});
+    const std::vector<TokenId> common(6,
+                                      7);  // the second of its blocks is half full: whoever goes on from it copies it
+    const SchedulerRequest prefix = prompted(9, common, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    service.next();
+    SchedulerRequest user = prompted(1, with(common, 2, 1), 4);
+    user.prefix = PrefixId{1};
+    service.submit(user);
+    const StepPlan plan = service.scheduler.plan(0.0);
+    REQUIRE(plan.copies.size() == 1);
+    REQUIRE(service.scheduler.abort(RequestId{1}));
+    service.scheduler.release_prefix(PrefixId{1});
+    CHECK(service.scheduler.cache().counts().used == 0);
+    CHECK(service.scheduler.cache().counts().in_flight == 3);  // the prefix's two, and the copy
+    service.scheduler.check();
+    service.scheduler.commit(service.executor.run(plan));
+    CHECK(service.scheduler.cache().counts().in_flight == 0);
+  }
 }
