@@ -167,6 +167,71 @@ TEST_CASE("n best are returned, and a row without a usable logit is refused") {
   CHECK_THROWS_AS(beam_candidates(nan, 2), Corrupt);
 }
 
+TEST_CASE("a search takes candidates of each running beam, and none once it has ended; a refusal changes nothing") {
+  BeamSearch search({.beam_width = 2, .n = 2, .max_tokens = 2, .stop_token_ids = {}});
+  const std::vector<sampling::BeamCandidate> list{{7, -0.5f}, {9, -1.0f}, {11, -3.0f}};
+  const auto advance = [&](std::size_t beams) { return search.advance(std::vector(beams, list)); };
+  CHECK_THROWS_AS(advance(2), InvalidArgument);
+  CHECK(advance(1).size() == 2);
+  CHECK_THROWS_AS(advance(3), InvalidArgument);
+  CHECK(search.num_running() == 2);
+  CHECK(advance(2).empty());
+  REQUIRE(search.ended());
+  CHECK_THROWS_AS(advance(0), InvalidArgument);
+  CHECK(search.hypotheses().at(0).tokens == Tokens{7, 7});
+}
+
+TEST_CASE("of equal sums those of the first beam go on, by token") {
+  BeamSearch search({.beam_width = 2, .n = 2, .max_tokens = 9, .stop_token_ids = {}});
+  const std::vector<sampling::BeamCandidate> equal{{7, -1.0f}, {9, -1.0f}};
+  for (std::size_t beams = 1; beams <= 2; ++beams) {
+    const auto children = search.advance(std::vector(beams, equal));
+    REQUIRE(children.size() == 2);
+    for (std::size_t i = 0; i < 2; ++i) {
+      CHECK(children[i].parent == 0);
+      CHECK(children[i].token == equal[i].token);
+    }
+  }
+}
+
+// rule: sampling.beams-as-transformers
+TEST_CASE("a search ends when the mode says so, by the hypotheses that it keeps") {
+  using Lists = std::vector<std::vector<sampling::BeamCandidate>>;
+  constexpr TokenId kStop = 1;
+  const Lists first{{{kStop, -1.0f}, {7, -1.1f}, {8, -9.0f}}};  // one hypothesis of -1.0
+  const auto after_first = [&](EarlyStopping mode, float penalty) {
+    BeamSearch search({.beam_width = 2,
+                       .n = 2,
+                       .max_tokens = 10,
+                       .length_penalty = penalty,
+                       .early_stopping = mode,
+                       .stop_token_ids = {kStop}});
+    REQUIRE(search.advance(first).size() == 2);
+    return search;
+  };
+  // A second hypothesis, -1.3, behind a beam of -1.2 that may still do better.
+  const Lists second{{{5, -0.1f}, {kStop, -0.2f}}, {{6, -9.0f}}};
+  const auto ends = [&](EarlyStopping mode, float penalty) {
+    BeamSearch search = after_first(mode, penalty);
+    return search.advance(second).empty();
+  };
+  CHECK(ends(EarlyStopping::immediate, 1.0f));
+  CHECK_FALSE(ends(EarlyStopping::heuristic, 1.0f));
+  CHECK_FALSE(ends(EarlyStopping::never, 1.0f));
+  // The longer the worse: the most favourable length is what beams have now. -1.2 * 2 is above -1.3 * 2.
+  CHECK_FALSE(ends(EarlyStopping::never, -1.0f));
+
+  // A third one, -1.4 / 3, displaces -1.0. The best of those running can come to -7 / 10, which is below the -1.3 / 2
+  // that is the worst now.
+  BeamSearch search = after_first(EarlyStopping::never, 1.0f);
+  REQUIRE(search.advance(second).size() == 2);
+  CHECK(search.advance(Lists{{{kStop, -0.2f}, {4, -5.8f}}, {{3, -9.0f}}}).empty());
+  const auto hypotheses = search.hypotheses();
+  REQUIRE(hypotheses.size() == 2);
+  CHECK(hypotheses[0].tokens == Tokens{7, 5, kStop});
+  CHECK(hypotheses[1].tokens == Tokens{7, kStop});
+}
+
 TEST_CASE("a width of 512 is a matter of milliseconds") {
   const BeamSearchParams p{.beam_width = 512, .n = 1, .max_tokens = 6, .stop_token_ids = {2}};
   BeamSearch search(p);

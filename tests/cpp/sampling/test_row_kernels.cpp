@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -119,7 +120,21 @@ TEST_CASE("sums of exponentials agree with double precision") {
       total += expected;
     }
     CHECK(exp_sum(row, max, 0.7f) == doctest::Approx(total).epsilon(1e-6));
+    CHECK(exp_sum(row, max, 0.7f) == std::accumulate(sums.begin(), sums.end(), 0.0));  // in double: to the last bit
   }
+}
+
+TEST_CASE("maxima of groups cover the row") {
+  at_every_level([] {
+    for (const std::size_t size : kSizes) {
+      for (std::size_t at = size - std::min<std::size_t>(size, 40); at < size; ++at) {
+        std::vector<float> row(size, -1.0f), maxima(group_count(size));
+        row[at] = 1.0f;
+        group_max(row, maxima);
+        CHECK(std::ranges::count(maxima, 1.0f) == 1);
+      }
+    }
+  });
 }
 
 // rule: sampling.same-key-same-bits

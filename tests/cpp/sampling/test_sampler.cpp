@@ -8,6 +8,8 @@
 #include "pagedcore/error.hpp"
 #include "pagedcore/sampling.hpp"
 #include "reference.hpp"
+#include "sampling/logits_processors.hpp"
+#include "sampling/row_kernels.hpp"
 
 using namespace pagedcore;
 
@@ -102,6 +104,18 @@ TEST_CASE("greedy takes the first of equal logits") {
   CHECK(sample(logits, {&p, {}, {}, 0}).token == 0);
 }
 
+TEST_CASE("a likely token is drawn wherever it lies in its block, and among the candidates") {
+  constexpr std::size_t kSize = 3 * sampling::kSumBlock;
+  for (std::size_t at = 0; at < kSize; ++at) {
+    std::vector<float> logits(kSize, -200.0f);  // whose weight is 0
+    logits[at] = 0.0f;
+    SamplingParams p;
+    CHECK(sample(logits, {&p, {}, {}, 0}).token == static_cast<TokenId>(at));
+    p.top_p = 0.5f;
+    CHECK(sample(logits, {&p, {}, {}, 0}).token == static_cast<TokenId>(at));
+  }
+}
+
 TEST_CASE("stop tokens are impossible before min_tokens") {
   SamplingParams p;
   p.temperature = 0.0f;
@@ -147,6 +161,23 @@ TEST_CASE("extreme parameters stay finite") {
   CHECK(sample(logits, {&p, prompt, {}, 0}).token == 5);
 }
 
+// rule: sampling.finite-stays-finite
+TEST_CASE("a penalty or a bias that overflows stops at the largest float, and leaves what is impossible so") {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  const std::vector<float> logits = {50.0f, -50.0f, 0.5f, -kInf};
+  const std::vector<TokenId> prompt = {0, 1, 3}, output = {1};
+  std::vector<float> copy;
+  const auto processed = [&](const SamplingParams& p) {
+    const auto row = sampling::process_logits(logits, {&p, prompt, output, 0}, copy);
+    return std::vector<float>(row.begin(), row.end());
+  };
+  SamplingParams penalty, bias;
+  penalty.repetition_penalty = 1e-38f;
+  CHECK(processed(penalty) == std::vector<float>{kMost, -50.0f * 1e-38f, 0.5f, -kInf});
+  bias.logit_bias = {{0, kMost}, {0, kMost}, {3, kMost}};
+  CHECK(processed(bias) == std::vector<float>{kMost, -50.0f, 0.5f, -kInf});
+}
+
 // rule: sampling.unsound-row-is-corrupt
 TEST_CASE("unusable rows and unusable requests are told apart") {
   SamplingParams p;
@@ -161,7 +192,8 @@ TEST_CASE("unusable rows and unusable requests are told apart") {
       CHECK_THROWS_AS(logprobs_of(row, 0, 0), Corrupt);
     }
   }
-  CHECK_THROWS_AS(sample(std::vector<float>(100, -kInf), {&p, {}, {}, 0}), Corrupt);
+  CHECK_THROWS_WITH_AS(sample(std::vector<float>(100, -kInf), {&p, {}, {}, 0}),
+                       "all 100 logits are -inf: the model's output is unusable; check its weights", Corrupt);
   p.allowed_token_ids = {7};
   CHECK(sample(logits, {&p, {}, {}, 0}).token == 7);
   p.banned_tokens = {7};
@@ -211,6 +243,9 @@ TEST_CASE("log-probabilities are those of the model, whatever the sampling param
         CHECK(outcome.logprobs.top[i].token == got.top[i].token);
       }
     }
+  }
+  for (const TokenId token : {1, 2}) {  // equal ones rank by token
+    CHECK(logprobs_of(std::vector<float>{1.0f, 2.0f, 2.0f, 0.0f}, token, 0).chosen.rank == token);
   }
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 0).chosen.logprob == -kInf);
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 2).top.size() == 1);

@@ -147,6 +147,28 @@ TEST_CASE("output lengths: a life table") {
   }
 }
 
+TEST_CASE("outputs that max_tokens ended are no sign that others end there") {
+  // Two of 26 blocks fit into 64 to their ends, eight do if outputs end with five tokens.
+  const auto running_after = [](std::uint64_t stop_every) {
+    fake::Service service({.admission = AdmissionPolicy::adaptive}, {.num_blocks = 64, .block_size = 4}, stop_every);
+    std::uint64_t last = 0;
+    const auto submit = [&](int count, std::uint32_t max_tokens) {
+      for (int i = 0; i < count; ++i) {
+        SchedulerRequest request{.id = RequestId{++last}, .arrival = 0.0, .prompt = {}, .max_tokens = max_tokens};
+        for (TokenId t = 0; t < 4; ++t) request.prompt.push_back(static_cast<TokenId>(10 * last) + t);
+        service.submit(request);
+      }
+    };
+    submit(300, stop_every == 0 ? 5 : 100);
+    service.finish();
+    submit(8, 100);
+    service.step();
+    return service.scheduler.stats().running;
+  };
+  CHECK(running_after(0) == 2);
+  CHECK(running_after(3) > 4);
+}
+
 TEST_CASE("an outlook adds up demands over time") {
   const auto blocks = [](std::uint32_t tokens) { return static_cast<double>(std::min(tokens, 1000u)) / 10.0; };
   const auto sure = [](std::uint32_t) { return 1.0; };

@@ -8,6 +8,8 @@
 #include <set>
 #include <vector>
 
+#include "scheduler/apply.hpp"
+#include "scheduler/draft.hpp"
 #include "scheduler/policy/order.hpp"
 #include "scheduler/state.hpp"
 
@@ -143,6 +145,36 @@ TEST_CASE("a tenant whose counter has grown comes later, though it is still list
   room.list_grown();
   CHECK(room.active().front() == &room.tenant(2));
   CHECK(order() == expected);
+}
+
+// rule: scheduler.cost-follows-the-running
+TEST_CASE("a plan that passes over tenants whose counters have grown lists them again, so that the next need not") {
+  SchedulerState state({.max_sequences = 1, .order = ServiceOrder::fair}, {.num_blocks = 64, .block_size = 4});
+  constexpr std::uint64_t kTenants = 40;
+  for (std::uint64_t i = 0; i < kTenants; ++i) {
+    SchedulerRequest request;
+    request.id = RequestId{i + 1};
+    request.tenant = i;
+    request.prompt = {1, 2, 3};
+    request.max_tokens = 4;
+    state.submit(request);
+  }
+  for (std::uint64_t i = 0; i + 1 < kTenants; ++i) state.waiting.tenant(i).served = 100.0;
+  const auto seen = [&] {
+    ServiceWalk walk;
+    walk.begin(state.waiting);
+    REQUIRE(walk.peek() != nullptr);
+    return walk.tenants_seen();
+  };
+  CHECK(seen() == kTenants);
+  Draft draft(state);
+  draft.decide();
+  StepPlan plan = draft.draw_up();
+  gather_memory(state, draft, plan);
+  apply(state, draft, plan);
+  REQUIRE(plan.sequences.size() == 1);
+  CHECK(plan.sequences[0].request == RequestId{kTenants});  // of the only one whose counter has not grown
+  CHECK(seen() == 1);
 }
 
 TEST_CASE("samples that begin alike are found by comparing every token about once") {
