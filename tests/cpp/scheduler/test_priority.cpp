@@ -175,7 +175,7 @@ TEST_CASE("policies and priorities that there are not") {
   for (const double weight :
        {-1.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     CHECK_THROWS_WITH_AS(Scheduler({.prompt_weight = weight}, cache),
-                         doctest::Contains(doctest::Contains("prompt_weight = ")), InvalidArgument);
+                         doctest::Contains("prompt_weight = "), InvalidArgument);
     CHECK_THROWS_AS(Scheduler({.output_weight = weight}, cache), InvalidArgument);
   }
   Scheduler scheduler({}, cache);
