@@ -122,8 +122,7 @@ struct SchedulerConfig {
     v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, 0x7fffffff))
           .zero_means("as many as the model and the memory allow"));
     v(field("watermark", &C::watermark,
-            "Share of the blocks that an admission must leave free, so that it is not preempted at once.",
-            in(0, 1)));
+            "Share of the blocks that an admission must leave free, so that it is not preempted at once.", in(0, 1)));
     v(field("preemption", &C::preemption,
             "What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and "
             "back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. "
