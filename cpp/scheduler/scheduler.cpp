@@ -45,12 +45,8 @@ class Cleared {
 }  // namespace
 
 /// Decide, gather memory, apply: only the first two may fail, and neither changes anything.
-<<<<<<< HEAD
 void Scheduler::Impl::plan(StepPlan& plan) {
-=======
-StepPlan Scheduler::Impl::plan() {
   intact();
->>>>>>> main
   if (raw(state.flight.step) != 0) {
     throw InvalidArgument(
         str("step ", raw(state.flight.step), " is outstanding; commit() its result before planning again"));
@@ -60,11 +56,7 @@ StepPlan Scheduler::Impl::plan() {
   draft.draw_up(plan);
   gather_memory(state, draft, plan);
   apply(state, draft, plan);
-<<<<<<< HEAD
-=======
   intact();
-  return plan;
->>>>>>> main
 }
 
 std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {

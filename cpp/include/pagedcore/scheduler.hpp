@@ -13,13 +13,9 @@
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
 //
-<<<<<<< HEAD
-// Not thread-safe. submit(), plan() and commit() leave everything here as it was when they throw.
-=======
-// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw, but for one case: a change
-// that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw throws
-// Corrupt with the reason, from that one on; stats() still has the counters.
->>>>>>> main
+// Not thread-safe. submit(), plan() and commit() leave everything here as it was when they throw, but for one case: a
+// change that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw
+// throws Corrupt with the reason, from that one on; stats() still has the counters.
 #pragma once
 
 #include <cstdint>
@@ -294,7 +290,7 @@ class PAGEDCORE_API Scheduler {
   /// depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
   /// The same into `plan`, whose memory it uses again: for thousands of sequences a plan is megabytes, and who keeps
-  /// one spares every step from taking them anew. What it held is gone, even when this throws std::bad_alloc.
+  /// one spares every step from taking them anew. What it held is gone, unless InvalidArgument is thrown.
   void plan(double now, StepPlan& plan);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws
