@@ -54,7 +54,7 @@ void bind_scheduler_class(nb::module_& m) {
       .def("submit", &Scheduler::submit, "request"_a)
       .def("validate", &Scheduler::validate, "request"_a, "The checks of submit() alone.")
       .def("abort", &Scheduler::abort, "id"_a, "False if the id is unknown.")
-      .def("plan", &Scheduler::plan, "now"_a = 0.0)
+      .def("plan", nb::overload_cast<double>(&Scheduler::plan), "now"_a = 0.0)
       .def("commit", &Scheduler::commit, "result"_a)
       .def_prop_ro("has_work", &Scheduler::has_work)
       .def_prop_ro("stats", &Scheduler::stats)

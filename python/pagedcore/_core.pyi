@@ -663,7 +663,7 @@ class SchedulerConfig:
     """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1,
     2147483647]."""
     watermark: float
-    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1]."""
     preemption: Literal["auto", "swap", "recompute"]
     """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
     back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
@@ -827,7 +827,7 @@ class StepPlan:
     ) -> None: ...
 
     step: int
-    """0 for an empty plan, which is not committed. If it preempted, that made room: plan again."""
+    """0 for an empty plan, which is not committed. If it preempted or swapped in all the same, plan again."""
     swap_outs: list[BlockSwap]
     """To be done first, as one operation. A step has swap-outs or swap-ins, never both."""
     swap_ins: list[BlockSwap]
@@ -1194,7 +1194,7 @@ class EngineConfig:
     """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1,
     2147483647]."""
     watermark: float
-    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1]."""
     preemption: Literal["auto", "swap", "recompute"]
     """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
     back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
@@ -1221,7 +1221,7 @@ class EngineConfig:
     swap_file_size: int
     """Size of that file. None: as much as the KV cache. In [1, 9223372036854775807]."""
     threads: int
-    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 65536]."""
+    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."""
     isa: str

@@ -106,7 +106,7 @@ class EngineOptions(TypedDict, total=False):
     max_context: int | None
     """Tokens of one sequence, prompt and output. None: as many as the model and the memory allow. In [1, 2^31 - 1]."""
     watermark: float
-    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1)."""
+    """Share of the blocks that an admission must leave free, so that it is not preempted at once. In [0, 1]."""
     preemption: Literal["auto", "swap", "recompute"]
     """What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and
     back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. The
@@ -133,7 +133,7 @@ class EngineOptions(TypedDict, total=False):
     swap_file_size: int | str | None
     """Size of that file. None: as much as the KV cache. In [1, 2^63 - 1]."""
     threads: int | None
-    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 65536]."""
+    """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"]
     """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. auto: float32 for float32
     checkpoints where the device has it, else bfloat16 or float16."""
