@@ -231,7 +231,10 @@ def options_page() -> str:
         "",
         "Names are the same in Python, in C and C++, and on the command line. A size is a number of bytes or a text",
         'such as "512MB" (10^6) or "1.5GiB" (2^30). Where the default is `none`, the last column says what that stands',
-        "for: it is `None` in Python, and the text `none` in C and on the command line.",
+        "for: it is `None` in Python and the text `none` in C; on the command line the flag is left out. In Python and",
+        "on the command line `dtype` may be `auto` too, which is the default there, and `SamplingParams` and",
+        "`BeamSearchParams` have fields more that concern text (`help()` shows them): there `seed` and the `n` of a",
+        "beam search may be `None`.",
     ]
     for record, title, about in SECTIONS:
         lines += ["", f"## {title}", about, "", "| Name | Type | Default | Limits | Meaning |", "|---|---|---|---|---|"]

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <span>
 #include <string>
@@ -36,18 +37,20 @@ bool admits(const Field<T, D>& f, element_of<D> value) {
 struct OutOfRange {
   const char* name;
   std::string_view value;
-  std::string_view range;     // empty: all finite numbers
-  const char* zero;           // as in Field
-  const char* hint;           // as in Field
-  const char* nothing = "0";  // how the caller's language writes a 0 that stands for something else
+  std::string_view range;        // empty: all finite numbers
+  const char* zero;              // as in Field
+  const char* hint;              // as in Field
+  const char* nothing = "none";  // how the caller's language writes a 0 that stands for something else
 };
 PAGEDCORE_API std::string to_text(const OutOfRange& problem);
 template <class T, class D>
 void check_range(const Field<T, D>& f, std::string_view what, element_of<D> value) {
-  if (!admits(f, value)) {
-    throw InvalidArgument(
-        str(what, ' ', to_text(OutOfRange{f.name, to_text(value), range_text(f.range), f.zero, f.hint})));
+  if (admits(f, value)) return;
+  std::string range = range_text(f.range);
+  if constexpr (std::is_floating_point_v<element_of<D>>) {
+    if (!std::isfinite(value)) range.clear();  // which says that it must be finite
   }
+  throw InvalidArgument(str(what, ' ', to_text(OutOfRange{f.name, to_text(value), range, f.zero, f.hint})));
 }
 
 /// Throws InvalidArgument for the first value that is outside its range; `what` says what the fields are of.

@@ -81,7 +81,7 @@ PAGEDCORE_API std::uint64_t bytes_from_text(std::string_view name, std::string_v
 template <class T>
 constexpr const char* number_kind() {
   if constexpr (std::is_floating_point_v<T>) return "a number";
-  return std::is_signed_v<T> ? "a whole number of its range" : "a whole number of its range, 0 or more";
+  return std::is_signed_v<T> ? "a whole number" : "a whole number from 0 on";
 }
 
 inline void from_text(std::string_view, std::string_view text, std::string& out) { out = text; }
@@ -92,6 +92,10 @@ inline void from_text(std::string_view name, std::string_view text, bool& out) {
 template <Number T>
 void from_text(std::string_view name, std::string_view text, T& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error == std::errc::result_out_of_range)
+    malformed(name, text,
+              str("a number from ", to_text(std::numeric_limits<T>::lowest()), " to ",
+                  to_text(std::numeric_limits<T>::max())));
   if (error != std::errc{} || end != text.data() + text.size()) malformed(name, text, number_kind<T>());
 }
 template <Named E>
@@ -121,6 +125,7 @@ void from_text(std::string_view name, std::string_view text, std::optional<T>& o
 template <class T>
 void from_text(std::string_view name, std::string_view text, std::vector<T>& out) {
   out.clear();
+  if (text == "none") return;
   while (!text.empty()) {
     const std::size_t comma = text.find(',');
     T value{};

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -20,7 +21,12 @@ constexpr size_t kMostElements = size_t{1} << 40;
 /// What describes the options of one kind, as C sees it. Made once, never destroyed: pc_option_info points into it.
 struct Description {
   explicit Description(const std::vector<OptionInfo>& list) : options(list) {
-    for (const OptionInfo& option : options) {
+    for (OptionInfo& option : options) {
+      if (!option.zero.empty()) {
+        if (option.default_value == "0" || option.default_value.empty()) option.default_value = "none";
+        option.doc += " none: " + option.zero + '.';
+      }
+      if (!option.hint.empty()) option.doc += ' ' + option.hint + '.';
       std::string& words = choices.emplace_back();
       for (const std::string& word : option.choices) words.append(words.empty() ? "" : ",").append(word);
     }
@@ -138,7 +144,14 @@ pc_status pc_options_set_integer(pc_options* options, const char* name, int64_t 
 }
 
 pc_status pc_options_set_real(pc_options* options, const char* name, double value) noexcept {
-  return guarded([&] { capi::set_number(options, name, value); });
+  return guarded([&] {
+    // A whole number as its digits: its shortest text may be 1e+05, which no count is.
+    if (value == std::trunc(value) && std::fabs(value) < 0x1p63) {
+      capi::set_number(options, name, static_cast<int64_t>(value));
+    } else {
+      capi::set_number(options, name, value);
+    }
+  });
 }
 
 pc_status pc_options_set_tokens(pc_options* options, const char* name, const int32_t* tokens, size_t count) noexcept {
@@ -200,7 +213,8 @@ pc_status pc_options_describe(const pc_options* options, size_t index, pc_option
       throw InvalidArgument("pc_option_info.struct_size is less than its own; set it to sizeof(pc_option_info)");
     const OptionInfo& option = all.options[index];
     // A program of an older header asked for fewer members, of a newer one for more than there are.
-    const pc_option_info whole = {std::min(info->struct_size, sizeof(pc_option_info)),
+    constexpr size_t member = sizeof(size_t);  // all are of one size: what fits in part is left alone
+    const pc_option_info whole = {std::min(info->struct_size / member * member, sizeof(pc_option_info)),
                                   option.name.c_str(),
                                   option.type.c_str(),
                                   option.default_value.c_str(),

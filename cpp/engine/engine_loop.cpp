@@ -96,8 +96,8 @@ void EngineLoop::step() {
   const StepPlan plan = scheduler_.plan(start);
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
-  if (plan.empty()) {                                              // not a step: there is nothing to commit
-    empty_plans_ = plan.preempted.empty() ? empty_plans_ + 1 : 0;  // room was made: the next plan uses it
+  if (plan.empty()) {  // not a step: there is nothing to commit
+    empty_plans_ = plan.plan_again() ? 0 : empty_plans_ + 1;
     return;
   }
   empty_plans_ = 0;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 
+#include "base/field_text.hpp"
 #include "base/text.hpp"
 #include "engine/host_memory.hpp"
 #include "pagedcore/error.hpp"
@@ -100,20 +101,21 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
                               memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
   }
   if (host_slots + file_slots >= 0x80000000u) {
-    throw InvalidArgument(str("a swap space of ", host_slots + file_slots, " blocks is too large; 2^31 - 1 at most"));
+    throw InvalidArgument(str("swap_space and swap_file_size make a swap space of ", host_slots + file_slots,
+                              " blocks; lower them to 2^31 - 1 blocks of ", memory.kv_block, " bytes at most"));
   }
   plan.swap = host_slots * memory.kv_block;
   plan.swap_file = file_slots * memory.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
   plan.max_context = longest_context(plan, config.scheduler.max_batched_tokens, context);
   if (config.kv.allocation != AllocationPolicy::paged) {
-    if (plan.num_swap_blocks > 0 || plan.windows.size() > 1 || plan.windows[0] > 0) {
-      throw InvalidArgument(
-          str("contiguous allocation serves models of one attention window over the full context, "
-              "without swap space; this one has ",
-              plan.windows.size(), " layer group(s), the first with a window of ", plan.windows[0], ", and ",
-              plan.num_swap_blocks, " swap blocks: use paged allocation"));
-    }
+    if (plan.num_swap_blocks > 0)
+      throw InvalidArgument(str("allocation = '", to_text(config.kv.allocation),
+                                "' has no swap space: leave swap_space and swap_file out, or use paged allocation"));
+    if (plan.windows.size() > 1 || plan.windows[0] > 0)
+      throw InvalidArgument(str("allocation = '", to_text(config.kv.allocation),
+                                "' serves models whose layers all see the full context; this one has a window of ",
+                                plan.windows.back(), " tokens: use paged allocation"));
     // A sequence lies in one chunk, a power of two of blocks.
     const std::uint64_t chunk = std::uint64_t{std::bit_floor(plan.num_blocks)} * plan.block_size;
     plan.max_context = static_cast<std::uint32_t>(std::min<std::uint64_t>(plan.max_context, chunk));

@@ -72,7 +72,7 @@ SwapStore::SwapStore(const SwapConfig& config, std::unique_ptr<SwapFile> file)
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
     throw OutOfMemory(str("a swap space of ", config.host_slots, " blocks x ", config.block_bytes, " = ", bytes,
-                          " bytes of host memory: ", std::strerror(errno), "; lower swap_bytes"));
+                          " bytes of host memory: ", std::strerror(errno), "; lower swap_space"));
   }
   host_ = static_cast<std::byte*>(memory);
 #if defined(MADV_HUGEPAGE)

@@ -16,7 +16,6 @@ class Reservations {
 
   const BuddyAllocator& buddy() const noexcept { return buddy_; }
   /// Chunks that groups hold, or that wait for a step.
-  std::uint32_t num_chunks() const noexcept { return num_chunks_; }
 
   /// A new group, without chunks and members, with host memory for `count` chunks: then nothing below can fail. It is
   /// to be started or cancelled.

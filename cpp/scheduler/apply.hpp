@@ -1,4 +1,5 @@
-// Drafts are carried out in two steps: gather_memory() may fail and changes nothing that shows; apply() cannot fail.
+// Drafts are carried out in two steps: gather_memory() may fail and changes nothing that shows; apply() cannot fail
+// unless the books are wrong, which breaks the state (SchedulerState::carry_out) and nothing else.
 #pragma once
 
 #include <vector>

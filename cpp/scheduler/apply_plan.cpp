@@ -31,7 +31,7 @@ void reserve_swaps(KvCacheManager& cache, const Moves& moves, std::vector<BlockS
   swaps.reserve(most);
 }
 
-void swap_out(SchedulerState& state, const Departure& swap, StepPlan& plan) noexcept {
+void swap_out(SchedulerState& state, const Departure& swap, StepPlan& plan) {
   Request& request = state.own(*swap.request);
   const std::size_t before = plan.swap_outs.size();
   state.cache.swap_out(swap.sequences, plan.swap_outs, request.last_step);
@@ -42,7 +42,7 @@ void swap_out(SchedulerState& state, const Departure& swap, StepPlan& plan) noex
   state.swap_out(request);
 }
 
-void swap_in(SchedulerState& state, const SwapIn& swap, StepPlan& plan) noexcept {
+void swap_in(SchedulerState& state, const SwapIn& swap, StepPlan& plan) {
   Request& request = state.own(*swap.request);
   const std::size_t before = plan.swap_ins.size();
   state.cache.swap_in(swap.sequences, plan.swap_ins);
@@ -53,7 +53,7 @@ void swap_in(SchedulerState& state, const SwapIn& swap, StepPlan& plan) noexcept
   state.swap_in(request);
 }
 
-void admit(SchedulerState& state, const Admission& admission, const Work& work) noexcept {
+void admit(SchedulerState& state, const Admission& admission, const Work& work) {
   Request& request = state.own(*admission.request);
   Sample& leader = request.samples[work.sample];
   leader.sequence = work.sequence;
@@ -73,7 +73,7 @@ void admit(SchedulerState& state, const Admission& admission, const Work& work) 
 }
 
 /// Gives the work of a step its slots, and the plan its tables.
-void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& plan) noexcept {
+void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& plan) {
   plan.step = state.flight.step = StepId{state.next.step++};
   const std::uint32_t groups = state.rules.num_groups;
   std::vector<Work>& flight = state.flight.work;
@@ -137,7 +137,9 @@ void gather_memory(SchedulerState& state, const Draft& draft, StepPlan& plan) {
   }
 }
 
-void apply(SchedulerState& state, const Draft& draft, StepPlan& plan) noexcept {
+namespace {
+
+void change(SchedulerState& state, const Draft& draft, StepPlan& plan) {
   const Decisions& decisions = draft.decisions();
   state.stats.prefix_waits += decisions.begin_to_wait.size();
   state.stats.swap_fallbacks += decisions.swap_fallbacks;
@@ -170,8 +172,17 @@ void apply(SchedulerState& state, const Draft& draft, StepPlan& plan) noexcept {
   for (const Admission& admission : decisions.admissions) admit(state, admission, decisions.work[admission.work]);
   state.next.sequence += decisions.admissions.size();
   if (draft.has_looked_at_waiting()) state.waiting.list_grown();
-  if (decisions.work.empty() && plan.swap_outs.empty() && plan.swap_ins.empty()) return;
+  if (decisions.work.empty() && plan.swap_outs.empty() && plan.swap_ins.empty()) {
+    state.flight.moving.clear();  // no step, so none that could fail to move them
+    return;
+  }
   launch(state, decisions.work, plan);
+}
+
+}  // namespace
+
+void apply(SchedulerState& state, const Draft& draft, StepPlan& plan) noexcept {
+  state.carry_out([&] { change(state, draft, plan); });
 }
 
 }  // namespace pagedcore::sched

@@ -12,7 +12,7 @@ void reserve_token(std::vector<TokenId>& tokens, std::size_t size) {
   if (tokens.capacity() < size + 1) tokens.reserve(size + std::max<std::size_t>(size / 2, 16));
 }
 
-void start_forks(SchedulerState& state, const Intake& intake) noexcept {
+void start_forks(SchedulerState& state, const Intake& intake) {
   for (const Fork& fork : intake.forks()) {
     if (fork.match.num_tokens > 0) {
       state.cache.start(fork.child, fork.request->salt, fork.match, {});
@@ -33,7 +33,7 @@ void start_forks(SchedulerState& state, const Intake& intake) noexcept {
 }
 
 /// A request that cannot go on.
-void fail(SchedulerState& state, Request& request, std::vector<SampleUpdate>& updates) noexcept {
+void fail(SchedulerState& state, Request& request, std::vector<SampleUpdate>& updates) {
   for (std::uint32_t k = 0; k < request.samples.size(); ++k) {
     if (request.samples[k].is_finished()) continue;
     updates.push_back({.request = request.id, .sample = k, .finish = FinishReason::error});
@@ -43,7 +43,7 @@ void fail(SchedulerState& state, Request& request, std::vector<SampleUpdate>& up
 }
 
 void take_draw(SchedulerState& state, Request& request, std::uint32_t index, const Draw& draw,
-               std::vector<SampleUpdate>& updates) noexcept {
+               std::vector<SampleUpdate>& updates) {
   Sample& sample = request.samples[index];
   if (sample.tokens.empty()) {  // there is room for them
     const auto prompt = request.samples[0].tokens.begin();
@@ -64,8 +64,7 @@ void take_draw(SchedulerState& state, Request& request, std::uint32_t index, con
 }
 
 /// The work's rows are computed, its samples drawn.
-void take_in(SchedulerState& state, const Work& work, const Intake& intake,
-             std::vector<SampleUpdate>& updates) noexcept {
+void take_in(SchedulerState& state, const Work& work, const Intake& intake, std::vector<SampleUpdate>& updates) {
   Request& request = state.own(*work.request);
   Sample& sequence = request.samples[work.sample];
   sequence.computed = work.end();
@@ -97,7 +96,7 @@ void take_in(SchedulerState& state, const Work& work, const Intake& intake,
 }
 
 /// Takes the children in.
-void advance_beams(SchedulerState& state, BeamStep& step, std::vector<SampleUpdate>& updates) noexcept {
+void advance_beams(SchedulerState& state, BeamStep& step, std::vector<SampleUpdate>& updates) {
   Request& request = state.own(*step.request);
   const bool ends = step.children.empty();
   updates.push_back({.request = request.id, .finish = ends ? FinishReason::stop : FinishReason::none});
@@ -132,7 +131,7 @@ void advance_beams(SchedulerState& state, BeamStep& step, std::vector<SampleUpda
 }
 
 /// Blocks of a request were lost on their way to the swap space or back: it is recomputed.
-void recompute(SchedulerState& state, RequestId id) noexcept {
+void recompute(SchedulerState& state, RequestId id) {
   Request* request = state.find(id);
   if (request == nullptr) return;  // aborted meanwhile
   if (request->swapped) {
@@ -188,8 +187,9 @@ void gather_memory(SchedulerState& state, const Intake& intake, std::vector<Samp
   }
 }
 
-void apply(SchedulerState& state, Intake& intake, const StepResult& result,
-           std::vector<SampleUpdate>& updates) noexcept {
+namespace {
+
+void change(SchedulerState& state, Intake& intake, const StepResult& result, std::vector<SampleUpdate>& updates) {
   std::vector<Work>& in_flight = state.flight.work;
   start_forks(state, intake);
   state.cache.complete(state.flight.step);
@@ -223,6 +223,13 @@ void apply(SchedulerState& state, Intake& intake, const StepResult& result,
     state.preempted.push_back(request->id);  // force_preempt() made room
     state.preempt(*request);
   }
+}
+
+}  // namespace
+
+void apply(SchedulerState& state, Intake& intake, const StepResult& result,
+           std::vector<SampleUpdate>& updates) noexcept {
+  state.carry_out([&] { change(state, intake, result, updates); });
 }
 
 }  // namespace pagedcore::sched

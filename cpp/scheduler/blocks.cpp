@@ -58,7 +58,7 @@ std::uint64_t SchedulerState::blocks_after_start(const Request& request, std::ui
 
 /// Blocks of all sequences of a request, one that several share once. One that strangers share counts for less than
 /// one: never too many.
-std::int64_t SchedulerState::blocks_held(const Request& request) const noexcept {
+std::int64_t SchedulerState::blocks_held(const Request& request) const {
   if (request.samples.size() == 1) return std::ssize(cache.block_table(request.samples[0].sequence));
   double blocks = 0.0;
   for (const Sample& sample : request.samples) {
@@ -70,7 +70,7 @@ std::int64_t SchedulerState::blocks_held(const Request& request) const noexcept 
 
 /// Blocks that one which is admitted with this match need not take, since others hold them. A match inside a block
 /// takes one more until that is copied.
-std::int64_t SchedulerState::blocks_saved(const PrefixMatch& match) const noexcept {
+std::int64_t SchedulerState::blocks_saved(const PrefixMatch& match) const {
   std::int64_t saved = 0;
   for (const BlockId block : match.blocks) saved += block != kNoBlock && cache.references(block) > 0;
   return match.num_tokens % rules.block_size > 0 ? saved - rules.num_groups : saved;

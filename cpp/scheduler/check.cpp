@@ -102,6 +102,10 @@ void SchedulerState::check() const {
     }
     if (raw(prefix->sequence) == 0) continue;
     table_slots += held(prefix->sequence);
+    if (held(prefix->sequence) > prefix->blocks) {
+      throw Corrupt(str("prefix ", raw(prefix->id), " holds ", held(prefix->sequence), " blocks, and ", prefix->blocks,
+                        " are counted as pinned"));
+    }
     for (const BlockId block : cache.block_table(prefix->sequence)) {
       if (block != kNoBlock) pinned_blocks.insert(block);
     }

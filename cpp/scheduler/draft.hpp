@@ -88,7 +88,7 @@ class Draft {
   void foresee(Outlook& outlook, const Request& request, std::optional<std::int64_t> saved = {}) const;
   bool is_foreseen_to_fit(const Request& request, std::int64_t saved) const;
   // policy/victim.cpp
-  const Request* find_victim(const Request& request) const noexcept;
+  const Request* find_victim(const Request& request) const;
   bool preempt_behind(const Request& request);
   bool preempt_for_waiting(const Request& request, std::uint64_t blocks);
   void preempt(const Request& request);
@@ -120,6 +120,6 @@ struct PreemptionPrice {
   double per_block = 0.0;  // seconds for each
   bool swaps = false;      // cheaper than recomputing
 };
-PreemptionPrice price_of(const SchedulerState& state, const Request& request) noexcept;
+PreemptionPrice price_of(const SchedulerState& state, const Request& request);
 
 }  // namespace pagedcore::sched

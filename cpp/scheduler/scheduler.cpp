@@ -16,6 +16,11 @@ struct PAGEDCORE_HIDDEN Scheduler::Impl {
 
   StepPlan plan();
   std::vector<SampleUpdate> commit(const StepResult& result);
+  /// The state for a call from outside. Throws Corrupt when it is broken.
+  sched::SchedulerState& intact() {
+    state.refuse_if_broken();
+    return state;
+  }
 
   sched::SchedulerState state;
   sched::Draft draft{state};  // kept for their memory
@@ -41,6 +46,7 @@ class Cleared {
 
 /// Decide, gather memory, apply: only the first two may fail, and neither changes anything.
 StepPlan Scheduler::Impl::plan() {
+  intact();
   if (raw(state.flight.step) != 0) {
     throw InvalidArgument(
         str("step ", raw(state.flight.step), " is outstanding; commit() its result before planning again"));
@@ -50,15 +56,18 @@ StepPlan Scheduler::Impl::plan() {
   StepPlan plan = draft.draw_up();
   gather_memory(state, draft, plan);
   apply(state, draft, plan);
+  intact();
   return plan;
 }
 
 std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
+  intact();
   const Cleared cleared(intake);
   intake.read(result);
   std::vector<SampleUpdate> updates;
   gather_memory(state, intake, updates);
   apply(state, intake, result, updates);
+  intact();
   return updates;
 }
 
@@ -71,29 +80,44 @@ Scheduler& Scheduler::operator=(Scheduler&&) noexcept = default;
 const SchedulerConfig& Scheduler::config() const noexcept { return impl_->state.config; }
 const KvCacheManager& Scheduler::cache() const noexcept { return impl_->state.cache; }
 void Scheduler::clear_prefix_cache() noexcept { impl_->state.cache.clear_prefix_cache(); }
-std::vector<CacheEvent> Scheduler::take_events() { return impl_->state.cache.take_events(); }
+std::vector<CacheEvent> Scheduler::take_events() { return impl_->intact().cache.take_events(); }
 
 void Scheduler::validate(const SchedulerRequest& request) const { impl_->state.validate(request); }
-void Scheduler::submit(SchedulerRequest request) { impl_->state.submit(std::move(request)); }
+void Scheduler::submit(SchedulerRequest request) { impl_->intact().submit(std::move(request)); }
 void Scheduler::register_prefix(PrefixId id, SchedulerRequest prefix) {
-  impl_->state.register_prefix(id, std::move(prefix));
+  impl_->intact().register_prefix(id, std::move(prefix));
 }
-void Scheduler::release_prefix(PrefixId id) { impl_->state.release_prefix(id); }
+void Scheduler::release_prefix(PrefixId id) {
+  impl_->intact().release_prefix(id);
+  impl_->intact();
+}
 bool Scheduler::abort(RequestId id) {
-  sched::Request* request = impl_->state.find(id);
+  sched::SchedulerState& state = impl_->intact();
+  sched::Request* request = state.find(id);
   if (request == nullptr) return false;
-  impl_->state.remove(*request);
+  state.carry_out([&] { state.remove(*request); });
+  impl_->intact();
   return true;
 }
-bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) { return impl_->state.force_preempt(id, mode); }
+bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) {
+  const bool found = impl_->intact().force_preempt(id, mode);
+  impl_->intact();
+  return found;
+}
 
 StepPlan Scheduler::plan(double) { return impl_->plan(); }
 std::vector<SampleUpdate> Scheduler::commit(const StepResult& result) { return impl_->commit(result); }
 
 void Scheduler::set_preemption_costs(const PreemptionCosts& costs) noexcept { impl_->state.costs = costs; }
 bool Scheduler::has_work() const noexcept { return !impl_->state.requests.empty(); }
-SchedulerStats Scheduler::stats() const noexcept { return impl_->state.gauges(); }
-void Scheduler::check() const { impl_->state.check(); }
+/// Of a broken state the counters: its sequences may be gone.
+SchedulerStats Scheduler::stats() const noexcept {
+  sched::SchedulerState& state = impl_->state;
+  SchedulerStats now = state.stats;
+  if (state.broken == nullptr) state.carry_out([&] { now = state.gauges(); });
+  return now;
+}
+void Scheduler::check() const { impl_->intact().check(); }
 
 std::span<const TokenId> Scheduler::tokens(RequestId id, std::uint32_t sample) const noexcept {
   const sched::Request* request = impl_->state.find(id);

@@ -1,9 +1,10 @@
-// What happens to requests that are there: everything here is bound to succeed.
+// What happens to requests that are there: everything here is bound to succeed while the books are right.
 #include "scheduler/state.hpp"
 
 #include <algorithm>
 #include <cmath>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -12,23 +13,13 @@ namespace pagedcore::sched {
 namespace {
 
 const SchedulerConfig& validated(const SchedulerConfig& config) {
-  if (config.max_batched_tokens == 0)
-    throw InvalidArgument("max_batched_tokens is 0; a step computes one row at least");
-  if (config.max_sequences == 0) throw InvalidArgument("max_sequences is 0; a step schedules one sequence at least");
-  if (!(config.watermark >= 0.0 && config.watermark <= 1.0)) {
-    throw InvalidArgument(str("watermark is ", config.watermark, "; it is a share of the blocks, in [0, 1]"));
-  }
+  check_ranges(config, "scheduler option");
   const auto refuse_unknown = [](const char* what, auto value, auto last) {
     if (value > last) throw InvalidArgument(str(what, " policy ", static_cast<int>(value), " is unknown"));
   };
   refuse_unknown("order", config.order, ServiceOrder::fair);
   refuse_unknown("admission", config.admission, AdmissionPolicy::adaptive);
   refuse_unknown("victim", config.victim, VictimPolicy::last_arrival);
-  for (const double weight : {config.prompt_weight, config.output_weight}) {
-    if (!(weight >= 0.0 && std::isfinite(weight))) {
-      throw InvalidArgument(str("a weight of ", weight, " for tokens of tenants; weights are finite, 0 or more"));
-    }
-  }
   return config;
 }
 
@@ -68,8 +59,22 @@ Request* SchedulerState::find(RequestId id) const noexcept {
   return found != nullptr ? found->get() : nullptr;
 }
 
+void SchedulerState::refuse_if_broken() const {
+  if (broken == nullptr) return;
+  const auto refuse = [](const char* why) {
+    throw Corrupt(str("the scheduler is broken: ", why, "; destroy it and make a new one"));
+  };
+  try {
+    std::rethrow_exception(broken);
+  } catch (const std::exception& error) {
+    refuse(error.what());
+  } catch (...) {
+    refuse("an exception of unknown type");
+  }
+}
+
 /// Forgets a request in any state. Its blocks wait for the step in flight, if that has work of it.
-void SchedulerState::remove(Request& request) noexcept {
+void SchedulerState::remove(Request& request) {
   for (const Sample& sample : request.samples) {
     if (sample.started) cache.free(sample.sequence, request.last_step);
   }
@@ -98,7 +103,7 @@ void SchedulerState::remove(Request& request) noexcept {
 }
 
 /// Forgets a prefix that is released and that nobody uses.
-void SchedulerState::erase_if_unused(PinnedPrefix& prefix) noexcept {
+void SchedulerState::erase_if_unused(PinnedPrefix& prefix) {
   if (!prefix.released || prefix.users > 0 || prefix.computing != nullptr) return;
   if (const SequenceId sequence = prefix.sequence; raw(sequence) != 0) {
     prefixes.erase(prefix, cache.block_table(sequence));
@@ -109,9 +114,11 @@ void SchedulerState::erase_if_unused(PinnedPrefix& prefix) noexcept {
 }
 
 /// The prefix that a request has computed takes over its sequence.
-void SchedulerState::pin(Request& request) noexcept {
+void SchedulerState::pin(Request& request) {
   Sample& sample = request.samples[0];
   if (rules.shares_prefixes) cache.publish(sample.sequence, sample.tokens, sample.computed, true);
+  // What no window reaches any more goes now: the request is not among those that slide when the step is over.
+  if (rules.has_windows) cache.slide(sample.sequence, sample.computed, flight.step);
   prefixes.hold(*request.prefix_computed, sample.sequence, cache.block_table(sample.sequence));
   sample.started = false;
   ++request.unstarted;
@@ -119,7 +126,7 @@ void SchedulerState::pin(Request& request) noexcept {
 
 /// From those who wait to those who run. Between tenants the order of service of running requests is that of admission:
 /// who was admitted first is preempted last, whatever its tenant was served since.
-void SchedulerState::admit(Request& request) noexcept {
+void SchedulerState::admit(Request& request) {
   waiting.erase(request);
   request.running = true;
   if (config.order == ServiceOrder::fair) request.key.turn = next.turn++;
@@ -127,7 +134,7 @@ void SchedulerState::admit(Request& request) noexcept {
 }
 
 /// And back, to its place.
-void SchedulerState::wait_again(Request& request) noexcept {
+void SchedulerState::wait_again(Request& request) {
   running.erase(request);
   request.running = request.progress.since_preempted = false;
   request.forced = Forced::none;
@@ -136,7 +143,7 @@ void SchedulerState::wait_again(Request& request) noexcept {
 }
 
 /// Its sequences go; it will be computed from the start, or from what the cache has by then.
-void SchedulerState::free_sequences(Request& request) noexcept {
+void SchedulerState::free_sequences(Request& request) {
   for (Sample& sample : request.samples) {
     if (!sample.started) continue;
     cache.free(sample.sequence, request.last_step);
@@ -150,7 +157,7 @@ void SchedulerState::free_sequences(Request& request) noexcept {
 
 /// A running request is to be recomputed. With `keeps_blocks` its blocks stay in the prefix cache until they are
 /// needed.
-void SchedulerState::preempt(Request& request, bool keeps_blocks) noexcept {
+void SchedulerState::preempt(Request& request, bool keeps_blocks) {
   for (const Sample& sample : request.samples) {
     if (!keeps_blocks || !sample.started || sample.computed == 0) continue;
     cache.publish(sample.sequence, request.tokens(sample), sample.computed, true);
@@ -161,28 +168,28 @@ void SchedulerState::preempt(Request& request, bool keeps_blocks) noexcept {
 }
 
 /// A running request whose sequences were moved to the swap space.
-void SchedulerState::swap_out(Request& request) noexcept {
+void SchedulerState::swap_out(Request& request) {
   request.swapped = true;
   wait_again(request);
   swapped.insert(request);
   ++stats.preemptions_swap;
 }
 
-void SchedulerState::swap_in(Request& request) noexcept {
+void SchedulerState::swap_in(Request& request) {
   swapped.erase(request);
   request.swapped = false;
   admit(request);
 }
 
 /// One that waits in the swap space is to be recomputed after all.
-void SchedulerState::discard_swapped(Request& request) noexcept {
+void SchedulerState::discard_swapped(Request& request) {
   free_sequences(request);
   swapped.erase(request);
   request.swapped = false;
   ++stats.swap_fallbacks;
 }
 
-void SchedulerState::finish_sample(Request& request, std::uint32_t index, FinishReason reason) noexcept {
+void SchedulerState::finish_sample(Request& request, std::uint32_t index, FinishReason reason) {
   Sample& sample = request.samples[index];
   sample.finish = reason;
   --request.unfinished;
@@ -198,7 +205,7 @@ void SchedulerState::finish_sample(Request& request, std::uint32_t index, Finish
   }
 }
 
-SchedulerStats SchedulerState::gauges() const noexcept {
+SchedulerStats SchedulerState::gauges() const {
   SchedulerStats now = stats;
   now.waiting = waiting.size();
   now.running = running.size();

@@ -1,8 +1,10 @@
 // The state of a scheduler: its queues, requests, registered prefixes and cache, and what keeps them in order. What a
 // method that is not const does cannot fail, but for those that say so: a draft (draft.hpp, intake.hpp) has made sure.
+// Should it fail all the same the books were wrong before, and carry_out() breaks the state.
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -90,7 +92,7 @@ struct SchedulerState {
     waiting.each(call);
     for (Request* request = running.front(); request != nullptr; request = request->place.next) call(*request);
   }
-  SchedulerStats gauges() const noexcept;
+  SchedulerStats gauges() const;
   void check() const;
 
   // Blocks (blocks.cpp).
@@ -101,8 +103,8 @@ struct SchedulerState {
   std::uint64_t blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const;
   std::uint64_t blocks_after_start(const Request& request, std::uint32_t leader, std::uint32_t has) const;
   std::uint32_t shared_tokens(const Request& request) const noexcept;
-  std::int64_t blocks_held(const Request& request) const noexcept;
-  std::int64_t blocks_saved(const PrefixMatch& match) const noexcept;
+  std::int64_t blocks_held(const Request& request) const;
+  std::int64_t blocks_saved(const PrefixMatch& match) const;
 
   // Submission (submission.cpp). These throw, and then nothing has changed.
   void validate(const SchedulerRequest& request) const;
@@ -111,15 +113,28 @@ struct SchedulerState {
   void release_prefix(PrefixId id);
   bool force_preempt(RequestId id, PreemptionMode mode);
 
+  /// Makes a change that cannot fail. When something is thrown all the same, half a change is done and the books are
+  /// wrong: the state is broken from then on, and the process lives.
+  template <class Change>
+  void carry_out(const Change& change) noexcept {
+    try {
+      change();
+    } catch (...) {
+      broken = std::current_exception();
+    }
+  }
+  /// Throws Corrupt with the reason when the state is broken.
+  void refuse_if_broken() const;
+
   // Changes (state.cpp).
-  void remove(Request& request) noexcept;
-  void admit(Request& request) noexcept;
-  void preempt(Request& request, bool keeps_blocks = true) noexcept;
-  void swap_out(Request& request) noexcept;
-  void swap_in(Request& request) noexcept;
-  void discard_swapped(Request& request) noexcept;
-  void finish_sample(Request& request, std::uint32_t sample, FinishReason reason) noexcept;
-  void pin(Request& request) noexcept;
+  void remove(Request& request);
+  void admit(Request& request);
+  void preempt(Request& request, bool keeps_blocks = true);
+  void swap_out(Request& request);
+  void swap_in(Request& request);
+  void discard_swapped(Request& request);
+  void finish_sample(Request& request, std::uint32_t sample, FinishReason reason);
+  void pin(Request& request);
 
   SchedulerConfig config;
   KvCacheConfig cache_config;
@@ -139,14 +154,15 @@ struct SchedulerState {
   std::vector<RequestId> preempted;  // by force_preempt() since the last plan
   bool swaps_forced = false;         // some request is swapped out by the next plan
   bool preempts_after_commit = false;
-  SchedulerStats stats;  // the counters
+  SchedulerStats stats;       // the counters
+  std::exception_ptr broken;  // by which carry_out() broke it
 
  private:
   Request& enqueue(SchedulerRequest spec);
   void validate_beams(const SchedulerRequest& request) const;
-  void free_sequences(Request& request) noexcept;
-  void wait_again(Request& request) noexcept;
-  void erase_if_unused(PinnedPrefix& prefix) noexcept;
+  void free_sequences(Request& request);
+  void wait_again(Request& request);
+  void erase_if_unused(PinnedPrefix& prefix);
 };
 
 }  // namespace pagedcore::sched

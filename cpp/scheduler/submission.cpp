@@ -58,16 +58,17 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
   if (!why.empty()) throw InvalidArgument(name() + why);
   const Need need = blocks_needed(request);
   if (need.total > cache_config.num_blocks) {
-    throw InvalidArgument(
-        name() +
-        str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", request.max_tokens, " generated ones need ",
-            need.shared, " shared + ", need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-            " KV blocks of ", rules.block_size, " tokens",
-            rules.has_windows || rules.num_groups > 1 ? str(" in each of ", rules.num_groups, " groups of layers, ",
-                                                            need.total, " in all where windows free some")
-                                                      : "",
-            ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
-            request.beam_width > 0 ? "beam_width" : "num_samples", ", shorten the prompt, or enlarge the cache"));
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ",
+                                       request.max_tokens, " generated ones need ", need.shared, " shared + ",
+                                       need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
+                                       " KV blocks of ", rules.block_size, " tokens",
+                                       rules.has_windows || rules.num_groups > 1
+                                           ? str(" in each of ", rules.num_groups, " layer groups, ", need.total,
+                                                 " in all where windows free some")
+                                           : "",
+                                       ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
+                                       request.beam_width > 0 ? "beam_width" : "the number of samples",
+                                       ", shorten the prompt, or enlarge the cache"));
   }
 }
 
@@ -197,12 +198,14 @@ void SchedulerState::release_prefix(PrefixId id) {
   PinnedPrefix* prefix = prefixes.find(id);
   if (prefix == nullptr)
     throw InvalidArgument(str("prefix ", raw(id), " is unknown; it was released, or never registered"));
-  prefixes.release(*prefix);
-  if (prefix->computing != nullptr) {
-    remove(*prefix->computing);  // and the prefix with it
-  } else {
-    erase_if_unused(*prefix);
-  }
+  carry_out([&] {
+    prefixes.release(*prefix);
+    if (prefix->computing != nullptr) {
+      remove(*prefix->computing);  // and the prefix with it
+    } else {
+      erase_if_unused(*prefix);
+    }
+  });
 }
 
 bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {
@@ -215,8 +218,10 @@ bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {
   }
   preempted.reserve(preempted.size() + running.size());  // so that commit() need not allocate
   if (raw(flight.step) == 0) {
-    preempted.push_back(id);
-    preempt(*request);
+    carry_out([&] {
+      preempted.push_back(id);
+      preempt(*request);
+    });
   } else {
     request->forced = Forced::recompute_after_commit;
     preempts_after_commit = true;

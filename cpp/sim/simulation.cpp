@@ -128,7 +128,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
       pass(requests[next].arrival);  // idle until the next one
     }
     StepPlan plan = scheduler.plan(executor.now);
-    // A plan that only preempted is empty; the next one is not.
+    // A plan that only moved requests between queues is empty (StepPlan::plan_again()); the next one is not.
     for (int tries = 0; plan.empty(); ++tries) {
       if (tries == 4) throw Corrupt(str("no step can be planned at ", executor.now, " s although requests wait"));
       plan = scheduler.plan(executor.now);

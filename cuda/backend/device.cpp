@@ -121,7 +121,7 @@ void Device::reserve(std::size_t planned, std::size_t workspace) {
   if (planned > free || workspace > free - planned) {
     throw OutOfMemory(
         str(purpose, ", but ", name_, " has ", free,
-            " bytes free; lower kv_cache_bytes, max_batched_tokens or the workspace, or use a smaller model"));
+            " bytes free; lower kv_cache_memory, max_batched_tokens or the workspace, or use a smaller model"));
   }
   add_chunk(planned + workspace, purpose);
   reserved_ = true;

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _core
 from ._options import BeamSearchFields
-from .checks import native_record
+from .checks import check_bool, native_record
 from .errors import InvalidArgument
 
 __all__ = ["BeamSearchParams"]
@@ -36,6 +36,8 @@ class BeamSearchParams(BeamSearchFields):
             raise InvalidArgument(f"stop_token_ids={tokens!r} must be a list of token ids")
         listed: Sequence[int] = tokens.tolist() if hasattr(tokens, "tolist") else tokens or ()
         object.__setattr__(self, "stop_token_ids", tuple(listed))
+        for name in ("ignore_eos", "skip_special_tokens", "detokenize"):
+            check_bool(name, getattr(self, name))
         if not isinstance(self.early_stopping, (bool, str)):
             raise InvalidArgument(f"early_stopping={self.early_stopping!r} must be False, True or 'never'")
         _core.validate(self.native())

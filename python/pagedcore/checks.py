@@ -9,12 +9,17 @@ from typing import Any, TypeVar
 
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_int", "check_real", "native_record", "unknown_name"]
+__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "unknown_name"]
 
 _R = TypeVar("_R")
 
 MOST_PRIORITY = 1_000_000
 """Priorities of requests lie within plus and minus that."""
+
+
+def check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{name}={value!r} must be True or False")
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:

@@ -56,7 +56,7 @@ def _own_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"LLM has no option {name!r}; use {_INSTEAD[name]}")
         own = _RENAMED.get(name, name)
         if own not in _infos():
-            raise unknown_name("LLM", name, _infos())
+            raise unknown_name("LLM", name, [*_infos(), "tokenizer", "seed"])
         if own in ours or (own != name and own in options):
             raise TypeError(f"{name!r} is another name of {own!r}: give one of them")
         ours[own] = value

@@ -88,10 +88,12 @@ class LLM:
         **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """One output per prompt, in order. A prompt is a text, a list of token ids, or a mapping that holds one of them
-        as ``prompt`` or ``prompt_token_ids``; parameters are for all prompts, or one for each. ``options``: ``prefix``,
-        the name of a registered prefix that the prompts continue (:meth:`register_prefix`); ``salt``: requests with
-        different salts never share cached KV; ``priority`` and ``tenant``: who is served first, where the LLM's
-        ``order`` looks at that. ``progress`` None: a bar on stderr if that is a terminal; ``use_tqdm`` is another name.
+        as ``prompt`` or ``prompt_token_ids``; parameters are for all prompts, or one for each.
+
+        ``options``: ``prefix``, the name of a registered prefix that the prompts continue (:meth:`register_prefix`);
+        ``salt``: requests with different salts never share cached KV, but for a prefix that both name; ``priority`` and
+        ``tenant``: who is served first, where the LLM's ``order`` looks at that. ``progress`` None: a bar on stderr if
+        that is a terminal; ``use_tqdm`` is another name.
 
         Everything is checked before anything runs: invalid input raises and nothing is lost. What goes wrong with one
         request while it runs is told in its output (``finish_reason`` "error" and ``error``); the others go on.

@@ -161,7 +161,7 @@ class PromptReader:
         if room < 0 or (room == 0 and max_tokens != 0):
             raise InvalidArgument(
                 f"a prompt of {len(ids)} tokens leaves no room in a context of {self.max_context} tokens"
-                f"{self._why_no_more}: shorten it"
+                f"{self._why_no_more}: shorten it, or raise max_context where the model allows"
             )
         return room
 

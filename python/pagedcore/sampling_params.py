@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _core
 from ._options import SamplingFields
-from .checks import check_int, native_record
+from .checks import check_bool, check_int, native_record
 from .errors import InvalidArgument
 
 __all__ = ["SamplingParams"]
@@ -55,6 +55,8 @@ class SamplingParams(SamplingFields):
                 )
         if self.seed is not None:
             check_int("seed", self.seed, -(2**63), 2**64 - 1)
+        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "detokenize"):
+            check_bool(name, getattr(self, name))
         for string in self.stop:
             if not isinstance(string, str) or not string:
                 raise InvalidArgument(f"stop={list(self.stop)!r} must hold non-empty strings only")

@@ -69,7 +69,7 @@ def test_an_unknown_option_names_the_nearest(tiny: Any) -> None:
         ({"preemption": "swap"}, "preemption = 'swap' needs a swap space: set swap_space, such as 1GiB"),
         ({"max_reservation": 64}, "max_reservation = 64 is for the baselines"),
         ({"swap_file_size": "1MiB"}, "swap_file_size = 1048576 needs swap_file"),
-        ({"watermark": 1.0}, r"watermark = 1 is out of range: it must lie in \[0, 1\)"),
+        ({"watermark": 1.5}, r"watermark = 1.5 is out of range: it must lie in \[0, 1\]"),
         ({"cache_events": -1}, r"cache_events = -1 is out of range.* \[0, 2147483647\]"),
         ({"swap_space": "much"}, "swap_space = 'much' is not a size: .*512MB or 1.5GiB"),
     ],

@@ -26,7 +26,7 @@ PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa i
   void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED)
     throw OutOfMemory(
-        str(arithmetic(), " = ", bytes_, " bytes: ", std::strerror(errno), "; ask for fewer blocks or a smaller type"));
+        str(arithmetic(), " = ", bytes_, " bytes: ", std::strerror(errno), "; lower kv_cache_memory or num_blocks"));
   memory_ = static_cast<char*>(p);
 #if defined(MADV_HUGEPAGE)
   // A block's tiles of one layer fill few small pages, so that without large ones every block costs page walks.

@@ -291,7 +291,7 @@ struct CpuOptions {
   template <class V>
   static void fields(V&& v) {
     using C = CpuOptions;
-    v(field("threads", &C::threads, "Threads of the host.", in(1, 1 << 16))
+    v(field("threads", &C::threads, "Threads of the host.", in(1, 4096))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
@@ -331,7 +331,7 @@ struct CudaOptions {
   template <class V>
   static void fields(V&& v) {
     using C = CudaOptions;
-    v(field("threads", &C::threads, "Threads of the host.", in(1, 1 << 16))
+    v(field("threads", &C::threads, "Threads of the host.", in(1, 4096))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
     v(field(

@@ -75,7 +75,8 @@ PAGEDCORE_API pc_status pc_options_set(pc_options* options, const char* name, co
 /* The same from a number, whatever the locale. */
 PAGEDCORE_API pc_status pc_options_set_integer(pc_options* options, const char* name, int64_t value) PC_NOEXCEPT;
 PAGEDCORE_API pc_status pc_options_set_real(pc_options* options, const char* name, double value) PC_NOEXCEPT;
-/* Lists of token ids: banned_tokens, allowed_token_ids, stop_token_ids. `tokens` may be null when count is 0. */
+/* Lists of token ids: banned_tokens, allowed_token_ids, stop_token_ids. `tokens` may be null when count is 0: an empty
+ * list is "none", with which all tokens are allowed. */
 PAGEDCORE_API pc_status pc_options_set_tokens(pc_options* options, const char* name, const int32_t* tokens,
                                               size_t count) PC_NOEXCEPT;
 typedef struct pc_token_bias {
@@ -94,7 +95,7 @@ PAGEDCORE_API pc_status pc_options_get(const pc_options* options, const char* na
 typedef struct pc_option_info {
   size_t struct_size;        /* set it to sizeof(pc_option_info): no more is written */
   const char* name;          /* "temperature" */
-  const char* type;          /* bool, int, float, size (bytes), choice, string, tokens, biases or list */
+  const char* type;          /* bool, int, float, size (bytes), choice, string, path, tokens, biases or list */
   const char* default_value; /* as text */
   const char* limits;        /* "[1, 65536]", "at least 0"; empty: those of its type */
   const char* choices;       /* of a choice, separated by commas; else empty */
@@ -113,7 +114,7 @@ typedef struct pc_record pc_record; /* opaque */
 PAGEDCORE_API size_t pc_record_count(const pc_record* record) PC_NOEXCEPT;
 /* The index-th name; null when `index` is out of range. */
 PAGEDCORE_API const char* pc_record_name(const pc_record* record, size_t index) PC_NOEXCEPT;
-/* A value as text. PC_INVALID_ARGUMENT for an unknown name, naming the nearest. */
+/* A value as text. PC_INVALID_ARGUMENT for an unknown name, listing those that there are. */
 PAGEDCORE_API pc_status pc_record_text(const pc_record* record, const char* name, const char** text) PC_NOEXCEPT;
 /* A value as a number: true is 1. PC_INVALID_ARGUMENT also for a text that is none. */
 PAGEDCORE_API pc_status pc_record_number(const pc_record* record, const char* name, double* number) PC_NOEXCEPT;

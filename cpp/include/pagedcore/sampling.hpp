@@ -45,7 +45,8 @@ struct SamplingParams {
             in(0, 0x7fffffff)));
     v(field("min_tokens", &P::min_tokens, "No stop token ends a sample before this many tokens.", in(0, 0x7fffffff)));
     v(field("temperature", &P::temperature, "Divides the logits.", at_least(0)).note("0 is greedy"));
-    v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", at_least(-1)).note("0 or -1 turns it off"));
+    v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", in(-1, 0x7fffffff))
+          .note("0 or -1 turns it off"));
     v(field("top_p", &P::top_p, "Draw from the fewest most likely tokens that have this probability together.",
             above_up_to(0, 1))
           .note("1 turns it off"));

@@ -13,7 +13,9 @@
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
 //
-// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw.
+// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw, but for one case: a change
+// that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw throws
+// Corrupt with the reason, from that one on; stats() still has the counters.
 #pragma once
 
 #include <cstdint>
@@ -117,7 +119,7 @@ struct SchedulerConfig {
           .zero_means("as many as the model and the memory allow"));
     v(field("watermark", &C::watermark,
             "Share of the blocks that an admission must leave free, so that it is not preempted at once.",
-            from_below(0, 1)));
+            in(0, 1)));
     v(field("preemption", &C::preemption,
             "What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and "
             "back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. "
@@ -284,8 +286,9 @@ class PAGEDCORE_API Scheduler {
   /// several with the lowest priority VictimPolicy::cheapest spares those that have not progressed since they were last
   /// preempted. From then on the step admits and resumes no request. The first in the order always progresses. A
   /// waiting request whose prefix a running one is computing waits for that, and lets others pass. At most one plan is
-  /// outstanding: commit() it before planning again. A plan that only made room is empty though requests wait: plan
-  /// again. No decision depends on `now`, the time on the caller's clock.
+  /// outstanding: commit() it before planning again. A plan may be empty though there is work: one that only made room,
+  /// or that only brought back requests which had no blocks to move. Then StepPlan::plan_again() says so. No decision
+  /// depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws

@@ -77,7 +77,7 @@ struct StepPlan {
   static void fields(V&& v) {
     using P = StepPlan;
     v(field("step", &P::step,
-            "0 for an empty plan, which is not committed. If it preempted, that made room: plan again."));
+            "0 for an empty plan, which is not committed. If it preempted or swapped in all the same, plan again."));
     v(field("swap_outs", &P::swap_outs,
             "To be done first, as one operation. A step has swap-outs or swap-ins, never both."));
     v(field("swap_ins", &P::swap_ins, "Likewise."));
@@ -93,6 +93,9 @@ struct StepPlan {
   }
 
   bool empty() const noexcept { return raw(step) == 0; }
+  /// Whether an empty plan made room, or brought requests back whose blocks had all stayed in memory, since others
+  /// shared them: nothing is to be run for that, and the next plan goes on from there.
+  bool plan_again() const noexcept { return empty() && !(preempted.empty() && swapped_in.empty()); }
 };
 
 /// One sampled token. `sequence` is the one that was scheduled; `sample` the index within the request.

@@ -7,7 +7,7 @@
 namespace pagedcore::sched {
 
 /// Of its blocks those are freed that nobody else references.
-PreemptionPrice price_of(const SchedulerState& state, const Request& request) noexcept {
+PreemptionPrice price_of(const SchedulerState& state, const Request& request) {
   const SchedulerConfig& config = state.config;
   const PreemptionCosts& costs = state.costs;
   double blocks = 0.0;
@@ -39,7 +39,7 @@ PreemptionPrice price_of(const SchedulerState& state, const Request& request) no
 
 /// Who of the running requests behind `request` goes first; null when there is nobody left. Behind one that waits are
 /// only those of lower priorities.
-const Request* Draft::find_victim(const Request& request) const noexcept {
+const Request* Draft::find_victim(const Request& request) const {
   const auto is_behind = [&](const Request& other) {
     return request.running ? request.is_before(other) : request.key.priority > other.key.priority;
   };

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _core
 from ..errors import InvalidArgument
@@ -43,6 +43,10 @@ class Command(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def error(self, message: str) -> NoReturn:
+        """One line: the usage of a command fills a screen."""
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the flags)\n")
+
 
 class UsageError(InvalidArgument):
     """A flag's value is out of range: exit status 2, like other wrong usage."""
@@ -59,10 +63,10 @@ def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> 
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: str) -> None:
+def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: str, without: Sequence[str] = ()) -> None:
     """`max_tokens`: what the command generates unless told otherwise, for its help."""
     group = parser.add_argument_group("sampling")
-    add_option_flags(group, "SamplingParams", ("n",), defaults={"max_tokens": max_tokens})
+    add_option_flags(group, "SamplingParams", ("n", *without), defaults={"max_tokens": max_tokens})
     group.add_argument("--stop", action="append", metavar="TEXT", help="end at this text (may be repeated)")
     group.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
 
@@ -95,7 +99,7 @@ def add_option_flags(
 def _help(info: _core.OptionInfo, default: str | None) -> str:
     text = info.doc.rstrip(".")
     if info.type == "choice":
-        text += ": " + ", ".join(info.choices)
+        text += ": " + ", ".join(["auto", *info.choices] if info.name == "dtype" else info.choices)
     for more in (info.limits, info.hint):
         if more:
             text += f"; {more}"

@@ -107,6 +107,31 @@ TEST_CASE("a step that throws ends every request and poisons the engine, whateve
   }
 }
 
+// rule: engine.broken-engine-not-process, scheduler.broken-not-the-process
+TEST_CASE("an invariant that breaks poisons its engine with the reason, and no other one") {
+  const auto other = make_loop();
+  const RequestId kept = other->submit(make_request(make_prompt(10, 7), 20));
+  // The executor frees a running sequence behind the scheduler's back: nobody can but by a cast.
+  Scheduler scheduler({}, {.num_blocks = 64, .block_size = 4});
+  auto& cache = const_cast<KvCacheManager&>(scheduler.cache());
+  auto requests = std::make_unique<RequestTable>();
+  auto executor = std::make_unique<FakeExecutor>(*requests, [&](const StepPlan& plan, std::uint64_t now) {
+    if (now == 2) cache.free(plan.sequences.at(0).sequence, StepId{0});
+    return std::vector<RequestId>{};
+  });
+  EngineLoop loop(RequestLimits{kVocab, 200}, std::move(scheduler), std::move(requests), std::move(executor));
+  const RequestId lost = loop.submit(make_request(make_prompt(10, 1), 50));
+  Collection all;
+  std::string reason;
+  while (reason.empty()) reason = aborted_message([&] { all.add(loop.wait(0.1)); });
+  CHECK(reason.find("the scheduler is broken: ") != std::string::npos);
+  CHECK(reason.find("sequence 1 ") != std::string::npos);
+  CHECK(all.at(lost).finish == FinishReason::error);
+  CHECK(all.at(lost).error.find("the scheduler is broken: ") != std::string::npos);
+  CHECK_FALSE(aborted_message([&] { loop.submit(make_request({1}, 1)); }).empty());
+  CHECK(drain(*other).at(kept).tokens == expected_output(make_prompt(10, 7), 0, 20));
+}
+
 TEST_CASE("an executor that answers wrongly poisons the engine instead of corrupting it") {
   struct WrongExecutor final : Executor {
     StepResult run(const StepPlan& plan) override {

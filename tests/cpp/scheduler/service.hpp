@@ -28,11 +28,11 @@ struct Service {
     search.max_tokens = request.max_tokens;
   }
 
-  /// One step, or a plan that only makes room; false when there was nothing to plan.
+  /// One step, or a plan that only moves requests between queues; false when there was nothing to plan.
   bool step() {
     const StepPlan plan = scheduler.plan(0.0);
     scheduler.check();
-    if (plan.empty()) return !plan.preempted.empty();
+    if (plan.empty()) return plan.plan_again();
     std::map<std::uint64_t, std::set<std::uint32_t>> sampled;
     for (const ScheduledSequence& s : plan.sequences) {
       if (s.num_samples > 0 && requests.at(raw(s.request)).beam_width > 0)

@@ -114,6 +114,44 @@ TEST_CASE("one that comes back from the swap space leaves no room for another on
   }
 }
 
+// rule: scheduler.swapped-come-back-like-new
+TEST_CASE("one whose blocks all stayed in memory comes back by an empty plan, which says that the next one goes on") {
+  Planned service({.max_batched_tokens = 8, .watermark = 0, .order = ServiceOrder::priority},
+                  {.num_blocks = 32, .block_size = 4, .num_swap_blocks = 16});
+  const std::vector<TokenId> common(8, 7);
+  service.submit(prompted(1, with(common, 4, 1), 2));
+  service.next();  // two whole blocks
+  SchedulerRequest second = prompted(2, with(common, 16, 2), 1);
+  second.priority = 1;
+  service.submit(second);
+  REQUIRE(computed(service.next()) == Ids{2});  // which it shares
+  REQUIRE(service.swap(1));
+  StepPlan plan = service.next();
+  REQUIRE(plan.swapped_out.size() == 1);
+  REQUIRE(plan.swapped_out[0].num_moves == 0);
+  REQUIRE(computed(plan) == Ids{2});
+  CHECK_FALSE(plan.plan_again());
+  REQUIRE(service.stats().running == 0);
+
+  plan = service.next();
+  CHECK(plan.empty());
+  CHECK(plan.preempted.empty());
+  CHECK(swapped_in(plan) == Ids{1});
+  CHECK(plan.plan_again());
+  plan = service.scheduler.plan(0.0);
+  CHECK(computed(plan) == Ids{1});
+  CHECK(plan.sequences[0].first_position == 8);  // nothing is computed again
+  // That step moves nobody, whatever the plan before it did.
+  StepResult result = service.executor.run(plan);
+  result.swap_failed.push_back(RequestId{1});
+  CHECK_THROWS_AS(service.scheduler.commit(result), InvalidArgument);
+  result.swap_failed.clear();
+  service.take_in(service.scheduler.commit(result));
+  service.finish();
+  service.check_outputs();
+  CHECK_FALSE(service.scheduler.plan(0.0).plan_again());  // nothing to do
+}
+
 TEST_CASE("one that is alone takes less from the cache where that would take a block more") {
   // Four blocks, and a match of one and a half: with the block that is copied from that makes five.
   for (const bool windows : {false, true}) {

@@ -239,7 +239,7 @@ TEST_CASE("requests that could never finish are refused with the arithmetic") {
   group.num_samples = 4;
   CHECK(message_of([&] { scheduler.validate(group); }) ==
         "request 7: a prompt of 6 tokens and 4 x 4 generated ones need 1 shared + 4 x 2 = 9 KV blocks of 4 tokens, but "
-        "the cache has 4; lower max_tokens or num_samples, shorten the prompt, or enlarge the cache");
+        "the cache has 4; lower max_tokens or the number of samples, shorten the prompt, or enlarge the cache");
   group.num_samples = 1;
   scheduler.validate(group);
   scheduler.validate(request(7, 16, 1));  // the last token's KV is never computed

@@ -120,6 +120,33 @@ TEST_CASE("a registered prefix spares no prompt row that is to be scored, and is
   }
 }
 
+// The first is preempted, and one of a higher priority computes what it begins with. When its prompt has been scored it
+// waits for that, like anybody, and lets the third pass; when it is still to be scored it comes in and computes it.
+TEST_CASE("one whose prompt rows are scored waits for a prefix when it comes back; before that it does not") {
+  for (const bool is_scored : {true, false}) {
+    CAPTURE(is_scored);
+    Planned service({.max_batched_tokens = 24, .order = ServiceOrder::priority}, {.num_blocks = 64, .block_size = 4});
+    const std::vector<TokenId> common(40, 7);
+    SchedulerRequest first = prompted(1, common, 8);
+    first.prompt_logprobs = true;
+    service.submit(first);
+    service.next(is_scored ? 2 : 1);
+    REQUIRE(service.samples[{1, 0}].size() == (is_scored ? 1 : 0));
+    REQUIRE(service.scheduler.force_preempt(RequestId{1}));
+    service.scheduler.clear_prefix_cache();
+    SchedulerRequest second = prompted(2, with(common, 1, 8), 2);
+    second.priority = 1;
+    service.submit(second);
+    service.next();
+    service.submit(request(3, 2, 2));
+    const StepPlan plan = service.next();
+    CHECK(computed(plan) == (is_scored ? Ids{2, 3} : Ids{2, 1}));
+    CHECK(service.stats().prefix_waits == (is_scored ? 1 : 0));
+    service.finish();
+    service.check_outputs();
+  }
+}
+
 // rule: scheduler.prefix-is-pinned
 TEST_CASE("a registered prefix is forked, not held twice, where the cache knows its tokens by other blocks") {
   Planned service({}, {.num_blocks = 64, .block_size = 4});

@@ -102,7 +102,7 @@ std::vector<DeviceOutcome> sample_on_device(std::span<const std::vector<float>> 
 
   std::size_t num_top = 1;
   for (const SampleContext& c : requests)
-    num_top = std::max(num_top, static_cast<std::size_t>(std::max(c.params->logprobs, 0)));
+    num_top = std::max(num_top, static_cast<std::size_t>(c.params->logprobs.value_or(0)));
   const DeviceArray<DeviceLogprob> chosen(count), top(count * num_top);
   const DeviceArray<RowStatus> statuses(count);
   std::vector<LogprobTask> logprob_tasks;
@@ -113,7 +113,7 @@ std::vector<DeviceOutcome> sample_on_device(std::span<const std::vector<float>> 
     task.candidates = sample_tasks[i].candidates;
     task.chosen = chosen.data() + i;
     task.top = top.data() + i * num_top;
-    task.num_top = std::max(requests[i].params->logprobs, 0);
+    task.num_top = requests[i].params->logprobs.value_or(0);
     task.status = statuses.data() + i;
     logprob_tasks.push_back(task);
   }

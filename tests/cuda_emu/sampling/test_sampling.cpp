@@ -59,7 +59,7 @@ void check_requests(std::span<const SamplingParams> requests, std::size_t vocab,
     }
     CHECK(outcomes[i].status == RowStatus::ok);
     CHECK(outcomes[i].token == host.token);
-    if (requests[i].logprobs < 0 || outcomes[i].token != host.token) continue;
+    if (!requests[i].logprobs || outcomes[i].token != host.token) continue;
     check_same(outcomes[i].logprobs.chosen, host.logprobs.chosen);
     REQUIRE(outcomes[i].logprobs.top.size() == host.logprobs.top.size());
     for (std::size_t j = 0; j < host.logprobs.top.size(); ++j)
