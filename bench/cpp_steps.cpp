@@ -6,12 +6,15 @@
 //   instructions
 //
 // Of the running requests CHURN end in every step and as many are submitted; one that waits takes each place.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -19,9 +22,22 @@
 
 using namespace pagedcore;
 
+namespace {
+
+/// Into the memory of the plan before, where the version has that.
+void plan_step(auto& scheduler, StepPlan& plan) {
+  if constexpr (requires { scheduler.plan(0.0, plan); }) {
+    scheduler.plan(0.0, plan);
+  } else {
+    plan = scheduler.plan(0.0);
+  }
+}
+
+}  // namespace
+
 // A profiler collects inside of these.
 extern "C" {
-[[gnu::noinline]] void measured_plan(Scheduler& scheduler, StepPlan& plan) { plan = scheduler.plan(0.0); }
+[[gnu::noinline]] void measured_plan(Scheduler& scheduler, StepPlan& plan) { plan_step(scheduler, plan); }
 [[gnu::noinline]] void measured_commit(Scheduler& scheduler, const StepResult& result) { scheduler.commit(result); }
 [[gnu::noinline]] void measured_submit(Scheduler& scheduler, SchedulerRequest& request) {
   scheduler.submit(std::move(request));
@@ -45,6 +61,7 @@ struct Workload {
 /// Nanoseconds of a quick step: of ten the fastest, so that other load on the machine disturbs little.
 struct Costs {
   double plan = 0.0, commit = 0.0, submit = 0.0;
+  double faults = 0.0;  // of pages, by plan(): memory that is given back and taken again
 };
 
 class Bench {
@@ -53,20 +70,23 @@ class Bench {
 
   Costs run() {
     fill();
-    std::vector<double> plan_ns, commit_ns, submit_ns;
+    std::vector<double> plan_ns, commit_ns, submit_ns, faults;
     StepPlan plan;
     for (std::uint32_t step = 0; step < workload_.steps; ++step) {
       for (std::uint32_t i = 0; i < workload_.churn; ++i) {
         SchedulerRequest request = newcomer(workload_.waiting > 0 ? 1 + next_ % kLevels : 1);
         submit_ns.push_back(timed([&] { measured_submit(scheduler_, request); }));
       }
+      const double before = page_faults();
       plan_ns.push_back(timed([&] { measured_plan(scheduler_, plan); }));
+      faults.push_back(page_faults() - before);
       if (plan.sequences.size() != workload_.running) fail("does not run as many as it should");
       const StepResult result = sampled(plan, workload_.churn);
       commit_ns.push_back(timed([&] { measured_commit(scheduler_, result); }));
     }
     if (scheduler_.stats().waiting != workload_.waiting + workload_.churn) fail("lets others wait than it should");
-    return {quick(plan_ns), quick(commit_ns), quick(submit_ns)};
+    const double of_a_step = std::accumulate(faults.begin(), faults.end(), 0.0) / workload_.steps;
+    return {quick(plan_ns), quick(commit_ns), quick(submit_ns), of_a_step};
   }
 
  private:
@@ -115,7 +135,7 @@ class Bench {
     }
   }
   void advance(StepPlan& plan) {
-    plan = scheduler_.plan(0.0);
+    plan_step(scheduler_, plan);
     scheduler_.commit(sampled(plan, 0));
   }
 
@@ -131,6 +151,11 @@ class Bench {
     return result;
   }
 
+  static double page_faults() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<double>(usage.ru_minflt);
+  }
   template <class Work>
   static double timed(const Work& work) {
     const auto start = Clock::now();
@@ -155,9 +180,9 @@ class Bench {
 
 void print(const Workload& workload) {
   const Costs costs = Bench(workload).run();
-  std::printf("%9s %8u %8u %6u %10.1f %10.1f %10.1f\n", kOrders[static_cast<int>(workload.order)], workload.running,
-              workload.waiting, workload.churn, costs.plan / workload.running, costs.commit / workload.running,
-              costs.submit);
+  std::printf("%9s %8u %8u %6u %10.1f %10.1f %10.1f %10.1f\n", kOrders[static_cast<int>(workload.order)],
+              workload.running, workload.waiting, workload.churn, costs.plan / workload.running,
+              costs.commit / workload.running, costs.submit, costs.faults);
   std::fflush(stdout);
 }
 
@@ -178,8 +203,10 @@ int main(int argc, char** argv) {
     print({order_of(argv[1]), number(argv[2]), number(argv[3]), number(argv[4]), number(argv[5])});
     return 0;
   }
-  std::printf("Nanoseconds, of ten steps the fastest: plan and commit by running sequence, submit by request\n");
-  std::printf("%9s %8s %8s %6s %10s %10s %10s\n", "order", "running", "waiting", "churn", "plan", "commit", "submit");
+  std::printf("Nanoseconds, of ten steps the fastest: plan and commit by running sequence, submit by request;\n");
+  std::printf("faults: of pages, by plan()\n");
+  std::printf("%9s %8s %8s %6s %10s %10s %10s %10s\n", "order", "running", "waiting", "churn", "plan", "commit",
+              "submit", "faults");
   for (const ServiceOrder order : {ServiceOrder::fcfs, ServiceOrder::priority, ServiceOrder::fair}) {
     for (const std::uint32_t churn : {0u, 1u}) {  // of 256
       for (const std::uint32_t running : {256u, 4096u}) {

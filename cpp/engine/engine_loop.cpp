@@ -93,7 +93,8 @@ void EngineLoop::run_command(ForcePreemptionCommand& command) { forced_ = comman
 void EngineLoop::step() {
   const double start = mailbox_.now();
   if (forced_.period > 0 && (steps_ + 1) % forced_.period == 0) preempt_latest();
-  const StepPlan plan = scheduler_.plan(start);
+  scheduler_.plan(start, plan_);
+  const StepPlan& plan = plan_;
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
   if (plan.empty()) {  // not a step: there is nothing to commit

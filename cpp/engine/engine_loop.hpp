@@ -94,6 +94,7 @@ class EngineLoop {
   std::unique_ptr<RequestTable> requests_;
   std::unique_ptr<Executor> executor_;
   std::optional<TraceWriter> trace_;   // of all that goes into the scheduler
+  StepPlan plan_;                      // kept for its memory
   std::deque<Command> commands_;       // taken from the mailbox, not yet run
   std::vector<EngineOutput> outputs_;  // not yet published
   std::vector<CacheEvent> events_;     // likewise

@@ -9,18 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "base/grow_capacity.hpp"
 #include "kv/block_pool.hpp"
 #include "kv/block_table.hpp"
 #include "kv/flat_map.hpp"
 #include "pagedcore/kv_cache.hpp"
 
 namespace pagedcore::kv {
-
-/// Room for `size` elements, growing geometrically: a sequence that grows by one reallocates O(log n) times.
-template <class T>
-void grow_capacity(std::vector<T>& vector, std::size_t size) {
-  if (size > vector.capacity()) vector.reserve(std::max(size, 2 * vector.capacity()));
-}
 
 /// The pool and the tables of sequences by id, which both ways of allocation have in common, and what differs.
 class Cache {

@@ -118,7 +118,7 @@ void KvCacheManager::create_reserved(SequenceId seq, std::uint32_t count, std::u
 }
 
 void KvCacheManager::reserve(SequenceId seq, std::uint32_t length) {
-  kv::grow_capacity(impl_->table(seq).blocks, std::size_t{impl_->blocks_for(length)} * impl_->groups);
+  grow_capacity(impl_->table(seq).blocks, std::size_t{impl_->blocks_for(length)} * impl_->groups);
 }
 
 std::size_t KvCacheManager::most_copies(std::size_t sequences, std::size_t blocks) const noexcept {
@@ -182,7 +182,7 @@ void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reade
 
 void KvCacheManager::reserve_swap(SequenceId seq) {
   kv::BlockTable& table = impl_->table(seq);
-  kv::grow_capacity(table.slots, table.blocks.size());
+  grow_capacity(table.slots, table.blocks.size());
 }
 
 void KvCacheManager::swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) {

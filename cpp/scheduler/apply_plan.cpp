@@ -1,6 +1,7 @@
 // Carries out the draft of a plan.
 #include <algorithm>
 
+#include "base/grow_capacity.hpp"
 #include "scheduler/apply.hpp"
 
 namespace pagedcore::sched {
@@ -28,7 +29,7 @@ void reserve_swaps(KvCacheManager& cache, const Moves& moves, std::vector<BlockS
       most += cache.block_table(sequence).size();
     }
   }
-  swaps.reserve(most);
+  grow_capacity(swaps, most);
 }
 
 void swap_out(SchedulerState& state, const Departure& swap, StepPlan& plan) {
@@ -109,8 +110,8 @@ void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& p
 void gather_memory(SchedulerState& state, const Draft& draft, StepPlan& plan) {
   const Decisions& decisions = draft.decisions();
   KvCacheManager& cache = state.cache;
-  state.flight.work.reserve(decisions.work.size());
-  state.flight.moving.reserve(decisions.preemptions + decisions.swap_ins.size());
+  grow_capacity(state.flight.work, decisions.work.size());
+  grow_capacity(state.flight.moving, decisions.preemptions + decisions.swap_ins.size());
   reserve_swaps(cache, decisions.departures, plan.swap_outs);
   reserve_swaps(cache, decisions.swap_ins, plan.swap_ins);
   const auto prepare = [&](const Admission& admission) {

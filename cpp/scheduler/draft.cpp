@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/grow_capacity.hpp"
+
 namespace pagedcore::sched {
 
 void Draft::clear() noexcept {
@@ -28,6 +30,7 @@ void Draft::decide() {
   wanted_ = 0;
   passed_ = 0;
   closed_ = false;
+  has_listed_computing_ = false;
   walk_.begin(state_.waiting);
   const Request* const first = state_.running.front();
   if (state_.swaps_forced) {
@@ -108,29 +111,45 @@ void Draft::add_work(const Request& request, std::uint32_t sample, SequenceId se
   --sequences_left_;
 }
 
-StepPlan Draft::draw_up() const {
-  StepPlan plan;
+namespace {
+
+/// Less its memory.
+void empty(StepPlan& plan) noexcept {
+  StepPlan::fields([&](const auto& field) {
+    auto& member = plan.*field.member;
+    if constexpr (requires { member.clear(); }) {
+      member.clear();
+    } else {
+      member = {};
+    }
+  });
+}
+
+}  // namespace
+
+void Draft::draw_up(StepPlan& plan) const {
+  empty(plan);
   std::size_t rows = 0, blocks = 0;
   for (const Work& work : decisions_.work) {
     rows += work.rows;
     blocks += state_.cache.blocks_for(work.end());
   }
-  plan.copies.reserve(state_.cache.most_copies(decisions_.work.size(), blocks));
-  plan.sequences.reserve(decisions_.work.size());
-  plan.tokens.reserve(rows);
+  grow_capacity(plan.copies, state_.cache.most_copies(decisions_.work.size(), blocks));
+  grow_capacity(plan.sequences, decisions_.work.size());
+  grow_capacity(plan.tokens, rows);
   if (state_.rules.num_groups == 1) {
-    plan.block_tables.reserve(blocks);  // appended to: no time is spent on zeros
+    grow_capacity(plan.block_tables, blocks);  // appended to: no time is spent on zeros
   } else {
     plan.block_tables.resize(blocks * state_.rules.num_groups);
   }
   plan.table_entries = static_cast<std::uint32_t>(blocks);
-  plan.preempted.reserve(state_.preempted.size() + decisions_.preemptions);
+  grow_capacity(plan.preempted, state_.preempted.size() + decisions_.preemptions);
   plan.preempted = state_.preempted;
   for (const Departure& departure : decisions_.departures) {
     if (departure.kind != Departure::Kind::discard) plan.preempted.push_back(departure.request->id);
   }
-  plan.swapped_out.reserve(decisions_.preemptions);
-  plan.swapped_in.reserve(decisions_.swap_ins.size());
+  grow_capacity(plan.swapped_out, decisions_.preemptions);
+  grow_capacity(plan.swapped_in, decisions_.swap_ins.size());
   for (std::size_t i = 0; i < decisions_.work.size(); ++i) {
     look_ahead(decisions_.work, i);
     const Work& work = decisions_.work[i];
@@ -148,7 +167,6 @@ StepPlan Draft::draw_up() const {
     const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
     plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
   }
-  return plan;
 }
 
 }  // namespace pagedcore::sched

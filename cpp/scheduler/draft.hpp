@@ -58,8 +58,9 @@ class Draft {
   void decide();
   const Decisions& decisions() const noexcept { return decisions_; }
   bool has_looked_at_waiting() const noexcept { return walk_.has_looked(); }
-  /// The plan as the executor will see it, less what the cache says, but with room for it.
-  StepPlan draw_up() const;
+  /// The plan as the executor will see it, less what the cache says, but with room for it: in the memory that `plan`
+  /// has, instead of what it says.
+  void draw_up(StepPlan& plan) const;
   void clear() noexcept;
 
  private:
@@ -81,7 +82,8 @@ class Draft {
   bool start(const Candidate& candidate, bool& waits);
   bool fit(const Candidate& candidate, Admission&& admission, std::uint32_t pinned);
   bool has_prefix_underway(const Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
-                           std::uint32_t most) const noexcept;
+                           std::uint32_t most);
+  const std::vector<const Request*>& computing();
   std::uint32_t pinned_tokens(const Request& request, std::uint32_t most) const noexcept;
   std::uint32_t most_cached(const Request& request, const Sample& leader) const noexcept;
   // policy/outlook.cpp
@@ -99,6 +101,8 @@ class Draft {
   std::optional<KvScratch> scratch_;
   kv::FlatMap<bool> departed_;  // requests, by order of submission
   ServiceWalk walk_;
+  std::vector<const Request*> computing_;  // what computing() has found in this plan
+  bool has_listed_computing_ = false;
   std::uint32_t rows_left_ = 0;
   std::uint32_t sequences_left_ = 0;
   std::uint64_t promised_ = 0;         // blocks that running requests still need for the tokens they know, and one more

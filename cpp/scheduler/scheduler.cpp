@@ -14,7 +14,7 @@ namespace pagedcore {
 struct PAGEDCORE_HIDDEN Scheduler::Impl {
   Impl(const SchedulerConfig& config, const KvCacheConfig& cache) : state(config, cache) {}
 
-  StepPlan plan();
+  void plan(StepPlan& plan);
   std::vector<SampleUpdate> commit(const StepResult& result);
   /// The state for a call from outside. Throws Corrupt when it is broken.
   sched::SchedulerState& intact() {
@@ -45,7 +45,7 @@ class Cleared {
 }  // namespace
 
 /// Decide, gather memory, apply: only the first two may fail, and neither changes anything.
-StepPlan Scheduler::Impl::plan() {
+void Scheduler::Impl::plan(StepPlan& plan) {
   intact();
   if (raw(state.flight.step) != 0) {
     throw InvalidArgument(
@@ -53,11 +53,10 @@ StepPlan Scheduler::Impl::plan() {
   }
   const Cleared cleared(draft);
   draft.decide();
-  StepPlan plan = draft.draw_up();
+  draft.draw_up(plan);
   gather_memory(state, draft, plan);
   apply(state, draft, plan);
   intact();
-  return plan;
 }
 
 std::vector<SampleUpdate> Scheduler::Impl::commit(const StepResult& result) {
@@ -105,7 +104,12 @@ bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) {
   return found;
 }
 
-StepPlan Scheduler::plan(double) { return impl_->plan(); }
+StepPlan Scheduler::plan(double now) {
+  StepPlan made;
+  plan(now, made);
+  return made;
+}
+void Scheduler::plan(double, StepPlan& plan) { impl_->plan(plan); }
 std::vector<SampleUpdate> Scheduler::commit(const StepResult& result) { return impl_->commit(result); }
 
 void Scheduler::set_preemption_costs(const PreemptionCosts& costs) noexcept { impl_->state.costs = costs; }

@@ -127,12 +127,13 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
       if (next == requests.size()) return false;
       pass(requests[next].arrival);  // idle until the next one
     }
-    StepPlan plan = scheduler.plan(executor.now);
+    scheduler.plan(executor.now, last);
     // A plan that only moved requests between queues is empty (StepPlan::plan_again()); the next one is not.
-    for (int tries = 0; plan.empty(); ++tries) {
+    for (int tries = 0; last.empty(); ++tries) {
       if (tries == 4) throw Corrupt(str("no step can be planned at ", executor.now, " s although requests wait"));
-      plan = scheduler.plan(executor.now);
+      scheduler.plan(executor.now, last);
     }
+    const StepPlan& plan = last;
     const double before = executor.now;
     const StepResult result = executor.run(plan);
     executor.now += unfilled_copies(plan) * config.cost.copy_block;
@@ -141,7 +142,6 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     pass(after);
     ++steps;
     for (const SampleUpdate& update : scheduler.commit(result)) take_in(update);
-    last = std::move(plan);
     return true;
   }
 
@@ -225,7 +225,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   std::uint64_t steps = 0, finished = 0;
   SimulationReport sums;  // integrals over time
   double busy = 0.0;      // time of the window with a step
-  StepPlan last;
+  StepPlan last;          // kept for its memory, too
 };
 
 Simulation::Simulation(const SimulationConfig& config, std::vector<SimulatedRequest> requests)

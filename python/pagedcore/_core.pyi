@@ -827,7 +827,7 @@ class StepPlan:
     ) -> None: ...
 
     step: int
-    """0 for an empty plan, which is not committed. If it preempted or swapped in all the same, plan again."""
+    """0 for an empty plan, which is not committed. If it preempted, that made room: plan again."""
     swap_outs: list[BlockSwap]
     """To be done first, as one operation. A step has swap-outs or swap-ins, never both."""
     swap_ins: list[BlockSwap]

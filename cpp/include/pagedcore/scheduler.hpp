@@ -13,9 +13,9 @@
 // and resumed as one (section 4.5). A group that is recomputed shares again what it shared before: what sequences have
 // in common is computed once.
 //
-// Not thread-safe. submit(), plan() and commit() leave everything as it was when they throw, but for one case: a change
-// that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw throws
-// Corrupt with the reason, from that one on; stats() still has the counters.
+// Not thread-safe. submit(), plan() and commit() leave everything here as it was when they throw, but for one case: a
+// change that could not fail has met books that are wrong. Then the scheduler is broken, and each call that may throw
+// throws Corrupt with the reason, from that one on; stats() still has the counters.
 #pragma once
 
 #include <cstdint>
@@ -118,8 +118,7 @@ struct SchedulerConfig {
     v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, 0x7fffffff))
           .zero_means("as many as the model and the memory allow"));
     v(field("watermark", &C::watermark,
-            "Share of the blocks that an admission must leave free, so that it is not preempted at once.",
-            in(0, 1)));
+            "Share of the blocks that an admission must leave free, so that it is not preempted at once.", in(0, 1)));
     v(field("preemption", &C::preemption,
             "What becomes of a request that must make room for an earlier one: swap moves its KV to the swap space and "
             "back, recompute computes again what others took of it, auto takes whichever is cheaper by measured rates. "
@@ -290,6 +289,9 @@ class PAGEDCORE_API Scheduler {
   /// or that only brought back requests which had no blocks to move. Then StepPlan::plan_again() says so. No decision
   /// depends on `now`, the time on the caller's clock.
   StepPlan plan(double now);
+  /// The same into `plan`, whose memory it uses again: for thousands of sequences a plan is megabytes, and who keeps
+  /// one spares every step from taking them anew. What it held is gone, unless InvalidArgument is thrown.
+  void plan(double now, StepPlan& plan);
 
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws
   /// InvalidArgument for a result that does not answer the plan; nothing has changed then.

@@ -18,7 +18,7 @@ double charge_of(const SchedulerConfig& config, const Request& request, std::uin
 /// the `has` tokens found in the cache: whole blocks, at most `most` tokens. Who is about to compute is running, so it
 /// gets there, or is preempted and waited for no more. One of a lower priority is not waited for.
 bool Draft::has_prefix_underway(const Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
-                                std::uint32_t most) const noexcept {
+                                std::uint32_t most) {
   const std::uint32_t block_size = state_.rules.block_size;
   const auto computes = [&](const Request& other, const Sample& leader, std::uint32_t computed) {
     if (other.salt != request.salt || other.key.priority < request.key.priority) return false;
@@ -29,14 +29,27 @@ bool Draft::has_prefix_underway(const Request& request, const std::vector<TokenI
     const std::uint32_t whole = shared / block_size * block_size;
     return whole > has && computed < whole;
   };
-  for (const Request* other = state_.running.front(); other != nullptr; other = other->place.next) {
+  for (const Request* other : computing()) {
     const Sample& leader = other->samples[other->leader()];
-    if (leader.started && computes(*other, leader, leader.computed)) return true;
+    if (computes(*other, leader, leader.computed)) return true;
   }
   return std::ranges::any_of(decisions_.admissions, [&](const Admission& admission) {
     const Work& work = decisions_.work[admission.work];
     return computes(*admission.request, admission.request->samples[work.sample], work.first);
   });
+}
+
+/// The running requests whose leader lacks more than its last token. Most decode, and each request that is admitted
+/// would pass all of those: they are passed once in a plan.
+const std::vector<const Request*>& Draft::computing() {
+  if (has_listed_computing_) return computing_;
+  computing_.clear();
+  for (const Request* request = state_.running.front(); request != nullptr; request = request->place.next) {
+    const Sample& leader = request->samples[request->leader()];
+    if (leader.started && leader.computed + 1 < request->target(leader)) computing_.push_back(request);
+  }
+  has_listed_computing_ = true;
+  return computing_;
 }
 
 /// Admits those who wait and come before `next`, a running request, or all of them (null): in order, as long as they

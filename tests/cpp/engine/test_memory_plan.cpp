@@ -82,6 +82,6 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
         std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.0; }).find("watermark") != std::string::npos);
+  CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.5; }).find("watermark") != std::string::npos);
   CHECK_FALSE(refusal([](C&, M& m) { m.attention.num_kv_heads = 3; }).empty());
 }

@@ -174,8 +174,8 @@ TEST_CASE("policies and priorities that there are not") {
   CHECK_THROWS_WITH_AS(Scheduler({.victim = VictimPolicy{2}}, cache), "victim policy 2 is unknown", InvalidArgument);
   for (const double weight :
        {-1.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-    CHECK_THROWS_WITH_AS(Scheduler({.prompt_weight = weight}, cache),
-                         doctest::Contains("weights are finite, 0 or more"), InvalidArgument);
+    CHECK_THROWS_WITH_AS(Scheduler({.prompt_weight = weight}, cache), doctest::Contains("prompt_weight = "),
+                         InvalidArgument);
     CHECK_THROWS_AS(Scheduler({.output_weight = weight}, cache), InvalidArgument);
   }
   Scheduler scheduler({}, cache);
