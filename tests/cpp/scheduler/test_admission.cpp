@@ -138,6 +138,10 @@ TEST_CASE("output lengths: a life table") {
   for (int i = 0; i < 2000; ++i) cut.add(i % 2 == 0 ? 20 : 50, i % 2 != 0);
   CHECK(cut.chance(0, 50) == doctest::Approx(0.5).epsilon(0.02));
   CHECK(cut.chance(0, 100000) == doctest::Approx(0.5).epsilon(0.02));
+  // One output shows little: another may go on.
+  sched::OutputLengths one;
+  one.add(20, false);
+  CHECK(one.chance(0, 100) == doctest::Approx(0.5));
   // What was learned fades.
   for (int i = 0; i < 3000; ++i) lengths.add(1000, false);
   CHECK(lengths.chance(0, 500) > 0.98);

@@ -76,7 +76,8 @@ TEST_CASE("so does a plan that cannot be carried out") {
   state.submit(request(1, 6, 20));
   sched::Draft draft(state);
   draft.decide();
-  StepPlan plan = draft.draw_up();
+  StepPlan plan;
+  draft.draw_up(plan);
   gather_memory(state, draft, plan);
   CHECK_NOTHROW(state.refuse_if_broken());
   state.cache.free(draft.decisions().work.at(0).sequence, StepId{0});

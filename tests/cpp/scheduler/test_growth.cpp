@@ -169,7 +169,8 @@ TEST_CASE("a plan that passes over tenants whose counters have grown lists them 
   CHECK(seen() == kTenants);
   Draft draft(state);
   draft.decide();
-  StepPlan plan = draft.draw_up();
+  StepPlan plan;
+  draft.draw_up(plan);
   gather_memory(state, draft, plan);
   apply(state, draft, plan);
   REQUIRE(plan.sequences.size() == 1);

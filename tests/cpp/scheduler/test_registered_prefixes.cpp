@@ -106,6 +106,38 @@ TEST_CASE("a prefix leaves room for every request that was accepted, and for wha
   }
 }
 
+TEST_CASE("a registered prefix keeps no block that its windows have passed: what is counted for it is what it holds") {
+  Planned service({.max_batched_tokens = 24}, {.num_blocks = 19, .block_size = 4, .windows = {0, 8}});
+  const SchedulerRequest prefix = request(1, 24, 0);
+  service.scheduler.register_prefix(PrefixId{1}, prefix);
+  service.requests[1] = prefix;
+  while (service.scheduler.has_work()) service.next();
+  CHECK(service.scheduler.cache().counts().used == 8);  // 6 of full context, and 2 that a window of 8 reaches
+  CHECK(service.stats().blocks_pinned == 8);
+  service.submit(request(2, 17, 2));  // accepted, since it fits beside those
+  for (int i = 0; service.scheduler.has_work(); ++i) {
+    REQUIRE(i < 10);
+    service.next();
+  }
+  service.check_outputs();
+}
+
+TEST_CASE("a registered prefix whose windows have passed is forked as a whole") {
+  for (const std::uint32_t max_batched_tokens : {64u, 7u}) {
+    Planned service({.max_batched_tokens = max_batched_tokens}, {.num_blocks = 80, .block_size = 1, .windows = {0, 4}});
+    const SchedulerRequest prefix = request(9, 16, 0);
+    service.scheduler.register_prefix(PrefixId{1}, prefix);
+    service.requests[9] = prefix;
+    while (service.scheduler.has_work()) service.next();
+    SchedulerRequest user = prompted(2, with(prefix.prompt, 2, 5), 6);
+    user.prefix = PrefixId{1};
+    service.submit(user);
+    CHECK(service.next().sequences.at(0).first_position == 16);
+    while (service.scheduler.has_work()) service.next();
+    service.check_outputs();
+  }
+}
+
 // rule: scheduler.end-behind-the-step
 TEST_CASE("the last block of a prefix waits for the step that copies it, also when user and prefix go meanwhile") {
   for (const bool caching : {false, true}) {
@@ -129,37 +161,5 @@ TEST_CASE("the last block of a prefix waits for the step that copies it, also wh
     service.scheduler.check();
     service.scheduler.commit(service.executor.run(plan));
     CHECK(service.scheduler.cache().counts().in_flight == 0);
-
-    TEST_CASE(
-        "a registered prefix keeps no block that its windows have passed: what is counted for it is what it holds") {
-      Planned service({.max_batched_tokens = 24}, {.num_blocks = 19, .block_size = 4, .windows = {0, 8}});
-      const SchedulerRequest prefix = request(1, 24, 0);
-      service.scheduler.register_prefix(PrefixId{1}, prefix);
-      service.requests[1] = prefix;
-      while (service.scheduler.has_work()) service.next();
-      CHECK(service.scheduler.cache().counts().used == 8);  // 6 of full context, and 2 that a window of 8 reaches
-      CHECK(service.stats().blocks_pinned == 8);
-      service.submit(request(2, 17, 2));  // accepted, since it fits beside those
-      for (int i = 0; service.scheduler.has_work(); ++i) {
-        REQUIRE(i < 10);
-        service.next();
-      }
-      service.check_outputs();
-    }
-
-    TEST_CASE("a registered prefix whose windows have passed is forked as a whole") {
-      for (const std::uint32_t max_batched_tokens : {64u, 7u}) {
-        Planned service({.max_batched_tokens = max_batched_tokens},
-                        {.num_blocks = 80, .block_size = 1, .windows = {0, 4}});
-        const SchedulerRequest prefix = request(9, 16, 0);
-        service.scheduler.register_prefix(PrefixId{1}, prefix);
-        service.requests[9] = prefix;
-        while (service.scheduler.has_work()) service.next();
-        SchedulerRequest user = prompted(2, with(prefix.prompt, 2, 5), 6);
-        user.prefix = PrefixId{1};
-        service.submit(user);
-        CHECK(service.next().sequences.at(0).first_position == 16);
-        while (service.scheduler.has_work()) service.next();
-        service.check_outputs();
-      }
-    }
+  }
+}
