@@ -50,7 +50,8 @@ def options_of(configuration: Configuration, model: Any, folder: Path) -> dict[s
         options["max_reservation"] = PLUG_TOKENS + 50
     in_memory, in_file = configuration.swap
     if in_memory + in_file > 0:
-        block = pagedcore.plan_memory(model, spelling.engine_config(options, configuration.cpu)).kv_block
+        unswapped = {name: value for name, value in options.items() if name != "preemption"}  # "swap" needs a space
+        block = pagedcore.plan_memory(model, spelling.engine_config(unswapped, configuration.cpu)).kv_block
         options["swap_bytes"] = in_memory * block
         if in_file > 0:
             options |= {"swap_file": str(folder / "swap"), "swap_file_bytes": in_file * block}
