@@ -35,7 +35,10 @@ void RowTask::run(std::span<const float> logits) {
 SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std::vector<std::uint32_t>& mask) const {
   SamplingTask task;
   task.row = row;
-  task.context = context();
+  const EngineRequest& r = request->request;
+  const bool draws = position < 0 && !request->beams;
+  // Only a draw depends on an output, and only a draw has one: beams are more than the hypotheses that are returned.
+  task.context = draws ? context() : SampleContext{&r.sampling, r.prompt, {}, 0};
   const SamplingParams& p = task.params();
   if (position >= 0) {
     task.kind = SamplingTask::Kind::score;
