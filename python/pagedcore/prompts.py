@@ -174,20 +174,20 @@ class PromptReader:
         return self._tokenizer.encode(text, add_special_tokens=not templated)
 
     def _check_ids(self, prompt: object) -> list[int]:
-        if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+        given = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if isinstance(given, bytes) or not isinstance(given, Iterable):
             raise InvalidArgument(f"a prompt is a text or a list of token ids, not {type(prompt).__name__}")
-        import numpy as np
-
-        try:
-            ids = np.asarray(prompt if hasattr(prompt, "ndim") else list(prompt))
-        except ValueError:  # lists of several lengths in one
-            raise InvalidArgument("a prompt is a flat list of token ids, and this one holds lists") from None
-        if ids.size == 0:
+        ids = list(given)
+        if not ids:
             return []
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self._vocab_size:
-            self._refuse(list(prompt))
-        found: list[int] = ids.tolist()
-        return found
+        kinds = set(map(type, ids))
+        if kinds != {int}:  # numpy's integers are fine in a list; bools are none
+            if bool in kinds or not all(hasattr(kind, "__index__") for kind in kinds):
+                self._refuse(ids)
+            ids = [int(token) for token in ids]
+        if min(ids) < 0 or max(ids) >= self._vocab_size:
+            self._refuse(ids)
+        return ids
 
     def _refuse(self, ids: list[object]) -> None:
         for position, token in enumerate(ids):

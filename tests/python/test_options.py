@@ -101,7 +101,8 @@ def test_prompts_as_others_write_them(tiny_llm: LLM) -> None:
         ({"prompt": "x", "more": 1}, "has one key"),
         ({}, "has one key"),
         (np.array([1.5]), "token 0 of the prompt is"),
-        ([[1, [2]]], "flat list"),
+        ([[1, [2]]], r"token 1 of the prompt is \[2\]"),
+        (np.array(5), "a prompt is a text or a list of token ids"),
         ([[2**70]], "token 0 of the prompt"),
     ):
         with pytest.raises(InvalidArgument, match=message):
