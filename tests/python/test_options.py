@@ -102,7 +102,7 @@ def test_prompts_as_others_write_them(tiny_llm: LLM) -> None:
         ({}, "has one key"),
         (np.array([1.5]), "token 0 of the prompt is"),
         ([[1, [2]]], r"token 1 of the prompt is \[2\]"),
-        (np.array(5), "a prompt is a text or a list of token ids"),
+        (np.array(5), "prompts are a text"),
         ([[2**70]], "token 0 of the prompt"),
     ):
         with pytest.raises(InvalidArgument, match=message):
