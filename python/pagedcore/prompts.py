@@ -73,7 +73,7 @@ class PromptReader:
     ) -> list[tuple[Prompt, _P]]:
         """Each prompt with its parameters."""
         many: Any = [prompts] if is_single_prompt(prompts) else prompts
-        if isinstance(many, bytes) or not (isinstance(many, Sequence) or getattr(many, "ndim", 0)):
+        if isinstance(many, bytes) or not (isinstance(many, Sequence) or getattr(many, "ndim", None)):
             found = type(many).__name__
             raise InvalidArgument(f"prompts are a text, a list of token ids, or a list of such, not {found}")
         if params is None:
