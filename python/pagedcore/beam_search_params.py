@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from . import _core
 from ._options import BeamSearchFields
-from .checks import check_bool, native_record
+from .checks import check_bool, native_record, token_list
 from .errors import InvalidArgument
 
 __all__ = ["BeamSearchParams"]
@@ -31,11 +30,7 @@ class BeamSearchParams(BeamSearchFields):
     """False: token ids only, the text stays empty."""
 
     def __post_init__(self) -> None:
-        tokens = self.stop_token_ids
-        if isinstance(tokens, (str, bytes)) or not (tokens is None or hasattr(tokens, "__iter__")):
-            raise InvalidArgument(f"stop_token_ids={tokens!r} must be a list of token ids")
-        listed: Sequence[int] = tokens.tolist() if hasattr(tokens, "tolist") else tokens or ()
-        object.__setattr__(self, "stop_token_ids", tuple(listed))
+        object.__setattr__(self, "stop_token_ids", token_list("stop_token_ids", self.stop_token_ids))
         for name in ("ignore_eos", "skip_special_tokens", "detokenize"):
             check_bool(name, getattr(self, name))
         if not isinstance(self.early_stopping, (bool, str)):

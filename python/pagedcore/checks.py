@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "unknown_name"]
+__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "token_list", "unknown_name"]
 
 _R = TypeVar("_R")
 
@@ -34,6 +34,14 @@ def check_real(name: str, value: object, low: float, high: float, *, above_low: 
         left = "(" if above_low else "["
         right = ")" if math.isinf(high) else "]"
         raise InvalidArgument(f"{name}={value!r} must be a number in {left}{low:g}, {high:g}{right}")
+
+
+def token_list(name: str, tokens: object) -> tuple[int, ...]:
+    """Ids as a tuple; None is an empty one, an array its elements. Their range is the native library's to check."""
+    listed = tokens.tolist() if hasattr(tokens, "tolist") else () if tokens is None else tokens
+    if isinstance(listed, (str, bytes)) or not isinstance(listed, Iterable):
+        raise InvalidArgument(f"{name}={tokens!r} must be a list of token ids")
+    return tuple(listed)
 
 
 def native_record(record: type[_R], values: Mapping[str, Any]) -> _R:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _core
 from ._options import SamplingFields
-from .checks import check_bool, check_int, native_record
+from .checks import check_bool, check_int, native_record, token_list
 from .errors import InvalidArgument
 
 __all__ = ["SamplingParams"]
@@ -39,12 +39,10 @@ class SamplingParams(SamplingFields):
     def __post_init__(self) -> None:
         # Normalised once, so that equal parameters compare equal and nothing can change behind our back.
         self._set("stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
-        for name in ("stop_token_ids", "banned_tokens", "allowed_token_ids"):
-            tokens = getattr(self, name)
-            if isinstance(tokens, (str, bytes)) or not (tokens is None or hasattr(tokens, "__iter__")):
-                raise InvalidArgument(f"{name}={tokens!r} must be a list of token ids")
-            if tokens is not None or name != "allowed_token_ids":
-                self._set(name, tuple(tokens or () if not hasattr(tokens, "tolist") else tokens.tolist()))
+        for name in ("stop_token_ids", "banned_tokens"):
+            self._set(name, token_list(name, getattr(self, name)))
+        if self.allowed_token_ids is not None:
+            self._set("allowed_token_ids", token_list("allowed_token_ids", self.allowed_token_ids))
         if self.logit_bias is not None:
             self._set("logit_bias", _bias(self.logit_bias))
         if self.best_of is not None:
