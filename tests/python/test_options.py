@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,23 +42,22 @@ def test_every_entry_point_takes_the_same_request_options(name: str, llm_bf16: L
     ("theirs", "ours"),
     [("max_model_len", "max_context"), ("n_ctx", "max_context"), ("max_num_seqs", "max_sequences")],
 )
-def test_names_of_others_that_mean_the_same(tiny: Any, theirs: str, ours: str) -> None:
-    folder = tiny("llama")[0]
-    assert LLM.plan(folder, kv_cache_memory="1MiB", **{theirs: 64}) == LLM.plan(
-        folder, kv_cache_memory="1MiB", **{ours: 64}
+def test_names_of_others_that_mean_the_same(gguf: Path, theirs: str, ours: str) -> None:
+    assert LLM.plan(gguf, kv_cache_memory="1MiB", **{theirs: 64}) == LLM.plan(
+        gguf, kv_cache_memory="1MiB", **{ours: 64}
     )
     with pytest.raises(TypeError, match=f"'{theirs}' is another name of '{ours}'"):
-        LLM.plan(folder, **{theirs: 64, ours: 64})
+        LLM.plan(gguf, **{theirs: 64, ours: 64})
 
 
-def test_names_of_others_that_mean_something_else_name_ours(tiny: Any) -> None:
+def test_names_of_others_that_mean_something_else_name_ours(gguf: Path) -> None:
     with pytest.raises(TypeError, match="'gpu_memory_utilization'; use kv_cache_memory"):
-        LLM(tiny("llama")[0], gpu_memory_utilization=0.9)  # type: ignore[call-arg]
+        LLM(gguf, gpu_memory_utilization=0.9)  # type: ignore[call-arg]
 
 
-def test_an_unknown_option_names_the_nearest(tiny: Any) -> None:
+def test_an_unknown_option_names_the_nearest(gguf: Path) -> None:
     with pytest.raises(TypeError, match="no option 'block_sise'; did you mean 'block_size'"):
-        LLM(tiny("llama")[0], block_sise=16)  # type: ignore[call-arg]
+        LLM(gguf, block_sise=16)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,18 @@ def test_an_unknown_option_names_the_nearest(tiny: Any) -> None:
     ],
     ids=str,
 )
-def test_options_that_are_refused_say_value_limit_and_remedy(tiny: Any, options: dict[str, Any], message: str) -> None:
+def test_options_that_are_refused_say_value_limit_and_remedy(gguf: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        LLM(tiny("llama")[0], **options)
+        LLM(gguf, **options)
 
 
-def test_sizes_take_text(tiny: Any) -> None:
-    folder = tiny("llama")[0]
-    assert LLM.plan(folder, num_blocks=4, swap_space="1MiB") == LLM.plan(folder, num_blocks=4, swap_space=1 << 20)
+def test_sizes_take_text(gguf: Path) -> None:
+    assert LLM.plan(gguf, num_blocks=4, swap_space="1MiB") == LLM.plan(gguf, num_blocks=4, swap_space=1 << 20)
 
 
-def test_prompts_as_others_write_them(tiny_llm: LLM) -> None:
+def test_prompts_as_others_write_them(llm_bf16: LLM) -> None:
     params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
-    expected = tiny_llm.generate([1, 2, 3], params)[0].outputs
+    expected = llm_bf16.generate([1, 2, 3], params)[0].outputs
     for prompt in (
         {"prompt_token_ids": [1, 2, 3]},
         np.array([1, 2, 3]),
@@ -95,7 +94,7 @@ def test_prompts_as_others_write_them(tiny_llm: LLM) -> None:
         [{"prompt_token_ids": np.array([1, 2, 3])}],
         np.array([[1, 2, 3]]),
     ):
-        assert tiny_llm.generate(prompt, params)[0].outputs == expected
+        assert llm_bf16.generate(prompt, params)[0].outputs == expected
     for bad, message in (
         ({"prompt": [1]}, "'prompt' holds a list"),
         ({"prompt": "x", "more": 1}, "has one key"),
@@ -106,7 +105,7 @@ def test_prompts_as_others_write_them(tiny_llm: LLM) -> None:
         ([[2**70]], "token 0 of the prompt"),
     ):
         with pytest.raises(InvalidArgument, match=message):
-            tiny_llm.generate(bad, params)
+            llm_bf16.generate(bad, params)
 
 
 def test_parameters_as_others_write_them() -> None:
@@ -120,7 +119,7 @@ def test_parameters_as_others_write_them() -> None:
         BeamSearchParams(early_stopping="sometimes")  # type: ignore[arg-type]
 
 
-def test_the_work_of_an_output_does_not_grow_with_samples(tiny_llm: LLM) -> None:
+def test_the_work_of_an_output_does_not_grow_with_samples(llm_bf16: LLM) -> None:
     """Python's share of n samples is linear in n: counted in lines of our own code that are run."""
     import sys
 
@@ -137,7 +136,7 @@ def test_the_work_of_an_output_does_not_grow_with_samples(tiny_llm: LLM) -> None
         params = SamplingParams(n=n, max_tokens=1, temperature=1.0, seed=1, detokenize=False)
         sys.settrace(trace)
         try:
-            tiny_llm.generate([1, 2], params)
+            llm_bf16.generate([1, 2], params)
         finally:
             sys.settrace(None)
         return count
