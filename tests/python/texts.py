@@ -54,6 +54,58 @@ def varied_texts(count: int) -> list[str]:
     return texts[:count]
 
 
+PIECES = [
+    "def f(x: int) -> int:\n    return x ** 2\n",
+    "for (int i = 0; i < 10; ++i) {\n\ta[i] += b[i] * 3.5e-7;\n}\n",
+    "| name | 2023 | 2024 |\n|------|-----:|-----:|\n| a    |   12 |  345 |\n",
+    "1. first\n2. second\n\n3. third\n   a) 10 %\n   b) 20 %\n",
+    "- item 1\n- item  22\n\t- item   333\n",
+    "Total:     1234567 units,\t 89\r\n  42\r\n\r\n\r\n7",
+    "\n\n3. item",
+    "   12",
+    "\t\t34  56   789 ",
+    "\u3000\u30008\u00a0\u00a09\u20032",
+    "第3章、共12页。2024年5月17日，价格是￥1,234.56元",
+    "日本語のテキスト100パーセント。カタカナ、ひらがな!",
+    "한국어 텍스트 2024년 ㄱㄴㄷ ㅏㅑ",
+    "ㄅㄆㄇ 注音",
+    "😀 12😀3 👩‍👩‍👧‍👦 🇩🇪 👍🏽 ❤️",
+    "\x00\x01\x02 7\x1b[31mred\x1b[0m\x7f\x85\x9f 8",
+    "zero\u200bwidth \u200d\ufeff5",
+    "It's, we'LL, I'D, o'clock, 'tis 'S 've",
+    "camelCaseWord HTTPServer2Go iPhone15 Ünïcödé ÀÉÎ ǅ",
+    "e\u0301 a\u0308 हिन्दी में १२३ नमस्ते",
+    "مرحبا ١٢٣ بالعالم، كيف؟ ",
+    "Привет МИР Ёжик 5 Ω \u212b \u212a",
+    "2²³ ½ Ⅷ ① 1_000 0xFF 1e10",
+    "https://example.org/a/b?c=d&e=%20#f <b>bold</b> {a:1}",
+    "$x^2 + y_1 <= 3$ ~|`^ ¿qué? «ça»",
+    "  \n \n\n   \n",
+    "word/\n//x\r/\n",
+    "IMGIMGABCZ <sentinel:12> IMGIMGZ",
+    "a" * 60,
+    " " * 37,
+    "1" * 23,
+    "\n" * 9,
+]
+
+
+def tokenizer_texts(count: int) -> list[str]:
+    """Code, tables, lists, CJK, emoji, control characters, white space before digits: as they are, and cut and joined
+    at random."""
+    rng = random.Random(13)
+    texts = [*PIECES, *SCRIPTS]
+    while len(texts) < count:
+        parts = []
+        for _ in range(rng.randrange(1, 7)):
+            source = rng.choice(PIECES if rng.random() < 0.8 else SCRIPTS)
+            start = rng.randrange(len(source))
+            parts.append(source[start : start + rng.randrange(1, 40)])
+            parts.append(rng.choice(["", "", " ", "\n", "  ", "\n\n", "\t"]))
+        texts.append("".join(parts))
+    return texts[:count]
+
+
 PROMPTS = [
     "The capital of France is",
     "Once upon a time, in a small village",

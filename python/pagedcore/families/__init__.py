@@ -14,7 +14,7 @@ from .family import Family
 from .fields import Fields
 from .splits import SPLITS, Split
 
-__all__ = ["FAMILIES", "find_split", "of_config", "of_gguf"]
+__all__ = ["FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
 
 FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY, smollm2.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
 

@@ -10,7 +10,7 @@ from . import from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace
 from .fields import Fields
 from .llama_like import GGUF_NAMES, HUGGINGFACE_NAMES, MLP, QKVO, tiny_config
-from .splits import Split, words
+from .splits import LLAMA3, Split
 from .tensors import Tensor
 
 __all__ = ["FAMILY", "GGUF"]
@@ -43,7 +43,6 @@ GGUF = Gguf(
         "attn.k": lambda tensor, description, source: split_halves(tensor, description, source, heads="num_kv_heads"),
     },
 )
-_LLAMA3 = Split(words(r"\p{N}{1,3}"), ignore_merges=True, add_bos=True)
 FAMILY = Family(
     name="llama",
     huggingface=HuggingFace(
@@ -51,6 +50,6 @@ FAMILY = Family(
     ),
     gguf=GGUF,
     tiny_config=lambda: tiny_config("llama"),
-    splits=dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3"), _LLAMA3)
-    | {"smaug-bpe": Split(words(r"\p{N}{1,3}"))},
+    splits=dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "midm-2.0"), LLAMA3)
+    | {"smaug-bpe": Split(LLAMA3.patterns)},
 )

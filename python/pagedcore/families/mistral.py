@@ -7,7 +7,7 @@ from .family import Described, Family, HuggingFace
 from .fields import Fields
 from .llama import GGUF
 from .llama_like import HUGGINGFACE_NAMES, tiny_config
-from .splits import Split, cased
+from .splits import APART, Split, cased
 
 __all__ = ["FAMILY"]
 
@@ -25,5 +25,5 @@ FAMILY = Family(
     ),
     gguf=GGUF,
     tiny_config=lambda: tiny_config("mistral", sliding_window=24, head_dim=16),
-    splits={"tekken": Split(cased(r"\p{N}"), ignore_merges=True, add_bos=True)},
+    splits={"tekken": Split((cased(APART),), ignore_merges=True, add_bos=True)},
 )

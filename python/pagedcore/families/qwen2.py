@@ -6,7 +6,7 @@ from . import from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace
 from .fields import Fields
 from .llama_like import GGUF_NAMES, HUGGINGFACE_NAMES, QKV, tiny_config
-from .splits import Split, words
+from .splits import APART, Split, words
 
 __all__ = ["FAMILY"]
 
@@ -17,7 +17,7 @@ def describe(config: Fields) -> Described:
     return Described(description, QKV)
 
 
-_SPLIT = Split(words(r"\p{N}"), nfc=True)
+_SPLIT = Split((words(APART),), nfc=True)
 FAMILY = Family(
     name="qwen2",
     huggingface=HuggingFace(
@@ -25,5 +25,5 @@ FAMILY = Family(
     ),
     gguf=Gguf(architectures=("qwen2",), describe=from_gguf.describe, names=GGUF_NAMES),
     tiny_config=lambda: tiny_config("qwen2"),
-    splits={"qwen2": _SPLIT, "deepseek-r1-qwen": _SPLIT},
+    splits=dict.fromkeys(("qwen2", "deepseek-r1-qwen", "f2llmv2"), _SPLIT),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import llama
 from .family import Family
 from .llama_like import tiny_config
-from .splits import GPT2
+from .splits import APART, GPT2, Split
 
 __all__ = ["FAMILY"]
 
@@ -22,8 +22,7 @@ FAMILY = Family(
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
     ),
-    # It was trained with digits apart, but a piece such as " 12" has no merge across its digits, so that GPT-2's cut
-    # gives the same ids but for runs of spaces before a digit. There the reference is the conversion that transformers
-    # makes of these files: GPT-2's.
-    splits={"smollm": GPT2},
+    # Digits first: "\n\n3." is "\n\n", "3", "."; GPT-2's cut alone, which transformers' conversion of these files keeps,
+    # makes "\n", "\n", "3", "." of it.
+    splits={"smollm": Split((APART, *GPT2.patterns))},
 )
