@@ -20,9 +20,9 @@ from typing import NamedTuple
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
     ("_core", "_options", "errors"),
-    ("checks", "default_model", "memory", "progress"),
+    ("checks", "config_files", "default_model", "memory", "progress", "sandbox"),
     ("families",),
-    ("beam_search_params", "chat", "outputs", "sampling_params", "tokenizer", "detokenizer"),
+    ("beam_search_params", "chat", "content", "outputs", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
     ("dispatch", "prompts", "request", "stream"),

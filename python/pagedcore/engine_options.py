@@ -10,9 +10,10 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _options
+from .chat import ChatTemplates, TemplateOptions
 from .checks import native_record, unknown_name
 from .errors import InvalidArgument
 from .memory import MemoryReport
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from .loading import Checkpoint
     from .tokenizer import Tokenizer
 
-__all__ = ["OpenModel", "engine_config", "open_model", "with_engine_options", "with_request_options"]
+__all__ = [
+    "OpenModel",
+    "engine_config",
+    "open_model",
+    "split_chat_options",
+    "with_engine_options",
+    "with_request_options",
+    "with_template_options",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -105,7 +114,6 @@ class OpenModel:
     def __init__(self, checkpoint: Checkpoint, config: _core.EngineConfig, path: str) -> None:
         self._checkpoint = checkpoint
         self.path = path
-        self.chat_template = checkpoint.chat_template
         self.eos_token_ids = tuple(checkpoint.eos_token_ids)
         self.description = _core.ModelDescription(**checkpoint.description)
         self.config = config
@@ -126,6 +134,9 @@ class OpenModel:
         if source.path is None or not (source.path / "tokenizer.json").exists():
             return None
         return Tokenizer.from_path(source.path)
+
+    def chat_templates(self, tokenizer: Tokenizer | None) -> ChatTemplates:
+        return ChatTemplates(self._checkpoint.chat_templates, tokenizer.special_tokens if tokenizer else None)
 
     def plan(self) -> MemoryReport:
         return MemoryReport.from_native(_core.plan_memory(self.description, self.config))
@@ -173,3 +184,25 @@ def with_engine_options(function: _F) -> _F:
 def with_request_options(function: _F) -> _F:
     infos = {info.name: info for info in _core.options_of("RequestOptions")}
     return _showing(function, infos, _core.RequestOptions(), _options.RequestOptions)
+
+
+def with_template_options(function: _F) -> _F:
+    """For methods that make a prompt of a conversation: shows how in their signature."""
+    signature = inspect.signature(function)
+    more = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "continue_final_message" else None
+        )
+        for name in TemplateOptions.__annotations__
+    ]
+    parameters = list(signature.parameters.values())
+    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    function.__signature__ = signature.replace(parameters=[*named, *more, *rest])  # type: ignore[attr-defined]
+    return function
+
+
+def split_chat_options(options: Mapping[str, Any]) -> tuple[TemplateOptions, dict[str, Any]]:
+    """What concerns the template, and the rest."""
+    template = {name: value for name, value in options.items() if name in TemplateOptions.__annotations__}
+    return cast(TemplateOptions, template), {k: v for k, v in options.items() if k not in template}

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from . import _core
 from .beam_search_params import BeamSearchParams
-from .chat import ChatTemplate, Message
+from .chat import Message
 from .dispatch import Dispatcher, Inbox
-from .engine_options import open_model, with_engine_options, with_request_options
+from .engine_options import (
+    open_model,
+    split_chat_options,
+    with_engine_options,
+    with_request_options,
+    with_template_options,
+)
 from .errors import Aborted, InvalidArgument
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
@@ -28,6 +34,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._options import EngineOptions, RequestOptions
+    from .chat import TemplateOptions
+
+    class ChatOptions(TemplateOptions, RequestOptions, total=False):
+        """Of a conversation that is served."""
 
 __all__ = ["LLM"]
 
@@ -66,7 +76,7 @@ class LLM:
             self.model = checkpoint.path
             self.description = checkpoint.description
             self.tokenizer = checkpoint.tokenizer(tokenizer)
-            self._template_source = checkpoint.chat_template
+            self._templates = checkpoint.chat_templates(self.tokenizer)
             self._eos_token_ids = checkpoint.eos_token_ids
             self._engine = checkpoint.engine()
         self._dispatcher = Dispatcher(self._engine)
@@ -74,7 +84,6 @@ class LLM:
         self._prefixes: dict[str, list[int]] = {}
         self._seed = seed
         self._numbers = itertools.count()
-        self._template: ChatTemplate | None = None
 
     # Generating
 
@@ -102,6 +111,7 @@ class LLM:
         progress = chosen_progress(progress, options)
         return self._run(self._requests(prompts, sampling_params, request_options(options)), progress)
 
+    @with_template_options
     @with_request_options
     def chat(
         self,
@@ -109,53 +119,30 @@ class LLM:
         sampling_params: _Params = None,
         *,
         progress: bool | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        **options: Unpack[RequestOptions],
+        **options: Unpack[ChatOptions],
     ) -> list[RequestOutput]:
         """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content. With
-        ``prefix`` the conversation's text continues that prefix."""
+        ``prefix`` the conversation's text continues that prefix. How it becomes a prompt: :meth:`chat_prompt`."""
         progress = chosen_progress(progress, options)
-        served = request_options(options)
+        template, rest = split_chat_options(options)
+        served = request_options(rest)
         # Whatever is neither is refused by the template, as one conversation.
         several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
         conversations: Sequence[Any] = messages if several and messages else [messages]
-        prompts = [
-            self.chat_prompt(
-                conversation,
-                add_generation_prompt=add_generation_prompt,
-                chat_template=chat_template,
-                tools=tools,
-                template_variables=template_variables,
-            )
-            for conversation in conversations
-        ]
+        prompts = [self._templates.prompt(conversation, template) for conversation in conversations]
         return self._run(self._requests(prompts, sampling_params, served, templated=True), progress)
 
-    def chat_prompt(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The text that the chat template makes of a conversation. It holds the special tokens itself: encode it with
-        ``add_special_tokens=False``."""
-        template = self._template
-        if chat_template is not None or template is None:
-            source = chat_template or self._template_source
-            if source is None:
-                raise InvalidArgument("the model has no chat template: pass one as chat_template=, or use generate()")
-            template = ChatTemplate(source, self.tokenizer.special_tokens if self.tokenizer else None)
-            if chat_template is None:
-                self._template = template
-        return template.render(
-            messages, add_generation_prompt=add_generation_prompt, tools=tools, **(template_variables or {})
-        )
+    @with_template_options
+    def chat_prompt(self, messages: Sequence[Message], **options: Unpack[TemplateOptions]) -> str:
+        """The text that a chat template makes of a conversation. It holds the special tokens itself: encode it with
+        ``add_special_tokens=False``.
+
+        ``add_generation_prompt`` None: the prompt ends where the assistant is to speak, unless
+        ``continue_final_message``, with which it ends inside the last message (a text names its field). ``tools``:
+        JSON schemas of functions. ``chat_template``: a template, or the name of one of the model's; None: ``tool_use``
+        if there are tools and the model has it, else ``default``. ``template_variables``: passed by their names.
+        """
+        return self._templates.prompt(messages, options)
 
     @with_request_options
     def stream(
@@ -171,27 +158,18 @@ class LLM:
         (request,) = self._requests([prompt], streamable(sampling_params), request_options(options))
         return Stream(self._dispatcher, request)
 
+    @with_template_options
     @with_request_options
     def stream_chat(
         self,
         messages: Sequence[Message],
         sampling_params: SamplingParams | None = None,
-        *,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        **options: Unpack[RequestOptions],
+        **options: Unpack[ChatOptions],
     ) -> Stream:
         """Like :meth:`stream` for a conversation; the other keywords are those of :meth:`chat_prompt`."""
-        served = request_options(options)
-        prompt = self.chat_prompt(
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            chat_template=chat_template,
-            tools=tools,
-            template_variables=template_variables,
-        )
+        template, rest = split_chat_options(options)
+        served = request_options(rest)
+        prompt = self._templates.prompt(messages, template)
         (request,) = self._requests([prompt], streamable(sampling_params), served, templated=True)
         return Stream(self._dispatcher, request)
 

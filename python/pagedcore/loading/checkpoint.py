@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..chat import TemplateSource
 from ..errors import Corrupt
 from ..families.family import Described, Gguf, HuggingFace
 from ..families.tensors import Tensor, check_names, expected_names
@@ -34,9 +35,23 @@ class Checkpoint:
     source_dtype: str  # the element type of most weights; for a directory read without tensors, the configured one
     tokenizer: TokenizerSource | None
     name: str
-    chat_template: str | None = None
-    eos_token_ids: list[int] = field(default_factory=list)
+    chat_templates: dict[str, TemplateSource] = field(default_factory=dict)
+    declared_ends: dict[int, str] = field(default_factory=dict)
+    """Token ids that end a turn or text, and the field that says so. The tokenizer may know more: ``end_tokens``."""
     bos_token_id: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Fields of SamplingParams that the model's publishers recommend."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The one called default."""
+        default = self.chat_templates.get("default")
+        return None if default is None else default.text
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """Those that are declared."""
+        return list(self.declared_ends)
 
     def close(self) -> None:
         """Drops the tensors. A file is unmapped when the last buffer that points into it is gone."""

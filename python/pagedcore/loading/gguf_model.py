@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..config_files import is_there, read_object
 from ..families import of_gguf
 from ..families.family import Described, Family
 from ..families.fields import Fields
 from ..families.tensors import Tensor
+from .chat_templates import templates_of_gguf
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
+from .end_tokens import known_ids
 from .gguf import GgufFile
+from .sampling_defaults import sampling_of_generation_config, sampling_of_gguf
 
 __all__ = ["load_gguf"]
+
+# Besides the end of the text: the ends of a turn and of a message, and what ends a gap that is filled in.
+_ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
 
 def load_gguf(path: Path, *, with_tensors: bool) -> Checkpoint:
@@ -21,20 +30,34 @@ def load_gguf(path: Path, *, with_tensors: bool) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     if with_tensors:
         tensors = canonical_tensors(file.tensors, family.gguf, described, str(path))
+    vocab_size = described.description["vocab_size"]
     tokens = Fields(file.metadata, str(path), "tokenizer.ggml.")
-    # Besides the end of the text: the ends of a turn and of a message, where generation stops just as well.
-    ends = [i for name in ("eos", "eot", "eom") for i in tokens.token_ids(f"{name}_token_id")]
-    bos = tokens.token_ids("bos_token_id")
+    ends = {
+        token: f"tokenizer.ggml.{name}_token_id"
+        for name in reversed(_ENDS)
+        for token in known_ids(tokens, f"{name}_token_id", vocab_size)
+    }
+    bos = known_ids(tokens, "bos_token_id", vocab_size)
     return Checkpoint(
         description=described.description,
         tensors=tensors,
         source_dtype=source_dtype(file.tensors.values()),
         tokenizer=TokenizerSource("gguf", metadata=file.metadata),
         name=metadata.text("general.name", path.stem),
-        chat_template=metadata.text("tokenizer.chat_template", "") or None,
-        eos_token_ids=list(dict.fromkeys(ends)),
+        chat_templates=templates_of_gguf(metadata),
+        declared_ends=dict(reversed(ends.items())),
         bos_token_id=bos[0] if bos else None,
+        sampling=_sampling(path, file.metadata),
     )
+
+
+def _sampling(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A generation_config.json beside the file comes before what is in the file."""
+    given = sampling_of_gguf(metadata, str(path))
+    config = path.parent / "generation_config.json"
+    if is_there(config):
+        given |= sampling_of_generation_config(Fields(read_object(config), str(config)))
+    return given
 
 
 def _describe(file: GgufFile, metadata: Fields) -> tuple[Family, Described]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
+from ..config_files import is_there, read_object
 from ..errors import Corrupt, Io, Unsupported
 from ..families import of_config
 from ..families.family import Described, Family
 from ..families.fields import Fields
 from ..families.tensors import Tensor
+from .chat_templates import templates_of_directory
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
+from .end_tokens import known_ids
 from .safetensors import read_safetensors
+from .sampling_defaults import sampling_of_generation_config
 
 __all__ = ["describe", "load_directory"]
 
 
 def load_directory(directory: Path, *, with_tensors: bool) -> Checkpoint:
     path = directory / "config.json"
-    if not path.is_file():
+    if not is_there(path):
         raise Io(f"{directory}: has no config.json, so it is not a Hugging Face model")
     config = _read_json(path)
     family, described = describe(config)
@@ -30,16 +32,23 @@ def load_directory(directory: Path, *, with_tensors: bool) -> Checkpoint:
     if with_tensors:
         tensors = canonical_tensors(_read_tensors(directory), family.huggingface, described, str(directory))
         dtype = source_dtype(tensors.values())
-    bos = generation.token_ids("bos_token_id") or config.token_ids("bos_token_id")
+    vocab_size = described.description["vocab_size"]
+    bos = [token for fields in (generation, config) for token in known_ids(fields, "bos_token_id", vocab_size)]
+    ends = {
+        token: f"{Path(fields.source).name}: eos_token_id"
+        for fields in (config, generation)
+        for token in known_ids(fields, "eos_token_id", vocab_size)
+    }
     return Checkpoint(
         description=described.description,
         tensors=tensors,
         source_dtype=dtype,
         tokenizer=TokenizerSource("directory", path=directory),
         name=directory.resolve().name,
-        chat_template=_chat_template(directory),
-        eos_token_ids=generation.token_ids("eos_token_id") or config.token_ids("eos_token_id"),
+        chat_templates=templates_of_directory(directory),
+        declared_ends=ends,
         bos_token_id=bos[0] if bos else None,
+        sampling=sampling_of_generation_config(generation),
     )
 
 
@@ -106,38 +115,7 @@ def _read_index(path: Path) -> dict[str, list[str]]:
     return files
 
 
-def _chat_template(directory: Path) -> str | None:
-    path = directory / "chat_template.jinja"
-    if path.is_file():
-        return _read_text(path)
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        template = _read_json(directory / name, optional=True).get("chat_template")
-        if isinstance(template, list):  # several, by name
-            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-            template = named.get("default")
-        if isinstance(template, str):
-            return template
-    return None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Corrupt(f"{path}: is not UTF-8: {error}") from None
-    except OSError as error:
-        raise Io(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _read_json(path: Path, *, optional: bool = False) -> Fields:
-    if optional and not path.exists():
+    if optional and not is_there(path):
         return Fields({}, str(path))
-    try:
-        values: Any = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, Corrupt):
-            raise
-        raise Corrupt(f"{path}: is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise Corrupt(f"{path}: is not a JSON object")
-    return Fields(values, str(path))
+    return Fields(read_object(path), str(path))

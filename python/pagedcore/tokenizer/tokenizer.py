@@ -87,6 +87,10 @@ class Tokenizer:
         """The token's spelling in the vocabulary; None for an id that has none."""
         return self.backend.id_to_token(token_id)
 
+    def added_tokens(self) -> dict[int, str]:
+        """Spellings, by id, of the tokens that a text is searched for before anything else."""
+        return {id_: token.content for id_, token in self.backend.get_added_tokens_decoder().items()}
+
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_ids
 

@@ -1,0 +1,110 @@
+"""Small files that come with a model, and that anybody may have written: texts and JSON objects.
+
+They are read whole, within bounds, and only if they are regular files: a FIFO would block its reader for ever, a device
+may have no end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from .errors import Corrupt, Io
+
+__all__ = ["check_regular", "is_there", "nesting_of", "read_object", "read_text"]
+
+_MOST_BYTES = 64 << 20
+_MOST_VALUES = 500_000  # of a JSON document: each takes some hundred bytes of memory, however few it has in the file
+_DEEPEST = 100
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name, be it a link that leads nowhere: it was meant to be read."""
+    return os.path.lexists(path)
+
+
+def check_regular(path: Path) -> None:
+    """Raises Io unless it is a regular file. Opens nothing: to open a device may already do something."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise Io(f"{path}: is a link to '{os.readlink(path)}', where there is nothing") from None
+        raise Io(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise Io(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise Io(f"{path}: is {kind}; a model's files are regular files")
+
+
+def _read(path: Path, most: int) -> bytes:
+    check_regular(path)
+    try:
+        # O_NONBLOCK: what was a file a moment ago may be a FIFO now.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Io(f"{path}: is no regular file")
+            size = os.fstat(descriptor).st_size
+            data = file.read(min(size, most) + 1)
+    except OSError as error:
+        if isinstance(error, Io):
+            raise
+        raise Io(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > most:
+        raise Corrupt(f"{path}: has {max(size, len(data))} bytes; a file of this kind has at most {most}")
+    return data
+
+
+def read_text(path: Path, *, most: int = _MOST_BYTES) -> str:
+    """The text of a file in UTF-8. Raises Io if it cannot be read, Corrupt if it is longer than ``most`` bytes or no
+    UTF-8."""
+    try:
+        return str(_read(path, most), "utf-8")
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{path}: is not UTF-8: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds. Raises Corrupt if it holds anything else, more than 500,000 values or values
+    nested more than 100 deep."""
+    text = read_text(path)
+    if sum(map(text.count, ",[{")) > _MOST_VALUES:
+        raise Corrupt(f"{path}: holds more than {_MOST_VALUES} values")
+    try:
+        values: Any = json.loads(text)
+    except RecursionError:
+        raise Corrupt(f"{path}: nests values too deep ({_DEEPEST} levels are possible)") from None
+    except ValueError as error:
+        raise Corrupt(f"{path}: is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise Corrupt(f"{path}: is {_named(values)}, not a JSON object")
+    if nesting_of(values) > _DEEPEST:
+        raise Corrupt(f"{path}: nests values more than {_DEEPEST} deep")
+    return values
+
+
+def nesting_of(value: Any) -> int:
+    """How many objects and arrays lie in each other."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _named(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,64 @@
+"""How a model's publishers sample from it: ``generation_config.json``, ``general.sampling.*`` of GGUF files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import Corrupt, InvalidArgument
+from ..families.fields import Fields
+from ..sampling_params import SamplingParams
+
+__all__ = ["sampling_of_generation_config", "sampling_of_gguf"]
+
+# Their names, and ours.
+_GENERATION = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+}
+_GGUF = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
+_WHOLE = {"top_k", "max_tokens", "min_tokens"}
+
+
+def sampling_of_generation_config(fields: Fields) -> dict[str, Any]:
+    """Fields of SamplingParams by name, as far as the file says. Its ``do_sample`` false is our temperature 0; true
+    without a temperature is transformers' 1."""
+    given = _read(fields, _GENERATION)
+    sample = fields.get("do_sample")
+    if sample is not None:
+        given["temperature"] = given.get("temperature", 1.0) if fields.flag("do_sample", False) else 0.0
+    return _checked(given, fields, {ours: theirs for theirs, ours in _GENERATION.items()})
+
+
+def sampling_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
+    fields = Fields(metadata, source, "general.sampling.")
+    return _checked(_read(fields, _GGUF), fields, {ours: theirs for theirs, ours in _GGUF.items()})
+
+
+def _read(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for theirs, ours in names.items():
+        if fields.get(theirs) is not None:
+            whole = ours in _WHOLE
+            given[ours] = fields.integer(theirs, minimum=-1) if whole else fields.number(theirs)
+    return given
+
+
+def _checked(given: dict[str, Any], fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
+    for name, value in given.items():
+        try:
+            SamplingParams(**{name: value} | ({"max_tokens": None} if name == "min_tokens" else {}))
+        except InvalidArgument as error:
+            raise Corrupt(f"{fields.source}: {fields.prefix}{names[name]} = {value!r}: {error}") from None
+    return given
