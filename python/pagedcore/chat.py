@@ -58,13 +58,18 @@ class ChatTemplates:
         self._sources = dict(sources)
         self._special_tokens = dict(special_tokens or {})
 
+    def __len__(self) -> int:
+        return len(self._sources)
+
     def prompt(self, messages: Sequence[Message], options: TemplateOptions) -> str:
         """The prompt's text. Raises InvalidArgument for messages that the template refuses, and for templates that are
         not valid or take too much time or memory."""
         check_messages(messages)
         unknown = options.keys() - TemplateOptions.__annotations__.keys()
         if unknown:
-            raise TypeError(f"a chat has no option {min(unknown)!r}; it has {', '.join(TemplateOptions.__annotations__)}")
+            raise TypeError(
+                f"a chat has no option {min(unknown)!r}; it has {', '.join(TemplateOptions.__annotations__)}"
+            )
         continues = options.get("continue_final_message", False)
         add = options.get("add_generation_prompt")
         if add and continues:
@@ -86,7 +91,7 @@ class ChatTemplates:
                 return self._sources[chosen]
             if re.fullmatch(r"[\w.-]+", chosen):
                 raise InvalidArgument(
-                    f"there is no chat template {chosen!r} (the model's are: {known}), and a text without braces is none"
+                    f"there is no chat template {chosen!r} (the model's are: {known}); a text without braces is none"
                 )
             return TemplateSource(chosen, "chat_template=")
         for name in ("tool_use", "default") if with_tools else ("default",):
@@ -99,7 +104,8 @@ class ChatTemplates:
 
 @functools.lru_cache(maxsize=16)
 def _compile(source: TemplateSource) -> BoundedTemplate:
-    return _guarded(source, "is not valid Jinja", lambda: _sandbox().BoundedTemplate(source.text))
+    template: BoundedTemplate = _guarded(source, "is not valid Jinja", lambda: _sandbox().BoundedTemplate(source.text))
+    return template
 
 
 def _sandbox() -> Any:
@@ -111,7 +117,7 @@ def _sandbox() -> Any:
 
 
 def _guarded(source: TemplateSource, problem: str, call: Callable[[], Any]) -> Any:
-    """The call's result. Whatever it raises becomes one error: a template is a program, anything may be wrong with it."""
+    """The call's result. Whatever it raises becomes one error: a template is a program."""
     sandbox = _sandbox()
     where = f"the chat template ({source.origin})"
     try:
@@ -203,8 +209,8 @@ class _Rendering:
         at = text.rfind(_CONTINUES.rstrip())
         if at < 0 or (isinstance(messages[-1][field], str) and value.strip() not in text):
             raise InvalidArgument(
-                f"continue_final_message: the chat template ({self._source.origin}) does not show the last message's {field!r} "
-                "as it is"
+                f"continue_final_message: the chat template ({self._source.origin}) does not show the last message's "
+                f"{field!r} as it is"
             )
         kept = text.startswith(_CONTINUES, at)
         return text[:at] if kept else text[:at].rstrip()

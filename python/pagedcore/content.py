@@ -50,9 +50,7 @@ class TextParts:
         raise InvalidArgument("continue_final_message: the last message has no text to continue")
 
 
-def with_text_parts(
-    messages: _Messages, render: Callable[[_Messages], str | None], *, takes_parts: bool
-) -> _Messages:
+def with_text_parts(messages: _Messages, render: Callable[[_Messages], str | None], *, takes_parts: bool) -> _Messages:
     """The messages in the form that the template knows: a list of parts stays one where the template shows its texts,
     else they are joined; a text becomes a part where the template shows parts only. ``render`` gives the template's
     text, or None where it fails; it is asked with marks instead of the texts. ``takes_parts``: whether the template may
@@ -109,4 +107,3 @@ def _marked(part: Any, mark: str) -> Any:
 def _is_shown(mark: str, text: str) -> bool:
     written = (f"'text': '{mark}'", f'"text": "{mark}"', f'"text":"{mark}"')
     return mark in text and not any(form in text for form in written)
-

@@ -20,6 +20,7 @@ from .memory import MemoryReport
 
 if TYPE_CHECKING:
     from .loading import Checkpoint
+    from .loading.end_tokens import EndToken
     from .tokenizer import Tokenizer
 
 __all__ = [
@@ -114,7 +115,7 @@ class OpenModel:
     def __init__(self, checkpoint: Checkpoint, config: _core.EngineConfig, path: str) -> None:
         self._checkpoint = checkpoint
         self.path = path
-        self.eos_token_ids = tuple(checkpoint.eos_token_ids)
+        self.sampling = dict(checkpoint.sampling)
         self.description = _core.ModelDescription(**checkpoint.description)
         self.config = config
 
@@ -126,17 +127,16 @@ class OpenModel:
             return choice
         if choice is not None:
             return Tokenizer.from_path(choice)
-        source = self._checkpoint.tokenizer
-        if source is None:
-            return None
-        if source.metadata is not None:
-            return Tokenizer.from_gguf(source.metadata) if "tokenizer.ggml.model" in source.metadata else None
-        if source.path is None or not (source.path / "tokenizer.json").exists():
-            return None
-        return Tokenizer.from_path(source.path)
+        return self._checkpoint.build_tokenizer()
 
     def chat_templates(self, tokenizer: Tokenizer | None) -> ChatTemplates:
         return ChatTemplates(self._checkpoint.chat_templates, tokenizer.special_tokens if tokenizer else None)
+
+    def end_tokens(self, tokenizer: Tokenizer | None) -> tuple[EndToken, ...]:
+        """The tokens that end a turn or a text, and who says so."""
+        from .loading.end_tokens import all_ends
+
+        return all_ends(self._checkpoint.declared_ends, tokenizer, self.description.vocab_size)
 
     def plan(self) -> MemoryReport:
         return MemoryReport.from_native(_core.plan_memory(self.description, self.config))

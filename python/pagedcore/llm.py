@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     class ChatOptions(TemplateOptions, RequestOptions, total=False):
         """Of a conversation that is served."""
 
+
 __all__ = ["LLM"]
 
+_log = logging.getLogger("pagedcore")
 _Params = SamplingParams | Sequence[SamplingParams] | None
 
 
@@ -77,10 +80,15 @@ class LLM:
             self.description = checkpoint.description
             self.tokenizer = checkpoint.tokenizer(tokenizer)
             self._templates = checkpoint.chat_templates(self.tokenizer)
-            self._eos_token_ids = checkpoint.eos_token_ids
+            self.end_tokens = checkpoint.end_tokens(self.tokenizer)
+            self.sampling_defaults = checkpoint.sampling
             self._engine = checkpoint.engine()
+        for end in self.end_tokens:
+            _log.info("%s: token %d (%s) ends an answer: %s", self.model, end.id, end.token, end.why)
+        _log.info("%s: sampling without parameters: %s", self.model, self.default_sampling_params())
         self._dispatcher = Dispatcher(self._engine)
-        self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, self._eos_token_ids)
+        ends = [end.id for end in self.end_tokens]
+        self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, ends)
         self._prefixes: dict[str, list[int]] = {}
         self._seed = seed
         self._numbers = itertools.count()
@@ -109,7 +117,8 @@ class LLM:
         Ctrl-C ends the requests of this call and leaves the engine usable.
         """
         progress = chosen_progress(progress, options)
-        return self._run(self._requests(prompts, sampling_params, request_options(options)), progress)
+        params = self.default_sampling_params() if sampling_params is None else sampling_params
+        return self._run(self._requests(prompts, params, request_options(options)), progress)
 
     @with_template_options
     @with_request_options
@@ -130,7 +139,8 @@ class LLM:
         several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
         conversations: Sequence[Any] = messages if several and messages else [messages]
         prompts = [self._templates.prompt(conversation, template) for conversation in conversations]
-        return self._run(self._requests(prompts, sampling_params, served, templated=True), progress)
+        params = self.default_sampling_params(chat=True) if sampling_params is None else sampling_params
+        return self._run(self._requests(prompts, params, served, templated=True), progress)
 
     @with_template_options
     def chat_prompt(self, messages: Sequence[Message], **options: Unpack[TemplateOptions]) -> str:
@@ -155,7 +165,8 @@ class LLM:
         streams may run at a time, in one thread or many."""
         if not is_single_prompt(prompt):
             raise InvalidArgument("stream() takes one prompt; open several streams for several")
-        (request,) = self._requests([prompt], streamable(sampling_params), request_options(options))
+        params = self.default_sampling_params() if sampling_params is None else streamable(sampling_params)
+        (request,) = self._requests([prompt], params, request_options(options))
         return Stream(self._dispatcher, request)
 
     @with_template_options
@@ -170,8 +181,16 @@ class LLM:
         template, rest = split_chat_options(options)
         served = request_options(rest)
         prompt = self._templates.prompt(messages, template)
-        (request,) = self._requests([prompt], streamable(sampling_params), served, templated=True)
+        params = self.default_sampling_params(chat=True) if sampling_params is None else streamable(sampling_params)
+        (request,) = self._requests([prompt], params, served, templated=True)
         return Stream(self._dispatcher, request)
+
+    def default_sampling_params(self, *, chat: bool = False) -> SamplingParams:
+        """What is used where none are given: what the model's publishers recommend (``sampling_defaults``: of its
+        generation_config.json, then of a GGUF file's general.sampling.*), then ours. An answer in a chat is as long as
+        its turn."""
+        values: dict[str, Any] = {"max_tokens": None if chat else max(16, self.sampling_defaults.get("min_tokens", 0))}
+        return SamplingParams(**values | self.sampling_defaults)
 
     @with_request_options
     def beam_search(
@@ -279,6 +298,10 @@ class LLM:
         if self._engine is None:
             raise Aborted("this LLM is closed")
         return self._engine
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._templates)
 
     @property
     def max_context(self) -> int:

@@ -18,6 +18,7 @@ import pytest
 import interrupts
 from pagedcore import LLM, SamplingParams, __version__
 
+HINT = "pagedcore: the model has a chat template: --chat makes a message of each prompt\n"
 MEMORY = ["--kv-cache-memory", "48MiB"]
 
 
@@ -43,7 +44,7 @@ def test_generate_prints_the_text(llm_bf16: LLM) -> None:
     expected = llm_bf16.generate("Two plus two is", SamplingParams(temperature=0, max_tokens=12))[0].outputs[0].text
     flags = ["--temperature", "0", "--max-tokens", "12", *MEMORY]
     by_argument = cli("generate", "Two plus two is", *flags)
-    assert (by_argument.returncode, by_argument.stdout, by_argument.stderr) == (0, expected + "\n", "")
+    assert (by_argument.returncode, by_argument.stdout, by_argument.stderr) == (0, expected + "\n", HINT)
     assert cli("generate", *flags, stdin="Two plus two is").stdout == expected + "\n"
 
 
@@ -61,6 +62,8 @@ def test_generate_json(llm_bf16: LLM) -> None:
         "--logprobs",
         1,
         "--ignore-eos",
+        "--temperature",
+        1,
         "--json",
         *MEMORY,
     )

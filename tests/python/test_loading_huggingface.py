@@ -326,14 +326,18 @@ def test_end_of_text_and_templates(tiny: Tiny, tmp_path: Path) -> None:
     assert load_description(tmp_path).eos_token_ids == [2]
     assert load_description(tmp_path).chat_template is None
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9, 7], "bos_token_id": 5}')
-    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "A"}, {}]}')
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "A"}]}')
     checkpoint = load_description(tmp_path)
-    assert (checkpoint.eos_token_ids, checkpoint.bos_token_id, checkpoint.chat_template) == ([7, 9], 5, "A")
+    assert (checkpoint.eos_token_ids, checkpoint.bos_token_id, checkpoint.chat_template) == ([2, 7, 9], 5, "A")
     (tmp_path / "chat_template.jinja").write_text("B")
     assert load_description(tmp_path).chat_template == "B"
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "A"}, {}]}')
+    with pytest.raises(Corrupt, match=r"tokenizer_config\.json: chat_template\[1\]"):
+        load_description(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
     for name in ("generation_config.json", "config.json"):
         content = json.loads((tmp_path / name).read_text())
-        (tmp_path / name).write_text(json.dumps(content | {"eos_token_id": [1, -1]}))
+        (tmp_path / name).write_text(json.dumps(content | {"eos_token_id": [1, "2"]}))
         with pytest.raises(Corrupt, match=rf"{name}: eos_token_id"):
             load_description(tmp_path)
         (tmp_path / "generation_config.json").write_text("{}")
@@ -379,8 +383,13 @@ def test_containers_keep_everything(tiny: Tiny, tmp_path: Path, kind: str) -> No
             for name, tensor in original.tensors.items():
                 assert copy.tensors[name][:2] == tensor[:2]
                 assert bytes(copy.tensors[name].buffer) == bytes(tensor.buffer)
-            for field in ("source_dtype", "name", "chat_template", "eos_token_ids", "bos_token_id"):
+            for field in ("source_dtype", "name", "chat_template", "bos_token_id", "sampling"):
                 assert getattr(copy, field) == getattr(original, field)
+            # Those that end a text by their spelling are in the container: C++ programs have no tokenizer to ask.
+            tokens = ["<|im_end|>", "<|endoftext|>", "<reponame>"]
+            vocabulary = original.build_tokenizer()
+            spelled = [vocabulary.token_to_id(token) for token in tokens] if vocabulary else original.eos_token_ids
+            assert copy.eos_token_ids == spelled
             if kind == "gguf":
                 key = "tokenizer.ggml.tokens"
                 assert copy.tokenizer.metadata[key] == original.tokenizer.metadata[key]

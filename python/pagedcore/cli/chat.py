@@ -47,8 +47,9 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    params = sampling_params(arguments, max_tokens=None) if arguments.max_tokens is None else sampling_params(arguments)
+    sampling_params(arguments)
     with open_llm(arguments) as llm:
+        params = sampling_params(arguments, llm)
         conversation = _Conversation(llm, params, arguments.system, given(arguments, "RequestOptions"))
         interactive = sys.stdin.isatty()
         if interactive:

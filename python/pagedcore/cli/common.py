@@ -66,7 +66,9 @@ def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> 
 def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: str, without: Sequence[str] = ()) -> None:
     """`max_tokens`: what the command generates unless told otherwise, for its help."""
     group = parser.add_argument_group("sampling")
-    add_option_flags(group, "SamplingParams", ("n", *without), defaults={"max_tokens": max_tokens})
+    defaults = {name: "the model's" for name in ("top_k", "top_p", "min_p", "repetition_penalty")}
+    defaults |= {"max_tokens": max_tokens, "temperature": "the model's, or 0"}
+    add_option_flags(group, "SamplingParams", ("n", *without), defaults=defaults)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end at this text (may be repeated)")
     group.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
 
@@ -132,12 +134,15 @@ def given(arguments: argparse.Namespace, record: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
 
 
-def sampling_params(arguments: argparse.Namespace, **others: Any) -> SamplingParams:
+def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **ours: Any) -> SamplingParams:
+    """What the flags say, then what the model's publishers recommend, then ``ours``, greedily. Without ``llm``: to
+    check the flags before it is loaded."""
     from ..sampling_params import SamplingParams
 
-    values = {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or (), **given(arguments, "SamplingParams")}
+    values = {"temperature": 0.0, "max_tokens": None} | ours | (llm.sampling_defaults if llm is not None else {})
+    values |= {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or ()} | given(arguments, "SamplingParams")
     try:
-        return SamplingParams(**values | others)
+        return SamplingParams(**values)
     except InvalidArgument as error:
         raise UsageError(str(error)) from None
 

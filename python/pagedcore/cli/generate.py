@@ -58,15 +58,17 @@ def add_to(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # The checks that need no model come before it is loaded.
-    if arguments.max_tokens is None:
-        arguments.max_tokens = 256
-    params = sampling_params(arguments, n=arguments.n)
+    ours = {"n": arguments.n, "max_tokens": 256}
+    sampling_params(arguments, **ours)
     if arguments.logprobs is not None and not arguments.json:
         raise UsageError("--logprobs are printed with --json only: give that too")
     prompts: list[str] = arguments.prompt or [_from_stdin()]
     if not all(prompts):
         raise UsageError("the prompt is empty")
     with open_llm(arguments) as llm:
+        params = sampling_params(arguments, llm, **ours)
+        if llm.has_chat_template and not arguments.chat:
+            print("pagedcore: the model has a chat template: --chat makes a message of each prompt", file=sys.stderr)
         options = given(arguments, "RequestOptions")
         if arguments.prefix is not None:
             llm.register_prefix("prefix", arguments.prefix)

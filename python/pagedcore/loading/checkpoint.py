@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..chat import TemplateSource
+from ..config_files import is_there
 from ..errors import Corrupt
 from ..families.family import Described, Gguf, HuggingFace
 from ..families.tensors import Tensor, check_names, expected_names
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
 __all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "source_dtype"]
 
@@ -52,6 +56,19 @@ class Checkpoint:
     def eos_token_ids(self) -> list[int]:
         """Those that are declared."""
         return list(self.declared_ends)
+
+    def build_tokenizer(self) -> Tokenizer | None:
+        """None when it comes with none."""
+        from ..tokenizer import Tokenizer
+
+        source = self.tokenizer
+        if source is None:
+            return None
+        if source.metadata is not None:
+            return Tokenizer.from_gguf(source.metadata) if "tokenizer.ggml.model" in source.metadata else None
+        if source.path is None or not is_there(source.path / "tokenizer.json"):
+            return None
+        return Tokenizer.from_path(source.path)
 
     def close(self) -> None:
         """Drops the tensors. A file is unmapped when the last buffer that points into it is gone."""

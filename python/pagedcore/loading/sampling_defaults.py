@@ -9,7 +9,7 @@ from ..errors import Corrupt, InvalidArgument
 from ..families.fields import Fields
 from ..sampling_params import SamplingParams
 
-__all__ = ["sampling_of_generation_config", "sampling_of_gguf"]
+__all__ = ["sampling_of_container", "sampling_of_generation_config", "sampling_of_gguf"]
 
 # Their names, and ours.
 _GENERATION = {
@@ -44,6 +44,12 @@ def sampling_of_generation_config(fields: Fields) -> dict[str, Any]:
 def sampling_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
     fields = Fields(metadata, source, "general.sampling.")
     return _checked(_read(fields, _GGUF), fields, {ours: theirs for theirs, ours in _GGUF.items()})
+
+
+def sampling_of_container(fields: Fields) -> dict[str, Any]:
+    """Under our own names."""
+    names = {name: name for name in _GENERATION.values()}
+    return _checked(_read(fields, names), fields, names)
 
 
 def _read(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:

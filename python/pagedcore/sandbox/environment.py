@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
-
 from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
 from jinja2.runtime import Context, markup_join, str_join
@@ -168,7 +167,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         made: dict[Any, Any] = budget.made(dict(zip(items[::2], items[1::2], strict=True)))
         return made
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = __self.budget
         owner = getattr(__obj, "__self__", None) if isinstance(__obj, (BuiltinMethodType, MethodType)) else None
         if owner is not None:
@@ -264,5 +263,3 @@ class BoundedTemplate:
         budget.look()
         budget.fits(len(text))
         return text
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import filters
 from jinja2.nodes import EvalContext
@@ -15,9 +15,6 @@ from jinja2.utils import pass_environment, pass_eval_context
 from .budget import NODE, Budget, TemplateLimit
 from .operations import METHODS, check_percent, check_replace, check_texts
 
-if TYPE_CHECKING:
-    from .environment import BoundedEnvironment
-
 __all__ = ["bounded_filters", "bounded_tests"]
 
 _SLOW = 16384  # characters that filters with expressions which backtrack, or loops in Python, may get
@@ -25,23 +22,21 @@ _MOST_DIGITS = 400  # that a number is rounded to: no float has more before or b
 _MOST_INDENT = 256
 
 
-def bounded_filters(environment: BoundedEnvironment) -> dict[str, Callable[..., Any]]:
-    known = dict(environment.filters) | {"join": _join, "sum": _sum, "tojson": _tojson}
+def bounded_filters(environment: Any) -> dict[str, Any]:
+    known: dict[str, Any] = dict(environment.filters) | {"join": _join, "sum": _sum, "tojson": _tojson}
     return {name: _bounded(environment, filter_, _CHECKS.get(name)) for name, filter_ in known.items()}
 
 
-def bounded_tests(environment: BoundedEnvironment) -> dict[str, Callable[..., Any]]:
+def bounded_tests(environment: Any) -> dict[str, Any]:
     """Those that compare; whatever else a test says of a value is known at once."""
-    tests = dict(environment.tests)
+    tests: dict[str, Any] = dict(environment.tests)
     compare = ("==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=")
     for name in (*compare, "le", "in", "divisibleby", "lower", "upper"):
         tests[name] = _bounded(environment, tests[name], None)
     return tests
 
 
-def _bounded(
-    environment: BoundedEnvironment, function: Callable[..., Any], check: Callable[..., None] | None
-) -> Callable[..., Any]:
+def _bounded(environment: Any, function: Callable[..., Any], check: Callable[..., None] | None) -> Callable[..., Any]:
     own = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or environment
 
     @functools.wraps(function)  # and with that its jinja_pass_arg
@@ -131,20 +126,19 @@ def _join(eval_ctx: EvalContext, value: Any, d: str = "", attribute: str | int |
         value = map(filters.make_attrgetter(environment, attribute), value)
     parts = list(value)
     check_texts(environment.budget, str(d), parts)
-    return filters.sync_do_join(eval_ctx, parts, d)
+    return str(filters.sync_do_join(eval_ctx, parts, d))
 
 
 @pass_environment
-def _sum(environment: BoundedEnvironment, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    of = (lambda item: item) if attribute is None else filters.make_attrgetter(environment, attribute)
-    for item in iterable:
-        start = environment.binary("+", start, of(item))
+def _sum(environment: Any, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    for item in iterable if attribute is None else map(filters.make_attrgetter(environment, attribute), iterable):
+        start = environment.binary("+", start, item)
     return start
 
 
 @pass_environment
 def _tojson(
-    environment: BoundedEnvironment,
+    environment: Any,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | str | None = None,

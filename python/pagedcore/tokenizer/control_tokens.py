@@ -11,25 +11,26 @@ from collections.abc import Iterable
 
 __all__ = ["CONTROL_TOKENS", "END_SPELLINGS", "ends_among"]
 
-_ENDS = (
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
-    "<｜end▁of▁sentence｜> [e~["
-).split()
+_ENDS = """
+<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|>
+</s> <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|>
+<|tool_response> <｜end▁of▁sentence｜> [e~[
+"""
 
 # Where code is filled in: padding, the next repository and the next file end what is filled in.
-_FILL_ENDS = (
-    "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>"
-).split()
+_FILL_ENDS = """
+<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>
+<|file_sep|>
+"""
 
-_FILL = (
-    "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|> "
-    "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|> "
-    "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>"
-).split()
+_FILL = """
+<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>
+<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>
+<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>
+"""
 
-END_SPELLINGS = frozenset((*_ENDS, *_FILL_ENDS))
-CONTROL_TOKENS = END_SPELLINGS | frozenset(_FILL)
+END_SPELLINGS = frozenset(_ENDS.split() + _FILL_ENDS.split())
+CONTROL_TOKENS = END_SPELLINGS | frozenset(_FILL.split())
 
 
 def ends_among(spellings: Iterable[str]) -> set[str]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Corrupt, Unsupported
 from ..families import find_split
 from .byte_level import BYTE_TO_CHAR
+from .control_tokens import CONTROL_TOKENS
 
 if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["build_from_gguf"]
 
-_CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # values of tokenizer.ggml.token_type
 _SPACE = "\u2581"  # how SentencePiece spells a space
 
 
@@ -114,11 +115,11 @@ def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, 
     """Control tokens are special; user-defined ones are matched whole in text too, but are text themselves."""
     from tokenizers import AddedToken
 
-    types = metadata.get("tokenizer.ggml.token_type") or ()
+    types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     named = {metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
     special, plain = [], []
     for index, (token, kind) in enumerate(zip(tokens, types, strict=False)):
-        if kind == _CONTROL or (index in named and kind != _USER_DEFINED):
+        if kind == _CONTROL or (kind != _USER_DEFINED and (index in named or token in CONTROL_TOKENS)):
             special.append(AddedToken(token, normalized=False, special=True))
         elif kind == _USER_DEFINED:
             plain.append(AddedToken(token, normalized=False, special=False))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Corrupt, InvalidArgument, Io
 from .byte_level import bytes_of_token
+from .special_ids import without_foreign_ids
 
 if TYPE_CHECKING:
     import tokenizers
@@ -54,13 +55,12 @@ class Tokenizer:
         tokens = metadata.get("tokenizer.ggml.tokens") or ()
         if not tokens:
             raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
-        names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+        metadata = without_foreign_ids(metadata, len(tokens))
+        names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # (sic)
         special = {}
-        for name, key in names.items():
-            index = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        for name in ("bos", "eos", "eot", "eom", "unk", "pad", "sep", "cls", "mask"):
+            index = metadata.get(f"tokenizer.ggml.{names.get(name, name)}_token_id")
             if index is not None:
-                if not 0 <= index < len(tokens):
-                    raise Corrupt(f"tokenizer.ggml.{key}_token_id = {index} is not one of {len(tokens)} tokens")
                 special[f"{name}_token"] = tokens[index]
         return cls(build_from_gguf(metadata), special)
 
