@@ -143,7 +143,6 @@ def test_user_defined_tokens_are_matched_whole_but_are_text() -> None:
         ({"tokenizer.ggml.tokens": None}, Corrupt, "no vocabulary"),
         ({"tokenizer.ggml.merges": ["a zzz"]}, Corrupt, "'a zzz'"),
         ({"tokenizer.ggml.merges": None}, Corrupt, "no merges"),
-        ({"tokenizer.ggml.bos_token_id": 99999}, Corrupt, "99999"),
     ],
 )
 def test_metadata_that_cannot_be_served_is_named(changes: dict[str, Any], error: type, message: str) -> None:

@@ -11,6 +11,7 @@ from ..families import of_gguf
 from ..families.family import Described, Family
 from ..families.fields import Fields
 from ..families.tensors import Tensor
+from ..tokenizer.special_ids import without_foreign_ids
 from .chat_templates import templates_of_gguf
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
 from .end_tokens import known_ids
@@ -31,7 +32,10 @@ def load_gguf(path: Path, *, with_tensors: bool) -> Checkpoint:
     if with_tensors:
         tensors = canonical_tensors(file.tensors, family.gguf, described, str(path))
     vocab_size = described.description["vocab_size"]
-    tokens = Fields(file.metadata, str(path), "tokenizer.ggml.")
+    spellings = file.metadata.get("tokenizer.ggml.tokens")
+    num_tokens = min(vocab_size, len(spellings)) if isinstance(spellings, list) and spellings else vocab_size
+    known = without_foreign_ids(file.metadata, num_tokens, str(path))
+    tokens = Fields(known, str(path), "tokenizer.ggml.")
     ends = {
         token: f"tokenizer.ggml.{name}_token_id"
         for name in reversed(_ENDS)
@@ -42,7 +46,7 @@ def load_gguf(path: Path, *, with_tensors: bool) -> Checkpoint:
         description=described.description,
         tensors=tensors,
         source_dtype=source_dtype(file.tensors.values()),
-        tokenizer=TokenizerSource("gguf", metadata=file.metadata),
+        tokenizer=TokenizerSource("gguf", metadata=known),
         name=metadata.text("general.name", path.stem),
         chat_templates=templates_of_gguf(metadata),
         declared_ends=dict(reversed(ends.items())),

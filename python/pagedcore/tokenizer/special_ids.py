@@ -18,9 +18,9 @@ fim_pad fim_rep fim_sep
 _log = logging.getLogger("pagedcore")
 
 
-def without_foreign_ids(metadata: Mapping[str, Any], num_tokens: int) -> dict[str, Any]:
+def without_foreign_ids(metadata: Mapping[str, Any], num_tokens: int, source: str = "GGUF") -> dict[str, Any]:
     """The metadata without special ids outside [0, num_tokens), which are warned of. Raises Corrupt for one that is no
-    integer."""
+    integer. ``source``: the file, for messages."""
     kept = dict(metadata)
     for name in _NAMES.split():
         key = f"tokenizer.ggml.{name}_token_id"
@@ -28,8 +28,8 @@ def without_foreign_ids(metadata: Mapping[str, Any], num_tokens: int) -> dict[st
         if token is None:
             continue
         if isinstance(token, bool) or not isinstance(token, int):
-            raise Corrupt(f"{key} = {str(token)[:80]!r} is not a token id")
+            raise Corrupt(f"{source}: {key} = {str(token)[:80]!r} is not a token id")
         if not 0 <= token < num_tokens:
-            _log.warning("%s = %d is ignored: the vocabulary has %d tokens", key, token, num_tokens)
+            _log.warning("%s: %s = %d is ignored: the vocabulary has %d tokens", source, key, token, num_tokens)
             del kept[key]
     return kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Corrupt, InvalidArgument, Io
 from .byte_level import bytes_of_token
+from .settings import read_settings
 from .special_ids import without_foreign_ids
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ __all__ = ["Tokenizer"]
 class Tokenizer:
     """Encodes and decodes. Thread-safe."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str | list[str]] | None = None
+    ) -> None:
         """``special_tokens``: what chat templates may name, such as ``{"bos_token": "<s>"}``."""
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
@@ -45,7 +47,9 @@ class Tokenizer:
             raise Corrupt(f"'{file}' is not a tokenizer: {error}") from None
         backend.no_truncation()
         backend.no_padding()
-        return cls(backend, _special_tokens_of(file.parent / "tokenizer_config.json"))
+        settings = read_settings(file.parent)
+        settings.apply(backend)
+        return cls(backend, settings.for_templates())
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -57,7 +61,7 @@ class Tokenizer:
             raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
         metadata = without_foreign_ids(metadata, len(tokens))
         names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # (sic)
-        special = {}
+        special: dict[str, str | list[str]] = {}
         for name in ("bos", "eos", "eot", "eom", "unk", "pad", "sep", "cls", "mask"):
             index = metadata.get(f"tokenizer.ggml.{names.get(name, name)}_token_id")
             if index is not None:
@@ -117,20 +121,3 @@ class Tokenizer:
         once = self.backend.decode([token_id], skip_special_tokens=False)
         twice = self.backend.decode([token_id, token_id], skip_special_tokens=False)
         return twice[len(once) :].encode()
-
-
-def _special_tokens_of(config: Path) -> dict[str, str]:
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"'{config}' cannot be read: {error}") from None
-    special = {}
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        value = values.get(name)
-        if isinstance(value, dict):  # an AddedToken, serialised
-            value = value.get("content")
-        if isinstance(value, str):
-            special[name] = value
-    return special

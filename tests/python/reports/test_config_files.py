@@ -1,0 +1,118 @@
+"""Files beside a model that are no configuration: one error that names the file, at once, without blocking.
+
+Expected: an Io error for what is no regular file, a Corrupt error with file and field for what is no JSON object or no
+value of its field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagedcore import LLM, Error
+from pagedcore.errors import Corrupt, Io
+
+FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates",
+    "additional_chat_templates/tool_use.jinja",
+]
+JSON_FILES = [name for name in FILES if name.endswith(".json")]
+
+
+@pytest.fixture
+def folder(tiny: Callable[..., tuple[Path, Any]], llm: LLM, tmp_path: Path) -> Path:
+    """A small model with a tokenizer."""
+    shutil.copytree(tiny("llama", vocab_size=49152)[0], tmp_path / "model")
+    assert llm.tokenizer is not None
+    llm.tokenizer.backend.save(str(tmp_path / "model" / "tokenizer.json"))
+    return tmp_path / "model"
+
+
+def refused(folder: Path, error: type[Error], *words: str) -> None:
+    with pytest.raises(error) as raised:
+        LLM(folder, kv_cache_memory="1MiB").close()
+    for word in words:
+        assert word in str(raised.value), raised.value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_fifos_devices_directories_and_lost_links(folder: Path, name: str) -> None:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    refused(folder, Io, name.split("/")[-1])
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    refused(folder, Io, name.split("/")[-1])
+    path.unlink()
+    path.symlink_to("nowhere")
+    refused(folder, Io, name.split("/")[-1])
+    if name != "additional_chat_templates":
+        path.unlink()
+        path.mkdir()
+        refused(folder, Io, name.split("/")[-1], "directory")
+
+
+CONTENTS = {
+    "list": b"[1, 2]",
+    "text": b'"x"',
+    "null": b"null",
+    "deep": b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+    "deeper": b'{"a": ' + b"[" * 100000 + b"]" * 100000 + b"}",
+    "cut": b'{"a": ',
+    "digits": b'{"a": ' + b"9" * 5000 + b"}",
+    "many": b'{"a": [' + b"[]," * 600000 + b"0]}",
+    "latin1": b'{"a": "\xe9"}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_what_is_no_object(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_bytes(CONTENTS[content])
+    refused(folder, Corrupt, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("generation_config.json", "temperature", "hot"),
+        ("generation_config.json", "temperature", -1),
+        ("generation_config.json", "temperature", 1e400),
+        ("generation_config.json", "top_p", 0),
+        ("generation_config.json", "top_p", [0.5]),
+        ("generation_config.json", "top_k", 2.5),
+        ("generation_config.json", "top_k", 10**30),
+        ("generation_config.json", "do_sample", "yes"),
+        ("generation_config.json", "max_new_tokens", True),
+        ("generation_config.json", "eos_token_id", "</s>"),
+        ("generation_config.json", "eos_token_id", [1, None]),
+        ("config.json", "eos_token_id", 1.5),
+        ("config.json", "bos_token_id", {}),
+        ("tokenizer_config.json", "chat_template", 3),
+        ("tokenizer_config.json", "chat_template", {"default": "x"}),
+        ("tokenizer_config.json", "chat_template", [{"name": "a"}]),
+        ("tokenizer_config.json", "chat_template", [{"name": "a", "template": "x"}] * 2),
+        ("chat_template.json", "chat_template", ["x"]),
+    ],
+)
+def test_what_is_no_value_of_its_field(folder: Path, name: str, field: str, value: Any) -> None:
+    path = folder / name
+    values = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(values | {field: value}))
+    refused(folder, Corrupt, name, field)
