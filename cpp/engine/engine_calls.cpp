@@ -66,10 +66,12 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
     pagedcore::validate(request.sampling, limits_.vocab_size);
     s.num_samples = request.sampling.n;
     s.prompt_logprobs = request.sampling.prompt_logprobs.has_value();
+    s.first_scored = request.sampling.prompt_logprob_start;
   }
   check_tokens(request.prompt, limits_.vocab_size);
   const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
   s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
+  s.is_open_ended = !request.beam && max_tokens == kNoTokenLimit;
   s.salt = request.options.salt;
   s.priority = request.options.priority;
   s.tenant = request.options.tenant;

@@ -69,7 +69,8 @@ void LocalExecutor::list_tasks(const StepPlan& plan) {
       logit_rows_.push_back(static_cast<std::int32_t>(row));
       return static_cast<std::int64_t>(logit_rows_.size()) - 1;
     };
-    for (std::uint32_t i = 0; i < s.num_scored; ++i) {
+    const auto first_wanted = static_cast<std::uint32_t>(request->first_scored() - 1);
+    for (std::uint32_t i = std::max(first_wanted, s.first_position) - s.first_position; i < s.num_scored; ++i) {
       tasks_.push_back(
           {request, s.sequence, 0, std::int64_t{s.first_position} + i, want_row(s.first_row + i), {}, {}, {}});
     }
@@ -166,11 +167,12 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
       continue;
     }
     if (task.position >= 0) {
-      request.prompt_logprobs.at(static_cast<std::size_t>(task.position)) = std::move(task.outcome.logprobs);
+      request.prompt_logprobs.at(static_cast<std::size_t>(task.position) + 1 - request.first_scored()) =
+          std::move(task.outcome.logprobs);
       continue;
     }
     result.tokens.push_back({task.sequence, task.sample, task.outcome.token, task.outcome.stop});
-    if (request.request.sampling.logprobs.has_value()) {
+    if (request.request.sampling.reports_logprobs()) {
       request.samples[task.sample].logprobs.push_back(std::move(task.outcome.logprobs));
     }
   }

@@ -14,7 +14,7 @@ RequestState& RequestTable::add(RequestId id, EngineRequest request) {
   state->unfinished = beam ? beam->n : state->request.sampling.n;
   state->samples.resize(state->unfinished);
   if (!beam && state->request.sampling.prompt_logprobs.has_value())
-    state->prompt_logprobs.resize(state->request.prompt.size() - 1);
+    state->prompt_logprobs.resize(state->request.prompt.size() - state->first_scored());
   return *requests_.emplace(raw(id), std::move(state)).first->second;
 }
 

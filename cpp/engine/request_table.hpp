@@ -4,6 +4,7 @@
 // Every rank of a distributed executor would keep a table of its own. Engine thread only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -36,12 +37,15 @@ struct RequestState {
   std::optional<BeamState> beams;                 // when the request is a beam search
   std::vector<SampleState> samples;               // [sampling.n], or one for each hypothesis
   std::uint32_t unfinished = 0;                   // of them
-  std::vector<PositionLogprobs> prompt_logprobs;  // [prompt - 1], when asked for; written by the executor
+  std::vector<PositionLogprobs> prompt_logprobs;  // [prompt - first_scored], when asked for; written by the executor
   std::string error;                              // why the request failed; written by the executor
   std::uint32_t cached_tokens = 0;
   PrefixId pins{};         // not 0: the registered prefix that it computes
   bool scheduled = false;  // has been in a plan
   bool advanced = false;   // has gained a token since force_preemption last took it
+
+  /// The first token of the prompt that is scored, when prompt_logprobs are asked for.
+  std::size_t first_scored() const noexcept { return std::max(request.sampling.prompt_logprob_start, 1u); }
 };
 
 class RequestTable {

@@ -20,8 +20,9 @@ SampleContext RowTask::context() const {
 void RowTask::run(std::span<const float> logits) {
   try {
     if (position >= 0) {
-      outcome.logprobs = logprobs_of(logits, scored_token(),
-                                     sampling::num_top(request->request.sampling.prompt_logprobs, logits.size()));
+      const SamplingParams& p = request->request.sampling;
+      outcome.logprobs = sampling::checked_logprobs(
+          logits, scored_token(), {sampling::num_top(p.prompt_logprobs, logits.size()), p.logprob_token_ids});
     } else if (request->beams) {
       candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam());
     } else {

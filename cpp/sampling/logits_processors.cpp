@@ -7,9 +7,6 @@
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::sampling {
-namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::size_t index_of(TokenId token, std::size_t vocab_size) {
   if (token < 0 || static_cast<std::size_t>(token) >= vocab_size) {
@@ -17,6 +14,10 @@ std::size_t index_of(TokenId token, std::size_t vocab_size) {
   }
   return static_cast<std::size_t>(token);
 }
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// A banned token stays banned; a finite logit stays finite.
 float saturate(float x) {

@@ -9,6 +9,9 @@
 
 namespace pagedcore::sampling {
 
+/// The token as an index. Throws InvalidArgument when it is not in the vocabulary.
+std::size_t index_of(TokenId token, std::size_t vocab_size);
+
 /// The row to sample from: `logits` itself when the parameters change nothing, else an edited copy in `copy`. A token
 /// that may not be chosen has -inf. Throws InvalidArgument for a token outside the row.
 std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context,

@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "sampling/logits_processors.hpp"
 #include "sampling/row_kernels.hpp"
 #include "sampling/top_k.hpp"
 
@@ -25,40 +26,48 @@ float checked_max(std::span<const float> logits) {
                     ": the model's output is unusable; check its weights, or compute in f32"));
 }
 
-PositionLogprobs row_logprobs(std::span<const float> logits, float max, TokenId token, std::int32_t top) {
+PositionLogprobs row_logprobs(std::span<const float> logits, float max, TokenId token, const Reported& reported) {
   const double log_sum = double{max} + std::log(exp_sum(logits, max, 1.0f));
   const auto logprob = [&](TokenId t) {
     return static_cast<float>(double{logits[static_cast<std::size_t>(t)]} - log_sum);
   };
 
-  PositionLogprobs result;
-  const auto at = static_cast<std::size_t>(token);
-  const std::size_t better = count_greater(logits, logits[at]) + count_equal(logits.first(at), logits[at]);
-  result.chosen = {token, logprob(token), static_cast<std::int32_t>(better) + 1};
+  const auto ranked = [&](TokenId t) -> TokenLogprob {
+    const auto at = static_cast<std::size_t>(t);
+    const std::size_t better = count_greater(logits, logits[at]) + count_equal(logits.first(at), logits[at]);
+    return {t, logprob(t), static_cast<std::int32_t>(better) + 1};
+  };
 
-  if (top > 0) {
+  PositionLogprobs result;
+  result.chosen = ranked(token);
+
+  if (reported.top > 0) {
     std::vector<TokenId> tokens;
-    top_k(logits, static_cast<std::size_t>(top), tokens);
+    top_k(logits, static_cast<std::size_t>(reported.top), tokens);
     // Ascending token ids before, so a stable sort leaves ties in their order.
     std::stable_sort(tokens.begin(), tokens.end(), [&](TokenId a, TokenId b) {
       return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
     });
-    result.top.reserve(tokens.size());
+    result.top.reserve(tokens.size() + reported.token_ids.size());
     for (const TokenId t : tokens) {
       result.top.push_back({t, logprob(t), static_cast<std::int32_t>(result.top.size()) + 1});
     }
   }
+  for (const TokenId t : reported.token_ids) result.top.push_back(ranked(t));
   return result;
+}
+
+PositionLogprobs checked_logprobs(std::span<const float> logits, TokenId token, const Reported& reported) {
+  const float max = checked_max(logits);
+  index_of(token, logits.size());
+  for (const TokenId t : reported.token_ids) index_of(t, logits.size());
+  return row_logprobs(logits, max, token, reported);
 }
 
 }  // namespace sampling
 
 PositionLogprobs logprobs_of(std::span<const float> logits, TokenId token, std::int32_t top) {
-  const float max = sampling::checked_max(logits);
-  if (token < 0 || static_cast<std::size_t>(token) >= logits.size()) {
-    throw InvalidArgument(str("token ", token, " is not in the vocabulary [0, ", logits.size(), ")"));
-  }
-  return sampling::row_logprobs(logits, max, token, top);
+  return sampling::checked_logprobs(logits, token, {.top = top});
 }
 
 }  // namespace pagedcore

@@ -91,9 +91,10 @@ SampleOutcome sample(std::span<const float> logits, const SampleContext& context
   outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(sampling::find_first(row, max))
                                         : sampling::draw(row, max, context, scratch);
   outcome.stop = p.stops(outcome.token);
-  if (p.logprobs) {
-    outcome.logprobs =
-        sampling::row_logprobs(logits, model_max, outcome.token, sampling::num_top(p.logprobs, logits.size()));
+  if (p.reports_logprobs()) {
+    for (const TokenId token : p.logprob_token_ids) sampling::index_of(token, logits.size());
+    outcome.logprobs = sampling::row_logprobs(logits, model_max, outcome.token,
+                                              {sampling::num_top(p.logprobs, logits.size()), p.logprob_token_ids});
   }
   return outcome;
 }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr const char* kSampling = "sampling parameter";
 constexpr const char* kBeams = "beam search parameter";
+constexpr std::size_t kMostTokenIds = 1024;  // each costs a pass over the row, for its rank
 
 void check_tokens(const char* what, const char* name, const std::vector<TokenId>& tokens, std::int32_t vocab_size) {
   for (const TokenId token : tokens) {
@@ -32,6 +33,13 @@ void validate(const SamplingParams& p) {
   if (p.min_tokens > p.max_tokens)
     throw InvalidArgument(
         str(kSampling, " min_tokens = ", p.min_tokens, " exceeds max_tokens = ", p.max_tokens, "; lower it"));
+  if (p.prompt_logprob_start > 0 && !p.prompt_logprobs)
+    throw InvalidArgument(str(kSampling, " prompt_logprob_start = ", p.prompt_logprob_start,
+                              " says from where prompt_logprobs are wanted, and none are: set prompt_logprobs, 0 for "
+                              "the prompt's own tokens"));
+  if (p.logprob_token_ids.size() > kMostTokenIds)
+    throw InvalidArgument(str(kSampling, " logprob_token_ids names ", p.logprob_token_ids.size(), " tokens; at most ",
+                              kMostTokenIds, " are looked up one by one: logprobs = -1 reports the whole vocabulary"));
   for (const auto& [token, bias] : p.logit_bias) {
     if (!std::isfinite(bias) && !(bias < 0.0f))
       throw InvalidArgument(str(kSampling, " logit_bias of token ", token, " = ", bias,
@@ -49,6 +57,7 @@ void validate(const SamplingParams& p, std::int32_t vocab_size) {
   check_tokens(kSampling, "banned_tokens", p.banned_tokens, vocab_size);
   check_tokens(kSampling, "allowed_token_ids", p.allowed_token_ids, vocab_size);
   check_tokens(kSampling, "stop_token_ids", p.stop_token_ids, vocab_size);
+  check_tokens(kSampling, "logprob_token_ids", p.logprob_token_ids, vocab_size);
 }
 
 void validate(const BeamSearchParams& p) {

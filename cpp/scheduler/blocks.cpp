@@ -7,21 +7,56 @@ namespace pagedcore::sched {
 
 /// The most blocks that a request may come to hold. In a group of layers with a window every sequence holds what the
 /// window reaches, and what a step adds to all of them together.
-SchedulerState::Need SchedulerState::blocks_needed(const SchedulerRequest& request) const noexcept {
+SchedulerState::Need SchedulerState::blocks_needed(std::uint64_t prompt, std::uint32_t max_tokens,
+                                                   std::uint64_t sequences) const noexcept {
   const std::uint64_t block_size = rules.block_size;
   const auto blocks_for = [&](std::uint64_t tokens) { return (tokens + block_size - 1) / block_size; };
-  const std::uint64_t prompt = request.prompt.size();
-  const bool one_row = request.max_tokens <= 1;  // samples never write a token of their own
+  const bool one_row = max_tokens <= 1;  // samples never write a token of their own
   Need need;
   need.shared = one_row ? blocks_for(prompt) : prompt / block_size;
-  need.own = one_row ? 0 : blocks_for(prompt + request.max_tokens - 1) - need.shared;
-  need.sequences = std::max(request.beam_width, request.num_samples);
+  need.own = one_row ? 0 : blocks_for(prompt + max_tokens - 1) - need.shared;
+  need.sequences = sequences;
   const std::uint64_t all = need.shared + need.own * need.sequences;
   for (const std::uint32_t window : rules.windows) {
     const std::uint64_t seen = need.sequences * (blocks_for(window) + 2) + blocks_for(config.max_batched_tokens);
     need.total += window == 0 ? all : std::min(all, seen);
   }
   return need;
+}
+
+SchedulerState::Need SchedulerState::blocks_needed(const SchedulerRequest& request) const noexcept {
+  return blocks_needed(request.prompt.size(), request.max_tokens, std::max(request.beam_width, request.num_samples));
+}
+
+/// What a request needs of its own with `max_tokens`.
+std::uint64_t SchedulerState::blocks_of_its_own(const Request& request, std::uint32_t max_tokens) const noexcept {
+  const std::uint64_t sequences = std::max<std::size_t>(request.samples.size(), request.limits.beam_width);
+  const std::uint64_t of_prefix = request.limits.most_blocks - request.limits.own_blocks;
+  return blocks_needed(request.limits.prompt_size, max_tokens, sequences).total - of_prefix;
+}
+
+/// Lowers max_tokens of an open-ended request until it needs at most `blocks` of its own.
+void SchedulerState::fit_into(Request& request, std::uint64_t blocks) noexcept {
+  RequestLimits& limits = request.limits;
+  if (!limits.is_open_ended || limits.own_blocks <= blocks) return;
+  // It ends with a draw, so it has one more at least. The most that fits is in between.
+  std::uint32_t low = request.generated() + 1, high = limits.max_tokens;
+  while (low < high) {
+    const std::uint32_t middle = low + (high - low + 1) / 2;
+    if (blocks_of_its_own(request, middle) <= blocks) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  const std::uint64_t own = blocks_of_its_own(request, low);
+  limits = {.prompt_size = limits.prompt_size,
+            .max_tokens = low,
+            .beam_width = limits.beam_width,
+            .is_open_ended = true,
+            .unscored = limits.unscored,
+            .most_blocks = limits.most_blocks - limits.own_blocks + own,
+            .own_blocks = own};
 }
 
 /// Blocks that a started sample with `has` tokens in its blocks still needs for the tokens it knows and, unless the

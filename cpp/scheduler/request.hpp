@@ -53,6 +53,8 @@ struct RequestLimits {
   std::uint32_t prompt_size = 0;
   std::uint32_t max_tokens = 0;
   std::uint32_t beam_width = 0;   // 0: samples
+  bool is_open_ended = false;     // max_tokens may be lowered
+  std::uint32_t unscored = 0;     // leading tokens whose rows score nothing, of one that scores its prompt
   std::uint64_t most_blocks = 0;  // that it may come to hold
   std::uint64_t own_blocks = 0;   // of them beside its prefix
 };
@@ -104,6 +106,12 @@ struct alignas(64) Request {
   /// Tokens of a sample that it computes on its own. The last one of a beam waits until all beams are there.
   std::uint32_t target(const Sample& sample) const noexcept {
     return size(sample) - (is_beam_search() && progress.sampled);
+  }
+  /// Tokens that the longest sample has generated.
+  std::uint32_t generated() const noexcept {
+    std::uint32_t longest = limits.prompt_size;
+    for (const Sample& sample : samples) longest = std::max(longest, size(sample));
+    return longest - limits.prompt_size;
   }
   /// The most slots a sample ever fills: the last token's KV is never computed.
   std::uint32_t max_length() const noexcept {

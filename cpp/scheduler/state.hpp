@@ -99,7 +99,10 @@ struct SchedulerState {
   struct Need {
     std::uint64_t shared = 0, own = 0, sequences = 0, total = 0;
   };
+  Need blocks_needed(std::uint64_t prompt, std::uint32_t max_tokens, std::uint64_t sequences) const noexcept;
   Need blocks_needed(const SchedulerRequest& request) const noexcept;
+  std::uint64_t blocks_of_its_own(const Request& request, std::uint32_t max_tokens) const noexcept;
+  void fit_into(Request& request, std::uint64_t blocks) noexcept;
   std::uint64_t blocks_promised(const Request& request, const Sample& sample, std::uint32_t has) const;
   std::uint64_t blocks_after_start(const Request& request, std::uint32_t leader, std::uint32_t has) const;
   std::uint32_t shared_tokens(const Request& request) const noexcept;

@@ -19,6 +19,14 @@ std::string name_of(const SchedulerRequest& request) {
   return raw(request.id) == 0 ? "" : str("request ", raw(request.id), ": ");
 }
 
+/// How many tokens a request must be able to generate.
+std::uint32_t least_tokens(const SchedulerRequest& request) {
+  return request.is_open_ended ? std::min(request.max_tokens, 1u) : request.max_tokens;
+}
+
+/// Tokens at the beginning of the prompt whose rows score nothing: a row scores the token behind its own.
+std::uint32_t unscored(const SchedulerRequest& request) { return std::max(request.first_scored, 1u) - 1; }
+
 }  // namespace
 
 /// A request that passes can always finish when it is alone: full prompt blocks are shared by its samples, everything
@@ -44,6 +52,11 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
   if (request.beam_width > 0) validate_beams(request);
 
   const std::uint64_t prompt = request.prompt.size();
+  if (request.first_scored >= std::max<std::uint64_t>(prompt, 2)) {
+    throw InvalidArgument(name() + str("prompt_logprob_start is ", request.first_scored,
+                                       ", but the tokens of the prompt are 0 to ", prompt - 1,
+                                       "; start at one of them, or leave prompt_logprobs out"));
+  }
   const std::uint64_t context = prompt + request.max_tokens;
   const std::uint64_t limit = config.max_context != 0 ? config.max_context : std::numeric_limits<std::uint32_t>::max();
   if (context > limit) {
@@ -53,15 +66,15 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
                               prompt < limit ? str("lower max_tokens to ", limit - prompt, " or less, or ") : "",
                               "shorten the prompt"));
   }
-  const std::string why = cache.why_never(std::max(request.beam_width, request.num_samples),
-                                          static_cast<std::uint32_t>(prompt), request.max_tokens);
+  const std::uint32_t max_tokens = least_tokens(request), sequences = std::max(request.beam_width, request.num_samples);
+  const std::string why = cache.why_never(sequences, static_cast<std::uint32_t>(prompt), max_tokens);
   if (!why.empty()) throw InvalidArgument(name() + why);
-  const Need need = blocks_needed(request);
+  const Need need = blocks_needed(prompt, max_tokens, sequences);
   if (need.total > cache_config.num_blocks) {
-    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ",
-                                       request.max_tokens, " generated ones need ", need.shared, " shared + ",
-                                       need.sequences, " x ", need.own, " = ", need.shared + need.sequences * need.own,
-                                       " KV blocks of ", rules.block_size, " tokens",
+    throw InvalidArgument(name() + str("a prompt of ", prompt, " tokens and ", need.sequences, " x ", max_tokens,
+                                       " generated ones need ", need.shared, " shared + ", need.sequences, " x ",
+                                       need.own, " = ", need.shared + need.sequences * need.own, " KV blocks of ",
+                                       rules.block_size, " tokens",
                                        rules.has_windows || rules.num_groups > 1
                                            ? str(" in each of ", rules.num_groups, " layer groups, ", need.total,
                                                  " in all where windows free some")
@@ -92,7 +105,7 @@ void SchedulerState::validate_beams(const SchedulerRequest& request) const {
 void SchedulerState::submit(SchedulerRequest spec) {
   validate(spec);
   const auto refuse = [&](const std::string& why) { throw InvalidArgument(name_of(spec) + why); };
-  std::uint64_t own_blocks = blocks_needed(spec).total;
+  std::uint64_t shared_blocks = 0;  // with its prefix: counted there
   PinnedPrefix* prefix = nullptr;
   if (raw(spec.prefix) != 0) {
     prefix = prefixes.find(spec.prefix);
@@ -104,18 +117,22 @@ void SchedulerState::submit(SchedulerRequest spec) {
       refuse(str("the prompt leaves prefix ", raw(spec.prefix), " at token ", common, " of ", prefix->tokens.size(),
                  "; it must begin with all of them"));
     }
-    // What it shares with the prefix is counted there. It computes its last token and, for their logprobs, all of them.
-    if (!rules.has_windows && !spec.prompt_logprobs) {
-      own_blocks -=
-          std::min(prefix->tokens.size(), spec.prompt.size() - 1) / rules.block_size * std::size_t{rules.num_groups};
+    // What it shares with the prefix is counted there. It computes its last token and those whose rows score others.
+    if (!rules.has_windows) {
+      const std::size_t most = spec.prompt_logprobs ? unscored(spec) : spec.prompt.size() - 1;
+      shared_blocks = std::min(prefix->tokens.size(), most) / rules.block_size * std::size_t{rules.num_groups};
     }
   }
-  if (own_blocks + prefixes.blocks() > cache_config.num_blocks) {
-    refuse(str("it may need ", own_blocks, " KV blocks of its own, but registered prefixes keep ", prefixes.blocks(),
-               " of ", cache_config.num_blocks, "; release one, lower max_tokens or enlarge the cache"));
+  const std::uint64_t least =
+      blocks_needed(spec.prompt.size(), least_tokens(spec), std::max(spec.beam_width, spec.num_samples)).total -
+      shared_blocks;
+  if (least + prefixes.blocks() > cache_config.num_blocks) {
+    refuse(str("it may need ", least, " KV blocks of its own, but registered prefixes keep ", prefixes.blocks(), " of ",
+               cache_config.num_blocks, "; release one, lower max_tokens or enlarge the cache"));
   }
   Request& request = enqueue(std::move(spec));
-  request.limits.own_blocks = own_blocks;
+  request.limits.own_blocks = request.limits.most_blocks - shared_blocks;
+  fit_into(request, cache_config.num_blocks - prefixes.blocks());
   request.prefix_used = prefix;
   if (prefix != nullptr) ++prefix->users;
 }
@@ -137,6 +154,8 @@ Request& SchedulerState::enqueue(SchedulerRequest spec) {
   request->limits = {.prompt_size = static_cast<std::uint32_t>(spec.prompt.size()),
                      .max_tokens = spec.max_tokens,
                      .beam_width = spec.beam_width,
+                     .is_open_ended = spec.is_open_ended,
+                     .unscored = unscored(spec),
                      .most_blocks = blocks_needed(spec).total};
   // Without caching every request is a tenant of its own.
   request->salt = rules.shares_prefixes ? spec.salt : request->key.order;
@@ -166,7 +185,9 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
   }
   spec.num_samples = 1;
   spec.beam_width = spec.max_tokens = 0;
+  spec.is_open_ended = false;
   spec.prompt_logprobs = false;
+  spec.first_scored = 0;
   spec.prefix = PrefixId{0};
   validate(spec);
   auto prefix = std::make_unique<PinnedPrefix>();
@@ -176,7 +197,10 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
   prefix->blocks = cache.footprint(spec.prompt.size());
   // While it is computed it may hold more, but then it is a request that can be preempted.
   std::uint64_t most = blocks_needed(spec).total - prefix->blocks;
-  each_request([&](const Request& request) { most = std::max(most, request.limits.own_blocks); });
+  each_request([&](const Request& request) {
+    most = std::max(most, request.limits.is_open_ended ? blocks_of_its_own(request, request.generated() + 1)
+                                                       : request.limits.own_blocks);
+  });
   const std::uint64_t all = prefixes.blocks() + prefix->blocks + most;
   if (all > cache_config.num_blocks) {
     throw InvalidArgument(str("prefix ", raw(id), ": its ", spec.prompt.size(), " tokens pin ", prefix->blocks,
@@ -192,6 +216,7 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
   request.prefix_computed = prefix.get();
   prefix->computing = &request;
   prefixes.add(std::move(prefix));
+  each_request([&](Request& other) { fit_into(other, cache_config.num_blocks - prefixes.blocks()); });
 }
 
 void SchedulerState::release_prefix(PrefixId id) {

@@ -18,7 +18,7 @@ using Kind = SamplingTask::Kind;
 
 /// The parameters that the kernels or the mask take into account, or that do not concern one draw. A task in which any
 /// other differs from its default is declined: a parameter that is new is sampled on the host until it is served here.
-constexpr std::array<std::string_view, 17> kHonoured{"n",
+constexpr std::array<std::string_view, 18> kHonoured{"n",
                                                      "max_tokens",
                                                      "min_tokens",
                                                      "temperature",
@@ -34,6 +34,7 @@ constexpr std::array<std::string_view, 17> kHonoured{"n",
                                                      "stop_token_ids",
                                                      "logprobs",
                                                      "prompt_logprobs",
+                                                     "prompt_logprob_start",
                                                      "seed"};
 
 constexpr std::int32_t kMostTop = 1024;  // a kernel orders them with (their number)^2 / 256 comparisons a thread

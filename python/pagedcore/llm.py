@@ -28,6 +28,7 @@ from .progress import Progress, chosen_progress
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, request_options
 from .sampling_params import SamplingParams
+from .scoring import Scoring
 from .stream import Stream, streamable
 from .tokenizer import Tokenizer
 
@@ -221,25 +222,31 @@ class LLM:
         return Stream(self._dispatcher, request)
 
     @overload
-    def score(self, prompts: str, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
+    def score(self, prompts: str, *, start: int = 0, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
     @overload
-    def score(self, prompts: Sequence[int], **options: Unpack[RequestOptions]) -> Score: ...
+    def score(self, prompts: Sequence[int], *, start: int = 0, **options: Unpack[RequestOptions]) -> Score: ...
     @overload
     def score(
-        self, prompts: Sequence[str] | Sequence[Sequence[int]], **options: Unpack[RequestOptions]
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        start: int | Sequence[int] = 0,
+        **options: Unpack[RequestOptions],
     ) -> list[Score]: ...
     @with_request_options
-    def score(self, prompts: Prompt | Sequence[Prompt], **options: Unpack[RequestOptions]) -> Score | list[Score]:
+    def score(
+        self, prompts: Prompt | Sequence[Prompt], *, start: int | Sequence[int] = 0, **options: Unpack[RequestOptions]
+    ) -> Score | list[Score]:
         """Log-likelihood of a text (or token ids) under the model, in total and token by token; a list of them gives
-        a list. With ``prefix`` that of its tokens counts too."""
-        requests = self._requests(prompts, SamplingParams(max_tokens=0, prompt_logprobs=0), request_options(options))
-        scores = []
-        for output in self._run(requests, progress=False):
-            if output.error is not None:
-                raise Aborted(f"request {output.request_id} failed: {output.error}")
-            ids = output.prompt_token_ids
-            positions = zip(ids[1:], (output.prompt_logprobs or [None])[1:], strict=True)
-            scores.append(Score(ids, [position[token].logprob for token, position in positions if position]))
+        a list. With ``prefix`` that of its tokens counts too. ``start``: the first token that is scored, one for all
+        texts or one for each; those before it may come from the prefix cache. What texts of one call have in common is
+        computed once."""
+        self.engine  # noqa: B018
+        served = request_options(options)
+        before = self._prefix_tokens(served.prefix)
+        ids = [self._prompts.read(p, prefix=before)[1] for p, _ in self._prompts.pair(prompts, None, SamplingParams)]
+        scoring = Scoring(ids, start)
+        scores = scoring.scores(self._run(self._requests(ids, scoring.params, served, prefixed=True), progress=False))
         return scores[0] if is_single_prompt(prompts) else scores
 
     # Shared prefixes
@@ -340,9 +347,11 @@ class LLM:
         options: _core.RequestOptions,
         *,
         templated: bool = False,
+        prefixed: bool = False,
     ) -> list[Request]:
+        """``prefixed``: the prompts begin with the tokens of the prefix that the options name."""
         self.engine  # noqa: B018  # raises when closed, before any other complaint
-        before = self._prefix_tokens(options.prefix)
+        before = [] if prefixed else self._prefix_tokens(options.prefix)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         return [
             self._prompts.request(prompt, chosen, options, (self._seed, number), templated=templated, prefix=before)

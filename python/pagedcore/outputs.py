@@ -30,7 +30,7 @@ class CompletionOutput:
     cumulative_logprob: float | None = None
     """Sum over all tokens so far, when log-probabilities were asked for."""
     logprobs: list[dict[int, Logprob]] | None = None
-    """For each token: the chosen token first, then the most likely ones."""
+    """For each token: the chosen token first, then the most likely ones, then those of ``logprob_token_ids``."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or the entry of ``stop_token_ids`` that ended the sample; None for an end-of-sequence token."""
@@ -73,7 +73,8 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    """One per prompt token; the first is None, since nothing predicts it."""
+    """One per prompt token; None for the first, since nothing predicts it, and for those before
+    ``prompt_logprob_start``."""
     num_cached_tokens: int = 0
     """Prompt tokens whose KV came from the prefix cache."""
     metrics: RequestMetrics | None = None
@@ -90,11 +91,13 @@ class Score:
 
     token_ids: list[int]
     logprobs: list[float]
-    """``logprobs[i]`` is of ``token_ids[i + 1]`` given the tokens before it."""
+    """``logprobs[i]`` is of ``token_ids[start + i]`` given the tokens before it."""
+    start: int = 1
+    """The first token that was scored; nothing predicts the very first."""
 
     @property
     def logprob(self) -> float:
-        """Log-probability of the whole text after its first token: the sum of `logprobs`."""
+        """Log-probability of the text from token `start` on: the sum of `logprobs`."""
         return sum(self.logprobs)
 
     @property

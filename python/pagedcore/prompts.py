@@ -9,7 +9,7 @@ from . import _core
 from .beam_search_params import BeamSearchParams
 from .errors import InvalidArgument
 from .request import Request, derived_seed
-from .sampling_params import SamplingParams
+from .sampling_params import NO_LIMIT, SamplingParams
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -115,11 +115,11 @@ class PromptReader:
             raise InvalidArgument(f"min_tokens={params.min_tokens}, but a prompt of {len(ids)} tokens leaves {most}")
         if params.allowed_token_ids is not None and not params.allowed_token_ids:
             raise InvalidArgument("allowed_token_ids is empty: nothing could be generated (None allows all)")
-        max_tokens = max(most, 1) if params.max_tokens is None else min(params.max_tokens, most)
+        max_tokens = None if params.max_tokens is None else min(params.max_tokens, most)
         native = params.native(
             n=params.num_samples,
-            max_tokens=max_tokens,
-            min_tokens=min(params.min_tokens, max_tokens),
+            max_tokens=NO_LIMIT if max_tokens is None else max_tokens,
+            min_tokens=params.min_tokens if max_tokens is None else min(params.min_tokens, max_tokens),
             stop_token_ids=self._stop_token_ids(params),
             logprobs=0 if params.ranks and params.logprobs is None else params.logprobs,
             seed=derived_seed(*seed) if params.seed is None else params.seed % 2**64,

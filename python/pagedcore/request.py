@@ -84,7 +84,8 @@ class Request:
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
         prompt_logprobs = news.prompt_logprobs
         if self.params.prompt_logprobs is not None and prompt_logprobs:
-            self._prompt_logprobs = [None, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
+            unscored = [None] * (len(self.token_ids) - len(prompt_logprobs))
+            self._prompt_logprobs = [*unscored, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
         delta = self._samples[news.sample].take(news)
         if delta is not None and delta.finished:
             self._unfinished -= 1
@@ -132,7 +133,7 @@ class _Sample:
         if tokenizer is not None and params.detokenize:
             self._text = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens)
         self._stop = StopStrings(stop, include=params.include_stop_str_in_output)
-        if params.logprobs is not None:
+        if params.reports_logprobs:
             self.total.logprobs = []
             self.total.cumulative_logprob = 0.0
 
@@ -177,7 +178,7 @@ class _Sample:
     def _add_logprobs(self, delta: CompletionOutput, news: _core.EngineOutput) -> None:
         positions = news.logprobs[: len(delta.token_ids)]
         self.logprob += sum(position.chosen.logprob for position in positions)
-        if self._params.logprobs is None:
+        if not self._params.reports_logprobs:
             return
         delta.logprobs = [_logprobs(position, self._tokenizer) for position in positions]
         delta.cumulative_logprob = self.logprob

@@ -13,7 +13,8 @@ from .errors import InvalidArgument
 
 __all__ = ["SamplingParams"]
 
-_NO_LIMIT = 2**31 - 1
+NO_LIMIT = 2**31 - 1
+"""What the native library takes for max_tokens None: as many as the context and the KV cache hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class SamplingParams(SamplingFields):
     def __post_init__(self) -> None:
         # Normalised once, so that equal parameters compare equal and nothing can change behind our back.
         self._set("stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
-        for name in ("stop_token_ids", "banned_tokens"):
+        for name in ("stop_token_ids", "banned_tokens", "logprob_token_ids"):
             self._set(name, token_list(name, getattr(self, name)))
         if self.allowed_token_ids is not None:
             self._set("allowed_token_ids", token_list("allowed_token_ids", self.allowed_token_ids))
@@ -69,7 +70,7 @@ class SamplingParams(SamplingFields):
         """What the native library is told, with changes. Its limits are the native library's to check."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(SamplingFields)}
         if self.max_tokens is None:
-            values["max_tokens"] = _NO_LIMIT
+            values["max_tokens"] = NO_LIMIT
         values["seed"] = 0 if self.seed is None else self.seed % 2**64
         values["logit_bias"] = list((self.logit_bias or {}).items())
         return native_record(_core.SamplingParams, values | changes)
@@ -78,6 +79,11 @@ class SamplingParams(SamplingFields):
     def num_samples(self) -> int:
         """Samples that are generated."""
         return self.n if self.best_of is None else self.best_of
+
+    @property
+    def reports_logprobs(self) -> bool:
+        """Whether log-probabilities of output tokens are reported."""
+        return self.logprobs is not None or bool(self.logprob_token_ids)
 
     @property
     def ranks(self) -> bool:

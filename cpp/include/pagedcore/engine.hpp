@@ -200,7 +200,8 @@ struct EngineOutput {
     v(field("tokens", &O::tokens, "With stream, those since the last news of this sample, else all."));
     v(field("logprobs", &O::logprobs, "One per token, when asked for."));
     v(field("prompt_logprobs", &O::prompt_logprobs,
-            "One per prompt token but the first; with the first news of sample 0."));
+            "One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample "
+            "0."));
     v(field("finish", &O::finish, ""));
     v(field("score", &O::score, "Of a hypothesis: its normalised sum of log-probabilities."));
     v(field("error", &O::error, "Why, when finish is error."));

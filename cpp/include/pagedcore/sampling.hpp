@@ -14,6 +14,10 @@
 
 namespace pagedcore {
 
+/// SamplingParams::max_tokens of a request that may go on to the end of its context, or of what the KV cache has for it
+/// beside registered prefixes.
+inline constexpr std::uint32_t kNoTokenLimit = 0x7fffffff;
+
 /// How the tokens of a request are chosen. The order of operations is the field's: penalties, logit bias, banned and
 /// allowed tokens, temperature, min-p, top-k, top-p, then one draw.
 struct SamplingParams {
@@ -33,6 +37,8 @@ struct SamplingParams {
   std::vector<TokenId> stop_token_ids;  // end-of-sequence tokens of the model are added by the caller unless ignored
   std::optional<std::int32_t> logprobs;
   std::optional<std::int32_t> prompt_logprobs;
+  std::uint32_t prompt_logprob_start = 0;
+  std::vector<TokenId> logprob_token_ids;
   std::uint64_t seed = 0;
 
   /// The list of fields: what each means, and its limits. The vocabulary's limits are checked by validate().
@@ -42,7 +48,8 @@ struct SamplingParams {
     v(field("n", &P::n, "Independent samples of one prompt; its KV blocks are computed once and shared.",
             in(1, 65536)));
     v(field("max_tokens", &P::max_tokens, "Tokens generated, per sample. 0: compute (score) the prompt only.",
-            in(0, 0x7fffffff)));
+            in(0, kNoTokenLimit))
+          .note("the most is no limit: as many as the context and the KV cache hold"));
     v(field("min_tokens", &P::min_tokens, "No stop token ends a sample before this many tokens.", in(0, 0x7fffffff)));
     v(field("temperature", &P::temperature, "Divides the logits.", at_least(0)).note("0 is greedy"));
     v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", in(-1, 0x7fffffff))
@@ -73,9 +80,21 @@ struct SamplingParams {
         at_least(-1)));
     v(field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every token of the prompt but the first.",
             at_least(-1)));
+    v(field(
+          "prompt_logprob_start", &P::prompt_logprob_start,
+          "With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from "
+          "the prefix cache.",
+          in(0, 0x7fffffff))
+          .note("0 and 1 score all but the first, which nothing predicts"));
+    v(field("logprob_token_ids", &P::logprob_token_ids,
+            "Tokens whose log-probabilities are reported too, at every position that is. Without logprobs they are "
+            "reported of each output token, as with logprobs 0.",
+            at_least(0)));
     v(field("seed", &P::seed, "The key of the random numbers: equal seeds draw alike."));
   }
 
+  /// Whether log-probabilities are reported of output tokens.
+  bool reports_logprobs() const noexcept { return logprobs.has_value() || !logprob_token_ids.empty(); }
   bool stops(TokenId token) const noexcept {
     for (const TokenId stop : stop_token_ids)
       if (stop == token) return true;
@@ -138,7 +157,9 @@ struct PositionLogprobs {
   static void fields(V&& v) {
     using L = PositionLogprobs;
     v(field("chosen", &L::chosen, "The token that was drawn or scored."));
-    v(field("top", &L::top, "Most likely first, ties by token id; tokens of probability 0 are left out."));
+    v(field("top", &L::top,
+            "The most likely tokens, best first, ties by token id, without those of probability 0; then those of "
+            "logprob_token_ids, as they were named."));
   }
 };
 

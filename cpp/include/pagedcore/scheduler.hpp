@@ -150,8 +150,10 @@ struct SchedulerRequest {
   std::uint32_t num_samples = 1;
   std::uint32_t beam_width = 0;
   std::uint32_t max_tokens = 16;
+  bool is_open_ended = false;
   std::uint64_t salt = 0;
   bool prompt_logprobs = false;
+  std::uint32_t first_scored = 0;
   PrefixId prefix{};
   std::int32_t priority = 0;
   std::uint64_t tenant = 0;
@@ -165,9 +167,13 @@ struct SchedulerRequest {
     v(field("num_samples", &R::num_samples, ""));
     v(field("beam_width", &R::beam_width, "Above 0: a beam search of this width; num_samples is 1."));
     v(field("max_tokens", &R::max_tokens, "Generated tokens per sample; 0: only compute (score) the prompt."));
+    v(field("is_open_ended", &R::is_open_ended,
+            "max_tokens is lowered to what the cache holds beside registered prefixes, later ones too."));
     v(field("salt", &R::salt, "Tenants with different salts never share cached prefixes."));
     v(field("prompt_logprobs", &R::prompt_logprobs,
-            "Every prompt row is scored, so cached prefixes are not used for it."));
+            "Prompt tokens are scored, so cached prefixes are not used for them."));
+    v(field("first_scored", &R::first_scored,
+            "Of those, the first: what comes before may be cached; 0 and 1 are all but the first of the prompt."));
     v(field("prefix", &R::prefix, "A registered prefix with which the prompt begins; 0: none."));
     v(field("priority", &R::priority, "Higher goes first, with order priority; within +-kMostPriority."));
     v(field("tenant", &R::tenant, "Who is served by it, for order fair."));

@@ -38,8 +38,8 @@ struct ScheduledSequence {
     v(field("num_rows", &S::num_rows, ""));
     v(field("first_position", &S::first_position, "Tokens [first_position, first_position + num_rows) are computed."));
     v(field("num_scored", &S::num_scored,
-            "Prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens; scored again if the "
-            "prompt is recomputed, so keep them by position."));
+            "Prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens, of which the request "
+            "may want the later ones; scored again if the prompt is recomputed, so keep them by position."));
     v(field("table_offset", &S::table_offset,
             "Of the table of group 0 in StepPlan::block_tables; that of group g lies g * table_entries behind it."));
     v(field("table_size", &S::table_size, ""));

@@ -115,9 +115,10 @@ bool Draft::resume(const Candidate& candidate) {
 }
 
 /// The most tokens of a match that are of use. One row at least is computed; of the last token it is needed for
-/// sampling, and all prompt rows for their logprobs.
+/// sampling, and those that score prompt tokens for their logprobs.
 std::uint32_t Draft::most_cached(const Request& request, const Sample& leader) const noexcept {
-  std::uint32_t most = request.progress.scores ? 0 : request.target(leader) - 1;
+  std::uint32_t most = request.target(leader) - 1;
+  if (request.progress.scores) most = std::min(most, request.limits.unscored);
   if (state_.rules.has_windows) {  // other samples fork where the leader's windows still reach
     for (const Sample& other : request.samples) {
       if (&other != &leader && !other.is_finished()) most = std::min(most, other.fork_length);
@@ -129,7 +130,7 @@ std::uint32_t Draft::most_cached(const Request& request, const Sample& leader) c
 /// Tokens of its registered prefix that it can fork; 0 when that is not computed.
 std::uint32_t Draft::pinned_tokens(const Request& request, std::uint32_t most) const noexcept {
   const PinnedPrefix* prefix = request.prefix_used;
-  if (prefix == nullptr || request.progress.scores || raw(prefix->sequence) == 0) return 0;
+  if (prefix == nullptr || raw(prefix->sequence) == 0) return 0;
   const auto size = static_cast<std::uint32_t>(prefix->tokens.size());
   if (state_.rules.has_windows && most < size) return 0;  // its windows have passed that
   return std::min(size, most);
@@ -146,8 +147,9 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
   const bool shares = state_.rules.shares_prefixes, is_new = sample.computed_before == 0;
   PrefixMatch match;
   if (most > 0 && (shares || !is_new)) match = state_.cache.match_prefix(sample.tokens, request.salt, most);
+  const bool scores_all = request.progress.scores && most == 0;  // what is cached is of no use to it
   waits = (shares && most > 0 && has_prefix_underway(request, sample.tokens, match.num_tokens, most)) ||
-          (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !request.progress.scores);
+          (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !scores_all);
   if (waits) {
     promised_ += state_.blocks_after_start(request, leader, match.num_tokens);
     if (state_.rules.looks_ahead) foresee(outlook_, request, state_.blocks_saved(match));

@@ -252,6 +252,37 @@ TEST_CASE("log-probabilities are those of the model, whatever the sampling param
 }
 
 // rule: sampling.same-key-same-bits, sampling.draws-have-no-state
+TEST_CASE("log-probabilities of named tokens are reported behind the most likely ones") {
+  const std::vector<float> logits{1.0f, 3.0f, -std::numeric_limits<float>::infinity(), 2.0f, 3.0f};
+  SamplingParams p;
+  p.temperature = 0.0f;
+  p.logprob_token_ids = {3, 2, 1};
+  const double sum = std::log(std::exp(1.0) + 2 * std::exp(3.0) + std::exp(2.0));
+  for (const int top : {-2, 0, 2}) {  // -2: none are asked for
+    p.logprobs = top == -2 ? std::nullopt : std::optional<std::int32_t>(top);
+    const PositionLogprobs found = sample(logits, {&p, {}, {}, 0}).logprobs;
+    const auto named = static_cast<std::size_t>(std::max(top, 0));
+    CHECK(found.chosen.token == 1);
+    REQUIRE(found.top.size() == named + 3);
+    CHECK(found.top[named].token == 3);
+    CHECK(found.top[named].logprob == doctest::Approx(2.0 - sum));
+    CHECK(found.top[named].rank == 3);
+    CHECK(found.top[named + 1].token == 2);
+    CHECK(found.top[named + 1].logprob == -std::numeric_limits<float>::infinity());
+    CHECK(found.top[named + 1].rank == 5);
+    CHECK(found.top[named + 2].token == 1);
+    CHECK(found.top[named + 2].rank == 1);
+  }
+  p.logprob_token_ids = {5};
+  CHECK_THROWS_AS(sample(logits, {&p, {}, {}, 0}), InvalidArgument);
+  CHECK_THROWS_AS(validate(p, 5), InvalidArgument);
+  p.logprob_token_ids.assign(1025, 1);
+  CHECK_THROWS_AS(validate(p), InvalidArgument);
+  p.logprob_token_ids.clear();
+  p.prompt_logprob_start = 1;
+  CHECK_THROWS_AS(validate(p), InvalidArgument);  // without prompt_logprobs
+}
+
 TEST_CASE("a draw is the same bits on every thread and in every order of calls") {
   std::mt19937 rng(23);
   std::vector<std::vector<float>> rows;

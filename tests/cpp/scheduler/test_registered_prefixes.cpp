@@ -51,6 +51,10 @@ TEST_CASE("a request that names a registered prefix needs blocks for what is its
   user.prompt_logprobs = true;
   CHECK(serves(4 + 5, user));
   CHECK_FALSE(serves(4 + 4, user));
+  user.first_scored = 9;  // the row of token 8 scores it: the prefix's first two blocks are of use
+  CHECK(serves(4 + 3, user));
+  CHECK_FALSE(serves(4 + 2, user));
+  user.first_scored = 0;
   user = prompted(1, common, 5);  // without its name
   CHECK(serves(4 + 5, user));
   CHECK_FALSE(serves(4 + 4, user));
@@ -162,4 +166,78 @@ TEST_CASE("the last block of a prefix waits for the step that copies it, also wh
     service.scheduler.commit(service.executor.run(plan));
     CHECK(service.scheduler.cache().counts().in_flight == 0);
   }
+}
+
+TEST_CASE("a prompt that is scored from a token on takes what comes before from the cache") {
+  Planned service({.max_batched_tokens = 64}, {.num_blocks = 64, .block_size = 4});
+  const std::vector<TokenId> common(16, 7);
+  service.submit(prompted(1, with(common, 4, 1), 1));
+  service.next(2);
+  const auto planned = [&](std::uint64_t id, std::uint32_t first_scored) {
+    SchedulerRequest user = prompted(id, with(common, 4, 1), 1);
+    user.prompt_logprobs = true;
+    user.first_scored = first_scored;
+    service.submit(user);
+    return service.next().sequences.at(0);
+  };
+  // Row r scores token r + 1: with token 11 the first, rows 10 to 18 are computed, and row 19 to sample it.
+  ScheduledSequence work = planned(2, 11);
+  CHECK(work.first_position == 10);
+  CHECK(work.num_scored == 9);
+  CHECK(work.num_rows == 10);
+  for (const std::uint32_t all : {0u, 1u}) {
+    work = planned(3 + all, all);
+    CHECK(work.first_position == 0);
+    CHECK(work.num_scored == 19);
+  }
+  SchedulerRequest beyond = prompted(9, with(common, 4, 1), 1);
+  beyond.prompt_logprobs = true;
+  beyond.first_scored = 20;
+  CHECK_THROWS_WITH_AS(
+      service.submit(beyond),
+      "request 9: prompt_logprob_start is 20, but the tokens of the prompt are 0 to 19; start at one of "
+      "them, or leave prompt_logprobs out",
+      InvalidArgument);
+}
+
+TEST_CASE("a request without a limit generates what the cache holds beside registered prefixes") {
+  // 10 blocks of 4, of which a prefix of 8 tokens pins 2. A prompt of 6 and t tokens fill 6 + t - 1 slots, so that 8
+  // blocks hold t = 27, and all 10 hold 35.
+  const SchedulerRequest prefix = prompted(9, std::vector<TokenId>(8, 7), 0);
+  SchedulerRequest open = prompted(1, std::vector<TokenId>(6, 3), 1000);
+  open.is_open_ended = true;
+  const auto generated = [&](int steps_before, std::uint32_t samples) {
+    Planned service({.watermark = 0}, {.num_blocks = 10, .block_size = 4});
+    open.num_samples = samples;
+    const auto add_prefix = [&] {
+      service.scheduler.register_prefix(PrefixId{1}, prefix);
+      service.requests[9] = prefix;
+    };
+    if (steps_before == 0) add_prefix();
+    service.submit(open);
+    for (int i = 0; service.scheduler.has_work(); ++i) {
+      REQUIRE(i < 200);
+      service.next();
+      if (i + 1 == steps_before) add_prefix();
+    }
+    CHECK(service.stats().preemptions_swap == 0);
+    std::size_t shortest = 1000;
+    for (std::uint32_t k = 0; k < samples; ++k) shortest = std::min(shortest, service.samples[{1, k}].size());
+    return shortest;
+  };
+  CHECK(generated(1000, 1) == 35);  // no prefix
+  for (const int steps : {0, 1, 2, 20, 26}) CHECK(generated(steps, 1) == 27);
+  // Two samples share the one full block of the prompt, and have (8 - 1) / 2 = 3 of their own: 16 slots each.
+  for (const int steps : {0, 1, 5}) CHECK(generated(steps, 2) == 11);
+}
+
+TEST_CASE("a prefix for which a request without a limit has left no room is refused") {
+  Planned service({.watermark = 0}, {.num_blocks = 10, .block_size = 4});
+  SchedulerRequest open = prompted(1, std::vector<TokenId>(6, 3), 1000);
+  open.is_open_ended = true;
+  service.submit(open);
+  service.next(29);  // 29 tokens: the draw of one more needs 34 slots, 9 blocks
+  CHECK_THROWS_AS(service.scheduler.register_prefix(PrefixId{1}, prompted(9, std::vector<TokenId>(8, 7), 0)),
+                  InvalidArgument);
+  service.scheduler.register_prefix(PrefixId{1}, prompted(9, std::vector<TokenId>(4, 7), 0));
 }
