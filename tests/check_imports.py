@@ -25,7 +25,7 @@ LAYERS = (
     ("beam_search_params", "chat", "content", "outputs", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
-    ("dispatch", "prompts", "request", "stream"),
+    ("dispatch", "prompts", "request", "scoring", "stream"),
     ("llm",),
     ("pagedcore",),  # the package's own __init__: its public names
     ("lab",),

@@ -224,13 +224,16 @@ class SamplingParams:
         stop_token_ids: Sequence[int] | None = [],
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        prompt_logprob_start: int = 0,
+        logprob_token_ids: Sequence[int] | None = [],
         seed: int = 0,
     ) -> None: ...
 
     n: int
     """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
     max_tokens: int
-    """Tokens generated, per sample. 0: compute (score) the prompt only. In [0, 2147483647]."""
+    """Tokens generated, per sample. 0: compute (score) the prompt only. the most is no limit: as many as the context
+    and the KV cache hold. In [0, 2147483647]."""
     min_tokens: int
     """No stop token ends a sample before this many tokens. In [0, 2147483647]."""
     temperature: float
@@ -261,6 +264,12 @@ class SamplingParams:
     None: none are reported. At least -1."""
     prompt_logprobs: int | None
     """Likewise for every token of the prompt but the first. At least -1."""
+    prompt_logprob_start: int
+    """With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from the
+    prefix cache. 0 and 1 score all but the first, which nothing predicts. In [0, 2147483647]."""
+    logprob_token_ids: list[int]
+    """Tokens whose log-probabilities are reported too, at every position that is. Without logprobs they are reported
+    of each output token, as with logprobs 0. At least 0."""
     seed: int
     """The key of the random numbers: equal seeds draw alike."""
     def to_dict(self) -> dict[str, Any]:
@@ -339,7 +348,8 @@ class PositionLogprobs:
     chosen: TokenLogprob
     """The token that was drawn or scored."""
     top: list[TokenLogprob]
-    """Most likely first, ties by token id; tokens of probability 0 are left out."""
+    """The most likely tokens, best first, ties by token id, without those of probability 0; then those of
+    logprob_token_ids, as they were named."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -717,8 +727,10 @@ class SchedulerRequest:
         num_samples: int = 1,
         beam_width: int = 0,
         max_tokens: int = 16,
+        is_open_ended: bool = False,
         salt: int = 0,
         prompt_logprobs: bool = False,
+        first_scored: int = 0,
         prefix: int = 0,
         priority: int = 0,
         tenant: int = 0,
@@ -734,10 +746,14 @@ class SchedulerRequest:
     """Above 0: a beam search of this width; num_samples is 1."""
     max_tokens: int
     """Generated tokens per sample; 0: only compute (score) the prompt."""
+    is_open_ended: bool
+    """max_tokens is lowered to what the cache holds beside registered prefixes, later ones too."""
     salt: int
     """Tenants with different salts never share cached prefixes."""
     prompt_logprobs: bool
-    """Every prompt row is scored, so cached prefixes are not used for it."""
+    """Prompt tokens are scored, so cached prefixes are not used for them."""
+    first_scored: int
+    """Of those, the first: what comes before may be cached; 0 and 1 are all but the first of the prompt."""
     prefix: int
     """A registered prefix with which the prompt begins; 0: none."""
     priority: int
@@ -782,8 +798,8 @@ class ScheduledSequence:
     first_position: int
     """Tokens [first_position, first_position + num_rows) are computed."""
     num_scored: int
-    """Prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens; scored again if the
-    prompt is recomputed, so keep them by position."""
+    """Prompt logprobs: the rows [first_row, first_row + num_scored) predict prompt tokens, of which the request may
+    want the later ones; scored again if the prompt is recomputed, so keep them by position."""
     table_offset: int
     """Of the table of group 0 in StepPlan::block_tables; that of group g lies g * table_entries behind it."""
     table_size: int
@@ -1342,7 +1358,7 @@ class EngineOutput:
     logprobs: list[PositionLogprobs]
     """One per token, when asked for."""
     prompt_logprobs: list[PositionLogprobs]
-    """One per prompt token but the first; with the first news of sample 0."""
+    """One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample 0."""
     finish: Literal["none", "stop", "length", "abort", "error"]
     score: float
     """Of a hypothesis: its normalised sum of log-probabilities."""

@@ -20,8 +20,8 @@ class SamplingFields:
     n: int = 1
     """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
     max_tokens: int | None = 16
-    """Tokens generated, per sample. 0: compute (score) the prompt only. In [0, 2^31 - 1]. None: as many as the
-    context holds."""
+    """Tokens generated, per sample. 0: compute (score) the prompt only. the most is no limit: as many as the context
+    and the KV cache hold. In [0, 2^31 - 1]. None: as many as the context holds."""
     min_tokens: int = 0
     """No stop token ends a sample before this many tokens. In [0, 2^31 - 1]."""
     temperature: float = 1.0
@@ -52,6 +52,12 @@ class SamplingFields:
     None: none are reported. At least -1."""
     prompt_logprobs: int | None = None
     """Likewise for every token of the prompt but the first. At least -1."""
+    prompt_logprob_start: int = 0
+    """With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from the
+    prefix cache. 0 and 1 score all but the first, which nothing predicts. In [0, 2^31 - 1]."""
+    logprob_token_ids: Sequence[int] = ()
+    """Tokens whose log-probabilities are reported too, at every position that is. Without logprobs they are reported
+    of each output token, as with logprobs 0. At least 0."""
     seed: int | None = None
     """The key of the random numbers: equal seeds draw alike. None: derived from the LLM's seed and the number of the
     request, so that a program's runs are reproducible."""
