@@ -237,11 +237,9 @@ class LLM:
     def score(
         self, prompts: Prompt | Sequence[Prompt], *, start: int | Sequence[int] = 0, **options: Unpack[RequestOptions]
     ) -> Score | list[Score]:
-        """Log-likelihood of a text (or token ids) under the model, in total and token by token; a list of them gives
-        a list. With ``prefix`` that of its tokens counts too. ``start``: the first token that is scored, one for all
-        texts or one for each; those before it may come from the prefix cache. What texts of one call have in common is
-        computed once."""
-        self.engine  # noqa: B018
+        """Log-likelihood of a text (or token ids), in total and token by token; a list of them gives a list. A prefix's
+        tokens count too. ``start``: the first token that is scored, one for all texts or one for each; those before it
+        may come from the prefix cache. What texts of one call have in common is computed once."""
         served = request_options(options)
         before = self._prefix_tokens(served.prefix)
         ids = [self._prompts.read(p, prefix=before)[1] for p, _ in self._prompts.pair(prompts, None, SamplingParams)]
@@ -347,9 +345,8 @@ class LLM:
         options: _core.RequestOptions,
         *,
         templated: bool = False,
-        prefixed: bool = False,
+        prefixed: bool = False,  # the prompts begin with the prefix's tokens
     ) -> list[Request]:
-        """``prefixed``: the prompts begin with the tokens of the prefix that the options name."""
         self.engine  # noqa: B018  # raises when closed, before any other complaint
         before = [] if prefixed else self._prefix_tokens(options.prefix)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)

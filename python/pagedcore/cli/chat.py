@@ -40,7 +40,11 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     parser.add_argument("--system", metavar="TEXT", help="instructions that precede the conversation")
-    add_sampling_flags(parser, max_tokens="as many as the context holds", without=("logprobs", "prompt_logprobs", "prompt_logprob_start", "logprob_token_ids"))
+    add_sampling_flags(
+        parser,
+        max_tokens="as many as the context holds",
+        without=("logprobs", "prompt_logprobs", "prompt_logprob_start", "logprob_token_ids"),
+    )
     add_option_flags(parser.add_argument_group("request"), "RequestOptions", ("prefix",))
     add_model_flags(parser)
     parser.set_defaults(run=_run)

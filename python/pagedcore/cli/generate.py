@@ -48,7 +48,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("-n", type=int, default=1, metavar="N", help="samples of each prompt")
     parser.add_argument("--chat", action="store_true", help="each prompt is a message: use the chat template")
     parser.add_argument("--json", action="store_true", help="print one JSON object per prompt")
-    add_sampling_flags(parser, max_tokens="256", without=("prompt_logprobs", "prompt_logprob_start", "logprob_token_ids"))
+    add_sampling_flags(
+        parser, max_tokens="256", without=("prompt_logprobs", "prompt_logprob_start", "logprob_token_ids")
+    )
     served = parser.add_argument_group("request")
     served.add_argument("--prefix", metavar="TEXT", help="computed once, and put before every prompt")
     add_option_flags(served, "RequestOptions", ("prefix",))
