@@ -57,6 +57,7 @@ def with_text_parts(messages: _Messages, render: Callable[[_Messages], str | Non
     know parts; if not, texts are what it knows.
 
     Raises InvalidArgument for parts that would be lost: those that are no text, where texts are joined."""
+    messages = [_with_typed_parts(message) for message in messages]
     lists = [at for at, message in enumerate(messages) if isinstance(message.get("content"), list)]
     if takes_parts:
         shown = _shown(messages, render, as_parts=lambda at: at in lists)
@@ -79,6 +80,14 @@ def with_text_parts(messages: _Messages, render: Callable[[_Messages], str | Non
     return formed
 
 
+def _with_typed_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """A text among parts is a part of the type text: this is what templates that know parts look for."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return message | {"content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in content]}
+
+
 def _shown(
     messages: _Messages, render: Callable[[_Messages], str | None], *, as_parts: Callable[[int], bool]
 ) -> list[bool]:
@@ -99,8 +108,6 @@ def _shown(
 
 
 def _marked(part: Any, mark: str) -> Any:
-    if isinstance(part, str):
-        return mark
     return part | {"text": mark} if TextParts.text_of(part) is not None else {"type": "text", "text": mark}
 
 

@@ -19,6 +19,7 @@ _EPILOG = """\
 examples:
   pagedcore doctor
   pagedcore doctor --json
+  pagedcore doctor --model llama.gguf
 
 Loads no model and starts nothing on a GPU. What is missing is said with its remedy, and is no error: the exit status
 is 0. `pagedcore selftest` checks and measures a device."""
@@ -43,6 +44,7 @@ def add_to(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=Formatter,
     )
+    parser.add_argument("-m", "--model", metavar="PATH", help="say of this model how its answers end and are sampled")
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=_run)
@@ -50,6 +52,8 @@ def add_to(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     found = _look()
+    if arguments.model is not None:
+        found["model"] = _model(arguments.model)
     if arguments.json:
         print_json(found)
     else:
@@ -82,6 +86,23 @@ def _look() -> dict[str, Any]:
         "cuda": _cuda(_core.cuda_status().to_dict()),
         "default_model": model,
         "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _model(path: str) -> dict[str, Any]:
+    """Reads no weights."""
+    from ..loading import load_description
+    from ..loading.end_tokens import all_ends
+
+    checkpoint = load_description(path)
+    tokenizer = checkpoint.build_tokenizer()
+    vocab_size = checkpoint.description["vocab_size"]
+    return {
+        "path": path,
+        "name": checkpoint.name,
+        "end_tokens": [end._asdict() for end in all_ends(checkpoint.declared_ends, tokenizer, vocab_size)],
+        "sampling": checkpoint.sampling,
+        "chat_templates": {name: template.origin for name, template in checkpoint.chat_templates.items()},
     }
 
 
@@ -142,9 +163,21 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines += _cuda_lines(cuda)
     model = found["default_model"]
     lines.append(("default model", model["path"] or f"none: {model['problem']}"))
+    if "model" in found:
+        lines += _model_lines(found["model"])
     for name, version in found["packages"].items():
         remedy = _PACKAGES[name] or f"needed: pip install {name}"
         lines.append((name, version or f"not installed; {remedy}"))
+    return lines
+
+
+def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [("model", f"{model['name']}, {model['path']}")]
+    ends = [f"{end['id']} {end['token'] or ''}: {end['why']}" for end in model["end_tokens"]]
+    lines += [("an answer ends at", end) for end in ends or ["no token: it is as long as max_tokens"]]
+    sampling = ", ".join(f"{name} {value:g}" for name, value in model["sampling"].items())
+    lines.append(("sampling", sampling or "the model's files recommend nothing"))
+    lines += [("chat template", f"{name}: {origin}") for name, origin in model["chat_templates"].items()]
     return lines
 
 
