@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from .checks import unknown_name
 from .content import TextParts, with_text_parts
 from .errors import InvalidArgument
 
@@ -65,11 +66,9 @@ class ChatTemplates:
         """The prompt's text. Raises InvalidArgument for messages that the template refuses, and for templates that are
         not valid or take too much time or memory."""
         check_messages(messages)
-        unknown = options.keys() - TemplateOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"a chat has no option {min(unknown)!r}; it has {', '.join(TemplateOptions.__annotations__)}"
-            )
+        for name in options:
+            if name not in TemplateOptions.__annotations__:
+                raise unknown_name("a prompt", name, TemplateOptions.__annotations__)
         continues = options.get("continue_final_message", False)
         add = options.get("add_generation_prompt")
         if add and continues:
@@ -158,14 +157,14 @@ class _Rendering:
             if name in variables:
                 raise InvalidArgument(f"template_variables has {name!r}, which is an argument of its own")
         plain = self._given.plain
-        self._variables: dict[str, Any] = {"documents": None, "tools": plain(options.get("tools"))}
+        self._variables: dict[str, Any] = {"documents": None, "tools": plain(_checked_tools(options.get("tools")))}
         self._variables |= special_tokens
         self._variables |= {name: value if callable(value) else plain(value) for name, value in variables.items()}
         self._continues = options.get("continue_final_message", False)
         self._budget: Budget
 
     def run(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        plain = [_normalised(self._given.plain(message)) for message in messages]
+        plain = [self._plain(position, message) for position, message in enumerate(messages)]
         self._budget = _sandbox().Budget(self._given)
         self._variables["add_generation_prompt"] = add_generation_prompt
         lists = any(isinstance(message.get("content"), list) for message in plain)
@@ -174,6 +173,12 @@ class _Rendering:
         if self._continues:
             return self._continued(plain)
         return self._rendered(plain)
+
+    def _plain(self, position: int, message: Message) -> dict[str, Any]:
+        plain = self._given.plain(message)
+        if not isinstance(plain, dict) or not isinstance(plain.get("role"), str):
+            raise InvalidArgument(f"message {position} of the conversation is {plain!r}: it needs a role and content")
+        return _normalised(plain)
 
     def _rendered(self, messages: list[dict[str, Any]]) -> str:
         variables = {"messages": messages} | self._variables
@@ -248,6 +253,14 @@ def _normalised(message: dict[str, Any]) -> dict[str, Any]:
 def check_messages(messages: Sequence[Message]) -> None:
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise InvalidArgument("a conversation is a list of messages such as {'role': 'user', 'content': 'Hi'}")
-    for position, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InvalidArgument(f"message {position} of the conversation is {message!r}: it needs a role and content")
+
+
+def _checked_tools(tools: Any) -> Any:
+    if tools is None:
+        return None
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise InvalidArgument(f"tools is a {type(tools).__name__}: it must be a list of JSON schemas of functions")
+    for position, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise InvalidArgument(f"tools[{position}] is a {type(tool).__name__}: it must be a function's JSON schema")
+    return tools

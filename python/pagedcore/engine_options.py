@@ -203,6 +203,10 @@ def with_template_options(function: _F) -> _F:
 
 
 def split_chat_options(options: Mapping[str, Any]) -> tuple[TemplateOptions, dict[str, Any]]:
-    """What concerns the template, and the rest."""
+    """What concerns the template, and what concerns the request. Raises TypeError for a keyword that there is not."""
+    known = [*TemplateOptions.__annotations__, *(info.name for info in _core.options_of("RequestOptions"))]
+    for name in options:
+        if name not in known:
+            raise unknown_name("a request", name, known)
     template = {name: value for name, value in options.items() if name in TemplateOptions.__annotations__}
     return cast(TemplateOptions, template), {k: v for k, v in options.items() if k not in template}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,8 +43,13 @@ def sampling_of_generation_config(fields: Fields) -> dict[str, Any]:
 
 
 def sampling_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Values beyond a limit mean what llama.cpp takes them for: below 0 a temperature is greedy, above 1 a top_p is off."""
     fields = Fields(metadata, source, "general.sampling.")
-    return _checked(_read(fields, _GGUF), fields, {ours: theirs for theirs, ours in _GGUF.items()})
+    given = _read(fields, _GGUF)
+    for name, low, high in (("temperature", 0.0, math.inf), ("top_p", -math.inf, 1.0), ("min_p", 0.0, math.inf)):
+        if name in given:
+            given[name] = min(max(given[name], low), high)
+    return _checked(given, fields, {ours: theirs for theirs, ours in _GGUF.items()})
 
 
 def sampling_of_container(fields: Fields) -> dict[str, Any]:

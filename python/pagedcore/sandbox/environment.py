@@ -15,7 +15,7 @@ from jinja2.runtime import Context, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace, pass_context
 
-from .budget import Budget, TemplateLimit
+from .budget import NODE, Budget, TemplateLimit
 from .compiler import BoundedCompiler, CountTokens, Generation
 from .filters import bounded_filters, bounded_tests
 from .operations import COMPARISONS, METHODS, check_binary, check_spec, check_texts
@@ -169,6 +169,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = __self.budget
+        budget.spend(NODE * (len(args) + len(kwargs)))
         owner = getattr(__obj, "__self__", None) if isinstance(__obj, (BuiltinMethodType, MethodType)) else None
         if owner is not None:
             args = _checked(budget, owner, __obj.__name__, args, kwargs)

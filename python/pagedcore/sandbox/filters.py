@@ -42,6 +42,7 @@ def _bounded(environment: Any, function: Callable[..., Any], check: Callable[...
     @functools.wraps(function)  # and with that its jinja_pass_arg
     def bounded(*args: Any, **kwargs: Any) -> Any:
         budget = environment.budget
+        budget.spend(NODE * (len(args) + len(kwargs)))
         if check is not None:
             check(budget, *args[own:], **kwargs)
         result = budget.made(function(*args, **kwargs))

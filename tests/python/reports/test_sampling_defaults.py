@@ -130,10 +130,16 @@ def gguf(tiny: Tiny, path: Path, **values: Any) -> Path:
 def test_gguf_files_say_it_too_and_a_generation_config_beside_one_comes_first(tiny: Tiny, tmp_path: Path) -> None:
     path = gguf(tiny, tmp_path, **GGUF)
     assert sampling(path, None) == READ
+    assert sampling(gguf(tiny, tmp_path, temp=-1.0, top_p=1.5, min_p=-1.0), None) == {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+    }  # as llama.cpp takes them
+    gguf(tiny, tmp_path, **GGUF)
     assert sampling(path, {"temperature": 0.75, "top_k": None}) == READ | {"temperature": 0.75}
 
 
-@pytest.mark.parametrize(("name", "value"), [("temp", -1.0), ("temp", "hot"), ("top_p", 2.0), ("penalty_repeat", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("temp", "hot"), ("min_p", 2.0), ("penalty_repeat", 0.0)])
 def test_gguf_values_out_of_range(tiny: Tiny, tmp_path: Path, name: str, value: Any) -> None:
     path = gguf(tiny, tmp_path, **{name: value})
     with pytest.raises(Corrupt, match=rf"model\.gguf: general\.sampling\.{name}"):
