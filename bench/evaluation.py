@@ -37,7 +37,7 @@ def main() -> None:
         raise SystemExit(f"{PAGE} has no <!-- figure {absent[0]} --> ... <!-- end -->: add a section for the figure")
     for name in options.figures:
         start = time.monotonic()
-        with Progress(0, noun=f"runs of figure {name}") as bar:
+        with Progress(1, "runs", title=f"figure {name}") as bar:
             figure = reproduce(name, lengths, seconds=options.seconds, progress=bar.reach)
         draw(figure, plots / f"figure_{name}.svg")
         text = "\n".join(block(figure))

@@ -20,12 +20,12 @@ from typing import NamedTuple
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
     ("_core", "_options", "errors"),
-    ("checks", "config_files", "default_model", "memory", "progress", "sandbox"),
+    ("checks", "config_files", "default_model", "memory", "names", "progress", "sandbox"),
     ("families",),
     ("beam_search_params", "chat", "content", "outputs", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
-    ("dispatch", "prompts", "request", "scoring", "stream"),
+    ("dispatch", "prompts", "request", "running", "scoring", "stream"),
     ("llm",),
     ("pagedcore",),  # the package's own __init__: its public names
     ("lab",),

@@ -44,6 +44,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "trace.hpp": "scheduler",
     "sampling.hpp": "sampling",
     "model.hpp": "model",
+    "container_text.hpp": "io",
     "engine.hpp": "engine",
     "options.hpp": "engine",
     "simulation.hpp": "sim",

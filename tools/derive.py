@@ -260,6 +260,30 @@ def _row(option: _core.OptionInfo) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
 
+# Sections of docs/stats.md: title, what is said of all of them, and whose names belong there; the first that matches.
+GROUPS = (
+    ("Prefixes", "", r"(pinned|prefix).*|blocks_pinned"),
+    (
+        "Making room",
+        "Preemption, and the swap space. Times are seconds.",
+        r"preempt.*|.*swap.*|tokens_recomputed",
+    ),
+    ("Requests", "", r"requests_.*"),
+    (
+        "Blocks of the KV cache",
+        "`blocks_total = blocks_free + blocks_cached + blocks_in_flight + blocks_used`, always.",
+        r"blocks_.*|kv_.*",
+    ),
+    ("Work", "", r"steps|tokens_.*|forks|block_copies"),
+    ("Time", "Seconds.", r".*_seconds.*"),
+)
+SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time")
+
+
+def _group_of(name: str) -> str:
+    return next(title for title, _, pattern in GROUPS if re.fullmatch(pattern, name))
+
+
 def stats_page() -> str:
     lines = [
         "# Statistics",
@@ -267,16 +291,17 @@ def stats_page() -> str:
         f"<!-- {GENERATED} -->",
         "",
         "`Engine::stats()`, `engine.stats()` and `LLM.stats()` in Python and `pc_engine_stats()` in C give numbers by",
-        "name. They describe the moment after the latest step. A request with several samples counts once, as its last",
-        "sample ended.",
+        "name. They describe the moment after the latest step. A gauge goes up and down; a counter never decreases",
+        "while its engine lives. A request with several samples counts once, as its last sample ended.",
     ]
-    blocks = "`blocks_total = blocks_free + blocks_cached + blocks_in_flight + blocks_used`"
-    for kind, title, about in (
-        ("gauge", "Gauges", f"They go up and down. {blocks}, always."),
-        ("counter", "Counters", "They never decrease while an engine lives. Times are seconds."),
-    ):
-        lines += ["", f"## {title}", about, "", "| Name | Meaning |", "|---|---|"]
-        lines += [f"| `{stat.name}` | {stat.doc} |" for stat in _core.stats_of_engine() if stat.type == kind]
+    about = {title: text for title, text, _ in GROUPS}
+    for title in SHOWN:
+        lines += ["", f"## {title}", *filter(None, [about[title]]), "", "| Name | Kind | Meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{stat.name}` | {stat.type} | {stat.doc} |"
+            for stat in _core.stats_of_engine()
+            if _group_of(stat.name) == title
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -34,18 +34,22 @@ void bind_selftest(nb::module_& m) {
   Record<SelftestRate>(m, "SelftestRate", "What one call cost.");
   m.def(
       "selftest_checks",
-      [](const EngineConfig& config, bool quick) {
+      [](const EngineConfig& config, bool quick, const nb::object& progress) {
+        const ReleasedGil released;
         const auto reference = make_cpu_backend({config.cpu.threads, DType::f32, "portable"});
-        return selftest_checks(*make(config), *reference, quick);
+        return selftest_checks(*make(config), *reference, quick, [&] { tell(progress); });
       },
-      "config"_a = EngineConfig{}, "quick"_a = false, release_gil(),
-      "Checks every operation of the device against the CPU in f32, with portable code.");
+      "config"_a = EngineConfig{}, "quick"_a = false, "progress"_a = nb::none(),
+      "Checks every operation of the device against the CPU in f32, with portable code. progress() is called after "
+      "each.");
   m.def(
       "selftest_rates",
-      [](const EngineConfig& config, std::size_t bytes, std::int32_t rows, double seconds) {
-        return selftest_rates(*make(config), {bytes, rows, seconds});
+      [](const EngineConfig& config, std::size_t bytes, std::int32_t rows, double seconds, const nb::object& progress) {
+        const ReleasedGil released;
+        return selftest_rates(*make(config), {bytes, rows, seconds}, [&] { tell(progress); });
       },
-      "config"_a, "bytes"_a, "rows"_a, "seconds"_a, release_gil(), "Measures copies, swaps, products and attention.");
+      "config"_a, "bytes"_a, "rows"_a, "seconds"_a, "progress"_a = nb::none(),
+      "Measures copies, swaps, products and attention. progress() is called after each.");
 }
 
 }  // namespace

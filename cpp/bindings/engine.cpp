@@ -4,6 +4,7 @@
 #include <nanobind/stl/variant.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <utility>
 #include <variant>
@@ -51,13 +52,31 @@ void close_all() {
 const ModelFile& snapshot(const ModelFile& file) { return file; }
 WeightMap snapshot(const KeptWeights& weights) { return weights.map; }
 
+/// Tells a Python function, before each tensor, how many were read before it.
+class ToldWeights final : public WeightSource {
+ public:
+  ToldWeights(const WeightSource& source, const nb::object& told) : source_(source), told_(told) {}
+  bool has(std::string_view name) const override { return source_.has(name); }
+  HostTensor get(std::string_view name) const override {
+    const HostTensor tensor = source_.get(name);
+    tell(told_, done_++);
+    return tensor;
+  }
+
+ private:
+  const WeightSource& source_;
+  const nb::object& told_;
+  mutable std::atomic<std::size_t> done_{0};
+};
+
 template <class Weights>
-void construct(EngineHandle* self, const ModelDescription& model, const Weights& weights, const EngineConfig& config) {
+void construct(EngineHandle* self, const ModelDescription& model, const Weights& weights, const EngineConfig& config,
+               const nb::object& progress) {
   decltype(auto) source = snapshot(weights);
   std::shared_ptr<Engine> engine;
   {
     const ReleasedGil released;
-    engine = std::make_shared<Engine>(model, source, config);
+    engine = std::make_shared<Engine>(model, ToldWeights(source, progress), config);
   }
   auto& engines = live_engines();
   std::erase_if(engines, [](const auto& entry) { return entry.expired(); });
@@ -189,8 +208,11 @@ void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;
   nb::class_<E>(m, "Engine", "Plans, runs and commits steps on a native thread. Safe to use from several threads.",
                 nb::is_weak_referenceable())
-      .def("__init__", &construct<KeptWeights>, "model"_a, "weights"_a, "config"_a = EngineConfig{})
-      .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{})
+      .def("__init__", &construct<KeptWeights>, "model"_a, "weights"_a, "config"_a = EngineConfig{},
+           "progress"_a = nb::none(),
+           "progress(number) is called before each weight, with how many were read before it.")
+      .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{},
+           "progress"_a = nb::none())
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
            "stream"_a = false,
            nb::sig("def submit(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "

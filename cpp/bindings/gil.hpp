@@ -28,6 +28,7 @@ class ReleasedGil {
   }
 
  private:
+  friend class HeldGil;
   [[noreturn]] static void sleep_forever() {
     std::mutex mutex;
     std::condition_variable never;
@@ -37,6 +38,31 @@ class ReleasedGil {
 
   PyThreadState* state_;
 };
+
+/// The GIL again, for a callback amid native work.
+class HeldGil {
+ public:
+  HeldGil() noexcept {
+    const std::thread::id finalizing = finalizing_thread;
+    if (finalizing != std::thread::id{} && finalizing != std::this_thread::get_id()) ReleasedGil::sleep_forever();
+    state_ = PyGILState_Ensure();
+  }
+  HeldGil(const HeldGil&) = delete;
+  HeldGil& operator=(const HeldGil&) = delete;
+  ~HeldGil() { PyGILState_Release(state_); }
+
+ private:
+  PyGILState_STATE state_;
+};
+
+/// Calls a Python function, unless it is None. Ctrl-C that was pressed meanwhile is thrown, as what the function
+/// raises.
+template <class... Values>
+void tell(const nanobind::object& function, Values... values) {
+  const HeldGil held;
+  if (PyErr_CheckSignals() != 0) throw nanobind::python_error();
+  if (!function.is_none()) function(values...);
+}
 
 /// For calls that take long and touch no Python object.
 using release_gil = nanobind::call_guard<ReleasedGil>;

@@ -4,11 +4,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "capi/options.hpp"
 #include "capi/outputs.hpp"
 #include "capi/record.hpp"
 #include "capi/status.hpp"
+#include "pagedcore/container_text.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
 
@@ -43,6 +45,15 @@ pc_status pc_container_model(const char* container_path, pc_record** description
     require(container_path, "container_path");
     require(description, "description");
     *description = record_of(ModelFile(container_path).description()).release();
+  });
+}
+
+pc_status pc_container_text(const char* container_path, pc_record** text) noexcept {
+  return guarded([&] {
+    require(container_path, "container_path");
+    require(text, "text");
+    const auto values = fields_to_text(text_of(ModelFile(container_path)));
+    *text = record_of(values, [](const std::string& value) { return value; }).release();
   });
 }
 

@@ -18,14 +18,29 @@ void check_type(const EngineConfig& c, DType dtype, std::initializer_list<DType>
   throw Unsupported(str("dtype = '", to_text(dtype), "' on device = '", c.device, "', which computes in ", types));
 }
 
+/// An option that the others give no effect is no use to whoever sets it. `otherwise`: its default.
+template <class T>
+void check_effect(const char* name, const T& value, const T& otherwise, const char* wants) {
+  if (value != otherwise) throw InvalidArgument(str(name, " = ", to_text(value), " has no effect: it is for ", wants));
+}
+
 void check_device(const EngineConfig& c) {
-  if (parse_device(c.device).kind == DeviceKind::cuda) return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16});
+  const CpuOptions cpu;
+  const CudaOptions cuda;
+  if (parse_device(c.device).kind == DeviceKind::cuda) {
+    check_effect("isa", c.cpu.isa, cpu.isa, "device = 'cpu'");
+    return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16});
+  }
   check_type(c, c.cpu.dtype, {DType::f32, DType::bf16});
   if (c.cuda.kv_cache_dtype != KvCacheType::compute)
     throw Unsupported(str("kv_cache_dtype = '", to_text(c.cuda.kv_cache_dtype), "' on device = '", c.device,
                           "', whose KV has the compute type; use 'auto'"));
   if (c.cuda.cublas_lt)
     throw Unsupported(str("cublas_lt = true on device = '", c.device, "': it is for the products of device = 'cuda'"));
+  check_effect("workspace", c.cuda.workspace, cuda.workspace, "device = 'cuda'");
+  check_effect("graph_rows", c.cuda.graph_rows, cuda.graph_rows, "device = 'cuda'");
+  check_effect("sample_on_device", c.cuda.sample_on_device, cuda.sample_on_device, "device = 'cuda'");
+  check_effect("plugin", c.cuda.plugin, cuda.plugin, "device = 'cuda'");
 }
 
 }  // namespace
@@ -43,6 +58,15 @@ void validate(const EngineConfig& c) {
   if (c.scheduler.preemption == PreemptionMode::swap && c.swap.swap_space == 0 && c.swap.swap_file.empty())
     throw InvalidArgument(
         "preemption = 'swap' needs a swap space: set swap_space, such as 1GiB, or swap_file, or both");
+  if (c.scheduler.preemption == PreemptionMode::recompute) {
+    check_effect("swap_space", c.swap.swap_space, std::size_t{0}, "preemption = 'auto' and 'swap'");
+    check_effect("swap_file", c.swap.swap_file, std::string(), "preemption = 'auto' and 'swap'");
+  }
+  if (c.scheduler.order != ServiceOrder::fair) {
+    const SchedulerConfig scheduler;
+    check_effect("prompt_weight", c.scheduler.prompt_weight, scheduler.prompt_weight, "order = 'fair'");
+    check_effect("output_weight", c.scheduler.output_weight, scheduler.output_weight, "order = 'fair'");
+  }
   if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)
     throw InvalidArgument(str("swap_file_size = ", c.swap.swap_file_size, " needs swap_file, the path of the file"));
 }

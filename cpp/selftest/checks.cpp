@@ -56,6 +56,7 @@ void Checks::add(const char* operation, const std::string& what, double toleranc
     check.problem = e.what();
   }
   results.push_back(std::move(check));
+  if (told_) told_();
 }
 
 void Checks::compare(const char* operation, const std::string& what, DType result, const Run& run) {
@@ -97,12 +98,13 @@ void Checks::compare_host(const char* operation, const std::string& what, double
 
 namespace pagedcore {
 
-std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick) {
+std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick,
+                                           const std::function<void()>& told) {
   if (reference.compute_dtype() != DType::f32)
     throw InvalidArgument(str("the reference of a self-test computes in ", info(reference.compute_dtype()).name,
                               "; it must compute in f32"));
   if (&device == &reference) throw InvalidArgument("a device cannot be its own reference: make two backends");
-  selftest::Checks checks(device, reference, quick);
+  selftest::Checks checks(device, reference, quick, told);
   selftest::check_memory(checks);
   selftest::check_rows(checks);
   selftest::check_matmul(checks);

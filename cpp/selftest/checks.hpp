@@ -14,7 +14,8 @@ double tolerance_of(DType dtype);
 
 class Checks {
  public:
-  Checks(Backend& device, Backend& reference, bool quick) : device_(device), reference_(reference), quick_(quick) {}
+  Checks(Backend& device, Backend& reference, bool quick, const std::function<void()>& told)
+      : device_(device), reference_(reference), quick_(quick), told_(told) {}
 
   /// What an operation gives on a backend.
   using Run = std::function<std::vector<float>(Backend& backend)>;
@@ -51,6 +52,7 @@ class Checks {
   Backend& device_;
   Backend& reference_;
   bool quick_;
+  const std::function<void()>& told_;
 };
 
 /// In this order.

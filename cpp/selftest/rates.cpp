@@ -44,7 +44,8 @@ struct Matrix {
 
 class Measurement {
  public:
-  Measurement(Backend& device, const SelftestSizes& sizes) : device_(device), sizes_(sizes) {}
+  Measurement(Backend& device, const SelftestSizes& sizes, const std::function<void()>& told)
+      : device_(device), sizes_(sizes), told_(told) {}
 
   std::vector<SelftestRate> run() {
     copies();
@@ -56,7 +57,11 @@ class Measurement {
 
  private:
   DType dtype() const { return device_.compute_dtype(); }
-  double measure(const std::function<void()>& call) { return seconds_of(device_, sizes_.seconds, call); }
+  double measure(const std::function<void()>& call) {
+    const double seconds = seconds_of(device_, sizes_.seconds, call);
+    if (told_) told_();
+    return seconds;
+  }
 
   void copies() {
     const KvShape shape{4, kKvHeads, kHeadDim, kBlockSize, dtype()};
@@ -149,19 +154,21 @@ class Measurement {
 
   Backend& device_;
   SelftestSizes sizes_;
+  const std::function<void()>& told_;
   std::vector<SelftestRate> rates_;
 };
 
 }  // namespace
 
-std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes) {
+std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes,
+                                         const std::function<void()>& told) {
   if (sizes.bytes < kLeastBytes || sizes.bytes > std::size_t{1} << 36)
     throw InvalidArgument(str("bytes = ", sizes.bytes, " of a measurement; ", kLeastBytes, " to 64 GiB"));
   if (sizes.rows < 1 || sizes.rows > 1 << 16)
     throw InvalidArgument(str("rows = ", sizes.rows, " of a measurement; 1 to 65536"));
   if (!(sizes.seconds >= 0.0 && sizes.seconds <= 60.0))
     throw InvalidArgument(str("seconds = ", sizes.seconds, " of a measurement; 0 to 60"));
-  return Measurement(device, sizes).run();
+  return Measurement(device, sizes, told).run();
 }
 
 }  // namespace pagedcore

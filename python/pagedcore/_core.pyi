@@ -1380,9 +1380,15 @@ class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
 
     @overload
-    def __init__(self, model: ModelDescription, weights: WeightMap, config: EngineConfig = ...) -> None: ...
+    def __init__(
+        self, model: ModelDescription, weights: WeightMap, config: EngineConfig = ..., progress: object | None = None
+    ) -> None:
+        """progress(number) is called before each weight, with how many were read before it."""
+
     @overload
-    def __init__(self, model: ModelDescription, weights: ModelFile, config: EngineConfig = ...) -> None: ...
+    def __init__(
+        self, model: ModelDescription, weights: ModelFile, config: EngineConfig = ..., progress: object | None = None
+    ) -> None: ...
     def submit(
         self,
         prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32],
@@ -1572,11 +1578,16 @@ class SelftestRate:
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> SelftestRate: ...
 
-def selftest_checks(config: EngineConfig = ..., quick: bool = False) -> list[SelftestCheck]:
-    """Checks every operation of the device against the CPU in f32, with portable code."""
+def selftest_checks(
+    config: EngineConfig = ..., quick: bool = False, progress: object | None = None
+) -> list[SelftestCheck]:
+    """Checks every operation of the device against the CPU in f32, with portable code. progress() is called after
+    each."""
 
-def selftest_rates(config: EngineConfig, bytes: int, rows: int, seconds: float) -> list[SelftestRate]:
-    """Measures copies, swaps, products and attention."""
+def selftest_rates(
+    config: EngineConfig, bytes: int, rows: int, seconds: float, progress: object | None = None
+) -> list[SelftestRate]:
+    """Measures copies, swaps, products and attention. progress() is called after each."""
 
 class CostModel:
     """What a step costs, in seconds."""

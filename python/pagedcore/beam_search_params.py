@@ -9,12 +9,14 @@ from . import _core
 from ._options import BeamSearchFields
 from .checks import check_bool, native_record, token_list
 from .errors import InvalidArgument
+from .names import knows_its_fields
 
 __all__ = ["BeamSearchParams"]
 
 _EARLY_STOPPING: dict[object, str] = {False: "heuristic", True: "immediate"}  # as transformers writes them
 
 
+@knows_its_fields
 @dataclass(frozen=True, kw_only=True)
 class BeamSearchParams(BeamSearchFields):
     """A beam search with the results of transformers' ``generate(num_beams=beam_width, do_sample=False)``. Immutable.

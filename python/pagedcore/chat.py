@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from .checks import unknown_name
 from .content import TextParts, with_text_parts
 from .errors import InvalidArgument
+from .names import unknown_name
 
 if TYPE_CHECKING:
     from .sandbox import BoundedTemplate, Budget

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "token_list", "unknown_name"]
+__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "token_list"]
 
 _R = TypeVar("_R")
 
@@ -50,10 +49,3 @@ def native_record(record: type[_R], values: Mapping[str, Any]) -> _R:
         return record(**values)
     except TypeError as error:
         raise InvalidArgument(str(error)) from None
-
-
-def unknown_name(what: str, name: str, known: Iterable[str]) -> TypeError:
-    """The error of a keyword that there is not, with the nearest one that there is."""
-    names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return TypeError(f"{what} has no option {name!r}; did you mean {nearest[0]!r}? It has {', '.join(names)}")

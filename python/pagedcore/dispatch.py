@@ -50,7 +50,7 @@ class Dispatcher:
             self._inboxes[number] = inbox
         return number
 
-    def submit_all(self, requests: Sequence[Request], inbox: Inbox) -> list[int]:
+    def submit_all(self, requests: Sequence[Request], inbox: Inbox, *, every_token: bool = False) -> list[int]:
         """The same for several, without their news on the way where nobody looks at them. When the engine refuses one
         of them, none is submitted."""
         self._check_process()
@@ -59,7 +59,7 @@ class Dispatcher:
                 [request.token_ids for request in requests],
                 [request.native for request in requests],
                 [request.options for request in requests],
-                [request.needs_every_token for request in requests],
+                [every_token or request.needs_every_token for request in requests],
             )
             self._inboxes.update(dict.fromkeys(numbers, inbox))
         return numbers

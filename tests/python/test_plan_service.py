@@ -329,7 +329,7 @@ def test_common_prefixes_count_where_there_is_a_prefix_cache() -> None:
 
 
 def test_simulation_confirms() -> None:
-    runs: list[int] = []
+    runs: list[float] = []
     arithmetic = plan_service(SHAREGPT, OPT_13B, options=False)
     assert arithmetic.simulated is None
     with pytest.raises(InvalidArgument, match="seconds=-1 must"):
@@ -342,7 +342,8 @@ def test_simulation_confirms() -> None:
     rate = plan.simulated.rate
     assert latency(SHAREGPT, OPT_13B, rate / 1.02, 900) < GOAL < latency(SHAREGPT, OPT_13B, rate * 1.02, 900)
     assert latency(SHAREGPT, OPT_13B, rate / 1.02, 900) < plan.simulated.normalized_latency < 1.5 * GOAL
-    assert runs == list(range(1, plan.simulated.runs + 1))
+    assert runs == sorted(runs) and runs[-1] == plan.simulated.runs
+    assert len(runs) > 2 * plan.simulated.runs  # it moves within a run
     assert "simulated" in str(plan)
 
 

@@ -83,7 +83,7 @@ def test_a_failed_check_is_an_error_status_that_names_it(
     [
         (["--device", "gpu"], 2, "use cpu, cuda or cuda:<index>"),
         (["--dtype", "float16"], 2, "computes in float32 or bfloat16"),
-        (["--isa", "sse9"], 1, "unknown instruction set 'sse9'"),
+        (["--isa", "sse9"], 2, "unknown instruction set 'sse9'"),
         (["--threads", "0"], 2, "threads=0"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagedcore import LLM, InvalidArgument, Io, SamplingParams, _core
+from pagedcore import LLM, Corrupt, InvalidArgument, Io, SamplingParams, _core
 from pagedcore.lab import (
     Deployment,
     Workload,
@@ -176,7 +176,7 @@ def test_bad_workloads(arguments: dict[str, Any], message: str) -> None:
 def test_bad_traces(reader: Any, text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
-    with pytest.raises(InvalidArgument) as caught:
+    with pytest.raises(Corrupt) as caught:
         reader(path)
     assert message in str(caught.value)
 

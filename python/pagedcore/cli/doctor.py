@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error
-from .common import Formatter, print_json
+from .common import Formatter, add_report_flags, print_json
 
 __all__ = ["add_to"]
 
@@ -19,7 +19,7 @@ _EPILOG = """\
 examples:
   pagedcore doctor
   pagedcore doctor --json
-  pagedcore doctor --model llama.gguf
+  pagedcore doctor --model YOUR_MODEL.gguf
 
 Loads no model and starts nothing on a GPU. What is missing is said with its remedy, and is no error: the exit status
 is 0. `pagedcore selftest` checks and measures a device."""
@@ -30,6 +30,8 @@ _PACKAGES = {
     "tokenizers": "",
     "huggingface-hub": "",
     "jinja2": "",
+    "tqdm": "",
+    "shtab": "",
     "torch": "only needed to read .bin checkpoints: pip install 'pagedcore[torch]'",
     "matplotlib": "only needed to draw figures: pip install 'pagedcore[plot]'",
 }
@@ -46,7 +48,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("-m", "--model", metavar="PATH", help="say of this model how its answers end and are sampled")
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 

@@ -6,30 +6,33 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InvalidArgument
 from .common import (
     Formatter,
-    UsageError,
     add_model_flags,
     add_option_flags,
     add_sampling_flags,
-    given,
+    engine_options,
     open_llm,
     print_json,
+    read_texts,
+    request_options,
     sampling_params,
 )
+from .streams import complain
 
 if TYPE_CHECKING:
     from ..llm import LLM
     from ..outputs import RequestOutput
     from ..sampling_params import SamplingParams
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "as_dict"]
 
 _EPILOG = """\
 examples:
   pagedcore generate "Once upon a time" --max-tokens 100
   pagedcore generate --temperature 0 "2 + 2 =" "The sky is"      several prompts run as one batch
-  cat letter.txt | pagedcore generate --stop "Sincerely"
+  echo "Dear Sir," | pagedcore generate --stop "Sincerely"
   pagedcore generate "A name for a cat:" -n 5 --seed 7 --json    one JSON object per prompt
 
 One prompt is printed as it is written by the model. Several are printed when all are done, with
@@ -63,30 +66,20 @@ def _run(arguments: argparse.Namespace) -> int:
     ours = {"n": arguments.n, "max_tokens": 256}
     sampling_params(arguments, **ours)
     if arguments.logprobs is not None and not arguments.json:
-        raise UsageError("--logprobs are printed with --json only: give that too")
-    prompts: list[str] = arguments.prompt or [_from_stdin()]
-    if not all(prompts):
-        raise UsageError("the prompt is empty")
+        raise InvalidArgument("--logprobs are printed with --json only: give that too")
+    options = request_options(arguments)
+    engine_options(arguments)
+    prompts = read_texts(arguments.prompt)
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm, **ours)
         if llm.has_chat_template and not arguments.chat:
-            print("pagedcore: the model has a chat template: --chat makes a message of each prompt", file=sys.stderr)
-        options = given(arguments, "RequestOptions")
+            complain("the model has a chat template: --chat makes a message of each prompt")
         if arguments.prefix is not None:
             llm.register_prefix("prefix", arguments.prefix)
             options["prefix"] = "prefix"
         if arguments.json or len(prompts) * params.n > 1:
             return _print_all(llm, prompts, params, options, arguments)
         return _print_streaming(llm, prompts[0], params, options, arguments)
-
-
-def _from_stdin() -> str:
-    if sys.stdin.isatty():
-        print("Type the prompt, then Ctrl-D:", file=sys.stderr)
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"stdin is not text in {sys.stdin.encoding}: {error}") from None
 
 
 def _message(prompt: str) -> list[dict[str, str]]:
@@ -118,7 +111,7 @@ def _print_all(
     status = 0
     for prompt, output in zip(prompts, outputs, strict=True):
         if arguments.json:
-            print_json(_as_dict(prompt, output))
+            print_json({"prompt": prompt, **as_dict(output)})
         else:
             for sample in output.outputs:
                 print(f"=== {prompt!r}, sample {sample.index}\n{sample.text}")
@@ -126,7 +119,8 @@ def _print_all(
     return status
 
 
-def _as_dict(prompt: str, output: RequestOutput) -> dict[str, Any]:
+def as_dict(output: RequestOutput) -> dict[str, Any]:
+    """What --json prints of it."""
     samples = []
     for sample in output.outputs:
         values = {
@@ -144,7 +138,6 @@ def _as_dict(prompt: str, output: RequestOutput) -> dict[str, Any]:
             values["cumulative_logprob"] = sample.cumulative_logprob
         samples.append(values)
     return {
-        "prompt": prompt,
         "num_prompt_tokens": len(output.prompt_token_ids),
         "num_cached_tokens": output.num_cached_tokens,
         "outputs": samples,

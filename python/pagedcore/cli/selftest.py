@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Error
-from .common import Formatter, UsageError, given, print_json
+from .common import Formatter, add_report_flags, check_options, given, print_json
 
 if TYPE_CHECKING:
     from .. import _core
@@ -65,7 +64,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="smaller shapes, and rates that are less exact")
     parser.add_argument("--no-rates", action="store_true", help="check only")
     parser.add_argument("--json", action="store_true", help="print a JSON object, rates in bytes, FLOP and seconds")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 
@@ -84,25 +83,26 @@ def _run(arguments: argparse.Namespace) -> int:
 def _configs(arguments: argparse.Namespace, dtypes: tuple[str, ...]) -> list[tuple[str, _core.EngineConfig]]:
     from ..engine_options import engine_config
 
+    given_options = given(arguments, "EngineConfig") | {"device": arguments.device}
     found = []
-    try:
-        for dtype in dtypes or ("auto",):
-            options = given(arguments, "EngineConfig") | {"device": arguments.device, "dtype": dtype}
-            found.append((dtype, engine_config(options, "f32")))
-    except Error as error:
-        raise UsageError(str(error)) from None
+    for dtype in dtypes or ("auto",):
+        check_options(given_options | {"dtype": dtype})
+        found.append((dtype, engine_config(given_options | {"dtype": dtype}, "f32")))
     return found
 
 
 def _test(arguments: argparse.Namespace, kind: str, dtype: str, config: _core.EngineConfig) -> _Tested:
     from .. import _core
+    from ..progress import Progress
 
     engine = _core.describe_device(config)
-    checks = _core.selftest_checks(config, arguments.quick)
+    with Progress(None, "checks", title=dtype) as bar:
+        checks = _core.selftest_checks(config, arguments.quick, lambda: bar.add(1))
     rates: list[_core.SelftestRate] = []
     if not arguments.no_rates and all(check.outcome != "failed" for check in checks):  # of what is wrong, none counts
         size, rows, seconds = (_QUICK_SIZES if arguments.quick else _SIZES)[kind]
-        rates = _core.selftest_rates(config, size, rows, seconds)
+        with Progress(None, "rates", title=dtype) as bar:
+            rates = _core.selftest_rates(config, size, rows, seconds, lambda: bar.add(1))
     return _Tested(dtype, engine, checks, rates)
 
 

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument, Io
+from ..errors import Aborted, Corrupt, Io
+from ..progress import Progress
 from ..sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def read_trace(path: str | os.PathLike[str], limit: int | None = None) -> list[J
     except OSError as error:
         raise Io(f"cannot read the trace '{path}': {error.strerror}") from None
     except (ValueError, csv.Error) as error:
-        raise InvalidArgument(f"'{path}' is not a trace: {error}") from None
+        raise Corrupt(f"'{path}' is not a trace: {error}") from None
     if not jobs:
-        raise InvalidArgument(f"the trace '{path}' has no records")
+        raise Corrupt(f"the trace '{path}' has no records")
     return jobs
 
 
@@ -111,7 +112,7 @@ def throughput(llm: LLM, jobs: Sequence[Job], *, seed: int = 0, progress: bool |
     seconds = time.perf_counter() - start
     errors = [output.error for output in outputs if output.error is not None]
     if errors:
-        raise InvalidArgument(f"{len(errors)} of {len(outputs)} requests failed, the first: {errors[0]}")
+        raise Aborted(f"{len(errors)} of {len(outputs)} requests failed, the first: {errors[0]}")
     generated = sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
     return ThroughputResult(len(jobs), sum(map(len, prompts)), generated, seconds)
 
@@ -129,23 +130,22 @@ class LatencyResult:
         return {name: summary(values) for name, values in rows.items() if values}
 
 
-def latency(
-    llm: LLM, jobs: Sequence[Job], *, seed: int = 0, on_request: Callable[[], None] = lambda: None
-) -> LatencyResult:
+def latency(llm: LLM, jobs: Sequence[Job], *, seed: int = 0, progress: bool | None = None) -> LatencyResult:
     """One job after another, each alone in the engine, streamed."""
     prompts, params = _prompts(llm, jobs, seed)
     _warm_up(llm)
     result = LatencyResult([], [], [])
-    for prompt, chosen in zip(prompts, params, strict=True):
-        start = before = time.perf_counter()
-        for number, news in enumerate(llm.stream(prompt, chosen)):
-            if news.error is not None:
-                raise InvalidArgument(f"a request failed: {news.error}")
-            now = time.perf_counter()
-            (result.per_token if number else result.first_token).append(now - before)
-            before = now
-        result.request.append(before - start)
-        on_request()
+    with Progress(len(jobs), "requests", enabled=progress) as bar:
+        for prompt, chosen in zip(prompts, params, strict=True):
+            start = before = time.perf_counter()
+            for number, news in enumerate(llm.stream(prompt, chosen)):
+                if news.error is not None:
+                    raise Aborted(f"a request failed: {news.error}")
+                now = time.perf_counter()
+                (result.per_token if number else result.first_token).append(now - before)
+                before = now
+            result.request.append(before - start)
+            bar.add(1)  # between requests: no measured time holds it
     return result
 
 

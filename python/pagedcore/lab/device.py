@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgument, Io
+from ..errors import Corrupt, InvalidArgument, Io
 
 __all__ = ["Device"]
 
@@ -86,8 +86,8 @@ class Device:
     def load(cls, device: str | os.PathLike[str]) -> Device:
         """A device by its name (:meth:`names` lists them), or from a file of one's own.
 
-        Raises InvalidArgument for an unknown name and for a file that is no such description, Io for one that cannot
-        be read.
+        Raises InvalidArgument for an unknown name, Corrupt for a file that is no such description, Io for one that
+        cannot be read.
         """
         path = Path(device)
         if isinstance(device, str) and device in cls.names():
@@ -96,7 +96,7 @@ class Device:
             try:
                 text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
-                raise InvalidArgument(f"{path}: is no text in UTF-8, as a device's file is") from None
+                raise Corrupt(f"{path}: is no text in UTF-8, as a device's file is") from None
             except OSError as error:
                 raise Io(f"{path}: {error.strerror}") from None
         else:
@@ -111,18 +111,21 @@ class Device:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise InvalidArgument(f"{where}: is no JSON: {error}") from None
+            raise Corrupt(f"{where}: is no JSON: {error}") from None
         if not isinstance(values, dict):
-            raise InvalidArgument(f"{where}: a device is a JSON object")
+            raise Corrupt(f"{where}: a device is a JSON object")
         values = {"name": name, **values}
         known = {field.name for field in fields(cls)}
         unknown = sorted(values.keys() - known)
         if unknown:
-            raise InvalidArgument(f"{where}: a device has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+            raise Corrupt(f"{where}: a device has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
         missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in values]
         if missing:
-            raise InvalidArgument(f"{where}: {', '.join(missing)} missing")
-        return cls(**values)
+            raise Corrupt(f"{where}: {', '.join(missing)} missing")
+        try:
+            return cls(**values)
+        except InvalidArgument as error:
+            raise Corrupt(f"{where}: {error}") from None
 
     @staticmethod
     def names() -> list[str]:

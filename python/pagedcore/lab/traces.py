@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgument, Io
+from ..errors import Corrupt, Io
 from .workload import Prompt, Workload
 
 __all__ = ["read_azure", "read_conversations", "read_lengths", "read_mooncake", "read_trace"]
@@ -24,7 +24,7 @@ StrPath = str | os.PathLike[str]
 
 def read_trace(path: StrPath) -> Workload | list[tuple[int, int]]:
     """A file in any of the formats below, told apart by its first line; (prompt, output) lengths where it does not say
-    when requests arrive. Raises InvalidArgument for other formats, and for a file without requests."""
+    when requests arrive. Raises Corrupt for other formats, and for a file without requests."""
     where, line = next(_lines(path), (os.fspath(path), ""))
     columns = next(csv.reader([line]), [])
     requests: Workload | list[tuple[int, int]]
@@ -35,13 +35,13 @@ def read_trace(path: StrPath) -> Workload | list[tuple[int, int]]:
     elif {"input_tokens", "output_tokens"} & set(columns):
         requests = read_lengths(path)
     else:
-        raise InvalidArgument(
+        raise Corrupt(
             f"{where}: this is no trace of a known format. There are CSV files with the columns input_tokens and "
             "output_tokens, or TIMESTAMP, ContextTokens and GeneratedTokens (Azure), and lines of JSON with timestamp, "
             "input_length, output_length and hash_ids (Mooncake)"
         )
     if not requests:
-        raise InvalidArgument(f"{os.fspath(path)} has no requests")
+        raise Corrupt(f"{os.fspath(path)} has no requests")
     return requests
 
 
@@ -74,9 +74,7 @@ def read_azure(path: StrPath) -> Workload:
         try:
             time = datetime.fromisoformat(text[:26])  # microseconds: what there is behind is below them
         except ValueError:
-            raise InvalidArgument(
-                f"{where}: TIMESTAMP {text!r} is no time, such as 2023-11-16 18:15:46.680590"
-            ) from None
+            raise Corrupt(f"{where}: TIMESTAMP {text!r} is no time, such as 2023-11-16 18:15:46.680590") from None
         start = start or time
         arrivals.append(_in_order((time - start).total_seconds(), arrivals, where))
         prompts.append([(len(prompts) + 1, _length(row["ContextTokens"], where))])
@@ -96,20 +94,20 @@ def read_mooncake(path: StrPath) -> Workload:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise InvalidArgument(f"{where}: this is no JSON object")
+            raise Corrupt(f"{where}: this is no JSON object")
         missing = [name for name in ("timestamp", "input_length", "output_length", "hash_ids") if name not in row]
         if missing:
-            raise InvalidArgument(f"{where}: {', '.join(missing)} missing")
+            raise Corrupt(f"{where}: {', '.join(missing)} missing")
         tokens = _length(row["input_length"], where)
         ids = row["hash_ids"]
         if not isinstance(ids, list) or len(ids) != -(-tokens // _MOONCAKE_BLOCK):
-            raise InvalidArgument(
+            raise Corrupt(
                 f"{where}: a prompt of {tokens} tokens has {-(-tokens // _MOONCAKE_BLOCK)} hash_ids, one for 512 tokens"
             )
         if not all(isinstance(number, int) and 0 <= number < 2**63 for number in ids):
-            raise InvalidArgument(f"{where}: hash_ids are integers in [0, 2^63)")
+            raise Corrupt(f"{where}: hash_ids are integers in [0, 2^63)")
         if isinstance(row["timestamp"], bool) or not isinstance(row["timestamp"], int | float):
-            raise InvalidArgument(f"{where}: timestamp {row['timestamp']!r} is no number of milliseconds")
+            raise Corrupt(f"{where}: timestamp {row['timestamp']!r} is no number of milliseconds")
         arrivals.append(_in_order(row["timestamp"] / 1000, arrivals, where))
         sizes = [min(_MOONCAKE_BLOCK, tokens - start) for start in range(0, tokens, _MOONCAKE_BLOCK)]
         prompts.append(list(zip(ids, sizes, strict=True)))
@@ -127,7 +125,7 @@ def _lines(path: StrPath) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise Io(f"{os.fspath(path)}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InvalidArgument(f"{os.fspath(path)} is no text in UTF-8") from None
+        raise Corrupt(f"{os.fspath(path)} is no text in UTF-8") from None
 
 
 def _rows(path: StrPath, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -136,11 +134,11 @@ def _rows(path: StrPath, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
     names = next(csv.reader([header]), [])
     missing = [name for name in columns if name not in names]
     if missing:
-        raise InvalidArgument(f"{where}: the first line has no column {', '.join(missing)}; it has: {', '.join(names)}")
+        raise Corrupt(f"{where}: the first line has no column {', '.join(missing)}; it has: {', '.join(names)}")
     for where, line in lines:
         values = next(csv.reader([line]))
         if len(values) != len(names):
-            raise InvalidArgument(f"{where}: {len(values)} fields, but the first line names {len(names)} columns")
+            raise Corrupt(f"{where}: {len(values)} fields, but the first line names {len(names)} columns")
         yield where, dict(zip(names, values, strict=True))
 
 
@@ -149,15 +147,15 @@ def _length(value: Any, where: str) -> int:
     try:
         length = int(value)
     except (TypeError, ValueError):
-        raise InvalidArgument(f"{where}: {value!r} is no number of tokens") from None
+        raise Corrupt(f"{where}: {value!r} is no number of tokens") from None
     if not 0 <= length <= _MOST:
-        raise InvalidArgument(f"{where}: a length of {length} tokens is outside [0, {_MOST}]")
+        raise Corrupt(f"{where}: a length of {length} tokens is outside [0, {_MOST}]")
     return max(1, length)
 
 
 def _in_order(time: float, before: list[float], where: str) -> float:
     if not math.isfinite(time) or time < (before[-1] if before else 0):
-        raise InvalidArgument(
+        raise Corrupt(
             f"{where}: arrives at {time:g} s, after one at {before[-1] if before else 0:g} s; sort the trace by time"
         )
     return float(time)

@@ -22,11 +22,14 @@ __all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "source_dtype"]
 
 
 class TokenizerSource(NamedTuple):
-    """Where the tokenizer's data are: the metadata of a GGUF file, or the directory with a ``tokenizer.json``."""
+    """Where the tokenizer's data are: the metadata of a GGUF file, the directory with a ``tokenizer.json``, or, of a
+    container, its text and the ``special_tokens`` that templates may name."""
 
-    kind: Literal["gguf", "directory"]
+    kind: Literal["gguf", "directory", "text"]
     metadata: Mapping[str, Any] | None = None
     path: Path | None = None
+    text: str | None = None
+    special_tokens: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Checkpoint:
             return None
         if source.metadata is not None:
             return Tokenizer.from_gguf(source.metadata) if "tokenizer.ggml.model" in source.metadata else None
+        if source.text is not None:
+            return Tokenizer.from_text(source.text, source.special_tokens)
         if source.path is None or not is_there(source.path / "tokenizer.json"):
             return None
         return Tokenizer.from_path(source.path)

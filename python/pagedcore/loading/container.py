@@ -1,14 +1,15 @@
 """pagedcore containers: one safetensors file that carries its description (see ``save_model``).
 
-What else a checkpoint knows is JSON under ``checkpoint`` in the metadata, the vocabulary of a GGUF file included. A
-tokenizer.json is found beside the container.
+The metadata hold what C and C++ programs want too (``pagedcore/container_text.hpp``): ``tokenizer.json``,
+``chat_template``, ``eos_token_ids``, ``bos_token_id``. What else a checkpoint knows is JSON under ``checkpoint``. In
+containers of earlier versions that has the vocabulary of a GGUF file, or a tokenizer.json lies beside the container.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..chat import TemplateSource
@@ -19,18 +20,22 @@ from .end_tokens import all_ends, known_ids
 from .safetensors import tensors_of
 from .sampling_defaults import sampling_of_container
 
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
 __all__ = ["load_container", "save_container"]
 
 _KEY = "checkpoint"
 
 
-def save_container(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes an opened checkpoint as one file, atomically."""
+def save_container(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None = None) -> None:
+    """Writes an opened checkpoint as one file, atomically. ``tokenizer``: instead of the checkpoint's."""
+    tokenizer = tokenizer or checkpoint.build_tokenizer()
     weights = _core.WeightMap()
     for name, tensor in checkpoint.tensors.items():
         weights.add(name, tensor.dtype, tensor.shape, tensor.buffer)
     vocab_size = checkpoint.description["vocab_size"]
-    ends = [end.id for end in all_ends(checkpoint.declared_ends, checkpoint.build_tokenizer(), vocab_size)]
+    ends = [end.id for end in all_ends(checkpoint.declared_ends, tokenizer, vocab_size)]
     rest: dict[str, Any] = {
         "name": checkpoint.name,
         "source_dtype": checkpoint.source_dtype,
@@ -40,13 +45,18 @@ def save_container(path: Path, checkpoint: Checkpoint) -> None:
         "bos_token_id": checkpoint.bos_token_id,
         "sampling": checkpoint.sampling,
     }
-    if checkpoint.tokenizer is not None and checkpoint.tokenizer.metadata is not None:
-        metadata = checkpoint.tokenizer.metadata
-        rest["tokenizer"] = {k: v for k, v in metadata.items() if k.startswith(("tokenizer.", "general.architecture"))}
     description = _core.ModelDescription(**checkpoint.description)
-    extra = {_KEY: json.dumps(rest)}
-    if ends:  # for C and C++ programs, which read no JSON
+    extra = {}
+    if tokenizer is not None:
+        rest["special_tokens"] = tokenizer.special_tokens
+        extra["tokenizer.json"] = tokenizer.to_text()
+    if checkpoint.chat_template:
+        extra["chat_template"] = checkpoint.chat_template
+    if ends:
         extra["eos_token_ids"] = ",".join(map(str, ends))
+    if checkpoint.bos_token_id is not None:
+        extra["bos_token_id"] = str(checkpoint.bos_token_id)
+    extra[_KEY] = json.dumps(rest)
     _core.save_model(str(path), description, weights, extra)
 
 
@@ -55,7 +65,10 @@ def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:
     fields = Fields(_rest(path, file.metadata.get(_KEY, "{}")), f"{path}: {_KEY}")
     tensors = tensors_of(file)
     tokenizer = None
-    if fields.get("tokenizer") is not None:
+    if "tokenizer.json" in file.metadata:
+        special = fields.mapping("special_tokens").values
+        tokenizer = TokenizerSource("text", text=file.metadata["tokenizer.json"], special_tokens=special)
+    elif fields.get("tokenizer") is not None:
         tokenizer = TokenizerSource("gguf", metadata=fields.mapping("tokenizer").values)
     elif (path.parent / "tokenizer.json").is_file():
         tokenizer = TokenizerSource("directory", path=path.parent)

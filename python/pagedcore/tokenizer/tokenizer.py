@@ -52,6 +52,21 @@ class Tokenizer:
         return cls(backend, settings.for_templates())
 
     @classmethod
+    def from_text(cls, text: str, special_tokens: Mapping[str, Any] | None = None) -> Tokenizer:
+        """From the text of a ``tokenizer.json``, as :meth:`to_text` gives it."""
+        import tokenizers
+
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exceptions
+            raise Corrupt(f"this is not a tokenizer: {error}") from None
+        return cls(backend, special_tokens)
+
+    def to_text(self) -> str:
+        """As a ``tokenizer.json``: what programs without pagedcore encode and decode with."""
+        return self.backend.to_str()
+
+    @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
         """From the metadata of a GGUF file, by its keys."""
         from .gguf import build_from_gguf

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <vector>
 
+#include "pagedcore/container_text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/model.hpp"
 #include "safetensors_bytes.hpp"
@@ -104,6 +105,31 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
 }
 
 // rule: io.refusal-is-io
+TEST_CASE("what a container says about text is a struct") {
+  const Folder folder;
+  const SmallWeights weights;
+  const std::string path = folder / "model.safetensors", bare = folder / "bare.safetensors";
+  save_model(path, small_description(), weights.map,
+             {{"tokenizer.json", "{\"version\":\"1.0\"}"},
+              {"chat_template", "{{ messages }}\n"},
+              {"eos_token_ids", "2,7"},
+              {"bos_token_id", "1"}});
+  const ContainerText text = text_of(ModelFile(path));
+  CHECK(text.tokenizer == "{\"version\":\"1.0\"}");
+  CHECK(text.chat_template == "{{ messages }}\n");
+  CHECK(text.eos_token_ids == std::vector<std::int32_t>{2, 7});
+  CHECK(text.bos_token_id == 1);
+
+  save_model(bare, small_description(), weights.map, {});
+  const ContainerText none = text_of(ModelFile(bare));
+  CHECK((none.tokenizer.empty() && none.chat_template.empty() && none.eos_token_ids.empty()));
+  CHECK(none.bos_token_id == -1);
+  for (const char* wrong : {"x", "1,2", "99999999999", ""}) {
+    save_model(bare, small_description(), weights.map, {{"bos_token_id", wrong}});
+    CHECK_THROWS_WITH_AS(text_of(ModelFile(bare)), doctest::Contains("bos_token_id"), Corrupt);
+  }
+}
+
 TEST_CASE("the operating system's refusals are Io") {
   const Folder folder;
   CHECK_THROWS_WITH_AS(ModelFile(folder / "missing"), doctest::Contains("missing: cannot be opened: No such file"), Io);

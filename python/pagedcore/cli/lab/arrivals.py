@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import InvalidArgument
-from ..common import UsageError
 
 if TYPE_CHECKING:
     from ...lab import Workload
@@ -60,9 +59,9 @@ def listed(arguments: argparse.Namespace, name: str, kind: Callable[[str], T], *
             values.append(kind(part.strip()))
         except ValueError:
             what = "whole number" if kind is int else "number"
-            raise UsageError(f"--{name} {text}: {part!r} is no {what}; several are separated by commas") from None
+            raise InvalidArgument(f"--{name} {text}: {part!r} is no {what}; several are separated by commas") from None
     if distinct and len(set(values)) < len(values):
-        raise UsageError(f"--{name} {text} names a value twice")
+        raise InvalidArgument(f"--{name} {text} names a value twice")
     return values
 
 
@@ -71,7 +70,7 @@ def read_requests(arguments: argparse.Namespace) -> tuple[str, Workload | list[t
     from ...lab import Workload, paper_lengths, read_trace
 
     if arguments.trace is not None and arguments.lengths is not None:
-        raise UsageError("--trace and --lengths both say which requests there are: give one of them")
+        raise InvalidArgument("--trace and --lengths both say which requests there are: give one of them")
     if arguments.trace is not None:
         return arguments.trace, read_trace(arguments.trace)
     name = arguments.lengths or "sharegpt"
@@ -87,12 +86,9 @@ def read_arrivals(arguments: argparse.Namespace, *, max_tokens: int) -> Arrivals
 
     name, requests = read_requests(arguments)
     rates = listed(arguments, "rate", float)
-    try:
-        if isinstance(requests, Workload):
-            return _played(name, requests, rates, arguments.seconds, max_tokens)
-        return _at_random(name, requests, rates, arguments.seconds, max_tokens)
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
+    if isinstance(requests, Workload):
+        return _played(name, requests, rates, arguments.seconds, max_tokens)
+    return _at_random(name, requests, rates, arguments.seconds, max_tokens)
 
 
 def _played(name: str, trace: Workload, rates: list[float], seconds: float | None, max_tokens: int) -> Arrivals:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ..common import Formatter, UsageError, add_model_flags, open_llm, print_json
+from ...errors import InvalidArgument
+from ..common import Formatter, add_model_flags, engine_options, open_llm, print_json, refuse_unused
 
 if TYPE_CHECKING:
     from ...lab.bench import Job
@@ -16,7 +17,7 @@ _EPILOG = """\
 examples:
   pagedcore bench throughput --num-prompts 64 --input-len 256 --output-len 128
   pagedcore bench latency --input-len 512 --output-len 64
-  pagedcore bench throughput --trace lengths.csv --num-prompts 100 --json
+  pagedcore bench throughput --trace YOUR_TRACE.csv --num-prompts 100 --json
 
 A trace is a .csv or .jsonl file with lengths in tokens, in columns input_tokens and output_tokens (or as the public
 traces of Azure and Mooncake name them). Prompts are random tokens; every request generates its full length."""
@@ -34,12 +35,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--num-prompts", type=int, metavar="N", help="number of requests (default: 32, or 8 for latency)"
     )
-    parser.add_argument("--input-len", type=int, default=128, metavar="N", help="tokens of each prompt")
-    parser.add_argument("--output-len", type=int, default=128, metavar="N", help="tokens to generate")
+    parser.add_argument("--input-len", type=int, metavar="N", help="tokens of each prompt (default: 128)")
+    parser.add_argument("--output-len", type=int, metavar="N", help="tokens to generate (default: 128)")
     parser.add_argument("--trace", metavar="FILE", help="take the lengths of prompts and outputs from a file")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random prompts")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    add_model_flags(parser)
+    add_model_flags(parser, tokenizer=False)
     parser.set_defaults(run=_run)
 
 
@@ -48,7 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for name in ("num_prompts", "input_len", "output_len"):
         if (value := getattr(arguments, name)) is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value} must be at least 1")
+            raise InvalidArgument(f"--{name.replace('_', '-')} {value} must be at least 1")
+    engine_options(arguments)  # before any file is read
     jobs = _jobs(arguments)
     with open_llm(arguments) as llm:
         result: bench.ThroughputResult | bench.LatencyResult
@@ -73,9 +75,10 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
     from ...lab import bench
 
     if arguments.trace is not None:
+        refuse_unused(arguments, ("input_len", "output_len"), "has no effect: the trace has its own lengths")
         return bench.read_trace(arguments.trace, arguments.num_prompts)
     number = arguments.num_prompts or (32 if arguments.what == "throughput" else 8)
-    return bench.fixed_lengths(number, arguments.input_len, arguments.output_len)
+    return bench.fixed_lengths(number, arguments.input_len or 128, arguments.output_len or 128)
 
 
 def _print_throughput(result: Any) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidArgument
-from ..common import Formatter, UsageError, add_option_flags, given, print_json
+from ..common import Formatter, add_option_flags, add_report_flags, check_options, check_output, given, print_json
 
 if TYPE_CHECKING:
     from ...lab.calibration import Calibration
@@ -16,7 +15,7 @@ __all__ = ["add_to"]
 _EPILOG = """\
 examples:
   pagedcore calibrate -o here.json
-  pagedcore calibrate --model llama.gguf --dtype float32 --threads 4 --check -o here.json
+  pagedcore calibrate --dtype float32 --threads 1 --check -o one_thread.json
 
 Runs the real engine for a minute or more, and fits the constants of the simulator's cost model to its steps. The file
 is a device for the simulator and the planner: rates in bytes and FLOP a second, which any model can be placed on. Other
@@ -54,36 +53,34 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--name", help="name of the device (default: the machine's)")
     parser.add_argument("--check", action="store_true", help="then compare a real run with its simulation")
     parser.add_argument("--json", action="store_true", help="print a JSON object, times in seconds")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ...engine_options import engine_config
     from ...lab.calibration import calibrate
     from ...progress import Progress
 
     options = given(arguments, "EngineConfig")
-    try:
-        engine_config(options)
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
-    with Progress(0, noun="measurements") as bar:
+    if arguments.output:
+        check_output(arguments.output)
+    check_options(options)
+    with Progress(1, "measurements", title="measuring") as bar:
         calibration = calibrate(
             arguments.model, name=arguments.name, check=arguments.check, progress=bar.reach, **options
         )
+    if arguments.output:
+        calibration.device.save(arguments.output)
     if arguments.json:
         print_json(calibration.to_dict())
     else:
         _print(calibration)
-    if arguments.output:
-        calibration.device.save(arguments.output)
     return 0
 
 
 def _print(calibration: Calibration) -> None:
     fit = calibration.fit
-    print(calibration.engine)
+    print(f"device {calibration.device.name}: {calibration.engine}")
     print(f"{'constant':<16}{'microseconds':>14}  of")
     for name, seconds in fit.cost.to_dict().items():
         print(f"{name:<16}{1e6 * seconds:>14.4g}  {_ABOUT[name]}")

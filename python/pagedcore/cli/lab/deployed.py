@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidArgument
-from ..common import UsageError
 
 if TYPE_CHECKING:
     from ...lab import Deployment, Placement
@@ -40,11 +39,8 @@ def read_deployed(arguments: argparse.Namespace, *, bits: float = 16.0, **others
     given = [name for name in _PLACED if getattr(arguments, name, None) is not None]
     if arguments.setting is not None:
         if given:
-            raise UsageError(f"--setting {arguments.setting} has its own {given[0].replace('_', ' ')}")
-        try:
-            return Deployment.of_paper(arguments.setting)
-        except InvalidArgument as error:
-            raise UsageError(str(error)) from None
+            raise InvalidArgument(f"--setting {arguments.setting} has its own {given[0].replace('_', ' ')}")
+        return Deployment.of_paper(arguments.setting)
     return Placement.of(
         arguments.model,
         arguments.device,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidArgument
-from ..common import Formatter, UsageError, add_model_flags, engine_options, print_json
+from ..common import Formatter, add_model_flags, engine_options, given, print_json, refuse_unused
 from .arrivals import add_request_flags, read_requests
 from .deployed import add_deployed_flags, read_deployed
 
@@ -17,12 +17,12 @@ __all__ = ["add_to"]
 
 _EPILOG = """\
 examples:
-  pagedcore plan --model llama.gguf
-  pagedcore plan --model llama.gguf --kv-cache-memory 4GiB --max-context 8192
+  pagedcore plan
+  pagedcore plan --kv-cache-memory 512MiB --max-context 2048
   pagedcore plan --block-size 32 --dtype float32 --json
   pagedcore plan --model llama-3-8b --device a100-80gb --lengths sharegpt --latency 0.05
   pagedcore plan --model opt-66b --device a100-40gb --tensor-parallel 4 --rate 20 --simulate
-  pagedcore plan --model organisation/model --device mine.json --trace azure_conv.csv --first-token 2
+  pagedcore plan --model llama-7b --device l4 --trace YOUR_TRACE.csv --first-token 2
 
 Without --device: the memory of the model on this machine. Weights are not loaded: the plan is arithmetic over the
 model's description, and exact. With --device: how many requests a second it sustains within the goals, what bounds
@@ -39,6 +39,7 @@ _POLICIES = (
     "victim",
     "preemption",
 )
+_OF_SERVICE = ("enable_prefix_caching", "dtype", "kv_cache_memory", "swap_space", "max_context")
 _SERVICE = (
     "tensor_parallel",
     "replicas",
@@ -78,7 +79,7 @@ def add_to(commands: Any) -> None:
     )
     service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
-    add_model_flags(parser, device=False)
+    add_model_flags(parser, tokenizer=False, without=("device", "trace_file"))
     parser.set_defaults(run=_run)
 
 
@@ -91,9 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _memory(arguments: argparse.Namespace) -> int:
     from ...llm import LLM
 
-    for name in (*_SERVICE, "simulate"):
-        if getattr(arguments, name) not in (None, False):
-            raise UsageError(f"--{name.replace('_', '-')} is about a service: say on which --device")
+    refuse_unused(arguments, (*_SERVICE, "simulate"), "is about a service: say on which --device")
     plan = LLM.plan(arguments.model, **engine_options(arguments))
     if arguments.json:
         print_json(plan.to_dict())
@@ -106,25 +105,22 @@ def _service(arguments: argparse.Namespace) -> int:
     from ...lab import confirm_plan, plan_service
     from ...progress import Progress
 
-    try:
-        service, policies = _serving(arguments)
-        name, requests = read_requests(arguments)
-        with Progress(0, noun="runs", enabled=None if arguments.simulate else False) as bar:
-            plan = plan_service(
-                requests,
-                service,
-                latency=0.2 if arguments.latency is None else arguments.latency,
-                first_token=arguments.first_token,
-                target_rate=arguments.rate,
-                replicas=1 if arguments.replicas is None else arguments.replicas,
-                **policies,
+    service, policies = _serving(arguments)
+    name, requests = read_requests(arguments)
+    with Progress(1, "runs", title="simulating", enabled=None if arguments.simulate else False) as bar:
+        plan = plan_service(
+            requests,
+            service,
+            latency=0.2 if arguments.latency is None else arguments.latency,
+            first_token=arguments.first_token,
+            target_rate=arguments.rate,
+            replicas=1 if arguments.replicas is None else arguments.replicas,
+            **policies,
+        )
+        if arguments.simulate:
+            plan = confirm_plan(
+                plan, requests, seconds=arguments.seconds, progress=lambda runs: bar.reach(round(runs, 1), ceil(runs))
             )
-            if arguments.simulate:
-                plan = confirm_plan(
-                    plan, requests, seconds=arguments.seconds, progress=lambda runs: bar.reach(runs, runs + 1)
-                )
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
     if arguments.json:
         print_json({"requests_from": name, **plan.to_dict()})
     else:
@@ -139,9 +135,10 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
 
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
     policies["enable_prefix_caching"] = arguments.enable_prefix_caching is not False
-    for name in ("num_blocks", "swap_file"):
-        if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for this machine: plan a service with sizes of memory")
+    here = given(arguments, "EngineConfig").keys() - {*_POLICIES, *_OF_SERVICE, "device"}
+    refuse_unused(arguments, sorted(here), "is for this machine: plan a service with sizes of memory")
+    if not arguments.simulate:
+        refuse_unused(arguments, ("seconds",), "is the length of simulated traces: give --simulate too")
     bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
     memory = None if arguments.kv_cache_memory is None else parse_bytes(arguments.kv_cache_memory)
     served = read_deployed(arguments, bits=bits, kv_memory=memory)

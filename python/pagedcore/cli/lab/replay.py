@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..common import Formatter, print_json
+from ..common import Formatter, add_report_flags, print_json
 
 __all__ = ["add_to"]
 
@@ -20,7 +20,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("trace", help="the trace file")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InvalidArgument
-from ..common import Formatter, UsageError, print_json
+from ..common import Formatter, add_report_flags, check_output, print_json, refuse_unused
 from .arrivals import add_arrival_flags, listed, read_arrivals
 from .deployed import add_deployed_flags, read_deployed
 
@@ -22,10 +22,10 @@ __all__ = ["add_to"]
 _EPILOG = """\
 examples:
   pagedcore simulate --figure 2
-  pagedcore simulate --figure 12a --lengths sharegpt_lengths.csv --plot figure12a.svg
+  pagedcore simulate --figure 12a --seconds 600 --plot figure12a.svg
   pagedcore simulate --model llama-7b --device a100-40gb --rate 1,2,4 --allocation paged,oracle
-  pagedcore simulate --model llama-7b --device a100-40gb --trace azure_conv.csv --json
   pagedcore simulate --setting opt-13b --rate 1 --samples 1,2,4
+  pagedcore simulate --model llama-7b --device a100-40gb --trace YOUR_TRACE.csv --json
 
 The scheduler and block manager that serve real requests run under an executor that prices each plan on a virtual
 clock. Requests come from a trace (Azure's or Mooncake's format, played as it was recorded, or at --rate), or have
@@ -59,7 +59,7 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "simulate",
         help="simulate a deployment, or a figure of the PagedAttention paper",
-        description="Says how fast a model on a device would serve a load, under which policy; or prints a figure of "
+        description="Says how fast a model on a device would serve a load, under which policy; or prints a figure of\n"
         "the PagedAttention paper as this scheduler reproduces it, beside the paper's.",
         epilog=_EPILOG,
         formatter_class=Formatter,
@@ -96,16 +96,14 @@ def add_to(commands: Any) -> None:
             )
 
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.figure is not None:
         return _figure(arguments)
-    for name in ("plot", "conversations"):
-        if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name} is for a figure of the paper: give --figure too")
+    refuse_unused(arguments, ("plot", "conversations"), "is for a figure of the paper: give --figure too")
     return _compare(arguments)
 
 
@@ -115,16 +113,19 @@ def _figure(arguments: argparse.Namespace) -> int:
     from ...progress import Progress
 
     if arguments.figure not in FIGURES:
-        raise UsageError(f"figure {arguments.figure!r} is not simulated; there are: {', '.join(FIGURES)}")
-    own = {"figure", "plot", "conversations", "lengths", "seconds", "json", "debug", "run"}
+        raise InvalidArgument(f"figure {arguments.figure!r} is not simulated; there are: {', '.join(FIGURES)}")
+    own = {"figure", "plot", "conversations", "lengths", "seconds", "json", "debug", "verbose", "run"}
     others = [name for name, value in vars(arguments).items() if value is not None and name not in own]
     if others:
-        raise UsageError(f"--{others[0].replace('_', '-')} is for runs of your own: a figure of the paper has its own")
+        raise InvalidArgument(
+            f"--{others[0].replace('_', '-')} is for runs of your own: a figure of the paper has its own"
+        )
     if arguments.plot is not None:
         check_plot(arguments.plot)
+        check_output(arguments.plot)
     lengths = read_lengths(arguments.lengths) if arguments.lengths else None
     chats = read_conversations(arguments.conversations) if arguments.conversations else None
-    with Progress(0, noun="runs") as bar:
+    with Progress(1, "runs") as bar:
         figure = reproduce(
             arguments.figure, lengths, conversations=chats, seconds=arguments.seconds, progress=bar.reach
         )
@@ -151,7 +152,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             shaped = _shaped(workload, samples, arguments)
             trials.append(Trial({**named, **samples, **arriving}, shaped, deployment))
     total = sum(len(trial.workload) for trial in trials)
-    with Progress(total) as bar:
+    with Progress(total, "requests") as bar:
         comparison = compare(trials, progress=lambda done: bar.reach(done, total))
     constants = trials[0].deployment.cost
     if arguments.json:
@@ -176,7 +177,7 @@ def _deploy(arguments: argparse.Namespace) -> Callable[..., Deployment]:
     from ...lab import Deployment
 
     if arguments.device is None and arguments.setting is None:
-        raise UsageError(
+        raise InvalidArgument(
             "say what serves, with --model and --device, or --setting; or which figure of the paper to show: --figure"
         )
     served = read_deployed(arguments)
@@ -188,20 +189,17 @@ def _combinations(arguments: argparse.Namespace, flags: Iterable[_Flag]) -> Iter
     given = {flag.name: values for flag in flags if (values := listed(arguments, flag.name, flag.kind))}
     for name, values in given.items():
         if any(isinstance(value, int) and value < 1 for value in values):
-            raise UsageError(f"--{name} {getattr(arguments, name.replace('-', '_'))} must be at least 1")
+            raise InvalidArgument(f"--{name} {getattr(arguments, name.replace('-', '_'))} must be at least 1")
     for combination in product(*given.values()):
         yield dict(zip(given, combination, strict=True))
 
 
 def _shaped(workload: Workload, samples: dict[str, int], arguments: argparse.Namespace) -> Workload:
     shares = listed(arguments, "tenants", float, distinct=False)
-    try:
-        workload = workload.with_samples(samples.get("samples", 1), beam_width=samples.get("beam-width", 0))
-        if arguments.max_tokens is not None:
-            workload = replace(workload, max_tokens=arguments.max_tokens)
-        return workload.among(shares) if shares else workload
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
+    workload = workload.with_samples(samples.get("samples", 1), beam_width=samples.get("beam-width", 0))
+    if arguments.max_tokens is not None:
+        workload = replace(workload, max_tokens=arguments.max_tokens)
+    return workload.among(shares) if shares else workload
 
 
 def _under(deploy: Callable[..., Deployment], named: dict[str, Any]) -> tuple[dict[str, Any], Deployment]:
@@ -209,12 +207,9 @@ def _under(deploy: Callable[..., Deployment], named: dict[str, Any]) -> tuple[di
     policies = {name.replace("-", "_"): value for name, value in named.items()}
     caching = policies.pop("prefix_caching", "on")
     if caching not in ("on", "off"):
-        raise UsageError(f"--prefix-caching {caching} is not one of on, off")
+        raise InvalidArgument(f"--prefix-caching {caching} is not one of on, off")
     deployment = deploy(enable_prefix_caching=caching == "on", **policies)
     if deployment.preemption != "recompute":
         deployment = replace(deployment, swap_slots=deployment.slots)
-    try:
-        deployment.config()
-    except InvalidArgument as error:
-        raise UsageError(str(error)) from None
+    deployment.config()
     return named, deployment

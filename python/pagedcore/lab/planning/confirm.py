@@ -51,7 +51,7 @@ def confirm(
     latency: float,
     first_token: float | None = None,
     seconds: float | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Simulated:
     """Searches the rate that meets the goals, from that of a plan on. `seconds`: that requests arrive; None: a trace as
     long as it is, else an hour, or less when that is more than 20,000 requests."""
@@ -65,10 +65,13 @@ def confirm(
 
     def run(rate: float) -> Outcome:
         nonlocal runs
-        outcome = simulate(arriving.workload(rate, seconds), deployment)
+
+        def told(done: int, of: int) -> None:
+            if progress is not None:
+                progress(runs + done / max(of, 1))
+
+        outcome = simulate(arriving.workload(rate, seconds), deployment, progress=told)
         runs += 1
-        if progress is not None:
-            progress(runs)
         return outcome
 
     def worst(rate: float) -> float:

@@ -118,14 +118,14 @@ def confirm_plan(
     requests: Lengths | Workload,
     *,
     seconds: float | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> ServicePlan:
     """The plan with its rate confirmed by simulation, which takes seconds to minutes. A rate of 0 is not simulated.
 
     Args:
         requests: Those that were planned for.
         seconds: How long the requests of a simulated trace arrive. None: an hour, or what 20,000 requests take.
-        progress: Called after each simulated run with their number.
+        progress: Called now and then with the number of simulated runs; 2.4 is in the third one.
     """
     if plan.rate == 0:
         return plan

@@ -1,0 +1,106 @@
+"""``pagedcore score``: how likely a model finds texts, or which of several continuations it prefers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgument
+from .common import Formatter, add_model_flags, engine_options, open_llm, print_json, read_texts
+
+if TYPE_CHECKING:
+    from ..llm import LLM
+    from ..outputs import Score
+
+__all__ = ["add_to"]
+
+_EPILOG = """\
+examples:
+  pagedcore score "Paris is the capital of France."
+  echo "Rain falls." | pagedcore score --json
+  pagedcore score "The capital of France is" --choice " Paris" --choice " Rome" --choice " a cat"
+
+A text is scored after its first token, which nothing predicts. With --choice, each continuation is scored after the
+prompt, whose KV they share; the best comes first. `per token` divides by the tokens of a continuation, so that a long
+one is not worse for its length alone."""
+
+
+def add_to(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "score",
+        help="likelihood of texts, or of continuations",
+        description="Says how likely a model finds texts. Without a text it is read from stdin.",
+        epilog=_EPILOG,
+        formatter_class=Formatter,
+    )
+    parser.add_argument("text", nargs="*", help="what to score; none: all of stdin")
+    parser.add_argument("--choice", action="append", metavar="TEXT", help="a continuation of the text (repeat it)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each text, with every token")
+    add_model_flags(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    engine_options(arguments)  # before stdin is read
+    texts = read_texts(arguments.text)
+    with open_llm(arguments) as llm:
+        if arguments.choice is None:
+            for text, score in zip(texts, llm.score(texts), strict=True):
+                _print_text(llm, text, score, arguments.json)
+        else:
+            for text in texts:
+                _print_choices(llm, text, _choices(llm, text, arguments.choice), arguments.json)
+    return 0
+
+
+def _choices(llm: LLM, prompt: str, continuations: list[str]) -> list[tuple[str, list[int], list[float]]]:
+    """(continuation, its token ids, their log-probabilities), the best first."""
+    tokenizer = llm.tokenizer
+    if tokenizer is None:
+        raise InvalidArgument("the model has no tokenizer, which a text needs")
+    before = tokenizer.encode(prompt)
+    whole = [before + tokenizer.encode(text, add_special_tokens=False) for text in continuations]
+    for text, ids in zip(continuations, whole, strict=True):
+        if len(ids) == len(before):
+            raise InvalidArgument(f"--choice {text!r} has no token")
+    start = len(before)
+    scores = llm.score(whole, start=start)
+    found = [(text, ids[start:], score.logprobs) for text, ids, score in zip(continuations, whole, scores, strict=True)]
+    return sorted(found, key=lambda choice: -sum(choice[2]))
+
+
+def _print_choices(llm: LLM, prompt: str, choices: list[tuple[str, list[int], list[float]]], as_json: bool) -> None:
+    if as_json:
+        named = [
+            {
+                "text": text,
+                "logprob": sum(logprobs),
+                "per_token": sum(logprobs) / len(ids),
+                "tokens": _tokens(llm, ids, logprobs),
+            }
+            for text, ids, logprobs in choices
+        ]
+        print_json({"prompt": prompt, "choices": named})
+        return
+    print(f"{'logprob':>10}{'per token':>11}  {prompt!r}")
+    for text, ids, logprobs in choices:
+        print(f"{sum(logprobs):>10.3f}{sum(logprobs) / len(ids):>11.3f}  {text!r}")
+
+
+def _print_text(llm: LLM, text: str, score: Score, as_json: bool) -> None:
+    ids = score.token_ids[len(score.token_ids) - len(score.logprobs) :]
+    if as_json:
+        perplexity = score.perplexity if score.logprobs else None
+        tokens = _tokens(llm, ids, score.logprobs)
+        print_json({"text": text, "logprob": score.logprob, "perplexity": perplexity, "tokens": tokens})
+        return
+    beginning = text if len(text) <= 60 else text[:57] + "..."
+    print(f"logprob {score.logprob:.3f}, perplexity {score.perplexity:.3f}, {len(ids)} tokens scored: {beginning!r}")
+
+
+def _tokens(llm: LLM, ids: list[int], logprobs: list[float]) -> list[dict[str, Any]]:
+    assert llm.tokenizer is not None  # it made the ids
+    return [
+        {"id": token, "text": llm.tokenizer.token_text(token), "logprob": logprob}
+        for token, logprob in zip(ids, logprobs, strict=True)
+    ]
