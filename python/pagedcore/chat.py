@@ -137,7 +137,9 @@ def _described(error: Exception) -> str:
     except Exception:
         text = ""
     # The types that Jinja's own errors have say no more than their texts.
-    return text if text and type(error).__module__.startswith("jinja2") else f"{type(error).__name__}: {text}"
+    if text and type(error).__module__.startswith("jinja2"):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Rendering:

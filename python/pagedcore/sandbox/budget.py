@@ -55,6 +55,12 @@ class Budget:
         if self._until_look < 0:
             self.look()
 
+    def work(self, amount: int) -> None:
+        """Counts work that makes no value: characters that are looked at."""
+        self._until_look -= amount
+        if self._until_look < 0:
+            self.look()
+
     def look(self) -> None:
         """Raises TemplateLimit if the budget is used up."""
         self._until_look = _BETWEEN_LOOKS
@@ -98,9 +104,7 @@ class Budget:
             elif isinstance(item, Namespace):
                 raise TemplateLimit("it keeps a namespace in a list or dictionary")
         self.fits(total)
-        self._until_look -= total
-        if self._until_look < 0:
-            self.look()
+        self.work(total)
         return total
 
     def made(self, value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
+from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
 from jinja2.runtime import Context, markup_join, str_join
@@ -24,6 +25,7 @@ __all__ = ["BoundedEnvironment", "BoundedTemplate", "TemplateRefusal"]
 
 _LONGEST_SOURCE = 128 << 10
 _LONGEST_CODE = 1 << 20
+_MOST_NAMES_IN_BRANCHES = 1_000_000
 _AT_ONCE = (int, float, type(None))  # compared in constant time
 
 
@@ -152,9 +154,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for sign, right in zip(rest[::2], rest[1::2], strict=True):
             result = COMPARISONS[sign](left, right)
             self._local.budget.spend(0)
-            # What has no length to speak of takes no time to speak of.
-            if not isinstance(left, _AT_ONCE) and not isinstance(right, _AT_ONCE) and len(_sized(right)) > 256:
-                self._local.budget.look()
+            if not isinstance(left, _AT_ONCE) and not isinstance(right, _AT_ONCE):
+                self._local.budget.work(NODE * len(_sized(right)))
             if not result:
                 return result
             left = right
@@ -190,8 +191,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         return format_text
 
-    def _generate(self, *args: Any, **kwargs: Any) -> str:
-        code: str = super()._generate(*args, **kwargs)
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        # Jinja copies the table of names for each branch.
+        names = len({node.name for node in source.find_all(nodes.Name)})
+        if names * sum(1 for _ in source.find_all(nodes.If)) > _MOST_NAMES_IN_BRANCHES:
+            raise TemplateLimit("it has too many branches for its number of variables")
+        code: str = super()._generate(source, *args, **kwargs)
         if len(code) > _LONGEST_CODE:
             raise TemplateLimit(f"it is {len(code)} characters of code; at most {_LONGEST_CODE} are possible")
         return code
@@ -210,6 +215,7 @@ def _checked(
         raise SecurityError(f"{kind.__name__}.{name} is nothing that a template may call")
     if kind is str and name == "join":
         args = (list(*args),)
+    budget.work(len(owner) if kind is str else 0)
     own = {key: value for key, value in kwargs.items() if not key.startswith("_")}  # Jinja adds variables of a loop
     METHODS[kind][name](budget, owner, *args, **own)
     return args

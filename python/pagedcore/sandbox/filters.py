@@ -46,8 +46,9 @@ def _bounded(environment: Any, function: Callable[..., Any], check: Callable[...
         if check is not None:
             check(budget, *args[own:], **kwargs)
         result = budget.made(function(*args, **kwargs))
-        if any(isinstance(arg, (list, tuple, dict)) or (isinstance(arg, str) and len(arg) > 4096) for arg in args):
-            budget.look()
+        for arg in args[own:]:
+            if isinstance(arg, (str, list, tuple, dict)):
+                budget.work(len(arg) if isinstance(arg, str) else NODE * len(arg))
         return result
 
     return bounded

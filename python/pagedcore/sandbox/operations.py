@@ -44,8 +44,8 @@ def check_binary(budget: Budget, sign: str, left: Any, right: Any) -> None:
     if sign == "%" and isinstance(left, str):
         check_percent(budget, left, right)
     if sign == "**" and isinstance(left, int) and isinstance(right, int) and right > 0:
-        bits = abs(left).bit_length() * right
-        if bits > MOST_BITS and abs(left) > 1:
+        bits = (abs(left).bit_length() - 1) * right  # at least; what comes close is computed, and looked at then
+        if bits > MOST_BITS:
             raise TemplateLimit(f"it computes with an integer of {bits} bits; {MOST_BITS} are possible")
 
 
