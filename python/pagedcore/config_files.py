@@ -10,11 +10,11 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import Corrupt, Io
 
-__all__ = ["check_regular", "is_there", "nesting_of", "read_object", "read_text"]
+__all__ = ["is_there", "open_regular", "read_object", "read_text"]
 
 _MOST_BYTES = 64 << 20
 _MOST_VALUES = 500_000  # of a JSON document: each takes some hundred bytes of memory, however few it has in the file
@@ -34,7 +34,7 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def check_regular(path: Path) -> None:
+def _check_regular(path: Path) -> None:
     """Raises Io unless it is a regular file. Opens nothing: to open a device may already do something."""
     try:
         mode = path.stat().st_mode
@@ -49,20 +49,27 @@ def check_regular(path: Path) -> None:
         raise Io(f"{path}: is {kind}; a model's files are regular files")
 
 
-def _read(path: Path, most: int) -> bytes:
-    check_regular(path)
+def open_regular(path: Path) -> BinaryIO:
+    """A file, opened to be read. Raises Io if it is no regular file, or cannot be opened."""
+    _check_regular(path)
     try:
         # O_NONBLOCK: what was a file a moment ago may be a FIFO now.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Io(f"{path}: is no regular file")
-            size = os.fstat(descriptor).st_size
-            data = file.read(min(size, most) + 1)
+        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
     except OSError as error:
-        if isinstance(error, Io):
-            raise
         raise Io(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Io(f"{path}: is no regular file")
+    return file
+
+
+def _read(path: Path, most: int) -> bytes:
+    with open_regular(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, most) + 1)
+        except OSError as error:
+            raise Io(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > most:
         raise Corrupt(f"{path}: has {max(size, len(data))} bytes; a file of this kind has at most {most}")
     return data
@@ -91,12 +98,12 @@ def read_object(path: Path) -> dict[str, Any]:
         raise Corrupt(f"{path}: is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise Corrupt(f"{path}: is {_named(values)}, not a JSON object")
-    if nesting_of(values) > _DEEPEST:
+    if _nesting_of(values) > _DEEPEST:
         raise Corrupt(f"{path}: nests values more than {_DEEPEST} deep")
     return values
 
 
-def nesting_of(value: Any) -> int:
+def _nesting_of(value: Any) -> int:
     """How many objects and arrays lie in each other."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:

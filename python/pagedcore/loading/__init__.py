@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from ..config_files import open_regular
 from ..errors import Io, Unsupported
 from .checkpoint import Checkpoint, TokenizerSource
 
@@ -49,9 +50,11 @@ def _load(model: str | os.PathLike[str], *, with_tensors: bool) -> Checkpoint:
 
 def _load_file(path: Path, *, with_tensors: bool) -> Checkpoint:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
     except OSError as error:
+        if isinstance(error, Io):
+            raise
         raise Io(f"{path}: cannot be read: {error.strerror}") from None
     if start.startswith(b"GGUF"):
         from .gguf_model import load_gguf

@@ -67,6 +67,12 @@ def test_fifos_devices_directories_and_lost_links(folder: Path, name: str) -> No
         refused(folder, Io, name.split("/")[-1], "directory")
 
 
+def test_a_model_that_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.gguf")
+    refused(tmp_path / "model.gguf", Io, "model.gguf", "FIFO")
+    refused(Path("/dev/zero"), Io, "/dev/zero", "device")
+
+
 CONTENTS = {
     "list": b"[1, 2]",
     "text": b'"x"',
