@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = Command(
         prog="pagedcore",
+        usage="pagedcore COMMAND ...",
         description="Serves large language models from paged KV-cache memory.",
         epilog=_EPILOG,
         formatter_class=Formatter,

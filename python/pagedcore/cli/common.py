@@ -51,6 +51,17 @@ class Command(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def format_help(self) -> str:
+        """With a usage of one line: with all flags it fills a screen."""
+        if self.usage is None:
+            required = [
+                f" {action.option_strings[0]} {action.metavar}"
+                for action in self._get_optional_actions()
+                if action.required
+            ]
+            self.usage = "".join([self.prog, *required, " [flags]", *map(_place, self._get_positional_actions())])
+        return super().format_help()
+
     def print_help(self, file: Any = None) -> None:
         """argparse swallows what goes wrong with stdout."""
         (file or sys.stdout).write(self.format_help())
@@ -58,6 +69,11 @@ class Command(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line: the usage of a command fills a screen."""
         self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the flags)\n")
+
+
+def _place(positional: argparse.Action) -> str:
+    name = positional.metavar or ("{" + ",".join(positional.choices) + "}" if positional.choices else positional.dest)
+    return f" {name}" if positional.nargs is None else f" [{name} ...]" if positional.nargs == "*" else f" [{name}]"
 
 
 def add_model_flags(parser: argparse.ArgumentParser, *, tokenizer: bool = True, without: Sequence[str] = ()) -> None:

@@ -200,6 +200,15 @@ TEST_CASE("a container says what model it holds and which tokens end a sequence"
   CHECK(says("pc_record_text()"));
   pc_record_free(model);
 
+  pc_record* about = nullptr;
+  CHECK(pc_container_text(container.path().c_str(), &about) == PC_OK);
+  CHECK(pc_record_text(about, "eos_token_ids", &text) == PC_OK);
+  CHECK(std::string(text) == "2,7");
+  CHECK(pc_record_text(about, "tokenizer", &text) == PC_OK);
+  CHECK(std::string(text).empty());
+  pc_record_free(about);
+  CHECK(pc_container_text("no/such/file", &about) == PC_IO);
+
   int32_t eos[1] = {-1};
   size_t count = 0;
   CHECK(pc_container_eos_token_ids(container.path().c_str(), nullptr, 0, &count) == PC_OK);

@@ -6,6 +6,7 @@ a word; stderr that is not there changes no status and its lines go nowhere else
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ COMMANDS = [
     "doctor",
     "tokenize hi",
     "plan --kv-cache-memory 16MiB",
-    "completion bash",
+    *(["completion bash"] if importlib.util.find_spec("shtab") else []),
     "score 'The sky is blue.' --kv-cache-memory 16MiB",
     GENERATE,
     f"{GENERATE} --json",

@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _figure(arguments: argparse.Namespace) -> int:
     from ...lab import FIGURES, draw, read_conversations, read_lengths, reproduce
-    from ...lab.figures import check_plot
+    from ...lab.figures import MEASURED, OF_SHAREGPT, check_plot
     from ...progress import Progress
 
     if arguments.figure not in FIGURES:
@@ -120,6 +120,12 @@ def _figure(arguments: argparse.Namespace) -> int:
         raise InvalidArgument(
             f"--{others[0].replace('_', '-')} is for runs of your own: a figure of the paper has its own"
         )
+    if arguments.figure not in OF_SHAREGPT:
+        refuse_unused(arguments, ("lengths",), f"has no effect: figure {arguments.figure} is not about ShareGPT's")
+    if arguments.figure != "17":
+        refuse_unused(arguments, ("conversations",), "has no effect: figure 17 is about chats")
+    if arguments.figure in MEASURED:
+        refuse_unused(arguments, ("seconds",), f"has no effect: figure {arguments.figure} is measured, not simulated")
     if arguments.plot is not None:
         check_plot(arguments.plot)
         check_output(arguments.plot)

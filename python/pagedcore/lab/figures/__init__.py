@@ -16,6 +16,8 @@ from .systems import Inputs, Lengths
 
 __all__ = [
     "FIGURES",
+    "MEASURED",
+    "OF_SHAREGPT",
     "Axes",
     "Figure",
     "Inputs",
@@ -41,6 +43,10 @@ FIGURES: dict[str, Callable[[str, Inputs], Figure]] = {
     "19b": figure_19b,
 }
 """By the paper's numbers. 18a and 19a are measured on this machine, with the default model."""
+
+MEASURED = ("18a", "19a")
+OF_SHAREGPT = ("2", "12a", "12b", "12c", "13", "15", "17", "18b", "19b")
+"""Those that are about ShareGPT's lengths, the real ones where they are given."""
 
 
 def reproduce(
