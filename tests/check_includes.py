@@ -45,6 +45,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "container_text.hpp": "io",
+    "input_file.hpp": "io",
     "engine.hpp": "engine",
     "options.hpp": "engine",
     "simulation.hpp": "sim",

@@ -69,9 +69,9 @@ std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind)
     if (k % block != 0)
       throw InvalidArgument(str("pack: rows of ", k, " columns are not a whole number of ", info(part.dtype).name,
                                 " blocks of ", block, "; convert the tensor to another type"));
-    if (part.data.size() != bytes_of(part.dtype, part.count()))
+    if (part.size_bytes() != bytes_of(part.dtype, part.count()))
       throw InvalidArgument(str("pack: a ", info(part.dtype).name, " matrix of [", part.rows(), ", ", k, "] takes ",
-                                bytes_of(part.dtype, part.count()), " bytes, but ", part.data.size(), " were given"));
+                                bytes_of(part.dtype, part.count()), " bytes, but ", part.size_bytes(), " were given"));
     rows += part.rows();
   }
   return kind == PackKind::gated ? rows / 2 : rows;

@@ -26,7 +26,7 @@ void bind_weight_map(nb::module_& m) {
       .def(
           "add",
           [](KeptWeights& self, std::string name, std::string_view dtype, const std::vector<std::int64_t>& shape,
-             HostBuffer buffer) {
+             TensorBytes buffer) {
             const HostTensor tensor = host_tensor(dtype, shape, buffer);
             self.buffers.push_back(std::move(buffer));
             self.map.add(std::move(name), tensor);
@@ -49,8 +49,8 @@ void bind_weight_map(nb::module_& m) {
 }
 
 void bind_model_file(nb::module_& m) {
-  nb::class_<ModelFile>(m, "ModelFile", "A model container or a plain safetensors file, opened by mmap.")
-      .def(nb::init<const std::string&>(), "path"_a, release_gil())
+  nb::class_<ModelFile>(m, "ModelFile", "A model container or a plain safetensors file. mmap: see InputFile.")
+      .def(nb::init<const std::string&, bool>(), "path"_a, "mmap"_a = false, release_gil())
       .def("names", &ModelFile::names)
       .def_prop_ro("metadata", [](const ModelFile& self) { return self.metadata(); })
       .def("description", &ModelFile::description, "Raises Corrupt for a plain safetensors file.")
@@ -59,7 +59,13 @@ void bind_model_file(nb::module_& m) {
           [](nb::handle_t<ModelFile> self, std::string_view name) {
             return to_python(nb::cast<const ModelFile&>(self).get(name), self);
           },
-          "name"_a, "(dtype, shape, memoryview); the view keeps the file open.")
+          "name"_a, "(dtype, shape, memoryview): read into memory of its own, or mapped, which keeps the file open.")
+      .def(
+          "stored",
+          [](nb::handle_t<ModelFile> self, std::string_view name) {
+            return stored_tuple(nb::cast<const ModelFile&>(self).get(name), self);
+          },
+          "name"_a, "(dtype, shape, FileBytes): not read yet.")
       .def("__contains__", [](const ModelFile& self, std::string_view name) { return self.has(name); })
       .def("__len__", [](const ModelFile& self) { return self.names().size(); });
   m.def(

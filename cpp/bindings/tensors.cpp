@@ -4,12 +4,13 @@
 
 #include "bindings/host_tensors.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/input_file.hpp"
 
 namespace pagedcore::bindings {
 namespace {
 
 nb::ndarray<nb::numpy, float> as_f32(std::string_view dtype, const std::vector<std::int64_t>& shape,
-                                     const HostBuffer& buffer) {
+                                     const TensorBytes& buffer) {
   const HostTensor tensor = host_tensor(dtype, shape, buffer);
   const auto count = static_cast<std::size_t>(tensor.count());
   auto values = std::make_unique<float[]>(count);
@@ -24,8 +25,14 @@ nb::ndarray<nb::numpy, float> as_f32(std::string_view dtype, const std::vector<s
 
 }  // namespace
 
-HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& shape, const HostBuffer& buffer) {
+HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& shape, const TensorBytes& bytes) {
   HostTensor tensor;
+  if (const auto* file = std::get_if<FileBytes>(&bytes)) {
+    tensor = file->bytes;
+  } else {
+    const auto& buffer = std::get<HostBuffer>(bytes);
+    tensor.data = {static_cast<const std::byte*>(buffer.data()), buffer.nbytes()};
+  }
   tensor.dtype = dtype_from_name(dtype);
   if (shape.size() > tensor.shape.size())
     throw InvalidArgument("a tensor has at most 4 dimensions, not " + std::to_string(shape.size()));
@@ -38,23 +45,71 @@ HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& 
   tensor.rank = static_cast<int>(shape.size());
   std::copy(shape.begin(), shape.end(), tensor.shape.begin());
   const std::size_t expected = bytes_of(tensor.dtype, count);
-  if (buffer.nbytes() != expected)
-    throw InvalidArgument("the buffer holds " + std::to_string(buffer.nbytes()) + " bytes, but " +
+  if (tensor.size_bytes() != expected)
+    throw InvalidArgument("the buffer holds " + std::to_string(tensor.size_bytes()) + " bytes, but " +
                           std::to_string(count) + " elements of " + std::string(dtype) + " take " +
                           std::to_string(expected));
-  tensor.data = {static_cast<const std::byte*>(buffer.data()), expected};
   return tensor;
 }
 
-TensorTuple to_python(const HostTensor& tensor, nb::handle owner) {
+namespace {
+
+nb::tuple shape_tuple(const HostTensor& tensor) {
   nb::list shape;
   for (int i = 0; i < tensor.rank; ++i) shape.append(tensor.shape[static_cast<std::size_t>(i)]);
-  const std::size_t bytes = tensor.data.size();
-  const nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>> view(tensor.data.data(), 1, &bytes, owner);
-  return TensorTuple(nb::make_tuple(info(tensor.dtype).name, nb::tuple(shape), view));
+  return nb::tuple(shape);
 }
 
+using View = nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>>;
+
+/// The bytes where they lie, or, of a file that is not mapped, in memory of the view's own.
+View view_of(const HostTensor& tensor, nb::handle owner) {
+  const std::size_t bytes = tensor.size_bytes();
+  if (tensor.source == nullptr) return {tensor.data.data(), 1, &bytes, owner};
+  auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  {
+    const ReleasedGil released;
+    read_bytes(tensor, 0, {memory.get(), bytes});
+  }
+  const nb::capsule kept(memory.get(), [](void* p) noexcept { delete[] static_cast<std::byte*>(p); });
+  return {memory.release(), 1, &bytes, kept};
+}
+
+}  // namespace
+
+TensorTuple to_python(const HostTensor& tensor, nb::handle owner) {
+  return TensorTuple(nb::make_tuple(info(tensor.dtype).name, shape_tuple(tensor), view_of(tensor, owner)));
+}
+
+StoredTuple stored_tuple(const HostTensor& tensor, nb::handle owner) {
+  return StoredTuple(
+      nb::make_tuple(info(tensor.dtype).name, shape_tuple(tensor), FileBytes{tensor, nb::borrow(owner)}));
+}
+
+namespace {
+
+void bind_files(nb::module_& m) {
+  nb::class_<FileBytes>(m, "FileBytes", "Bytes of a file, read when they are wanted; they keep it open.")
+      .def_prop_ro("nbytes", [](const FileBytes& self) { return self.bytes.size_bytes(); })
+      .def(
+          "read", [](const FileBytes& self) { return view_of(self.bytes, self.owner); },
+          nb::sig("def read(self) -> memoryview"), "All of them. Raises Io when the file has changed.");
+  nb::class_<InputFile>(m, "InputFile",
+                        "A regular file, read by pread; with mmap=True mapped, which trusts whoever may write to it.")
+      .def(nb::init<const std::string&, bool>(), "path"_a, "mmap"_a = false, release_gil())
+      .def_prop_ro("size", &InputFile::size, "Bytes, when it was opened.")
+      .def(
+          "part",
+          [](nb::handle_t<InputFile> self, std::uint64_t offset, std::uint64_t length) {
+            return FileBytes{nb::cast<const InputFile&>(self).part(offset, length), nb::borrow(self)};
+          },
+          "offset"_a, "length"_a, "Some of its bytes, not read yet.");
+}
+
+}  // namespace
+
 void bind_tensors(nb::module_& m) {
+  bind_files(m);
   nb::class_<DTypeInfo>(m, "DTypeInfo", "An element type: block_elements elements occupy block_bytes bytes.")
       .def_ro("name", &DTypeInfo::name)
       .def_ro("block_elements", &DTypeInfo::block_elements)

@@ -12,7 +12,7 @@ namespace pagedcore::bindings {
 /// its KeptWeights is referenced.
 struct KeptWeights {
   WeightMap map;
-  std::deque<HostBuffer> buffers;
+  std::deque<TensorBytes> buffers;
 };
 
 }  // namespace pagedcore::bindings

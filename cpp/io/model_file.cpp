@@ -1,22 +1,22 @@
 #include "base/field_text.hpp"
 #include "base/text.hpp"
-#include "io/mapped_file.hpp"
 #include "io/safetensors.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/input_file.hpp"
 #include "pagedcore/model.hpp"
 
 namespace pagedcore {
 
 struct ModelFile::Impl {
-  explicit Impl(const std::string& file_path)
-      : path(file_path), file(file_path), contents(io::read_safetensors(file.bytes(), path)) {}
+  Impl(const std::string& file_path, bool mmap)
+      : path(file_path), file(file_path, mmap), contents(io::read_safetensors(file.part(0, file.size()), path)) {}
 
   std::string path;
-  io::MappedFile file;
+  InputFile file;
   io::Safetensors contents;
 };
 
-ModelFile::ModelFile(const std::string& path) : impl_(std::make_unique<Impl>(path)) {}
+ModelFile::ModelFile(const std::string& path, bool mmap) : impl_(std::make_unique<Impl>(path, mmap)) {}
 ModelFile::~ModelFile() = default;
 
 bool ModelFile::has(std::string_view name) const { return impl_->contents.tensors.contains(name); }

@@ -60,6 +60,14 @@ Entry read_entry(JsonReader& json) {
   return entry;
 }
 
+/// Makes the tensor's bytes those of `whole` from `first` on.
+void move_to(HostTensor& tensor, const HostTensor& whole, std::size_t first, std::size_t length) {
+  tensor.data = whole.source == nullptr ? whole.data.subspan(first, length) : std::span<const std::byte>{};
+  tensor.source = whole.source;
+  tensor.offset = whole.offset + first;
+  tensor.length = length;
+}
+
 /// Checks one file's statements; `source` begins every message.
 class Checker {
  public:
@@ -73,6 +81,17 @@ class Checker {
   template <class... Args>
   [[noreturn]] void unsupported(const Args&... args) const {
     throw Unsupported(str(source_, ": ", args...));
+  }
+
+  void refuse_other_formats(const HostTensor& file) const {
+    std::array<char, 4> start;
+    read_bytes(file, 0, std::as_writable_bytes(std::span(start)));
+    const std::string_view magic(start.data(), start.size());
+    if (magic == "GGUF")
+      unsupported("is a GGUF file, which pagedcore.LLM opens; here a safetensors file or a model container is read");
+    if (magic == "PK\3\4")
+      unsupported(
+          "is a zip archive, as PyTorch's checkpoints are; here a safetensors file or a model container is read");
   }
 
   DType dtype(const std::string& name, std::string_view text) const {
@@ -103,7 +122,7 @@ class Checker {
                    [](std::uint64_t extent) { return static_cast<std::int64_t>(extent); });
   }
 
-  HostTensor tensor(const std::string& name, const Entry& entry, std::span<const std::byte> data) const {
+  HostTensor tensor(const std::string& name, const Entry& entry, const HostTensor& data) const {
     if (!entry.dtype || !entry.shape || !entry.offsets) {
       corrupt("tensor '", name, "' lacks dtype, shape or data_offsets");
     }
@@ -113,35 +132,39 @@ class Checker {
     if (entry.offsets->size() != 2) corrupt("tensor '", name, "' has ", entry.offsets->size(), " data_offsets, not 2");
     const std::uint64_t begin = (*entry.offsets)[0];
     const std::uint64_t end = (*entry.offsets)[1];
-    if (begin > end || end > data.size()) {
-      corrupt("tensor '", name, "' has the data_offsets [", begin, ", ", end, "] in ", data.size(), " bytes of data");
+    if (begin > end || end > data.size_bytes()) {
+      corrupt("tensor '", name, "' has the data_offsets [", begin, ", ", end, "] in ", data.size_bytes(),
+              " bytes of data");
     }
     const std::size_t expected = bytes_of(result.dtype, result.count());
     if (end - begin != expected) {
       corrupt("tensor '", name, "' of type ", *entry.dtype, " and shape [", shape_text(result), "] takes ", expected,
               " bytes, but its data_offsets [", begin, ", ", end, "] span ", end - begin);
     }
-    result.data = data.subspan(begin, expected);
+    move_to(result, data, begin, expected);
     return result;
   }
 
   /// The specification allows neither overlaps nor holes nor bytes that belong to no tensor.
-  void check_cover(const TensorMap& tensors, std::span<const std::byte> data) const {
+  void check_cover(const TensorMap& tensors, const HostTensor& data) const {
     std::vector<std::pair<std::size_t, const TensorMap::value_type*>> by_offset;
     by_offset.reserve(tensors.size());
     for (const auto& entry : tensors) {
-      by_offset.emplace_back(static_cast<std::size_t>(entry.second.data.data() - data.data()), &entry);
+      const HostTensor& t = entry.second;
+      by_offset.emplace_back(data.source == nullptr ? static_cast<std::size_t>(t.data.data() - data.data.data())
+                                                    : static_cast<std::size_t>(t.offset - data.offset),
+                             &entry);
     }
     std::sort(by_offset.begin(), by_offset.end(), [](const auto& a, const auto& b) {
-      return std::pair(a.first, a.second->second.data.size()) < std::pair(b.first, b.second->second.data.size());
+      return std::pair(a.first, a.second->second.size_bytes()) < std::pair(b.first, b.second->second.size_bytes());
     });
     std::size_t end = 0;
     for (const auto& [begin, entry] : by_offset) {
       if (begin < end) corrupt("tensor '", entry->first, "' begins at ", begin, ", inside the one that ends at ", end);
       if (begin > end) corrupt("bytes ", end, " to ", begin, " before tensor '", entry->first, "' belong to no tensor");
-      end = begin + entry->second.data.size();
+      end = begin + entry->second.size_bytes();
     }
-    if (end != data.size()) corrupt("the tensors end at byte ", end, " of ", data.size(), " bytes of data");
+    if (end != data.size_bytes()) corrupt("the tensors end at byte ", end, " of ", data.size_bytes(), " bytes of data");
   }
 
   std::vector<std::uint64_t> parse_shape(const std::string& name, std::string_view text) const {
@@ -196,11 +219,11 @@ class Checker {
               " do not fill");
     }
     const std::size_t expected = bytes_of(restored.dtype, restored.count());
-    if (expected != tensor.data.size()) {
+    if (expected != tensor.size_bytes()) {
       corrupt("tensor '", name, "' of type ", type, " and shape [", shape, "] takes ", expected, " bytes, but has ",
-              tensor.data.size());
+              tensor.size_bytes());
     }
-    restored.data = tensor.data;
+    move_to(restored, tensor, 0, expected);
     tensor = restored;
   }
 
@@ -217,7 +240,9 @@ class Checker {
   std::string_view source_;
 };
 
-std::uint64_t read_u64(std::span<const std::byte> bytes) {
+std::uint64_t read_u64(const HostTensor& file) {
+  std::array<std::byte, length_bytes> bytes;
+  read_bytes(file, 0, bytes);
   std::uint64_t value = 0;
   for (std::size_t i = 0; i < length_bytes; ++i) value |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   return value;
@@ -225,19 +250,23 @@ std::uint64_t read_u64(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-Safetensors read_safetensors(std::span<const std::byte> file, std::string_view source) {
+Safetensors read_safetensors(const HostTensor& file, std::string_view source) {
   const Checker check(source);
-  if (file.size() < length_bytes) check.corrupt("has ", file.size(), " bytes: too few for a safetensors file");
+  const std::size_t size = file.size_bytes();
+  if (size < length_bytes) check.corrupt("has ", size, " bytes: too few for a safetensors file");
+  check.refuse_other_formats(file);
   const std::uint64_t header_size = read_u64(file);
-  if (header_size > max_header_bytes || header_size > file.size() - length_bytes) {
-    check.corrupt("says that its header has ", header_size, " bytes, but the file has ", file.size(),
-                  " and a header at most ", max_header_bytes, ": not a safetensors file, or truncated");
+  if (header_size > max_header_bytes || header_size > size - length_bytes) {
+    check.corrupt("says that its header has ", header_size, " bytes, but the file has ", size, " and a header at most ",
+                  max_header_bytes, ": not a safetensors file, or truncated");
   }
-  const auto header = file.subspan(length_bytes, header_size);
-  const auto data = file.subspan(length_bytes + header_size);
+  std::string header(header_size, '\0');
+  read_bytes(file, length_bytes, std::as_writable_bytes(std::span(header)));
+  HostTensor data;
+  move_to(data, file, length_bytes + header_size, size - length_bytes - header_size);
 
   Safetensors contents;
-  JsonReader json({reinterpret_cast<const char*>(header.data()), header.size()}, source);
+  JsonReader json(header, source);
   json.object([&](const std::string& name) {
     if (name == "__metadata__") {
       json.object([&](const std::string& key) { contents.metadata[key] = json.string(); });
@@ -263,10 +292,10 @@ ContainerLayout lay_out_container(const TensorMap& tensors, Metadata metadata) {
   for (const auto& entry : tensors) {
     const auto& [name, tensor] = entry;
     if (name == "__metadata__") throw InvalidArgument("a tensor cannot be named '__metadata__' in a container");
-    if (bytes_of(tensor.dtype, tensor.count()) != tensor.data.size()) {
+    if (bytes_of(tensor.dtype, tensor.count()) != tensor.size_bytes()) {
       throw InvalidArgument(str("tensor '", name, "' of type ", info(tensor.dtype).name, " and shape [",
                                 shape_text(tensor), "] takes ", bytes_of(tensor.dtype, tensor.count()),
-                                " bytes, but its data has ", tensor.data.size()));
+                                " bytes, but its data has ", tensor.size_bytes()));
     }
     if (is_block_format(tensor.dtype)) {
       metadata[str(dtype_prefix, name)] = info(tensor.dtype).name;
@@ -295,10 +324,10 @@ ContainerLayout lay_out_container(const TensorMap& tensors, Metadata metadata) {
     const DType stored = raw ? DType::u8 : tensor.dtype;
     const auto* type =
         std::find_if(type_names.begin(), type_names.end(), [stored](const auto& t) { return t.second == stored; });
-    const std::string shape = raw ? str(tensor.data.size()) : shape_text(tensor);
+    const std::string shape = raw ? str(tensor.size_bytes()) : shape_text(tensor);
     json += str(",", json_quote(name), ":{\"dtype\":\"", type->first, "\",\"shape\":[", shape, "],\"data_offsets\":[",
-                at, ",", at + tensor.data.size(), "]}");
-    at += tensor.data.size();
+                at, ",", at + tensor.size_bytes(), "]}");
+    at += tensor.size_bytes();
     layout.in_order.push_back(&tensor);
   }
   json += "}";

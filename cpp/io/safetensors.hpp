@@ -33,13 +33,14 @@ using TensorMap = std::map<std::string, HostTensor, std::less<>>;
 
 struct Safetensors {
   Metadata metadata;
-  TensorMap tensors;  // views of the file
+  TensorMap tensors;  // parts of the file
 };
 
-/// Reads a whole file, a container's block formats included, and believes nothing in it: Corrupt where lengths,
-/// offsets, shapes or sizes contradict each other or the file, Unsupported for an element type or a rank that
-/// HostTensor lacks. Every message begins with `source` and names the tensor and the value.
-Safetensors read_safetensors(std::span<const std::byte> file, std::string_view source);
+/// Reads the header of a whole file, given as its bytes (u8, in memory or not), a container's block formats included,
+/// and believes nothing in it: Corrupt where lengths, offsets, shapes or sizes contradict each other or the file,
+/// Unsupported for an element type or a rank that HostTensor lacks. Every message begins with `source` and names the
+/// tensor and the value.
+Safetensors read_safetensors(const HostTensor& file, std::string_view source);
 
 /// What a header says about the tensors of a container, and the order in which their bytes follow it.
 struct ContainerLayout {

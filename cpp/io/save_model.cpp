@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "base/text.hpp"
 #include "io/new_file.hpp"
@@ -26,7 +28,18 @@ void save_model(const std::string& path, const ModelDescription& description, co
   const io::ContainerLayout layout = io::lay_out_container(weights.tensors(), std::move(metadata));
   io::NewFile file(path);
   file.write(std::as_bytes(std::span(layout.header)));
-  for (const HostTensor* tensor : layout.in_order) file.write(tensor->data);
+  std::vector<std::byte> piece;  // of a tensor that is in another file
+  for (const HostTensor* tensor : layout.in_order) {
+    if (tensor->source == nullptr) {
+      file.write(tensor->data);
+      continue;
+    }
+    for (std::size_t at = 0; at < tensor->length; at += piece.size()) {
+      piece.resize(std::min(tensor->length - at, std::size_t{1} << 20));
+      read_bytes(*tensor, at, piece);
+      file.write(piece);
+    }
+  }
   file.commit();
 }
 

@@ -152,9 +152,9 @@ class Loader {
       throw Corrupt(
           str("tensor ", name, " has shape ", extents(found), "; the model description asks for ", extents(expected)));
     if (tensor.count() % info(tensor.dtype).block_elements != 0 ||
-        tensor.data.size() != bytes_of(tensor.dtype, tensor.count()))
+        tensor.size_bytes() != bytes_of(tensor.dtype, tensor.count()))
       throw Corrupt(str("tensor ", name, " of ", info(tensor.dtype).name, " ", extents(expected), " holds ",
-                        tensor.data.size(), " bytes, which is not its size"));
+                        tensor.size_bytes(), " bytes, which is not its size"));
     return tensor;
   }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/text.hpp"
@@ -84,7 +86,34 @@ void convert(DType dtype, const std::byte* in, std::span<float> out) {
   throw Unsupported(str("element type ", static_cast<int>(dtype), " is unknown"));
 }
 
+/// From a file: as much at a time as fits a buffer on the stack.
+void convert_in_pieces(const HostTensor& tensor, std::size_t first, std::span<float> out) {
+  std::array<std::byte, 16384> piece;  // holds at least one block of every type
+  const DTypeInfo& type = info(tensor.dtype);
+  const std::size_t elements = piece.size() / type.block_bytes * type.block_elements;
+  for (; !out.empty(); out = out.subspan(std::min(elements, out.size()))) {
+    const std::span<float> now = out.first(std::min(elements, out.size()));
+    const std::size_t bytes = now.size() / type.block_elements * type.block_bytes;
+    read_bytes(tensor, first, std::span(piece).first(bytes));
+    convert(tensor.dtype, piece.data(), now);
+    first += bytes;
+  }
+}
+
 }  // namespace
+
+ByteSource::~ByteSource() = default;
+
+void read_bytes(const HostTensor& tensor, std::size_t first, std::span<std::byte> out) {
+  if (first > tensor.size_bytes() || out.size() > tensor.size_bytes() - first)
+    throw InvalidArgument(str("bytes [", first, ", ", first, " + ", out.size(), ") lie outside a tensor of ",
+                              tensor.size_bytes(), " bytes"));
+  if (out.empty()) return;
+  if (tensor.source != nullptr)
+    tensor.source->read(tensor.offset + first, out);
+  else
+    std::memcpy(out.data(), tensor.data.data() + first, out.size());
+}
 
 void to_f32(const HostTensor& tensor, std::int64_t first, std::span<float> out) {
   const auto size = static_cast<std::int64_t>(out.size());
@@ -94,12 +123,16 @@ void to_f32(const HostTensor& tensor, std::int64_t first, std::span<float> out) 
   }
   const std::size_t offset = bytes_of(tensor.dtype, first);
   const std::size_t length = bytes_of(tensor.dtype, size);
-  if (offset + length > tensor.data.size()) {
+  if (offset + length > tensor.size_bytes()) {
     throw InvalidArgument(str("elements [", first, ", ", first + size, ") of ", info(tensor.dtype).name,
-                              " end at byte ", offset + length, ", but the tensor's data has ", tensor.data.size(),
+                              " end at byte ", offset + length, ", but the tensor's data has ", tensor.size_bytes(),
                               " bytes"));
   }
-  if (!out.empty()) convert(tensor.dtype, tensor.data.data() + offset, out);
+  if (out.empty()) return;
+  if (tensor.source != nullptr)
+    convert_in_pieces(tensor, offset, out);
+  else
+    convert(tensor.dtype, tensor.data.data() + offset, out);
 }
 
 }  // namespace pagedcore

@@ -58,6 +58,25 @@ def options_of(record: str) -> list[OptionInfo]:
 def stats_of_engine() -> list[OptionInfo]:
     """What Engine.stats() gives, each of the type counter or gauge."""
 
+class FileBytes:
+    """Bytes of a file, read when they are wanted; they keep it open."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def read(self) -> memoryview:
+        """All of them. Raises Io when the file has changed."""
+
+class InputFile:
+    """A regular file, read by pread; with mmap=True mapped, which trusts whoever may write to it."""
+
+    def __init__(self, path: str, mmap: bool = False) -> None: ...
+    @property
+    def size(self) -> int:
+        """Bytes, when it was opened."""
+
+    def part(self, offset: int, length: int) -> FileBytes:
+        """Some of its bytes, not read yet."""
+
 class DTypeInfo:
     """An element type: block_elements elements occupy block_bytes bytes."""
 
@@ -74,7 +93,7 @@ def dtype_info(dtype: str) -> DTypeInfo:
 def bytes_of(dtype: str, count: int) -> int:
     """Bytes of `count` consecutive elements."""
 
-def to_f32(dtype: str, shape: Sequence[int], buffer: Any) -> NDArray[numpy.float32]:
+def to_f32(dtype: str, shape: Sequence[int], buffer: FileBytes | Any) -> NDArray[numpy.float32]:
     """The tensor as a new float32 numpy array."""
 
 class ModelDescription:
@@ -175,7 +194,7 @@ class WeightMap:
     """Weights in host memory, by canonical name; keeps their buffers alive."""
 
     def __init__(self) -> None: ...
-    def add(self, name: str, dtype: str, shape: Sequence[int], buffer: Any) -> None: ...
+    def add(self, name: str, dtype: str, shape: Sequence[int], buffer: FileBytes | Any) -> None: ...
     def names(self) -> list[str]: ...
     def tensor(self, name: str) -> tuple[str, tuple[int, ...], memoryview]:
         """(dtype, shape, memoryview)."""
@@ -184,9 +203,9 @@ class WeightMap:
     def __len__(self) -> int: ...
 
 class ModelFile:
-    """A model container or a plain safetensors file, opened by mmap."""
+    """A model container or a plain safetensors file. mmap: see InputFile."""
 
-    def __init__(self, path: str) -> None: ...
+    def __init__(self, path: str, mmap: bool = False) -> None: ...
     def names(self) -> list[str]: ...
     @property
     def metadata(self) -> dict[str, str]: ...
@@ -194,7 +213,10 @@ class ModelFile:
         """Raises Corrupt for a plain safetensors file."""
 
     def tensor(self, name: str) -> tuple[str, tuple[int, ...], memoryview]:
-        """(dtype, shape, memoryview); the view keeps the file open."""
+        """(dtype, shape, memoryview): read into memory of its own, or mapped, which keeps the file open."""
+
+    def stored(self, name: str) -> tuple[str, tuple[int, ...], FileBytes]:
+        """(dtype, shape, FileBytes): not read yet."""
 
     def __contains__(self, arg: str, /) -> bool: ...
     def __len__(self) -> int: ...

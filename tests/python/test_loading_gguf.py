@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -339,7 +338,7 @@ def test_refusals_of_the_system(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(Io, match="is empty"):
         GgufFile(tmp_path / "empty")
-    with pytest.raises(Io, match="cannot be mapped"):
+    with pytest.raises(Io, match="cannot be read: Is a directory"):
         GgufFile(tmp_path)
 
 
@@ -362,11 +361,9 @@ def test_missing_and_unknown_tensors(tiny: Callable[..., tuple[Path, Any]], tmp_
     weight = model.state_dict()["model.norm.weight"]
     with pytest.raises(Corrupt, match=r"missing, the first is 'layers.1.mlp.down.weight'"):
         load(lambda state: state.pop("model.layers.1.mlp.down_proj.weight"))
-    with pytest.raises(Corrupt, match=r"'blk.0.attn_sub_norm.weight' is not part"):
-        load(lambda state: state.update({"blk.0.attn_sub_norm.weight": weight}))
-    with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.7.attn_norm.weight'"):
-        load(lambda state: state.update({"blk.7.attn_norm.weight": weight}))
-    with pytest.raises(Corrupt, match=r"not part of the described model, the first is 'layers.0.attn.q_norm.bias'"):
+    with pytest.raises(
+        Corrupt, match=r"'layers.0.attn.q_norm.bias' is not part of a LlamaForCausalLM, and would change"
+    ):
         load(lambda state: state.update({"blk.0.attn_q_norm.bias": weight[:16]}))
     with pytest.raises(Corrupt, match=r"has 16 rows, not 4 heads of 16"):
         load(lambda state: state.update({"model.layers.0.self_attn.q_proj.weight": weight.reshape(16, 4)}))
@@ -377,7 +374,6 @@ def test_a_closed_checkpoint_lets_go_of_the_file(tmp_path: Path) -> None:
     path.write_bytes(gguf_bytes(tensors=[F32_4], data=bytes(16)))
     file = GgufFile(path)
     buffer = file.tensors["t"].buffer
-    assert sys.getrefcount(file._data) > 2
     del file
-    assert values(Tensor("f32", (4,), buffer)).tolist() == [0.0] * 4  # a view keeps the mapping
-    assert buffer.readonly
+    assert values(Tensor("f32", (4,), buffer)).tolist() == [0.0] * 4  # it keeps the file open
+    assert buffer.read().readonly

@@ -307,7 +307,6 @@ def test_incomplete_directories(tiny: Tiny, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     for changes, message in [
         ({"num_hidden_layers": 4}, r"missing, the first is 'layers\.3\.attn\.k\.weight'"),
-        ({"num_hidden_layers": 2}, r"not part of the described model, the first is 'layers\.2\.attn\.k\.weight'"),
         ({"attention_bias": True}, r"missing, the first is 'layers\.0\.attn\.k\.bias'"),
         ({"architectures": ["Qwen3ForCausalLM"]}, r"layers\.0\.attn\.k_norm\.weight"),
     ]:
@@ -382,7 +381,7 @@ def test_containers_keep_everything(tiny: Tiny, tmp_path: Path, kind: str) -> No
             assert copy.tensors.keys() == original.tensors.keys()
             for name, tensor in original.tensors.items():
                 assert copy.tensors[name][:2] == tensor[:2]
-                assert bytes(copy.tensors[name].buffer) == bytes(tensor.buffer)
+                assert bytes(copy.tensors[name].read()) == bytes(tensor.read())
             for field in ("source_dtype", "name", "chat_template", "bos_token_id", "sampling"):
                 assert getattr(copy, field) == getattr(original, field)
             # Those that end a text by their spelling are in the container: C++ programs have no tokenizer to ask.

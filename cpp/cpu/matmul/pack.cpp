@@ -1,5 +1,6 @@
 // From host tensors of any type to panels and, for embeddings, back.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <exception>
@@ -51,20 +52,82 @@ SourceRow source_of(std::span<const HostTensor> parts, PackKind kind, int lanes,
   return {};
 }
 
-void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel) {
+/// Most bytes that a thread reads from a file before it packs them; at least kMaxColumns chunks of the widest type.
+constexpr std::size_t kStaged = std::size_t{1} << 20;
+static_assert(kStaged >= kMaxColumns * kChunk * sizeof(double));
+
+bool is_in_file(std::span<const HostTensor> parts) {
+  return std::any_of(parts.begin(), parts.end(), [](const HostTensor& part) { return part.source != nullptr; });
+}
+
+/// How many columns of k fit the staging memory for all rows of a panel: whole rows, or whole chunks of them.
+std::int64_t staged_width(std::span<const HostTensor> parts, std::int64_t k) {
+  const auto panel_bytes = [&](std::int64_t width) {
+    std::size_t bytes = 0;
+    for (const HostTensor& part : parts) bytes = std::max(bytes, bytes_of(part.dtype, width));
+    return bytes * kMaxColumns;
+  };
+  if (panel_bytes(k) <= kStaged) return k;
+  return static_cast<std::int64_t>(kStaged / panel_bytes(kChunk)) * kChunk;
+}
+
+/// The rows of a panel, `count` elements of each from `first` on, in memory: those of files are read into `staging`.
+/// Whole rows that follow each other in a file are read at once.
+void stage(std::span<SourceRow> rows, std::int64_t k, std::int64_t first, std::int64_t count,
+           std::span<std::byte> staging, std::span<HostTensor> staged) {
+  for (std::size_t c = 0; c < rows.size();) {
+    const SourceRow& head = rows[c];
+    std::size_t run = 1;
+    if (head.tensor == nullptr) {
+      staged[c] = {DType::f32, {0}, 1};
+    } else {
+      const std::size_t bytes = bytes_of(head.tensor->dtype, count);
+      const std::size_t at = bytes_of(head.tensor->dtype, head.row * k + first);
+      while (count == k && c + run < rows.size() && rows[c + run].tensor == head.tensor &&
+             rows[c + run].row == head.row + static_cast<std::int64_t>(run))
+        ++run;
+      std::span<const std::byte> data = head.tensor->data;
+      if (head.tensor->source != nullptr) {
+        read_bytes(*head.tensor, at, staging.first(run * bytes));
+        data = staging.first(run * bytes);
+        staging = staging.subspan(run * bytes);
+      } else {
+        data = data.subspan(at, run * bytes);
+      }
+      for (std::size_t i = 0; i < run; ++i)
+        staged[c + i] = {head.tensor->dtype, {count}, 1, data.subspan(i * bytes, bytes)};
+    }
+    c += run;
+  }
+}
+
+void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel,
+                std::span<std::byte> staging) {
   const int lanes = weight.kernel().lanes, columns = 2 * lanes;
   const std::int64_t k = weight.k(), k_padded = weight.layout().k_padded;
+  const std::int64_t width = staging.empty() ? k : staged_width(parts, k);
   constexpr std::int64_t kStride = kChunk + 16;  // not a power of two: columns would share cache sets
   alignas(64) float chunk[kMaxColumns * kStride];
+  std::array<SourceRow, kMaxColumns> rows;
+  std::array<HostTensor, kMaxColumns> staged;
+  for (int c = 0; c < columns; ++c)
+    rows[static_cast<std::size_t>(c)] = source_of(parts, weight.kind(), lanes, panel, c);
   std::byte* to = weight.panel(panel);
+  std::int64_t staged_from = 0, staged_to = 0;
   for (std::int64_t first = 0; first < k_padded; first += kChunk) {
     const std::int64_t padded = std::min(kChunk, k_padded - first),
                        filled = std::clamp<std::int64_t>(k - first, 0, padded);
+    if (filled > 0 && first >= staged_to) {
+      staged_from = first;
+      staged_to = std::min(first + width, k);
+      stage(std::span(rows).first(static_cast<std::size_t>(columns)), k, staged_from, staged_to - staged_from, staging,
+            staged);
+    }
     for (int c = 0; c < columns; ++c) {
-      const SourceRow source = source_of(parts, weight.kind(), lanes, panel, c);
-      const std::int64_t count = source.tensor == nullptr ? 0 : filled;
+      const HostTensor& source = staged[static_cast<std::size_t>(c)];
+      const std::int64_t count = source.count() == 0 ? 0 : filled;
       float* row = chunk + c * kStride;
-      if (count > 0) to_f32(*source.tensor, source.row * k + first, {row, static_cast<std::size_t>(count)});
+      if (count > 0) to_f32(source, first - staged_from, {row, static_cast<std::size_t>(count)});
       std::fill(row + count, row + padded, 0.0f);
     }
     if (weight.dtype() == DType::f32) {
@@ -90,9 +153,12 @@ std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor
   auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), kind, isa, dtype);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
-  pool.for_each(weight->layout().panels, [&](std::int64_t panel, int) {
+  const std::size_t staged = is_in_file(parts) ? kStaged : 0;  // bytes for each thread
+  std::vector<std::byte> staging(staged * static_cast<std::size_t>(pool.threads()));
+  pool.for_each(weight->layout().panels, [&](std::int64_t panel, int thread) {
     try {
-      if (!failed.load(std::memory_order_relaxed)) pack_panel(parts, *weight, panel);
+      const auto memory = std::span(staging).subspan(staged * static_cast<std::size_t>(thread), staged);
+      if (!failed.load(std::memory_order_relaxed)) pack_panel(parts, *weight, panel, memory);
     } catch (...) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }

@@ -223,11 +223,13 @@ PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description,
 /// The metadata key under which a container names the tokens that end a sequence: "2" or "2,7".
 inline constexpr const char* kEosTokenIds = "eos_token_ids";
 
-/// A model container: one safetensors file with canonical names, the description in its metadata, opened by mmap.
+/// A model container: one safetensors file with canonical names and the description in its metadata. Its tensors are
+/// read from the file, piece by piece, when they are wanted.
 class PAGEDCORE_API ModelFile final : public WeightSource {
  public:
-  /// Throws Io when it cannot be opened, Corrupt when any offset, size or type contradicts the file.
-  explicit ModelFile(const std::string& path);
+  /// Throws Io when it cannot be opened, Corrupt when any offset, size or type contradicts the file. `mmap`: tensors
+  /// lie in memory, mapped, which trusts whoever may write to the file (see InputFile).
+  explicit ModelFile(const std::string& path, bool mmap = false);
   ~ModelFile() override;
   bool has(std::string_view name) const override;
   HostTensor get(std::string_view name) const override;

@@ -59,13 +59,26 @@ PAGEDCORE_API DType dtype_from_name(std::string_view name);
 /// number of the type's blocks.
 PAGEDCORE_API std::size_t bytes_of(DType dtype, std::int64_t count);
 
-/// A read-only tensor in host memory, row-major and contiguous. Does not own its memory.
+/// Bytes that are read when they are wanted: those of a file.
+class PAGEDCORE_API ByteSource {
+ public:
+  virtual ~ByteSource();
+  /// Fills `out` with the bytes from `offset` on, or throws Io. Any thread may call it, several at a time.
+  virtual void read(std::uint64_t offset, std::span<std::byte> out) const = 0;
+};
+
+/// A read-only tensor, row-major and contiguous: in host memory, or in a file from which it is read piece by piece.
+/// Owns neither.
 struct HostTensor {
   DType dtype = DType::f32;
   std::array<std::int64_t, 4> shape{};  // [rank] extents, outermost first
   int rank = 0;
-  std::span<const std::byte> data;
+  std::span<const std::byte> data = {};  // where it is in memory; empty when `source` has it
+  const ByteSource* source = nullptr;    // not null: bytes [offset, offset + length) of it are the tensor
+  std::uint64_t offset = 0;
+  std::size_t length = 0;
 
+  std::size_t size_bytes() const noexcept { return source == nullptr ? data.size() : length; }
   std::int64_t rows() const noexcept {
     return rank <= 1 ? 1 : count() / cols();
   }  // all but the last extent, multiplied
@@ -77,8 +90,13 @@ struct HostTensor {
   }
 };
 
+/// Bytes [first, first + out.size()) of `tensor`, wherever it is. Throws InvalidArgument when they lie outside it, Io
+/// when its file cannot be read.
+PAGEDCORE_API void read_bytes(const HostTensor& tensor, std::size_t first, std::span<std::byte> out);
+
 /// Writes elements [first, first + out.size()) of `tensor` as f32. `first` and the size must be whole blocks of the
-/// tensor's type and inside it (InvalidArgument otherwise). Deterministic; safe to call from several threads.
+/// tensor's type and inside it (InvalidArgument otherwise). Throws Io when its file cannot be read. Deterministic; safe
+/// to call from several threads.
 PAGEDCORE_API void to_f32(const HostTensor& tensor, std::int64_t first, std::span<float> out);
 
 /// A view of a matrix in device memory, row-major. The address means something to its backend only.

@@ -10,7 +10,7 @@ from .family import Described, Tensors
 from .fields import Fields
 from .from_config import MAX_LAYERS, check_description
 from .llama_like import GGUF_NAMES, MLP, QKVO
-from .rope import Rope, linear_rope, to_f32, yarn_magnitude, yarn_rope
+from .rope import Rope, default_rope, linear_rope, to_f32, yarn_magnitude, yarn_rope
 
 __all__ = ["biases", "describe", "described"]
 
@@ -71,12 +71,11 @@ def biases(tensors: Tensors, modules: Iterable[str]) -> tuple[str, ...]:
 
 def _rope(fields: Fields, head_dim: int, max_context: int) -> Rope:
     theta = fields.number("rope.freq_base", 10000.0, above=1.0)
-    kind = fields.text("rope.scaling.type", "none")
+    kind = fields.text("rope.scaling.type", "linear")  # of a factor without a type, as llama.cpp reads it
+    factor = _factor(fields)
     try:
         if kind == "none":
-            # "scale_linear" is the key that files had before "scaling.type".
-            return linear_rope(theta, head_dim, fields.number("rope.scale_linear", 1.0, above=0.0))
-        factor = fields.number("rope.scaling.factor", 1.0, above=0.0)
+            return default_rope(theta, head_dim)
         if kind == "linear":
             return linear_rope(theta, head_dim, factor)
         if kind == "yarn":
@@ -96,6 +95,16 @@ def _rope(fields: Fields, head_dim: int, max_context: int) -> Rope:
     raise Unsupported(f"{fields.source}: rope scaling '{kind[:80]}'; supported are none, linear, yarn")
 
 
+def _factor(fields: Fields) -> float:
+    """By how much contexts are stretched. "scale_linear" is the key that files had before "scaling.factor"; 0 means
+    none."""
+    name = "rope.scaling.factor" if "rope.scaling.factor" in fields else "rope.scale_linear"
+    factor = fields.number(name, 0.0)
+    if factor < 0:
+        raise fields.refuse(name, "is negative")
+    return factor or 1.0
+
+
 def _with_factors(rope: Rope, fields: Fields, tensors: Tensors, head_dim: int) -> Rope:
     """Llama 3.1's scaling comes as a divisor for each frequency."""
     tensor = tensors.get(_ROPE_FACTORS)
@@ -106,7 +115,7 @@ def _with_factors(rope: Rope, fields: Fields, tensors: Tensors, head_dim: int) -
             f"{fields.source}: '{_ROPE_FACTORS}' is {tensor.dtype} of shape {tensor.shape}, "
             f"not f32 of ({head_dim // 2},)"
         )
-    factors = tensor.buffer.cast("f").tolist()
+    factors = tensor.read().cast("f").tolist()
     if not all(1e-6 < factor < 1e6 for factor in factors):
         raise Corrupt(f"{fields.source}: '{_ROPE_FACTORS}' has a factor that is not a positive number of usual size")
     return Rope([to_f32(f / factor) for f, factor in zip(rope.inv_freq, factors, strict=True)], rope.magnitude)

@@ -30,7 +30,7 @@ def split_halves(tensor: Tensor, description: Mapping[str, Any], source: str, *,
     rows, num_heads, head_dim = tensor.shape[0], description[heads], description["head_dim"]
     if rows != num_heads * head_dim:
         raise Corrupt(f"{source} has {rows} rows, not {num_heads} heads of {head_dim} dimensions")
-    pairs = np.frombuffer(tensor.buffer, dtype=np.uint8).reshape(num_heads, head_dim // 2, 2, -1)
+    pairs = np.frombuffer(tensor.read(), dtype=np.uint8).reshape(num_heads, head_dim // 2, 2, -1)
     return tensor._replace(buffer=memoryview(pairs.swapaxes(1, 2).reshape(-1)))
 
 

@@ -7,17 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .. import _core
 from ..errors import Corrupt
 
 __all__ = ["Tensor", "TensorNames", "check_names", "expected_names"]
 
 
 class Tensor(NamedTuple):
-    """A weight as it lies on disk: ``dtype`` is a name of pagedcore's element types, ``buffer`` its bytes."""
+    """A weight as it lies on disk: ``dtype`` is a name of pagedcore's element types, ``buffer`` its bytes, in memory or
+    still in a file (``_core.FileBytes``)."""
 
     dtype: str
     shape: tuple[int, ...]
     buffer: Any
+
+    def read(self) -> memoryview:
+        """Its bytes in memory. Raises Io when they are in a file that has changed."""
+        return self.buffer.read() if isinstance(self.buffer, _core.FileBytes) else memoryview(self.buffer)
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,10 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
                 yield f"layers.{layer}.{name}"
 
 
-def check_names(found: Mapping[str, Tensor], expected: Iterable[str], source: str) -> None:
-    """Raises Corrupt for a weight that is missing or not expected."""
+def check_names(found: Mapping[str, Tensor], expected: Iterable[str], source: str) -> set[str]:
+    """Raises Corrupt for a weight that is missing. Returns those that are not expected."""
     wanted = set(expected)
     missing = sorted(wanted - found.keys())
     if missing:
         raise Corrupt(f"{source}: {len(missing)} weights are missing, the first is '{missing[0]}'")
-    extra = sorted(found.keys() - wanted)
-    if extra:
-        raise Corrupt(f"{source}: {len(extra)} weights are not part of the described model, the first is '{extra[0]}'")
+    return found.keys() - wanted

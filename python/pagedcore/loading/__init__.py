@@ -1,13 +1,12 @@
 """Checkpoints: what a model file or directory holds, under the names that pagedcore uses.
 
-``load_checkpoint`` takes a GGUF file, a Hugging Face directory or hub id, or a pagedcore container. Weights stay where
-they are on disk (mmap) until they are packed; nothing is converted here.
+``load_checkpoint`` takes a GGUF file, a Hugging Face directory or hub id, or a pagedcore container. Weights stay on
+disk until they are packed, and are read then, piece by piece; nothing is converted here.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from ..config_files import open_regular
@@ -16,39 +15,54 @@ from .checkpoint import Checkpoint, TokenizerSource
 
 __all__ = ["Checkpoint", "TokenizerSource", "load_checkpoint", "load_description"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+def load_checkpoint(
+    model: str | os.PathLike[str], *, mmap: bool = False, revision: str | None = None, token: str | None = None
+) -> Checkpoint:
+    """Opens a model: a path, or the name of one on the hub (``hub.hub_name``), of which ``revision`` and ``token`` say
+    more. Raises Io for what cannot be read or changes while it is, Corrupt for what contradicts itself, and
+    Unsupported for architectures, element types and options that pagedcore does not serve. ``mmap``: weights are used
+    where they lie in mapped files, which trusts whoever may write to them: a mapped file that is shortened ends the
+    process."""
+    return _load(model, with_tensors=True, mmap=mmap, revision=revision, token=token)
 
 
-def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a model. Raises Io for what cannot be read, Corrupt for what contradicts itself, and Unsupported for
-    architectures, element types and options that pagedcore does not serve."""
-    return _load(model, with_tensors=True)
-
-
-def load_description(model: str | os.PathLike[str]) -> Checkpoint:
+def load_description(
+    model: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
+) -> Checkpoint:
     """The same without ``tensors``: reads configuration and metadata only. To plan memory before anything is loaded."""
-    return _load(model, with_tensors=False)
+    return _load(model, with_tensors=False, mmap=False, revision=revision, token=token)
 
 
-def _load(model: str | os.PathLike[str], *, with_tensors: bool) -> Checkpoint:
+def _load(
+    model: str | os.PathLike[str], *, with_tensors: bool, mmap: bool, revision: str | None, token: str | None
+) -> Checkpoint:
     path = Path(model)
+    if isinstance(model, str) and (model.startswith("hub:") or not path.exists()):
+        from .hub import download, hub_name
+
+        if (name := hub_name(model)) is not None:
+            path = download(name, with_tensors=with_tensors, revision=revision, token=token)
+            checkpoint = _load_path(path, with_tensors=with_tensors, mmap=mmap)
+            checkpoint.name = str(name)
+            return checkpoint
+    return _load_path(path, with_tensors=with_tensors, mmap=mmap)
+
+
+def _load_path(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     if path.is_dir():
         from .huggingface import load_directory
 
-        return load_directory(path, with_tensors=with_tensors)
+        return load_directory(path, with_tensors=with_tensors, mmap=mmap)
     if path.exists():
-        return _load_file(path, with_tensors=with_tensors)
-    if isinstance(model, str) and _HUB_ID.fullmatch(model):
-        from .hub import download
-        from .huggingface import load_directory
-
-        checkpoint = load_directory(download(model, with_tensors=with_tensors), with_tensors=with_tensors)
-        checkpoint.name = model
-        return checkpoint
-    raise Io(f"{path}: there is no such file or directory, and it is no hub id of the form 'owner/name'")
+        return _load_file(path, with_tensors=with_tensors, mmap=mmap)
+    raise Io(
+        f"{path}: there is no such file or directory, and it is no hub id of the form 'owner/name' ('hub:owner/name' "
+        "always is one)"
+    )
 
 
-def _load_file(path: Path, *, with_tensors: bool) -> Checkpoint:
+def _load_file(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     try:
         with open_regular(path) as file:
             start = file.read(9)
@@ -59,11 +73,11 @@ def _load_file(path: Path, *, with_tensors: bool) -> Checkpoint:
     if start.startswith(b"GGUF"):
         from .gguf_model import load_gguf
 
-        return load_gguf(path, with_tensors=with_tensors)
+        return load_gguf(path, with_tensors=with_tensors, mmap=mmap)
     if start[8:] == b"{":  # the header length, then JSON
         from .container import load_container
 
-        return load_container(path, with_tensors=with_tensors)
+        return load_container(path, with_tensors=with_tensors, mmap=mmap)
     raise Unsupported(
         f"{path}: is neither a GGUF file nor a pagedcore container (it begins with {start!r}). A Hugging Face model is "
         "named by its directory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ from ..families.tensors import Tensor, check_names, expected_names
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
+
+_log = logging.getLogger("pagedcore")
 
 __all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "source_dtype"]
 
@@ -35,7 +38,7 @@ class TokenizerSource(NamedTuple):
 @dataclass
 class Checkpoint:
     """An opened model. ``tensors`` maps canonical names (see ``WeightSource`` in ``pagedcore/model.hpp``) to tensors
-    whose buffers keep their files mapped."""
+    that keep their files open."""
 
     description: dict[str, Any]  # fields of ModelDescription; absent ones have its defaults
     tensors: dict[str, Tensor]
@@ -76,7 +79,7 @@ class Checkpoint:
         return Tokenizer.from_path(source.path)
 
     def close(self) -> None:
-        """Drops the tensors. A file is unmapped when the last buffer that points into it is gone."""
+        """Drops the tensors. A file is closed when the last of its tensors is gone."""
         self.tensors = {}
 
     def __enter__(self) -> Checkpoint:
@@ -98,20 +101,45 @@ def canonical_tensors(
     tensors: Mapping[str, Tensor], form: HuggingFace | Gguf, described: Described, source: str
 ) -> dict[str, Tensor]:
     """What files hold under the names of ``form``, one of a family's two formats, under canonical names and as
-    pagedcore wants it. Raises Corrupt when anything is missing or not part of the model."""
+    pagedcore wants it. Raises Corrupt when anything is missing; what the model does not use is left out, and a warning
+    names it."""
     found: dict[str, Tensor] = {}
+    unused: list[str] = []
     for name, tensor in tensors.items():
         if form.names.is_ignored(name):
             continue
         canonical = form.names.canonical(name)
         if canonical is None:
-            architecture = described.description["architecture"]
-            raise Corrupt(f"{source}: the tensor '{name[:200]}' is not part of a {architecture}")
+            unused.append(name)
+            continue
         module = re.sub(r"^layers\.\d+\.|\.(weight|bias)$", "", canonical)
         if module in form.transforms:
             tensor = form.transforms[module](tensor, described.description, f"{source}: '{name}'")
         found[canonical] = tensor
     if described.description["tied_embeddings"]:
         found.pop("lm_head.weight", None)  # a copy of the embedding
-    check_names(found, expected_names(described.description, described.biases), source)
+    extra = check_names(found, expected_names(described.description, described.biases), source)
+    if isinstance(form, Gguf):
+        # No configuration says whether such a file's architecture has a bias or norm: its tensors do.
+        for name in sorted(extra):
+            layer = re.match(r"layers\.(\d+)\.", name)
+            if layer is None or int(layer[1]) < described.description["num_layers"]:
+                raise Corrupt(
+                    f"{source}: the weight '{name}' is not part of a {described.description['architecture']}, and "
+                    "would change what it computes"
+                )
+    for name in extra:
+        del found[name]
+    unused += extra
+    if unused:
+        shown = ", ".join(f"'{name[:80]}'" for name in sorted(unused)[:3])
+        _log.warning(
+            "%s: %d tensors are not part of a %s of %d layers and are ignored: %s%s",
+            source,
+            len(unused),
+            described.description["architecture"],
+            described.description["num_layers"],
+            shown,
+            ", ..." if len(unused) > 3 else "",
+        )
     return found

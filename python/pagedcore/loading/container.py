@@ -60,8 +60,8 @@ def save_container(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | No
     _core.save_model(str(path), description, weights, extra)
 
 
-def load_container(path: Path, *, with_tensors: bool) -> Checkpoint:
-    file = _core.ModelFile(str(path))
+def load_container(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
+    file = _core.ModelFile(str(path), mmap)
     fields = Fields(_rest(path, file.metadata.get(_KEY, "{}")), f"{path}: {_KEY}")
     tensors = tensors_of(file)
     tokenizer = None

@@ -7,12 +7,12 @@ general.alignment; the data. Specification: https://github.com/ggml-org/ggml/blo
 
 from __future__ import annotations
 
-import mmap
 import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import Corrupt, Io, Unsupported
+from .. import _core
+from ..errors import Corrupt, Unsupported
 from ..families.tensors import Tensor
 
 __all__ = ["GgufFile"]
@@ -20,6 +20,7 @@ __all__ = ["GgufFile"]
 _MAX_RANK = 4
 _MAX_NESTING = 8
 _DEFAULT_ALIGNMENT = 32
+_PIECE = 1 << 20  # bytes of the header that are read at a time
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 
 # Metadata types with a fixed size: struct code and bytes.
@@ -80,45 +81,58 @@ _U64 = struct.Struct("<Q").unpack_from
 
 
 class GgufFile:
-    """Every count, offset and size is checked against the file before it is used. ``tensors`` are views of the mapping,
-    which lives as long as any of them."""
+    """Every count, offset and size is checked against the file before it is used. ``tensors`` are not read: they keep
+    the file open. With ``mmap`` they are mapped, which trusts whoever may write to the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mmap: bool = False) -> None:
         self.path = path
-        self._data = _map(path)
+        self._file = _core.InputFile(str(path), mmap)
+        self._size = self._file.size
+        self._data = bytearray()  # the beginning of the file, as far as it was wanted
         self._at = 0
         try:
             tensor_count, metadata_count = self._read_start()
             self.metadata = self._read_metadata(metadata_count)
             self.tensors = self._read_tensors(tensor_count)
         except struct.error:
-            self._corrupt(f"ends at byte {len(self._data)}, in the middle of its header")
+            self._corrupt(f"ends at byte {self._size}, in the middle of its header")
+        del self._data
 
     def _corrupt(self, problem: str) -> NoReturn:
         raise Corrupt(f"{self.path}: {problem}") from None
 
+    def _fill(self, end: int) -> int:
+        """Has the file up to ``end`` in memory, or all of it, and returns how much that is."""
+        have = len(self._data)
+        if end > have:
+            self._data += self._file.part(have, min(max(end - have, _PIECE), self._size - have)).read()
+        return len(self._data)
+
     def _u32(self) -> int:
         at, self._at = self._at, self._at + 4
+        self._fill(self._at)
         value: int = _U32(self._data, at)[0]
         return value
 
     def _u64(self) -> int:
         at, self._at = self._at, self._at + 8
+        self._fill(self._at)
         value: int = _U64(self._data, at)[0]
         return value
 
     def _count(self, what: str, bytes_each: int) -> int:
         """A number of things that follow, each at least so many bytes long."""
         count = self._u64()
-        if count > (len(self._data) - self._at) // bytes_each:
-            self._corrupt(f"claims {count} {what}, more than fit the {len(self._data)} bytes of the file")
+        if count > (self._size - self._at) // bytes_each:
+            self._corrupt(f"claims {count} {what}, more than fit the {self._size} bytes of the file")
         return count
 
     def _string(self, what: str) -> str:
         length = self._u64()
         end = self._at + length
-        if end > len(self._data):
+        if end > self._size:
             self._corrupt(f"{what} claims {length} bytes, beyond the end of the file")
+        self._fill(end)
         text, self._at = self._data[self._at : end], end
         try:
             return str(text, "utf-8")
@@ -126,6 +140,7 @@ class GgufFile:
             self._corrupt(f"{what} is not UTF-8: {bytes(text[:40])!r}")
 
     def _read_start(self) -> tuple[int, int]:
+        self._fill(4)
         if self._data[:4] != b"GGUF":
             self._corrupt(f"is not a GGUF file: it begins with {bytes(self._data[:4])!r}")
         self._at = 4
@@ -171,20 +186,25 @@ class GgufFile:
     def _scalars(self, kind: int, count: int, key: str) -> tuple[Any, ...]:
         code, size = _SCALARS[kind]
         at, self._at = self._at, self._at + count * size
+        self._fill(self._at)
         if kind == _BOOL and max(self._data[at : self._at], default=0) > 1:
             self._corrupt(f"metadata '{key[:200]}' has a boolean that is neither 0 nor 1")
         return struct.unpack_from(f"<{count}{code}", self._data, at)
 
     def _strings(self, count: int, key: str) -> list[str]:
         """The loop over a vocabulary: everything is local, since there are tens of thousands."""
-        data, at, size = self._data, self._at, len(self._data)
+        data, at, end = self._data, self._at, len(self._data)
         strings = []
         try:
             for _ in range(count):
                 start = at + 8
+                if start > end:
+                    end = self._fill(start)
                 at = start + _U64(data, at)[0]
-                if at > size:
-                    self._corrupt(f"a string of metadata '{key[:200]}' reaches beyond the end of the file")
+                if at > end:
+                    if at > self._size:
+                        self._corrupt(f"a string of metadata '{key[:200]}' reaches beyond the end of the file")
+                    end = self._fill(at)
                 strings.append(str(data[start:at], "utf-8"))
         except UnicodeDecodeError as error:
             self._corrupt(f"string {len(strings)} of metadata '{key[:200]}' is not UTF-8: {error.reason}")
@@ -202,22 +222,21 @@ class GgufFile:
         if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
             self._corrupt(f"general.alignment = {alignment!r} is not a power of two up to {1 << 20}")
         start = -(-self._at // alignment) * alignment
-        view = memoryview(self._data)
         tensors = {}
         end = 0
         by_offset = sorted(entries.items(), key=lambda entry: entry[1][2])
         for name, (dtype, shape, offset, size) in by_offset:
             if offset % alignment:
                 self._corrupt(f"tensor '{name[:200]}' has the offset {offset}, not a multiple of {alignment}")
-            if start + offset + size > len(self._data):
+            if start + offset + size > self._size:
                 self._corrupt(
                     f"tensor '{name[:200]}' ends at byte {start + offset + size}, beyond the end of the file at "
-                    f"{len(self._data)}: truncated?"
+                    f"{self._size}: truncated?"
                 )
             if offset < end:
                 self._corrupt(f"tensor '{name[:200]}' at offset {offset} overlaps the one that ends at {end}")
             end = offset + size
-            tensors[name] = Tensor(dtype, shape, view[start + offset : start + end])
+            tensors[name] = Tensor(dtype, shape, self._file.part(start + offset, size))
         return tensors
 
     def _tensor_entry(self, name: str) -> tuple[str, tuple[int, ...], int, int]:
@@ -248,13 +267,3 @@ class GgufFile:
                 f"tensor '{shown}' has rows of {shape[-1]} elements, no multiple of {dtype}'s block of {block}"
             )
         return dtype, shape, offset, count // block * block_bytes
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise Io(f"{path}: is empty") from None
-    except OSError as error:
-        raise Io(f"{path}: cannot be mapped: {error.strerror}") from None

@@ -15,7 +15,7 @@ from ..tokenizer.special_ids import without_foreign_ids
 from .chat_templates import templates_of_gguf
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
 from .end_tokens import known_ids
-from .gguf import GgufFile
+from .gguf_split import Gguf, open_gguf
 from .sampling_defaults import sampling_of_generation_config, sampling_of_gguf
 
 __all__ = ["load_gguf"]
@@ -24,9 +24,9 @@ __all__ = ["load_gguf"]
 _ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
 
-def load_gguf(path: Path, *, with_tensors: bool) -> Checkpoint:
-    file = GgufFile(path)
-    metadata = Fields(file.metadata, str(path))
+def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
+    file = open_gguf(path, mmap=mmap)
+    metadata = Fields(file.metadata, str(file.path))
     family, described = _describe(file, metadata)
     tensors: dict[str, Tensor] = {}
     if with_tensors:
@@ -64,7 +64,7 @@ def _sampling(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _describe(file: GgufFile, metadata: Fields) -> tuple[Family, Described]:
+def _describe(file: Gguf, metadata: Fields) -> tuple[Family, Described]:
     architecture, family = of_gguf(metadata)
     described = family.gguf.describe(Fields(file.metadata, metadata.source, f"{architecture}."), file.tensors)
     described.description["architecture"] = family.huggingface.architectures[0]

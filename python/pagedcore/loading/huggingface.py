@@ -20,7 +20,7 @@ from .sampling_defaults import sampling_of_generation_config
 __all__ = ["describe", "load_directory"]
 
 
-def load_directory(directory: Path, *, with_tensors: bool) -> Checkpoint:
+def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     path = directory / "config.json"
     if not is_there(path):
         raise Io(f"{directory}: has no config.json, so it is not a Hugging Face model")
@@ -30,7 +30,7 @@ def load_directory(directory: Path, *, with_tensors: bool) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     dtype = _dtype(config)
     if with_tensors:
-        tensors = canonical_tensors(_read_tensors(directory), family.huggingface, described, str(directory))
+        tensors = canonical_tensors(_read_tensors(directory, mmap), family.huggingface, described, str(directory))
         dtype = source_dtype(tensors.values())
     vocab_size = described.description["vocab_size"]
     bos = [token for fields in (generation, config) for token in known_ids(fields, "bos_token_id", vocab_size)]
@@ -70,10 +70,10 @@ def _dtype(config: Fields) -> str:
     return {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}.get(name, "f32")
 
 
-def _read_tensors(directory: Path) -> dict[str, Tensor]:
+def _read_tensors(directory: Path, mmap: bool) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path, wanted, read in _weight_files(directory):
-        found = read(path)
+        found = read(path, mmap)
         for name in found if wanted is None else wanted:
             if name not in found:
                 raise Corrupt(f"{path}: has no tensor '{name}', which the index of the checkpoint says it has")
@@ -83,22 +83,22 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
-_Reader = Callable[[Path], dict[str, Tensor]]
+_Reader = Callable[[Path, bool], dict[str, Tensor]]  # of a file, mapped or not
 
 
 def _weight_files(directory: Path) -> Iterable[tuple[Path, list[str] | None, _Reader]]:
     """(file, the names wanted from it or None for all, its reader), in transformers' order of preference."""
 
-    def read_torch(path: Path) -> dict[str, Tensor]:
+    def read_torch(path: Path, mmap: bool) -> dict[str, Tensor]:
         from .torch_files import read_torch_file
 
-        return read_torch_file(path)
+        return read_torch_file(path, mmap=mmap)
 
     for stem, reader in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
         single, index = directory / stem, directory / f"{stem}.index.json"
-        if single.is_file():
+        if is_there(single):
             return [(single, None, reader)]
-        if index.is_file():
+        if is_there(index):
             return [(directory / name, wanted, reader) for name, wanted in _read_index(index).items()]
     raise Io(f"{directory}: has neither model.safetensors nor pytorch_model.bin, nor an index of such files")
 

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "common.hpp"
 #include "cpu/matmul/layout.hpp"
@@ -60,6 +61,62 @@ TEST_CASE("rounding to bf16: to nearest, ties to even; infinities and NaN surviv
     else
       CHECK(row[i] == bits(expected[i] << 16));
   }
+}
+
+namespace {
+
+/// A file of two tensors that fails at one byte, if it is asked for it.
+struct Source final : ByteSource {
+  std::vector<std::byte> bytes;
+  std::uint64_t bad = ~std::uint64_t{0};
+  mutable std::atomic<std::size_t> most = 0;  // bytes of one read
+  HostTensor add(HostTensor tensor) {
+    tensor.source = this;
+    tensor.offset = bytes.size();
+    tensor.length = tensor.data.size();
+    bytes.insert(bytes.end(), tensor.data.begin(), tensor.data.end());
+    tensor.data = {};
+    return tensor;
+  }
+  void read(std::uint64_t offset, std::span<std::byte> out) const override {
+    if (offset <= bad && bad < offset + out.size()) throw Io("the file is shorter now");
+    std::memcpy(out.data(), bytes.data() + offset, out.size());
+    for (std::size_t seen = most; seen < out.size() && !most.compare_exchange_weak(seen, out.size());) {
+    }
+  }
+};
+
+bool same_panels(const Weight& a, const Weight& b) {
+  const auto &x = static_cast<const cpu::PackedWeight&>(a), &y = static_cast<const cpu::PackedWeight&>(b);
+  return x.bytes() == y.bytes() && std::memcmp(x.panel(0), y.panel(0), x.bytes()) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("tensors of a file are packed like those in memory, read in bounded pieces") {
+  std::mt19937 random(33);
+  ThreadPool pool(2);
+  for_every_kernel([&](Isa isa, DType dtype) {
+    // The widest rows do not fit one piece; 20 and 9 rows leave panels that span both parts, and padding.
+    for (const std::int64_t k : {1, 300, 20000}) {
+      const Matrix a = Matrix::random(20, k, k, DType::f32, random), b = Matrix::random(9, k, k, DType::bf16, random);
+      const Matrix c = Matrix::random(20, k, k, DType::bf16, random);
+      Source file;
+      const HostTensor parts[]{a.host(), b.host()}, stored[]{file.add(a.host()), file.add(b.host())};
+      const HostTensor mixed[]{a.host(), stored[1]};
+      const HostTensor pair[]{a.host(), c.host()}, stored_pair[]{stored[0], file.add(c.host())};
+      const auto pack = [&](std::span<const HostTensor> tensors, PackKind kind) {
+        return cpu::pack_weight(pool, tensors, kind, isa, dtype);
+      };
+      const auto expected = pack(parts, PackKind::stacked);
+      CHECK(same_panels(*pack(stored, PackKind::stacked), *expected));
+      CHECK(same_panels(*pack(mixed, PackKind::stacked), *expected));
+      CHECK(same_panels(*pack(stored_pair, PackKind::gated), *pack(pair, PackKind::gated)));
+      CHECK(file.most <= std::size_t{1} << 20);
+      file.bad = file.bytes.size() - 1;
+      CHECK_THROWS_AS(pack(stored_pair, PackKind::gated), Io);
+    }
+  });
 }
 
 // rule: cpu.one-packed-copy

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -75,6 +77,12 @@ bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+std::vector<std::byte> bytes_of_tensor(const HostTensor& tensor) {
+  std::vector<std::byte> bytes(tensor.size_bytes());
+  read_bytes(tensor, 0, bytes);
+  return bytes;
+}
+
 }  // namespace
 
 // rule: io.save-then-open
@@ -90,6 +98,7 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
   CHECK(file.names() == std::vector<std::string>{"embed.weight", "layers.0.mlp.gate.weight"});
   CHECK(file.has("embed.weight"));
   CHECK_FALSE(file.has("lm_head.weight"));
+  const ModelFile mapped(path, true);
   CHECK(file.metadata().at("name") == "small \"model\"\n");
   for (const auto& entry : weights.map.tensors()) {
     const HostTensor& saved = entry.second;
@@ -97,7 +106,9 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
     CHECK(read.dtype == saved.dtype);
     CHECK(read.rank == saved.rank);
     CHECK(read.shape == saved.shape);
-    CHECK(same_bytes(read.data, saved.data));
+    CHECK(read.data.empty());  // it is still in the file
+    CHECK(same_bytes(bytes_of_tensor(read), saved.data));
+    CHECK(same_bytes(mapped.get(entry.first).data, saved.data));
   }
   CHECK(file.description().to_text() == description.to_text());
   CHECK(file.description().position.rope_inv_freq == description.position.rope_inv_freq);
@@ -187,8 +198,55 @@ TEST_CASE("a file can be replaced while it is open") {
   save_model(path, small_description(), weights.map, {});
   const ModelFile before(path);
   save_model(path, small_description(), WeightMap(), {});
-  CHECK(same_bytes(before.get("embed.weight").data, std::as_bytes(std::span(weights.numbers))));
+  CHECK(same_bytes(bytes_of_tensor(before.get("embed.weight")), std::as_bytes(std::span(weights.numbers))));
   CHECK(ModelFile(path).names().empty());
+}
+
+// rule: io.changed-is-io
+TEST_CASE("a file that is shortened or written to while it is open is one Io error") {
+  const Folder folder;
+  const std::string path = folder / "model.safetensors", copy = folder / "copy.safetensors";
+  const SmallWeights weights;
+  save_model(path, small_description(), weights.map, {});
+  const auto size = fs::file_size(path);
+  for (const std::uintmax_t left : {std::uintmax_t{0}, size - 1, size / 2}) {
+    fs::copy_file(path, copy, fs::copy_options::overwrite_existing);
+    const ModelFile file(copy);
+    const HostTensor tensor = file.get("layers.0.mlp.gate.weight");
+    fs::resize_file(copy, left);
+    std::vector<float> numbers(64 * 32);
+    CHECK_THROWS_WITH_AS(to_f32(tensor, 0, numbers), doctest::Contains("copy.safetensors: was changed while"), Io);
+    // The same for a new file that takes the weights from this one: no file is left behind.
+    WeightMap map;
+    map.add("embed.weight", tensor);
+    CHECK_THROWS_AS(save_model(folder / "new.safetensors", small_description(), map, {}), Io);
+    CHECK(folder.files() == 2);
+  }
+  // As long as before, but with other bytes: half of a tensor would be old and half new.
+  fs::copy_file(path, copy, fs::copy_options::overwrite_existing);
+  const ModelFile file(copy);
+  fs::last_write_time(copy, fs::last_write_time(copy) + std::chrono::seconds(1));
+  CHECK_THROWS_WITH_AS(bytes_of_tensor(file.get("embed.weight")), doctest::Contains("was changed"), Io);
+}
+
+TEST_CASE("a tensor of a file is converted like one in memory, in whatever pieces") {
+  const Folder folder;
+  std::vector<std::uint8_t> blocks(20 *
+                                   5000);  // q4_1: 20 bytes for 32 elements; several pieces, and an uneven last one
+  std::iota(blocks.begin(), blocks.end(), std::uint8_t{1});
+  for (std::size_t i = 1; i < blocks.size(); i += 2) blocks[i] &= 0x3b;  // finite scales
+  const HostTensor tensor{DType::q4_1, {5000, 32}, 2, std::as_bytes(std::span(blocks))};
+  WeightMap map;
+  map.add("t", tensor);
+  save_model(folder / "c", small_description(), map, {});
+  const ModelFile file(folder / "c");
+  std::vector<float> expected(5000 * 32), found(expected.size());
+  to_f32(tensor, 0, expected);
+  to_f32(file.get("t"), 0, found);
+  CHECK(found == expected);
+  std::vector<float> part(96);
+  to_f32(file.get("t"), 320, part);
+  CHECK(std::equal(part.begin(), part.end(), expected.begin() + 320));
 }
 
 TEST_CASE("a plain safetensors file has tensors but no description") {
@@ -196,7 +254,7 @@ TEST_CASE("a plain safetensors file has tensors but no description") {
   write_file(folder / "plain",
              test::safetensors_bytes("{\"t\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "ab"));
   const ModelFile file(folder / "plain");
-  CHECK(file.get("t").data[1] == std::byte{'b'});
+  CHECK(bytes_of_tensor(file.get("t"))[1] == std::byte{'b'});
   CHECK_THROWS_WITH_AS(file.description(), doctest::Contains("plain safetensors file"), Corrupt);
 }
 

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <iterator>
+#include <span>
 #include <string>
 
 #include "io/safetensors.hpp"
@@ -16,12 +18,16 @@ std::string one(const std::string& dtype, const std::string& shape, const std::s
   return R"({"t":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
 }
 
+io::Safetensors read(std::span<const std::byte> bytes) {
+  return io::read_safetensors({DType::u8, {std::ssize(bytes)}, 1, bytes}, "file");
+}
+
 template <class Exception>
 void refuses(const std::string& header, const std::string& data, const std::string& message) {
   const auto bytes = safetensors_bytes(header, data);
   INFO(header);
-  CHECK_THROWS_WITH_AS(io::read_safetensors(bytes, "file"), doctest::Contains(message.c_str()), Exception);
-  CHECK_THROWS_WITH_AS(io::read_safetensors(bytes, "file"), doctest::Contains("file: "), Exception);
+  CHECK_THROWS_WITH_AS(read(bytes), doctest::Contains(message.c_str()), Exception);
+  CHECK_THROWS_WITH_AS(read(bytes), doctest::Contains("file: "), Exception);
 }
 
 const std::string eight = "12345678";
@@ -33,7 +39,7 @@ TEST_CASE("tensors, metadata and padding are read") {
       R"({"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[],"data_offsets":[4,8]},)"
       R"("a":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]},"z":{"data_offsets":[8,8],"shape":[0,3],"dtype":"I64"}}  )",
       eight);
-  const io::Safetensors contents = io::read_safetensors(bytes, "file");
+  const io::Safetensors contents = read(bytes);
   REQUIRE(contents.tensors.size() == 3);
   CHECK(contents.metadata == io::Metadata{{"format", "pt"}});
   const HostTensor& a = contents.tensors.at("a");
@@ -48,33 +54,25 @@ TEST_CASE("tensors, metadata and padding are read") {
   CHECK(contents.tensors.at("z").data.empty());
 }
 
-TEST_CASE("an empty header is a file without tensors") {
-  CHECK(io::read_safetensors(safetensors_bytes("{}", ""), "file").tensors.empty());
-}
+TEST_CASE("an empty header is a file without tensors") { CHECK(read(safetensors_bytes("{}", "")).tensors.empty()); }
 
 TEST_CASE("every element type of the format that we know") {
   for (const auto& [name, dtype] : {std::pair{"F64", DType::f64}, {"I64", DType::i64}}) {
-    CHECK(io::read_safetensors(safetensors_bytes(one(name, "[1]", "[0,8]"), eight), "file").tensors.at("t").dtype ==
-          dtype);
+    CHECK(read(safetensors_bytes(one(name, "[1]", "[0,8]"), eight)).tensors.at("t").dtype == dtype);
   }
   for (const auto& [name, dtype] : {std::pair{"F32", DType::f32}, {"I32", DType::i32}}) {
-    CHECK(io::read_safetensors(safetensors_bytes(one(name, "[2]", "[0,8]"), eight), "file").tensors.at("t").dtype ==
-          dtype);
+    CHECK(read(safetensors_bytes(one(name, "[2]", "[0,8]"), eight)).tensors.at("t").dtype == dtype);
   }
   for (const auto& [name, dtype] : {std::pair{"F16", DType::f16}, {"BF16", DType::bf16}, {"I16", DType::i16}}) {
-    CHECK(io::read_safetensors(safetensors_bytes(one(name, "[4]", "[0,8]"), eight), "file").tensors.at("t").dtype ==
-          dtype);
+    CHECK(read(safetensors_bytes(one(name, "[4]", "[0,8]"), eight)).tensors.at("t").dtype == dtype);
   }
   for (const auto& [name, dtype] : {std::pair{"I8", DType::i8}, {"U8", DType::u8}, {"BOOL", DType::boolean}}) {
-    CHECK(io::read_safetensors(safetensors_bytes(one(name, "[8]", "[0,8]"), eight), "file").tensors.at("t").dtype ==
-          dtype);
+    CHECK(read(safetensors_bytes(one(name, "[8]", "[0,8]"), eight)).tensors.at("t").dtype == dtype);
   }
 }
 
 TEST_CASE("lengths that contradict the file") {
-  const auto refuses_bytes = [](const std::vector<std::byte>& bytes) {
-    CHECK_THROWS_AS(io::read_safetensors(bytes, "file"), Corrupt);
-  };
+  const auto refuses_bytes = [](const std::vector<std::byte>& bytes) { CHECK_THROWS_AS(read(bytes), Corrupt); };
   refuses_bytes({});
   refuses_bytes(std::vector<std::byte>(7));
   refuses_bytes(std::vector<std::byte>(8));  // a header of 0 bytes
@@ -118,7 +116,7 @@ TEST_CASE("overlaps, holes and left-over bytes") {
     return R"({"a":{"dtype":"U8","shape":[)" + std::to_string(size_a) + R"(],"data_offsets":)" + first +
            R"(},"b":{"dtype":"U8","shape":[)" + std::to_string(size_b) + R"(],"data_offsets":)" + second + "}}";
   };
-  CHECK_NOTHROW(io::read_safetensors(safetensors_bytes(two("[4,8]", "[0,4]", 4, 4), eight), "file"));
+  CHECK_NOTHROW(read(safetensors_bytes(two("[4,8]", "[0,4]", 4, 4), eight)));
   refuses<Corrupt>(two("[0,5]", "[4,8]", 5, 4), eight, "tensor 'b' begins at 4, inside the one that ends at 5");
   refuses<Corrupt>(two("[0,8]", "[0,8]", 8, 8), eight, "inside the one");
   refuses<Corrupt>(two("[0,3]", "[4,8]", 3, 4), eight, "bytes 3 to 4 before tensor 'b'");
@@ -138,7 +136,7 @@ const std::string block(18, 'x');
 TEST_CASE("block formats of a container") {
   const std::string good = R"("format":"pagedcore","dtype:t":"q4_0","shape:t":"1,32")";
   const auto bytes = safetensors_bytes(container(good), block);
-  const HostTensor tensor = io::read_safetensors(bytes, "file").tensors.at("t");
+  const HostTensor tensor = read(bytes).tensors.at("t");
   CHECK(tensor.dtype == DType::q4_0);
   CHECK(tensor.rank == 2);
   CHECK(tensor.cols() == 32);
@@ -146,7 +144,7 @@ TEST_CASE("block formats of a container") {
 
   // Elsewhere these keys mean nothing.
   const auto plain = safetensors_bytes(container(R"("dtype:t":"q4_0","shape:t":"1,32")"), block);
-  CHECK(io::read_safetensors(plain, "file").tensors.at("t").dtype == DType::u8);
+  CHECK(read(plain).tensors.at("t").dtype == DType::u8);
 
   const auto with = [](const std::string& rest) { return container(R"("format":"pagedcore",)" + rest); };
   refuses<Corrupt>(with(R"("dtype:t":"q4_0")"), block, "has 'dtype:t' but no shape");
@@ -182,7 +180,7 @@ TEST_CASE("a container's tensors are aligned to their element types") {
   std::string file = layout.header;
   for (const HostTensor* t : layout.in_order)
     file.append(reinterpret_cast<const char*>(t->data.data()), t->data.size());
-  const auto contents = io::read_safetensors(std::as_bytes(std::span(file)), "file");
+  const auto contents = read(std::as_bytes(std::span(file)));
   REQUIRE(contents.tensors.size() == tensors.size());
   for (const auto& entry : contents.tensors) {
     const std::string& name = entry.first;
