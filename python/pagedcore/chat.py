@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -20,6 +21,7 @@ Message = Mapping[str, Any]
 """At least ``role`` and ``content``, a text or a list of parts such as ``{"type": "text", "text": ...}``; whatever else
 the template reads, such as ``tool_calls``."""
 
+_log = logging.getLogger("pagedcore")
 _CONTINUES = "PAGEDCORE_CONTINUES_HERE "  # the space tells whether the template strips a message
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -78,6 +80,8 @@ class ChatTemplates:
             )
         tools = options.get("tools")
         source = self._choose(options.get("chat_template"), with_tools=tools is not None)
+        if tools and "tools" not in source.text:
+            _warn_of_tools(source)
         rendering = _Rendering(source, self._special_tokens, options)
         return rendering.run(messages, add_generation_prompt=not continues if add is None else add)
 
@@ -99,6 +103,12 @@ class ChatTemplates:
         if self._sources:
             raise InvalidArgument(f"the model has several chat templates: name one with chat_template= ({known})")
         raise InvalidArgument("the model has no chat template: pass one as chat_template=, or use generate()")
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_of_tools(source: TemplateSource) -> None:
+    """Once."""
+    _log.warning("the chat template (%s) knows no tools: those that are passed are not in the prompt", source.origin)
 
 
 @functools.lru_cache(maxsize=16)

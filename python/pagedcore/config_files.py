@@ -54,7 +54,7 @@ def open_regular(path: Path) -> BinaryIO:
     _check_regular(path)
     try:
         # O_NONBLOCK: what was a file a moment ago may be a FIFO now.
-        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
     except OSError as error:
         raise Io(f"{path}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

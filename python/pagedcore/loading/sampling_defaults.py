@@ -43,7 +43,7 @@ def sampling_of_generation_config(fields: Fields) -> dict[str, Any]:
 
 
 def sampling_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Values beyond a limit mean what llama.cpp takes them for: below 0 a temperature is greedy, above 1 a top_p is off."""
+    """Values beyond a limit mean what llama.cpp takes them for: a temperature below 0 is 0, a top_p above 1 is 1."""
     fields = Fields(metadata, source, "general.sampling.")
     given = _read(fields, _GGUF)
     for name, low, high in (("temperature", 0.0, math.inf), ("top_p", -math.inf, 1.0), ("min_p", 0.0, math.inf)):

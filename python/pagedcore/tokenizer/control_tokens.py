@@ -7,9 +7,10 @@ the same, and is one token wherever it is spelled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-__all__ = ["CONTROL_TOKENS", "END_SPELLINGS", "ends_among"]
+__all__ = ["END_SPELLINGS", "ends_among", "is_control"]
 
 _ENDS = """
 <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|>
@@ -30,7 +31,14 @@ _FILL = """
 """
 
 END_SPELLINGS = frozenset(_ENDS.split() + _FILL_ENDS.split())
-CONTROL_TOKENS = END_SPELLINGS | frozenset(_FILL.split())
+_CONTROL = END_SPELLINGS | frozenset((*_FILL.split(), "<start_of_turn>"))
+_BARRED = re.compile(r"<([|｜])[^|｜<>\s]+\1>")
+
+
+def is_control(spelling: str) -> bool:
+    """Whether a token is one by its spelling: one of those above, or a word between ``<|`` and ``|>``, which no text
+    that a vocabulary is learned from has."""
+    return spelling in _CONTROL or _BARRED.fullmatch(spelling) is not None
 
 
 def ends_among(spellings: Iterable[str]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Corrupt, Unsupported
 from ..families import find_split
 from .byte_level import BYTE_TO_CHAR
-from .control_tokens import CONTROL_TOKENS
+from .control_tokens import is_control
 
 if TYPE_CHECKING:
     import tokenizers
@@ -119,7 +119,7 @@ def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, 
     named = {metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
     special, plain = [], []
     for index, (token, kind) in enumerate(zip(tokens, types, strict=False)):
-        if kind == _CONTROL or (kind != _USER_DEFINED and (index in named or token in CONTROL_TOKENS)):
+        if kind == _CONTROL or (kind != _USER_DEFINED and (index in named or is_control(token))):
             special.append(AddedToken(token, normalized=False, special=True))
         elif kind == _USER_DEFINED:
             plain.append(AddedToken(token, normalized=False, special=False))

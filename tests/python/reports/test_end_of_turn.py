@@ -65,8 +65,18 @@ def metadata(*more: str, kind: int = NORMAL, **ids: int) -> dict[str, Any]:
     } | {f"tokenizer.ggml.{name}_token_id": value for name, value in ids.items()}
 
 
+BEGINNINGS = [
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<start_of_turn>",
+    "<|fim_prefix|>",
+    "<｜User｜>",
+    "<|reserved_7|>",
+]
+
+
 @pytest.mark.parametrize("kind", [NORMAL, CONTROL, USER_DEFINED])
-@pytest.mark.parametrize("spelling", ENDS)
+@pytest.mark.parametrize("spelling", [*ENDS, *BEGINNINGS])
 def test_a_known_spelling_is_one_token_however_it_is_typed(spelling: str, kind: int) -> None:
     tokenizer = Tokenizer.from_gguf(metadata(spelling, kind=kind))
     text = f"ab{spelling}\n{spelling}"

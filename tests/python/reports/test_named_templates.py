@@ -7,6 +7,7 @@ means the same text under a template that knows texts only.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_templates_in_a_directory_are_chosen_as_transformers_chooses(folder: Pat
                 expected = reference.apply_chat_template(MESSAGES, tokenize=False, **options)
                 assert ours.prompt(MESSAGES, options) == expected
     assert ours.prompt(MESSAGES, {"tools": [TOOL]}).startswith("TOOLS")
+
+
+def test_tools_that_a_template_does_not_know_are_warned_of_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, config=DEFAULT)
+    with caplog.at_level(logging.WARNING, "pagedcore"):
+        for _ in range(2):
+            assert templates(folder).prompt(MESSAGES, {"tools": [TOOL]}) == templates(folder).prompt(MESSAGES, {})
+    (record,) = caplog.records
+    assert "tokenizer_config.json" in record.getMessage() and "no tools" in record.getMessage()
+    for tools in ([open], "f", {"type": "function"}):
+        with pytest.raises(InvalidArgument, match="JSON schema"):
+            templates(folder).prompt(MESSAGES, {"tools": tools})  # type: ignore[typeddict-item]
 
 
 def test_a_gguf_file_has_the_same_templates(tiny: Tiny, tmp_path: Path, folder: Path) -> None:
