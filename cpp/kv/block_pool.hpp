@@ -51,8 +51,6 @@ class BlockPool {
     // Mostly nothing is borrowed, and the array need not be read.
     return borrowed_ == 0 ? refs_[index(block)] : refs_[index(block)] - borrows_[index(block)];
   }
-  /// One reference, and nothing that the prefix index knows: its owner writes to it without further ado.
-  bool is_exclusive(BlockId block) const { return refs_[index(block)] == 1 && has_content_[raw(block)] == 0; }
   bool is_borrowed(BlockId block) const { return borrowed_ > 0 && borrows_[index(block)] > 0; }
   bool is_cached(BlockId block) const { return has_content_[index(block)] != 0; }
   /// Whether take() could return this block.

@@ -16,6 +16,9 @@ struct alignas(64) BlockTable {
   std::vector<BlockId> blocks;  // [ceil(length / block_size)][groups]: waste is under one block of each group. kNoBlock
                                 // where a window has passed, and where `slots` says that the block is swapped out
   std::uint32_t length = 0;     // token slots reserved; slots behind it in the last block are unused
+  // Token slots of its blocks when nobody else holds the last one, nor can find it, so that those behind `length` are
+  // filled without further ado; else 0.
+  std::uint32_t own_slots = 0;
   // The first `published` blocks hold prefixes that the index knew when `tail`, the last of them there, was alive.
   // tail.block need not be our own: of two sequences that computed the same block only the first one's is indexed.
   std::uint32_t published = 0;

@@ -37,7 +37,7 @@ class Cache {
                        const KvGroup& group) = 0;
   virtual void start(BlockTable& table, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) = 0;
   virtual void prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) = 0;
-  virtual void start_fork(const BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
+  virtual void start_fork(BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
                           const std::uint64_t* salt) = 0;
   virtual void append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) = 0;
   /// free(), less the table itself.

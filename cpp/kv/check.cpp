@@ -40,6 +40,11 @@ void Cache::check() const {
     if (std::uint64_t{table.published} * config.block_size > table.length) {
       throw Corrupt(str("sequence ", id, " published ", table.published, " blocks of ", table.length, " tokens"));
     }
+    for (std::size_t i = table.blocks.size() - groups; table.own_slots > table.length && i < table.blocks.size(); ++i) {
+      const BlockId last = table.blocks[i];
+      if (!table.borrows && !table.swapped && pool.holders(last) == 1 && !pool.is_cached(last)) continue;
+      throw Corrupt(str("sequence ", id, " takes its last block ", raw(last), " for its own"));
+    }
     const std::uint32_t* slot = slots.find(id);
     if (slot == nullptr || &tables[*slot] != &table) throw Corrupt(str("sequence ", id, " is not found by its id"));
     for (std::size_t i = 0; i < table.blocks.size(); ++i) {

@@ -57,7 +57,7 @@ void PagedCache::start(BlockTable& table, std::uint64_t salt, const PrefixMatch&
 }
 
 void PagedCache::append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) {
-  if (length > table.length && grows_in_place(table, length)) {
+  if (grows_in_place(table, length)) {
     table.length = length;
   } else {
     grow(table, length, copies, reader);
@@ -103,6 +103,7 @@ void PagedCache::grow(BlockTable& table, std::uint32_t length, std::vector<Block
   table.borrows = false;
   while (table.blocks.size() < size) table.blocks.push_back(take());
   table.length = length;
+  table.own_slots = blocks_for(length) * config.block_size;
 }
 
 void PagedCache::prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
@@ -120,7 +121,7 @@ void PagedCache::prepare_fork(SequenceId parent, SequenceId child, std::uint32_t
   new_table(child, std::size_t{size} * groups);
 }
 
-void PagedCache::start_fork(const BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
+void PagedCache::start_fork(BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
                             const std::uint64_t* salt) {
   const std::uint32_t size = blocks_for(num_tokens), full = num_tokens / config.block_size;
   child.borrows = parent.borrows && size == blocks_for(parent.length) && is_partial(num_tokens);
@@ -134,6 +135,7 @@ void PagedCache::start_fork(const BlockTable& parent, BlockTable& child, std::ui
       pool.hold(block);
     }
   }
+  parent.own_slots = 0;
   child.length = num_tokens;
   child.salt = salt != nullptr ? *salt : parent.salt;
   child.publishes = parent.publishes;

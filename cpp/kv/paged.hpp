@@ -29,8 +29,7 @@ class PagedCache final : public Cache {
                const KvGroup& group) override;
   void start(BlockTable& table, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) override;
   void prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) override;
-  void start_fork(const BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
-                  const std::uint64_t* salt) override;
+  void start_fork(BlockTable& parent, BlockTable& child, std::uint32_t num_tokens, const std::uint64_t* salt) override;
   void append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) override;
   void release(BlockTable& table, StepId last_reader) override;
 
@@ -41,10 +40,9 @@ class PagedCache final : public Cache {
   void swap_in(std::span<const SequenceId> group, std::vector<BlockSwap>& moves) override;
   std::unique_ptr<Scratch> scratch() const override;
 
-  /// The common case of a decode: one more slot of a last block that nobody else can see.
-  bool grows_in_place(const BlockTable& table, std::uint32_t length) const {
-    return groups == 1 && is_partial(table.length) && !table.borrows && !table.swapped &&
-           length <= table.blocks.size() * config.block_size && pool.is_exclusive(table.blocks.back());
+  /// The common case of a decode: one more slot of a last block that nobody else can see. One cache line is read.
+  static bool grows_in_place(const BlockTable& table, std::uint32_t length) noexcept {
+    return length > table.length && length <= table.own_slots;
   }
   template <class Holders>
   bool copies_last(const BlockTable& table, Holders&& holders) const;

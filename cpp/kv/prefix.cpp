@@ -158,6 +158,7 @@ void PagedCache::publish(BlockTable& table, std::span<const TokenId> tokens, std
     return;
   }
   if (has_tail && table.published == full) {
+    table.own_slots = 0;
     static_cast<void>(publish_block(
         table, full, tokens.subspan(num_computed - num_computed % block_size, num_computed % block_size)));
   }

@@ -145,8 +145,7 @@ void ReservedCache::prepare_fork(SequenceId parent, SequenceId child, std::uint3
   }
 }
 
-void ReservedCache::start_fork(const BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
-                               const std::uint64_t*) {
+void ReservedCache::start_fork(BlockTable& parent, BlockTable& child, std::uint32_t num_tokens, const std::uint64_t*) {
   Holding& holding = *holdings.find(raw(child.sequence));
   holding.reservation = holdings.find(raw(parent.sequence))->reservation;
   holding.started = true;

@@ -31,8 +31,7 @@ class ReservedCache final : public Cache {
                const KvGroup& group) override;
   void start(BlockTable& table, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) override;
   void prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) override;
-  void start_fork(const BlockTable& parent, BlockTable& child, std::uint32_t num_tokens,
-                  const std::uint64_t* salt) override;
+  void start_fork(BlockTable& parent, BlockTable& child, std::uint32_t num_tokens, const std::uint64_t* salt) override;
   void append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) override;
   void release(BlockTable& table, StepId last_reader) override;
   void complete(StepId step) noexcept override;

@@ -42,7 +42,7 @@ PagedScratch::Table PagedScratch::table(const BlockTable& real) const {
 
 bool PagedScratch::append(SequenceId seq, std::uint32_t length) {
   const BlockTable& real = kv_.table(seq);
-  if (blocks_.empty() && tables_.empty() && length > real.length && kv_.grows_in_place(real, length)) {
+  if (blocks_.empty() && tables_.empty() && PagedCache::grows_in_place(real, length)) {
     return true;
   }
   const Table table = this->table(real);

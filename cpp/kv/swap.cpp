@@ -51,6 +51,7 @@ void PagedCache::swap_out(std::span<const SequenceId> group, std::vector<BlockSw
     BlockTable& table = this->table(seq);
     table.slots.assign(table.blocks.size(), kNoSlot);
     table.swapped = true;
+    table.own_slots = 0;
     for (std::size_t i = 0; i < table.blocks.size(); ++i) {
       const BlockId block = table.blocks[i];
       if (block == kNoBlock) continue;

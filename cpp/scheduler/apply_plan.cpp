@@ -59,6 +59,7 @@ void admit(SchedulerState& state, const Admission& admission, const Work& work) 
   Sample& leader = request.samples[work.sample];
   leader.sequence = work.sequence;
   leader.computed = work.first;
+  leader.block_end = 0;
   const bool is_new = leader.computed_before == 0;
   leader.computed_before = std::max(leader.computed_before, work.first);
   leader.started = true;
@@ -73,7 +74,7 @@ void admit(SchedulerState& state, const Admission& admission, const Work& work) 
   hits += is_new ? std::min(work.first, request.limits.prompt_size) : work.first;
 }
 
-/// Gives the work of a step its slots, and the plan its tables.
+/// Gives the work of a step its slots, and the plan its sequences. One pass: each of them lies elsewhere in memory.
 void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& plan) {
   plan.step = state.flight.step = StepId{state.next.step++};
   const std::uint32_t groups = state.rules.num_groups;
@@ -81,18 +82,31 @@ void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& p
   std::uint32_t draws_planned = 0;
   std::size_t entries = 0;
   for (std::size_t i = 0; i < planned.size(); ++i) {
+    look_ahead(planned, i);
     Work& work = flight.emplace_back(planned[i]);
     work.first_draw = draws_planned;
     draws_planned += work.num_samples;
     Request& request = state.own(*work.request);
+    const std::uint32_t last_prompt = request.limits.prompt_size - 1;  // it predicts no prompt token
+    const std::uint32_t scorable = request.progress.scores && last_prompt > work.first ? last_prompt - work.first : 0;
     if (request.last_step != plan.step) {
       request.last_step = plan.step;
       request.first_work = static_cast<std::uint32_t>(i);
     }
     const auto table = state.cache.append(work.sequence, work.end(), plan.copies, plan.step);
     const std::size_t size = groups == 1 ? table.size() : table.size() / groups;
-    plan.sequences[i].table_offset = static_cast<std::uint32_t>(entries);
-    plan.sequences[i].table_size = static_cast<std::uint32_t>(size);
+    plan.sequences.push_back({.request = request.id,
+                              .sequence = work.sequence,
+                              .first_sample = work.sample,
+                              .num_samples = work.num_samples,
+                              .first_row = static_cast<std::uint32_t>(plan.tokens.size()),
+                              .num_rows = work.rows,
+                              .first_position = work.first,
+                              .num_scored = std::min(scorable, work.rows),
+                              .table_offset = static_cast<std::uint32_t>(entries),
+                              .table_size = static_cast<std::uint32_t>(size)});
+    const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
+    plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
     if (groups == 1) {
       plan.block_tables.insert(plan.block_tables.end(), table.begin(), table.end());
     } else {

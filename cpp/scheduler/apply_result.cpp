@@ -24,6 +24,7 @@ void start_forks(SchedulerState& state, const Intake& intake) {
     Sample& sample = request.samples[fork.sample];
     sample.sequence = fork.child;
     sample.computed = fork.length;
+    sample.block_end = 0;
     sample.computed_before = std::max(sample.computed_before, sample.computed);
     sample.started = true;
     --request.unstarted;
@@ -74,7 +75,11 @@ void take_in(SchedulerState& state, const Work& work, const Intake& intake, std:
   bool& progressed = request.progress.since_preempted;
   progressed = progressed || work.num_samples > 0 || work.end() > sequence.computed_before;
   sequence.computed_before = std::max(sequence.computed_before, work.end());
-  if (state.rules.shares_prefixes) state.cache.publish(work.sequence, sequence.tokens, sequence.computed);
+  if (work.end() >= sequence.block_end) {
+    const std::uint32_t block_size = state.rules.block_size;
+    sequence.block_end = work.end() - work.end() % block_size + block_size;
+    if (state.rules.shares_prefixes) state.cache.publish(work.sequence, sequence.tokens, sequence.computed);
+  }
 
   const bool has_prompt = work.end() >= request.limits.prompt_size;
   if (has_prompt) request.progress.scores = false;
@@ -121,6 +126,7 @@ void advance_beams(SchedulerState& state, BeamStep& step, std::vector<SampleUpda
     beam.sequence = step.sequences[i];
     beam.computed = static_cast<std::uint32_t>(beam.tokens.size());
     beam.computed_before = beam.computed;
+    beam.block_end = 0;
     beam.started = true;
     beam.finish = FinishReason::none;
     ++request.unfinished;
@@ -150,8 +156,11 @@ void gather_memory(SchedulerState& state, const Intake& intake, std::vector<Samp
   std::size_t count = intake.beam_steps().size();
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
-    look_ahead(in_flight, i);
     if (work.request == nullptr) continue;
+    if (work.is_plain && !intake.has_failed(i)) {
+      ++count;
+      continue;
+    }
     Request& request = state.own(*work.request);
     if (work.is_beam) {
       ++count;

@@ -61,7 +61,7 @@ void Intake::check_beams(const StepResult& result) const {
   }
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
-    if (work.request == nullptr || failed_[i] || !work.request->is_beam_search() || work.num_samples == 0) continue;
+    if (work.request == nullptr || failed_[i] || !work.is_beam || work.num_samples == 0) continue;
     if (answered.empty() || !answered[work.request->first_work]) throw bad(work.request->id, "its result is missing");
   }
 }

@@ -64,7 +64,7 @@ void Draft::continue_running(const Request& request) {
     if (sample.is_finished()) continue;
     if (!sample.started) {
       if (request.limits.max_tokens > 1) {
-        promised_ += state_.blocks_promised(request, sample, state_.shared_tokens(request));
+        promise(request, sample, state_.shared_tokens(request));
       }
       continue;
     }
@@ -72,19 +72,25 @@ void Draft::continue_running(const Request& request) {
     const std::uint32_t lacks = (is_gang ? request.size(sample) : request.target(sample)) - sample.computed;
     const std::uint32_t rows = std::min(waits ? 0 : lacks, rows_left_);
     if (rows == 0) {
-      promised_ += state_.blocks_promised(request, sample, sample.computed);
+      promise(request, sample, sample.computed);
       continue;
     }
-    while (!scratch_->append(sample.sequence, sample.computed + rows)) {
+    while (!request.stays_in_block(sample, rows, state_.rules.block_size) &&
+           !scratch_->append(sample.sequence, sample.computed + rows)) {
       if (preempt_behind(request)) continue;
       decisions_.work.resize(before);
       return;
     }
     add_work(request, i, sample.sequence, sample.computed, rows);
-    promised_ += state_.blocks_promised(request, sample, sample.computed + rows);
+    promise(request, sample, sample.computed + rows);
   }
   running_samples_ += request.group_size();
   if (state_.rules.looks_ahead && !state_.waiting.empty()) foresee(outlook_, request);
+}
+
+/// Nobody else asks than those who wait.
+void Draft::promise(const Request& request, const Sample& sample, std::uint32_t has) {
+  if (!state_.waiting.empty()) promised_ += state_.blocks_promised(request, sample, has);
 }
 
 /// Whether every sequence of the group lacks exactly its last token.
@@ -100,13 +106,17 @@ void Draft::add_work(const Request& request, std::uint32_t sample, SequenceId se
   const bool samples = request.limits.max_tokens > 0 && first + rows == request.size(request.samples[sample]);
   const bool draws_once = request.progress.sampled || request.is_beam_search();
   const std::uint32_t count = draws_once ? 1 : static_cast<std::uint32_t>(request.samples.size());
+  const std::vector<TokenId>& tokens = request.samples[sample].tokens;
+  const bool is_plain =
+      samples && count == 1 && !request.is_beam_search() && request.unstarted == 0 && tokens.size() < tokens.capacity();
   decisions_.work.push_back({.request = &request,
                              .sample = sample,
                              .sequence = sequence,
                              .first = first,
                              .rows = rows,
                              .num_samples = samples ? count : 0,
-                             .is_beam = request.is_beam_search()});
+                             .is_beam = request.is_beam_search(),
+                             .is_plain = is_plain});
   rows_left_ -= rows;
   --sequences_left_;
 }
@@ -150,23 +160,6 @@ void Draft::draw_up(StepPlan& plan) const {
   }
   grow_capacity(plan.swapped_out, decisions_.preemptions);
   grow_capacity(plan.swapped_in, decisions_.swap_ins.size());
-  for (std::size_t i = 0; i < decisions_.work.size(); ++i) {
-    look_ahead(decisions_.work, i);
-    const Work& work = decisions_.work[i];
-    const Request& request = *work.request;
-    const std::uint32_t last_prompt = request.limits.prompt_size - 1;  // it predicts no prompt token
-    const std::uint32_t scorable = request.progress.scores && last_prompt > work.first ? last_prompt - work.first : 0;
-    plan.sequences.push_back({.request = request.id,
-                              .sequence = work.sequence,
-                              .first_sample = work.sample,
-                              .num_samples = work.num_samples,
-                              .first_row = static_cast<std::uint32_t>(plan.tokens.size()),
-                              .num_rows = work.rows,
-                              .first_position = work.first,
-                              .num_scored = std::min(scorable, work.rows)});
-    const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
-    plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
-  }
 }
 
 }  // namespace pagedcore::sched

@@ -58,16 +58,18 @@ class Draft {
   void decide();
   const Decisions& decisions() const noexcept { return decisions_; }
   bool has_looked_at_waiting() const noexcept { return walk_.has_looked(); }
-  /// The plan as the executor will see it, less what the cache says, but with room for it: in the memory that `plan`
-  /// has, instead of what it says.
+  /// Empties `plan` but for who is preempted, and makes room in it for what apply() writes.
   void draw_up(StepPlan& plan) const;
   void clear() noexcept;
 
  private:
   bool is_full() const noexcept { return rows_left_ == 0 || sequences_left_ == 0; }
-  bool has_departed(const Request& request) const noexcept { return departed_.find(request.key.order) != nullptr; }
+  bool has_departed(const Request& request) const noexcept {
+    return !departed_.empty() && departed_.find(request.key.order) != nullptr;  // mostly the key is not read
+  }
   static bool is_ready(const Request& request) noexcept;
   void continue_running(const Request& request);
+  void promise(const Request& request, const Sample& sample, std::uint32_t has);
   void add_work(const Request& request, std::uint32_t sample, SequenceId sequence, std::uint32_t first,
                 std::uint32_t rows);
 

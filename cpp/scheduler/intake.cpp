@@ -27,7 +27,8 @@ void Intake::read(const StepResult& result) {
   read_tokens(result);
   check_beams(result);
   for (std::size_t i = 0; i < flight.work.size(); ++i) {
-    if (flight.work[i].request != nullptr && !failed_[i]) fork_samples(flight.work[i]);
+    const Work& work = flight.work[i];
+    if (work.request != nullptr && !work.is_plain && !failed_[i]) fork_samples(work);
   }
   for (const BeamResult& beam : result.beams) advance(beam);
 }

@@ -13,11 +13,12 @@ namespace pagedcore::sched {
 
 /// One of the n outputs of a request, or one beam of its search. It is *started* while it has a sequence, that is,
 /// while it holds blocks. Of a beam search *finished* means that the place is not in use.
-struct Sample {
+struct alignas(64) Sample {
   std::vector<TokenId> tokens;        // prompt, then output; empty while it has no token of its own (never of sample 0)
   SequenceId sequence{};              // a new one for every start
   std::uint32_t computed = 0;         // tokens whose KV is in the cache: the sequence's length between steps
   std::uint32_t computed_before = 0;  // the most there ever were: what is below is a recomputation
+  std::uint32_t block_end = 0;        // tokens at which the block that the next one goes to is full; 0: not known
   // How an unstarted sample other than the leader starts: as a fork of sample `fork_parent` (a lower one) as soon as
   // that has computed the `fork_length` tokens that both begin with.
   std::uint32_t fork_parent = 0;
@@ -126,6 +127,12 @@ struct alignas(64) Request {
     return sample.tokens.empty() ? samples[0].tokens : sample.tokens;
   }
   bool is_before(const Request& other) const noexcept { return key.is_before(other.key); }
+  /// Whether the next `rows` tokens of a sample go to a block that is its own: it has written to it, and nobody forks
+  /// from the only sample. So a decode asks the cache once in `block_size` steps.
+  bool stays_in_block(const Sample& sample, std::uint32_t rows, std::uint32_t block_size) const noexcept {
+    return samples.size() == 1 && sample.computed + rows <= sample.block_end &&
+           sample.computed + block_size != sample.block_end;
+  }
 };
 
 inline bool is_served_before(const Request& a, const Request& b) noexcept { return a.is_before(b); }

@@ -41,6 +41,7 @@ struct Work {
   std::uint32_t num_samples = 0;
   std::uint32_t first_draw = 0;  // in the list of the step's drawn tokens
   bool is_beam = false;
+  bool is_plain = false;  // one token is drawn, has room, and nothing forks: until it is taken in nobody looks at it
 
   std::uint32_t end() const noexcept { return first + rows; }
 };
@@ -55,12 +56,12 @@ inline void prefetch(const Request* request) noexcept {
 /// While a pass works on work[i] it asks for the memory of those behind it: the requests of a step lie all over memory,
 /// and with thousands of sequences each pass would wait for every one of them.
 inline void look_ahead(const std::vector<Work>& work, std::size_t i) noexcept {
-  if (i + 8 >= work.size()) return;
-  prefetch(work[i + 8].request);
-  if (const Work& next = work[i + 6]; next.request != nullptr) {
+  if (i + 24 >= work.size()) return;
+  prefetch(work[i + 24].request);
+  if (const Work& next = work[i + 16]; next.request != nullptr) {
     __builtin_prefetch(next.request->samples.data() + next.sample);
   }
-  if (const Work& next = work[i + 3]; next.request != nullptr) {
+  if (const Work& next = work[i + 8]; next.request != nullptr) {
     __builtin_prefetch(next.request->samples[next.sample].tokens.data() + next.first);
   }
 }

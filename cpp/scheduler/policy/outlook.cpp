@@ -23,7 +23,7 @@ void Draft::foresee(Outlook& outlook, const Request& request, std::optional<std:
     const std::uint32_t size = request.size(sample);
     const std::uint64_t left = std::uint64_t{request.limits.prompt_size} + request.limits.max_tokens - size;
     const std::uint64_t held = state_.cache.footprint(has);
-    const bool only_computes = request.limits.max_tokens == 0;
+    const bool only_computes = request.limits.max_tokens == 0;  // as if it stayed: a registered prefix does
     outlook.add(
         only_computes ? std::uint64_t{1} << 32 : left, own,
         [&](std::uint32_t tokens) {
@@ -47,7 +47,7 @@ void Draft::foresee(Outlook& outlook, const Request& request, std::optional<std:
     const bool is_one = request.samples.size() == 1;
     const std::uint32_t kept = is_one ? std::min(request.progress.cached_at_admission, sample.computed) : common;
     const std::uint64_t blocks = state_.cache.footprint(sample.computed) - state_.cache.footprint(kept);
-    add(sample, sample.computed, request.prefix_computed != nullptr ? 0.0 : static_cast<double>(blocks));
+    add(sample, sample.computed, static_cast<double>(blocks));
   }
   if (request.is_beam_search() && !request.progress.sampled) {
     for (std::uint32_t k = 1; k < request.limits.beam_width; ++k)

@@ -111,6 +111,7 @@ TEST_CASE("one that borrows has nothing of its own to publish, or to swap out") 
   kv.publish(A, range(0, 8), 8);
   kv.create(B, 0, match(kv, 6));
   std::vector<BlockSwap> moves;
+  const std::vector<SequenceId> one{A};
   const std::vector<SequenceId> group{B};
   CHECK_THROWS_AS(kv.swap_out(group, moves, kNow), InvalidArgument);
   kv.publish(B, range(0, 6), 6, true);
@@ -163,5 +164,33 @@ TEST_CASE("equal ends of sequences are kept once") {
   kv.publish(D, range(0, 3), 3, true);
   kv.free(D, kNow);
   CHECK(match(kv, 3).num_tokens == 3);
+  kv.check();
+}
+
+// rule: kv.own-block-is-filled
+TEST_CASE("a sequence that was forked, published to its end or swapped out does not fill its last block unasked") {
+  std::vector<BlockCopy> copies;
+  std::vector<BlockSwap> moves;
+  const std::vector<SequenceId> one{A};
+  KvCacheManager kv({.num_blocks = 8, .block_size = 4, .num_swap_blocks = 8});
+  start(kv, A, 5);
+  kv.append(A, 6, copies);
+  CHECK(copies.empty());
+  kv.fork(A, B, 5);
+  kv.append(A, 7, copies);  // the second block has B's fifth token too
+  CHECK(copies.size() == 1);
+  kv.free(B, kNow);
+  kv.publish(A, range(0, 7), 7, true);
+  CHECK(match(kv, 8).num_tokens == 7);
+  kv.append(A, 8, copies);  // the block is A's to write, so it is not found while it has an eighth token to come
+  CHECK(copies.size() == 1);
+  CHECK(match(kv, 8).num_tokens == 4);
+  kv.append(A, 9, copies);
+  kv.swap_out(one, moves, kNow);
+  CHECK_THROWS_AS(kv.append(A, 10, copies), InvalidArgument);
+  kv.swap_in(one, moves);
+  kv.append(A, 10, copies);
+  CHECK(copies.size() == 1);
+  CHECK(kv.length(A) == 10);
   kv.check();
 }

@@ -48,11 +48,12 @@ void check_refuses_everything(Scheduler& scheduler, const std::string& reason) {
   CHECK_NOTHROW(scheduler.validate(request(52, 4, 4)));  // reads the configuration only
 }
 
-/// Two running requests, one step done.
+/// Two running requests, one step done. The cache is asked about a sequence when its next token begins a block, and
+/// told of it when that fills one.
 struct Two : Planned {
-  Two() : Planned({}, {.num_blocks = 64, .block_size = 4, .num_swap_blocks = 16}) {
-    submit(request(1, 6, 20));
-    submit(request(2, 6, 20));
+  explicit Two(std::uint32_t prompt) : Planned({}, {.num_blocks = 64, .block_size = 4, .num_swap_blocks = 16}) {
+    submit(request(1, prompt, 20));
+    submit(request(2, prompt, 20));
     next();
   }
 };
@@ -61,7 +62,7 @@ struct Two : Planned {
 
 // rule: scheduler.broken-not-the-process
 TEST_CASE("a commit that finds a sequence gone breaks its scheduler, and no other one") {
-  Two service, other;
+  Two service(7), other(7);
   const StepPlan plan = service.scheduler.plan(0.0);
   const StepResult result = service.executor.run(plan);
   free_behind(service.scheduler, plan.sequences[0].sequence);
@@ -93,14 +94,14 @@ TEST_CASE("so does every other call that finds a sequence gone") {
                                                      s.check();
                                                    }};
   for (const auto& call : calls) {
-    Two service;
+    Two service(6);
     free_behind(service.scheduler, SequenceId{1});
     check_refuses_everything(service.scheduler, corrupt([&] { call(service.scheduler); }));
   }
 }
 
 TEST_CASE("a plan that finds a sequence gone before it changes anything says so each time") {
-  Two service;
+  Two service(8);
   free_behind(service.scheduler, SequenceId{1});
   CHECK_THROWS_AS(service.scheduler.plan(0.0), Error);
   CHECK_THROWS_AS(service.scheduler.plan(0.0), Error);

@@ -159,22 +159,44 @@ TEST_CASE("weights say what a token is worth") {
   CHECK(lead(1.0) > 2 * lead(0.0));
 }
 
-TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
-  sched::WaitingRoom room;
-  std::vector<std::unique_ptr<sched::Request>> requests;
-  const auto come = [&](std::uint64_t tenant) {
+namespace {
+
+/// Tenants whose requests come and go.
+struct Room {
+  sched::Request* come(std::uint64_t tenant) {
     sched::Request& request = *requests.emplace_back(std::make_unique<sched::Request>());
     request.key.order = requests.size();
     request.tenant = &room.tenant(tenant);
     ++request.tenant->requests;
     room.insert(request);
     return &request;
-  };
-  const auto go = [&](sched::Request* request, double served) {
+  }
+  void go(sched::Request* request, double served) {
     room.erase(*request);
     request->tenant->served += served;
     --request->tenant->requests;
-  };
+  }
+
+  sched::WaitingRoom room;
+  std::vector<std::unique_ptr<sched::Request>> requests;
+};
+
+}  // namespace
+
+TEST_CASE("whoever comes when nobody waits begins where the last one who did has come to") {
+  Room tenants;
+  tenants.go(tenants.come(1), 100.0);
+  tenants.go(tenants.come(2), 7.0);
+  CHECK(tenants.room.tenant(2).served == 107.0);  // not 7: it had nothing to wait for while the first was served
+  tenants.come(3);
+  CHECK(tenants.room.tenant(3).served == 107.0);
+}
+
+TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
+  Room tenants;
+  sched::WaitingRoom& room = tenants.room;
+  const auto come = [&](std::uint64_t tenant) { return tenants.come(tenant); };
+  const auto go = [&](sched::Request* request, double served) { tenants.go(request, served); };
   sched::Request* stays = come(1);
   for (std::uint64_t tenant = 2; tenant < 50; ++tenant) go(come(tenant), 100.0);  // more than tenant 1 has
   for (std::uint64_t tenant = 50; tenant < 5000; ++tenant) go(come(tenant), 0.0);

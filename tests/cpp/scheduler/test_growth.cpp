@@ -103,7 +103,7 @@ TEST_CASE("the next one is found without looking at all tenants that wait") {
     for (std::uint64_t i = 0; i < 2 * tenants; ++i) {
       Request& request = *requests.emplace_back(std::make_unique<Request>());
       request.key.order = i;
-      request.tenant = &room.tenant(i % tenants);
+      request.tenant = &room.tenant(tenants - i % tenants);  // alike, they come by their requests and not by their ids
       ++request.tenant->requests;
       room.insert(request);
     }
