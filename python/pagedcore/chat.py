@@ -73,6 +73,11 @@ class ChatTemplates:
                 raise unknown_name("a prompt", name, TemplateOptions.__annotations__)
         continues = options.get("continue_final_message", False)
         add = options.get("add_generation_prompt")
+        if not isinstance(continues, (bool, str)) or not (add is None or isinstance(add, bool)):
+            raise InvalidArgument(
+                f"add_generation_prompt={add!r} must be True, False or None; continue_final_message={continues!r} True,"
+                " False or the name of a field"
+            )
         if add and continues:
             raise InvalidArgument(
                 "continue_final_message and add_generation_prompt contradict each other: a prompt ends inside the last "
@@ -87,7 +92,7 @@ class ChatTemplates:
 
     def _choose(self, chosen: str | None, *, with_tools: bool) -> TemplateSource:
         known = ", ".join(sorted(self._sources)) or "none"
-        if chosen is not None:
+        if chosen is not None and chosen != "":
             if not isinstance(chosen, str):
                 raise InvalidArgument(f"chat_template={chosen!r} must be a template, or the name of one")
             if chosen in self._sources:
@@ -188,7 +193,8 @@ class _Rendering:
 
     def _plain(self, position: int, message: Message) -> dict[str, Any]:
         plain = self._given.plain(message)
-        if not isinstance(plain, dict) or not isinstance(plain.get("role"), str):
+        role = message.get("role") if isinstance(message, Mapping) else None  # of another object: what became of it
+        if not isinstance(plain, dict) or not isinstance(plain.get("role") if role is None else role, str):
             raise InvalidArgument(f"message {position} of the conversation is {plain!r}: it needs a role and content")
         return _normalised(plain)
 

@@ -22,6 +22,7 @@ MOST_BITS = 256
 _DEEPEST = 100
 _MOST_STEPS = 2_000_000
 _MOST_INPUT = 512 << 20
+_MOST_VALUES = 1_000_000
 _BETWEEN_LOOKS = 32768  # units of work, some 30 microseconds, between two looks at the clock
 
 
@@ -99,8 +100,6 @@ class Budget:
                 if isinstance(item, dict):
                     total += NODE * len(item)
                     rest.extend((inner, depth + 1) for inner in item.values())
-            elif isinstance(item, int):
-                _check_bits(item)
             elif isinstance(item, Namespace):
                 raise TemplateLimit("it keeps a namespace in a list or dictionary")
         self.fits(total)
@@ -141,6 +140,7 @@ class Given:
 
     def __init__(self) -> None:
         self.weight = 0
+        self._values = 0
         self.weights: dict[int, int] = {}
         """Of each list and dictionary of the copies, by its id: they live as long as the copies do."""
 
@@ -150,9 +150,12 @@ class Given:
         its type stays."""
         before = self.weight
         self.weight += len(value) + NODE if isinstance(value, str) else NODE
-        if depth > _DEEPEST or self.weight > _MOST_INPUT:
-            problem = f"nested more than {_DEEPEST} deep" if depth > _DEEPEST else f"larger than {_MOST_INPUT} bytes"
-            raise InvalidArgument(f"what is passed to the chat template is {problem}")
+        self._values += 1
+        if depth > _DEEPEST or self.weight > _MOST_INPUT or self._values > _MOST_VALUES:
+            raise InvalidArgument(
+                f"what is passed to the chat template has more than {_MOST_VALUES} values or {_MOST_INPUT} characters, "
+                f"or nests them more than {_DEEPEST} deep"
+            )
         if value is None or type(value) in (str, int, float, bool):
             return value
         for kind, make in _SCALARS:
@@ -160,7 +163,7 @@ class Given:
                 return make(value)
         made: Any
         if isinstance(value, Mapping):
-            made = {self.plain(key, depth + 1): self.plain(inner, depth + 1) for key, inner in value.items()}
+            made = {self._key(key): self.plain(inner, depth + 1) for key, inner in value.items()}
         elif isinstance(value, (list, tuple)):
             made = [self.plain(inner, depth + 1) for inner in value]
         elif callable(getattr(value, "model_dump", None)):
@@ -173,6 +176,10 @@ class Given:
             return f"<{type(value).__name__}>"
         self.weights[id(made)] = self.weight - before
         return made
+
+    def _key(self, key: Any) -> Any:
+        plain = self.plain(key, _DEEPEST)
+        return f"<{type(key).__name__}>" if isinstance(plain, (list, dict)) else plain
 
 
 # Subclasses have methods of their own: enumerations, numpy's float64.

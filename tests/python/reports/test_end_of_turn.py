@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,15 @@ def test_a_gguf_file_whose_eos_is_the_base_models(tiny: Tiny, tmp_path: Path, sp
         assert (answer(llm, 257).token_ids, answer(llm, 257).finish_reason) == ([257], "stop")
         assert (answer(llm, 256).token_ids, answer(llm, 256).finish_reason) == ([256], "stop")
         assert (answer(llm, 258).token_ids, answer(llm, 258).finish_reason) == ([258] * 5, "length")
+
+
+def test_the_command_line_says_which_were_taken_and_why(tiny: Tiny, tmp_path: Path) -> None:
+    path = str(gguf(tiny, tmp_path, "<|im_end|>"))
+    flags = ["--max-tokens", "1", "--verbose", "--kv-cache-memory", "1MiB"]
+    command = [sys.executable, "-m", "pagedcore", "generate", "ab", "--model", path, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "token 256 (<base>) ends an answer: tokenizer.ggml.eos_token_id" in done.stderr
+    assert "token 257 (<|im_end|>) ends an answer: its spelling" in done.stderr
 
 
 def test_ids_that_a_gguf_file_declares(tiny: Tiny, tmp_path: Path) -> None:

@@ -277,7 +277,14 @@ def test_objects_become_plain_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"template_variables": 3}, {"template_variables": {"messages": []}}, {"chat_template": 3}]
+    "options",
+    [
+        {"template_variables": 3},
+        {"template_variables": {"messages": []}},
+        {"chat_template": 3},
+        {"add_generation_prompt": "yes"},
+        {"continue_final_message": 5},
+    ],
 )
 def test_options_that_are_none_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
