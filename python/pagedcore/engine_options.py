@@ -7,7 +7,9 @@ types. Nothing of that is said again here.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -16,7 +18,7 @@ from . import _core, _options
 from .chat import ChatTemplates, TemplateOptions
 from .checks import native_record
 from .errors import InvalidArgument
-from .memory import MemoryReport
+from .memory import MemoryReport, format_bytes
 from .names import RENAMED, unknown_name
 from .progress import Progress
 
@@ -34,6 +36,8 @@ __all__ = [
     "with_request_options",
     "with_template_options",
 ]
+
+_log = logging.getLogger("pagedcore")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -149,8 +153,11 @@ class OpenModel:
         total = len(weights)
         with Progress(total, "tensors", title="loading", enabled=progress) as bar:
             told = (lambda read: bar.reach(read, total)) if bar.enabled else None
+            start = time.monotonic()
             engine = _core.Engine(self.description, weights, self.config, told)
             bar.reach(total, total)
+        memory = format_bytes(MemoryReport.from_native(engine.memory_plan).total)
+        _log.info("%s: %s; %s, loaded in %.2f s", self.path, engine.describe(), memory, time.monotonic() - start)
         return engine
 
     def close(self) -> None:

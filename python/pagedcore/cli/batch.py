@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from .. import _core
-from ..errors import Aborted, Error, InvalidArgument, Io
+from ..errors import Aborted, InvalidArgument, Io
 from ..request import derived_seed
 from .common import (
     Formatter,
@@ -25,6 +25,7 @@ from .common import (
     engine_options,
     open_llm,
     sampling_params,
+    write_json,
 )
 from .generate import as_dict
 from .streams import complain
@@ -128,8 +129,8 @@ class _Worker:
             output = self._serve(number, request)
         except Aborted:  # the engine has failed or was closed: so has the run
             raise
-        except (Error, TypeError) as error:
-            return about | {"error": " ".join(str(error).split())}
+        except Exception as error:  # whatever a line brings about costs no other
+            return about | {"error": " ".join(str(error).split()) or type(error).__name__}
         answer = about | as_dict(output)
         return answer if output.error is None else answer | {"error": output.error}
 
@@ -149,7 +150,7 @@ class _Worker:
         params = replace(self._params, **own | request)
         if kinds[0] == "messages":
             return self._llm.chat(prompt, params, progress=False, **options)[0]
-        return self._llm.generate([prompt], params, progress=False, **options)[0]
+        return self._llm.generate({kinds[0]: prompt}, params, progress=False, **options)[0]
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -202,8 +203,7 @@ def _answered(path: str) -> tuple[int, int]:
 def _write(output: TextIO, answer: dict[str, Any]) -> None:
     name = getattr(output, "name", "stdout")
     try:
-        json.dump(answer, output, ensure_ascii=(output.encoding or "").lower() != "utf-8")
-        output.write("\n")
+        write_json(answer, output)
         output.flush()
     except BrokenPipeError:
         raise

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import _core
 from ..errors import InvalidArgument, Io, Unsupported
@@ -35,6 +35,7 @@ __all__ = [
     "refuse_unused",
     "request_options",
     "sampling_params",
+    "write_json",
 ]
 
 
@@ -266,5 +267,14 @@ def refuse_unused(arguments: argparse.Namespace, names: Iterable[str], why: str)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    json.dump(values, sys.stdout, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8")
-    sys.stdout.write("\n")
+    write_json(values, sys.stdout)
+
+
+def write_json(values: Mapping[str, Any], file: TextIO) -> None:
+    """A line; with escapes where the file's encoding lacks a character, or half a surrogate pair is one."""
+    text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode(file.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(values)
+    file.write(text + "\n")

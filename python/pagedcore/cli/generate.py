@@ -33,7 +33,7 @@ examples:
   pagedcore generate "Once upon a time" --max-tokens 100
   pagedcore generate --temperature 0 "2 + 2 =" "The sky is"      several prompts run as one batch
   echo "Dear Sir," | pagedcore generate --stop "Sincerely"
-  pagedcore generate "A name for a cat:" -n 5 --seed 7 --json    one JSON object per prompt
+  pagedcore generate "A name for a cat:" -n 5 --temperature 0.8 --json    one JSON object per prompt
 
 One prompt is printed as it is written by the model. Several are printed when all are done, with
 --json one per line."""
