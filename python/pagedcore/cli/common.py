@@ -98,6 +98,7 @@ def _add_checkpoint(group: argparse._ActionsContainer, tokenizer: bool) -> None:
     group.add_argument(
         "-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory, hub id or model container"
     )
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a model on the hub")
     if tokenizer:
         group.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its directory (default: the model's)")
 
@@ -227,7 +228,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 def open_llm(arguments: argparse.Namespace) -> LLM:
     from ..llm import LLM
 
-    return LLM(arguments.model, tokenizer=getattr(arguments, "tokenizer", None), **engine_options(arguments))
+    tokenizer = getattr(arguments, "tokenizer", None)
+    return LLM(arguments.model, tokenizer=tokenizer, revision=arguments.revision, **engine_options(arguments))
 
 
 def read_texts(given: Sequence[str]) -> list[str]:

@@ -47,7 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InvalidArgument(f"{output} is there already: name another file, or give --force")
     check_output(output)
     tokenizer = None if arguments.tokenizer is None else Tokenizer.from_path(arguments.tokenizer)
-    with load_checkpoint(default_model() if arguments.model is None else arguments.model) as checkpoint:
+    model = default_model() if arguments.model is None else arguments.model
+    with load_checkpoint(model, revision=arguments.revision) as checkpoint:
         save_container(output, checkpoint, tokenizer)
         name = checkpoint.name
     print(f"{output}: {name}, {format_bytes(output.stat().st_size)}")

@@ -11,6 +11,7 @@ from .common import Formatter, add_model_flags, engine_options, open_llm, print_
 if TYPE_CHECKING:
     from ..llm import LLM
     from ..outputs import Score
+    from ..tokenizer import Tokenizer
 
 __all__ = ["add_to"]
 
@@ -59,7 +60,7 @@ def _choices(llm: LLM, prompt: str, continuations: list[str]) -> list[tuple[str,
     if tokenizer is None:
         raise InvalidArgument("the model has no tokenizer, which a text needs")
     before = tokenizer.encode(prompt)
-    whole = [before + tokenizer.encode(text, add_special_tokens=False) for text in continuations]
+    whole = [_encoded(tokenizer, prompt, before, text) for text in continuations]
     for text, ids in zip(continuations, whole, strict=True):
         if len(ids) == len(before):
             raise InvalidArgument(f"--choice {text!r} has no token")
@@ -67,6 +68,12 @@ def _choices(llm: LLM, prompt: str, continuations: list[str]) -> list[tuple[str,
     scores = llm.score(whole, start=start)
     found = [(text, ids[start:], score.logprobs) for text, ids, score in zip(continuations, whole, scores, strict=True)]
     return sorted(found, key=lambda choice: -sum(choice[2]))
+
+
+def _encoded(tokenizer: Tokenizer, prompt: str, before: list[int], text: str) -> list[int]:
+    """Prompt and continuation as one text, where that leaves the prompt's tokens as they are."""
+    whole = tokenizer.encode(prompt + text)
+    return whole if whole[: len(before)] == before else before + tokenizer.encode(text, add_special_tokens=False)
 
 
 def _print_choices(llm: LLM, prompt: str, choices: list[tuple[str, list[int], list[float]]], as_json: bool) -> None:

@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     texts = read_texts(arguments.text)
     if arguments.decode and arguments.no_special_tokens:
         raise InvalidArgument("--no-special-tokens is for encoding: --decode takes the ids as they are")
-    model = open_model(arguments.model, {}, weights=False)
+    model = open_model(arguments.model, {}, weights=False, revision=arguments.revision)
     tokenizer = model.tokenizer(arguments.tokenizer)
     if tokenizer is None:
         raise InvalidArgument(f"{model.path} has no tokenizer: name one with --tokenizer")

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from ..config_files import open_regular
-from ..errors import Io, Unsupported
+from ..errors import InvalidArgument, Io, Unsupported
 from .checkpoint import Checkpoint, TokenizerSource
 
 __all__ = ["Checkpoint", "TokenizerSource", "load_checkpoint", "load_description"]
@@ -46,6 +46,8 @@ def _load(
             checkpoint = _load_path(path, with_tensors=with_tensors, mmap=mmap)
             checkpoint.name = str(name)
             return checkpoint
+    if revision is not None and path.exists():
+        raise InvalidArgument(f"revision={revision!r} has no effect: it is of a model on the hub, and {path} is here")
     return _load_path(path, with_tensors=with_tensors, mmap=mmap)
 
 

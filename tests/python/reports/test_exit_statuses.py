@@ -24,7 +24,7 @@ NEEDED = {
     "simulate": ["simulate", "--model", "llama-7b", "--device", "a100-40gb", "--rate", "1", "--seconds", "100"],
 }
 # The value is any text: nothing that is written there can be wrong by itself.
-FREE_TEXT = {"--choice", "--stop", "--system", "--prefix", "--name"}
+FREE_TEXT = {"--choice", "--revision", "--stop", "--system", "--prefix", "--name"}
 # The value names a file, which is not there or cannot be made: status 1.
 FILES = {"--lengths", "--model", "--trace", "--conversations", "--swap-file", "--trace-file", "--tokenizer", "--output"}
 # Refused before anybody looks for the file: it would have no effect.

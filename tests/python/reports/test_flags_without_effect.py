@@ -40,6 +40,9 @@ FIGURE = ["simulate", "--figure"]
         ([*SERVICE, "--isa", "avx2"], "--isa is for this machine"),
         (["bench", "throughput", "--trace", "x.csv", "--input-len", "9"], "the trace has its own lengths"),
         (["batch", "--resume"], "--resume needs -o"),
+        # of a model elsewhere
+        (["plan", "--revision", "main"], "revision='main' has no effect"),
+        (["tokenize", "hi", "--revision", "main"], "revision='main' has no effect"),
         (["tokenize", "--decode", "--no-special-tokens", "1"], "is for encoding"),
         (["simulate", "--plot", "x.svg"], "--plot is for a figure"),
         ([*FIGURE, "14", "--lengths", "x.csv"], "figure 14 is not about ShareGPT's"),

@@ -93,7 +93,7 @@ def _memory(arguments: argparse.Namespace) -> int:
     from ...llm import LLM
 
     refuse_unused(arguments, (*_SERVICE, "simulate"), "is about a service: say on which --device")
-    plan = LLM.plan(arguments.model, **engine_options(arguments))
+    plan = LLM.plan(arguments.model, revision=arguments.revision, **engine_options(arguments))
     if arguments.json:
         print_json(plan.to_dict())
     else:
@@ -136,7 +136,7 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
     policies["enable_prefix_caching"] = arguments.enable_prefix_caching is not False
     here = given(arguments, "EngineConfig").keys() - {*_POLICIES, *_OF_SERVICE, "device"}
-    refuse_unused(arguments, sorted(here), "is for this machine: plan a service with sizes of memory")
+    refuse_unused(arguments, ("revision", *sorted(here)), "is for this machine: plan a service with sizes of memory")
     if not arguments.simulate:
         refuse_unused(arguments, ("seconds",), "is the length of simulated traces: give --simulate too")
     bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
