@@ -19,9 +19,8 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// A banned token stays banned; a finite logit stays finite.
+/// A finite logit stays finite: one that overflows downwards is not banned. Of a banned token nothing changes.
 float saturate(float x) {
-  if (x == -kInfinity) return x;
   return std::clamp(x, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max());
 }
 
@@ -83,6 +82,7 @@ void apply_penalties(std::span<float> row, const SampleContext& context) {
   const Occurrences occurrences(context, row.size(), repetition);
   occurrences.for_each([&](std::size_t token, std::uint32_t count) {
     float x = row[token];
+    if (x == -kInfinity) return;
     if (repetition) x = x > 0.0f ? x / p.repetition_penalty : x * p.repetition_penalty;
     if (count > 0) x -= p.frequency_penalty * static_cast<float>(count) + p.presence_penalty;
     row[token] = saturate(x);
@@ -92,7 +92,7 @@ void apply_penalties(std::span<float> row, const SampleContext& context) {
 void apply_bias(std::span<float> row, const SamplingParams& p) {
   for (const auto& [token, bias] : p.logit_bias) {
     float& x = row[index_of(token, row.size())];
-    x = saturate(x + bias);
+    x = x == -kInfinity || bias == -kInfinity ? -kInfinity : saturate(x + bias);
   }
 }
 

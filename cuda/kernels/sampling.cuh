@@ -7,10 +7,12 @@
 
 namespace pagedcore::cuda {
 
-/// A banned token stays banned; a finite logit stays finite.
+__device__ inline bool is_banned(float x) { return order_key(x) <= kKeyOfMinusInfinity; }
+
+/// A finite logit stays finite: one that overflows downwards is not banned. Of a banned token nothing changes.
 __device__ inline float saturate(float x) {
   constexpr float kLargest = 3.402823466e38f;
-  return order_key(x) <= kKeyOfMinusInfinity ? x : fminf(fmaxf(x, -kLargest), kLargest);
+  return fminf(fmaxf(x, -kLargest), kLargest);
 }
 
 /// counts[t] becomes how often t occurs in the output, plus kSeen where it occurs in the output or, `with_prompt`,
@@ -30,7 +32,7 @@ __device__ inline void count_tokens(const ProcessTask& task, int vocab, bool wit
 }
 
 __device__ inline float penalised(const ProcessTask& task, float x, std::uint32_t count) {
-  if (count == 0) return x;
+  if (count == 0 || is_banned(x)) return x;
   if (task.repetition_penalty != 1.0f)
     x = x > 0.0f ? __fdiv_rn(x, task.repetition_penalty) : __fmul_rn(x, task.repetition_penalty);
   const std::uint32_t in_output = count & ~kSeen;
@@ -49,8 +51,11 @@ __device__ inline void add_biases(const ProcessTask& task) {
     for (int j = 0; j < i && first; ++j) first = task.bias_tokens[j] != token;
     if (!first) continue;
     float x = task.out[token];
-    for (int j = i; j < task.num_bias; ++j)
-      if (task.bias_tokens[j] == token) x = saturate(__fadd_rn(x, task.bias[j]));
+    for (int j = i; j < task.num_bias; ++j) {
+      if (task.bias_tokens[j] != token) continue;
+      const float sum = __fadd_rn(x, task.bias[j]);
+      x = is_banned(x) || is_banned(task.bias[j]) ? sum : saturate(sum);
+    }
     task.out[token] = x;
   }
 }

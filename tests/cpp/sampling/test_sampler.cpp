@@ -176,6 +176,11 @@ TEST_CASE("a penalty or a bias that overflows stops at the largest float, and le
   CHECK(processed(penalty) == std::vector<float>{kMost, -50.0f * 1e-38f, 0.5f, -kInf});
   bias.logit_bias = {{0, kMost}, {0, kMost}, {3, kMost}};
   CHECK(processed(bias) == std::vector<float>{kMost, -50.0f, 0.5f, -kInf});
+  // Downwards it is the lowest float, which may still be drawn; only a bias of -inf bans.
+  penalty.repetition_penalty = 1e38f;
+  CHECK(processed(penalty) == std::vector<float>{50.0f / 1e38f, -kMost, 0.5f, -kInf});
+  bias.logit_bias = {{1, -kMost}, {1, -kMost}, {2, -kInf}, {2, kMost}};
+  CHECK(processed(bias) == std::vector<float>{50.0f, -kMost, -kInf, -kInf});
 }
 
 // rule: sampling.unsound-row-is-corrupt

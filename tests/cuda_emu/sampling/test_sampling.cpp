@@ -167,6 +167,10 @@ TEST_CASE("penalties, bias and masks") {
       p.allowed_token_ids = {3};
       p.banned_tokens = {3};
     }
+    if (i == 61) {  // what is left is the lowest float, which is no ban
+      p.allowed_token_ids = {3};
+      p.logit_bias = {{3, -3e38f}, {3, -3e38f}};
+    }
     p.logprobs = i % 3 == 0 ? 0 : i % 7;
     requests.push_back(p);
   }
