@@ -72,7 +72,7 @@ void def_questions(nb::class_<T>& bound, Get get) {
       .def(
           "is_swapped", [get](const T& self, SequenceId seq) { return get(self).is_swapped(seq); }, "seq"_a)
       .def_prop_ro(
-          "num_groups", [get](const T& self) { return get(self).num_groups(); }, "Groups of layers.")
+          "num_layer_groups", [get](const T& self) { return get(self).num_layer_groups(); }, "Layer groups.")
       .def(
           "footprint", [get](const T& self, std::uint64_t tokens) { return get(self).footprint(tokens); }, "tokens"_a,
           "Blocks that a sequence of so many tokens holds between steps, in all groups of layers together.")

@@ -48,7 +48,7 @@ KvTraits KvCacheManager::traits() const noexcept { return impl_->traits(); }
 KvCacheCounts KvCacheManager::counts() const noexcept { return impl_->counts(); }
 std::uint32_t KvCacheManager::available() const noexcept { return impl_->pool.available(); }
 std::uint32_t KvCacheManager::blocks_for(std::uint64_t tokens) const noexcept { return impl_->blocks_for(tokens); }
-std::uint32_t KvCacheManager::num_groups() const noexcept { return impl_->groups; }
+std::uint32_t KvCacheManager::num_layer_groups() const noexcept { return impl_->groups; }
 
 std::uint64_t KvCacheManager::footprint(std::uint64_t tokens) const noexcept {
   if (!impl_->has_windows) return std::uint64_t{impl_->blocks_for(tokens)} * impl_->groups;

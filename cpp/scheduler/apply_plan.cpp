@@ -77,7 +77,7 @@ void admit(SchedulerState& state, const Admission& admission, const Work& work) 
 /// Gives the work of a step its slots, and the plan its sequences. One pass: each of them lies elsewhere in memory.
 void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& plan) {
   plan.step = state.flight.step = StepId{state.next.step++};
-  const std::uint32_t groups = state.rules.num_groups;
+  const std::uint32_t groups = state.rules.num_layer_groups;
   std::vector<Work>& flight = state.flight.work;
   std::uint32_t draws_planned = 0;
   std::size_t entries = 0;

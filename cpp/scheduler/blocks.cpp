@@ -108,7 +108,7 @@ std::int64_t SchedulerState::blocks_held(const Request& request) const {
 std::int64_t SchedulerState::blocks_saved(const PrefixMatch& match) const {
   std::int64_t saved = 0;
   for (const BlockId block : match.blocks) saved += block != kNoBlock && cache.references(block) > 0;
-  return match.num_tokens % rules.block_size > 0 ? saved - rules.num_groups : saved;
+  return match.num_tokens % rules.block_size > 0 ? saved - rules.num_layer_groups : saved;
 }
 
 }  // namespace pagedcore::sched

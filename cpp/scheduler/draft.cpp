@@ -147,10 +147,10 @@ void Draft::draw_up(StepPlan& plan) const {
   grow_capacity(plan.copies, state_.cache.most_copies(decisions_.work.size(), blocks));
   grow_capacity(plan.sequences, decisions_.work.size());
   grow_capacity(plan.tokens, rows);
-  if (state_.rules.num_groups == 1) {
+  if (state_.rules.num_layer_groups == 1) {
     grow_capacity(plan.block_tables, blocks);  // appended to: no time is spent on zeros
   } else {
-    plan.block_tables.resize(blocks * state_.rules.num_groups);
+    plan.block_tables.resize(blocks * state_.rules.num_layer_groups);
   }
   plan.table_entries = static_cast<std::uint32_t>(blocks);
   grow_capacity(plan.preempted, state_.preempted.size() + decisions_.preemptions);

@@ -110,7 +110,7 @@ PrefixMatch Intake::left_over(const Request& request, const Sample& sample, Sequ
   if (sample.computed_before <= sample.fork_length || state_.rules.has_windows || sample.tokens.empty()) return {};
   PrefixMatch match = state_.cache.match_prefix(sample.tokens, request.salt, request.target(sample) - 1, true);
   const auto shared =
-      static_cast<std::ptrdiff_t>(sample.fork_length / state_.rules.block_size * state_.rules.num_groups);
+      static_cast<std::ptrdiff_t>(sample.fork_length / state_.rules.block_size * state_.rules.num_layer_groups);
   const auto table = state_.cache.block_table(parent);
   if (std::ssize(match.blocks) < shared || !std::equal(table.begin(), table.begin() + shared, match.blocks.begin())) {
     return {};

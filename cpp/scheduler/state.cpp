@@ -32,7 +32,7 @@ Rules rules_of(const SchedulerConfig& config, const KvCacheConfig& cache, KvTrai
     rules.watermark_blocks = static_cast<std::uint32_t>(std::floor(config.watermark * cache.num_blocks));
   }
   rules.windows = cache.windows.empty() ? std::vector<std::uint32_t>{0} : cache.windows;
-  rules.num_groups = static_cast<std::uint32_t>(rules.windows.size());
+  rules.num_layer_groups = static_cast<std::uint32_t>(rules.windows.size());
   rules.has_windows = std::ranges::any_of(rules.windows, [](std::uint32_t window) { return window > 0; });
   rules.shares_prefixes = cache.enable_prefix_caching && traits.shares;
   // Where a request gets all that it will need at once, there is nothing to look ahead to, and its going helps nobody.

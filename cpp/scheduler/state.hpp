@@ -21,9 +21,9 @@ namespace pagedcore::sched {
 /// What follows from the configurations.
 struct Rules {
   std::uint32_t block_size = 0;
-  std::uint32_t num_groups = 1;        // of layers
+  std::uint32_t num_layer_groups = 1;
   std::uint32_t watermark_blocks = 0;  // that an admission leaves free
-  std::vector<std::uint32_t> windows;  // [num_groups]
+  std::vector<std::uint32_t> windows;  // [num_layer_groups]
   bool has_windows = false;
   bool shares_prefixes = true;        // between requests
   bool looks_ahead = false;           // admission asks what running requests may come to hold

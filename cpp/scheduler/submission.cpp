@@ -75,8 +75,8 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
                                        " generated ones need ", need.shared, " shared + ", need.sequences, " x ",
                                        need.own, " = ", need.shared + need.sequences * need.own, " KV blocks of ",
                                        rules.block_size, " tokens",
-                                       rules.has_windows || rules.num_groups > 1
-                                           ? str(" in each of ", rules.num_groups, " layer groups, ", need.total,
+                                       rules.has_windows || rules.num_layer_groups > 1
+                                           ? str(" in each of ", rules.num_layer_groups, " layer groups, ", need.total,
                                                  " in all where windows free some")
                                            : "",
                                        ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
@@ -120,7 +120,7 @@ void SchedulerState::submit(SchedulerRequest spec) {
     // What it shares with the prefix is counted there. It computes its last token and those whose rows score others.
     if (!rules.has_windows) {
       const std::size_t most = spec.prompt_logprobs ? unscored(spec) : spec.prompt.size() - 1;
-      shared_blocks = std::min(prefix->tokens.size(), most) / rules.block_size * std::size_t{rules.num_groups};
+      shared_blocks = std::min(prefix->tokens.size(), most) / rules.block_size * std::size_t{rules.num_layer_groups};
     }
   }
   const std::uint64_t least =

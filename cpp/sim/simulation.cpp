@@ -174,7 +174,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     const KvCacheCounts counts = scheduler.cache().counts();
     const double block_size = config.cache.block_size;
     const double slots = static_cast<double>(counts.total) * block_size;
-    const double groups = scheduler.cache().num_groups();
+    const double groups = scheduler.cache().num_layer_groups();
     const double tokens = static_cast<double>(stats.tokens_cached), unused = static_cast<double>(stats.slots_unused);
     const double logical = (tokens + unused) / block_size * groups;
     const double sharing = counts.used > 0 ? logical / counts.used : 1.0;

@@ -618,8 +618,8 @@ class KvCacheManager:
 
     def is_swapped(self, seq: int) -> bool: ...
     @property
-    def num_groups(self) -> int:
-        """Groups of layers."""
+    def num_layer_groups(self) -> int:
+        """Layer groups."""
 
     def footprint(self, tokens: int) -> int:
         """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""
@@ -653,8 +653,8 @@ class KvCacheView:
 
     def is_swapped(self, seq: int) -> bool: ...
     @property
-    def num_groups(self) -> int:
-        """Groups of layers."""
+    def num_layer_groups(self) -> int:
+        """Layer groups."""
 
     def footprint(self, tokens: int) -> int:
         """Blocks that a sequence of so many tokens holds between steps, in all groups of layers together."""

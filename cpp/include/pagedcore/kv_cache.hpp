@@ -222,9 +222,9 @@ class PAGEDCORE_API KvCacheManager {
   std::uint32_t blocks_for(std::uint64_t tokens) const noexcept;
   KvTraits traits() const noexcept;
 
-  /// Groups of layers, and the blocks that a sequence of `tokens` holds between steps, in all groups together: of a
+  /// Layer groups, and the blocks that a sequence of `tokens` holds between steps, in all of them together: of a
   /// group with a window no more than that reaches.
-  std::uint32_t num_groups() const noexcept;
+  std::uint32_t num_layer_groups() const noexcept;
   std::uint64_t footprint(std::uint64_t tokens) const noexcept;
 
   /// The longest cached prefix of `tokens`, at most `max_tokens`. It may end inside a block, unless `whole_blocks`.

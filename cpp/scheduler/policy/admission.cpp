@@ -160,7 +160,7 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
   if (pinned > 0 && !from_prefix && !state_.rules.has_windows) {
     // The cache may know the prefix by other blocks than those that are pinned; then it would be held twice.
     const auto table = state_.cache.block_table(request.prefix_used->sequence);
-    const auto shared = static_cast<std::ptrdiff_t>(pinned / state_.rules.block_size * state_.rules.num_groups);
+    const auto shared = static_cast<std::ptrdiff_t>(pinned / state_.rules.block_size * state_.rules.num_layer_groups);
     from_prefix = !std::equal(table.begin(), table.begin() + shared, match.blocks.begin());
   }
   const KvGroup group{request.most_sequences(),
@@ -179,7 +179,7 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
 bool Draft::fit(const Candidate& candidate, Admission&& admission, std::uint32_t pinned) {
   const Request& request = candidate.request;
   const std::uint32_t leader = request.leader(), size = request.target(request.samples[leader]);
-  const std::uint32_t block_size = state_.rules.block_size, groups = state_.rules.num_groups;
+  const std::uint32_t block_size = state_.rules.block_size, groups = state_.rules.num_layer_groups;
   PrefixMatch& match = admission.match;
   while (true) {
     const std::uint32_t first = admission.from_prefix ? pinned : match.num_tokens;

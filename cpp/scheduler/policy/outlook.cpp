@@ -16,7 +16,7 @@ void Draft::foresee(Outlook& outlook, const Request& request, std::optional<std:
     return;
   }
   const std::uint32_t leader = request.leader();
-  const std::int64_t cached_blocks = saved ? std::max<std::int64_t>(0, *saved) / state_.rules.num_groups : 0;
+  const std::int64_t cached_blocks = saved ? std::max<std::int64_t>(0, *saved) / state_.rules.num_layer_groups : 0;
   const auto cached = static_cast<std::uint32_t>(cached_blocks * state_.rules.block_size);
   const std::uint32_t common = std::min(state_.shared_tokens(request), request.samples[leader].computed);
   const auto add = [&](const Sample& sample, std::uint32_t has, double own) {

@@ -25,7 +25,7 @@ PreemptionPrice price_of(const SchedulerState& state, const Request& request) {
   const Sample& leader = request.samples[request.leader()];
   const std::uint32_t block_size = state.rules.block_size;
   const std::uint32_t unused = block_size - 1 - (leader.computed + block_size - 1) % block_size;
-  const double tokens = blocks / state.rules.num_groups * block_size - unused;
+  const double tokens = blocks / state.rules.num_layer_groups * block_size - unused;
   const double recompute = tokens * costs.token;
   const double swap = blocks * (costs.block_out + costs.block_in);
   const bool known = costs.token > 0.0 && costs.block_out + costs.block_in > 0.0;
