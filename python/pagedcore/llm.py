@@ -91,7 +91,7 @@ class LLM:
             self._engine = checkpoint.engine(progress)
         for end in self.end_tokens:
             _log.info("%s: token %d (%s) ends an answer: %s", self.model, end.id, end.token, end.why)
-        _log.info("%s: sampling without parameters: %s", self.model, self.default_sampling_params())
+        _log.info("%s: its files recommend for sampling: %s", self.model, self.sampling_defaults or "nothing")
         self._dispatcher = Dispatcher(self._engine)
         ends = [end.id for end in self.end_tokens]
         self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, ends)
