@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cuda_kernels.md"
 RESOURCES = ROOT / "bench" / "cuda_resources.json"
 DEVICES = {"A100": "a100-80gb", "H100": "h100", "L4": "l4"}  # of pagedcore/lab/data/devices
+# Bytes/s that a device's L2 gives at most. A100: 5,120 bytes a clock of 1.41 GHz, by NVIDIA's white paper of its
+# architecture. H100: what others measured of it. L4: nothing is published; the 64 bytes that each of its 58
+# multiprocessors takes in a clock of 2.04 GHz, which no cache gives it more than.
+L2_RATE = {"A100": 5120 * 1.41e9, "H100": 5.5e12, "L4": 58 * 64 * 2.04e9}
 
 # LLaMA 3 8B.
 HIDDEN, HEADS, KV_HEADS, DIM, FFN, VOCAB = 4096, 32, 8, 128, 14336, 128256
@@ -230,9 +234,11 @@ sums follow from their sources.
 LLaMA 3 8B: one layer's attention with {heads} query and {kv_heads} KV heads of {dim}; its gate and up projection as one
 matmul. *Memory* counts every byte once; *requests* are what multiprocessors ask of L1 and L2, where they ask for some
 of it again. *Operations* are those of the tensor cores, padded rows included. The times are a floor: memory over the
-data sheet's bandwidth or operations over its dense 16-bit rate, whichever is longer, M (memory) or T (tensor cores).
-Launches, latencies, the caches and everything else that takes time are left out.
-{devices}.
+data sheet's bandwidth, requests over what the L2 gives, or operations over the dense 16-bit rate, whichever is
+longest: M (memory), L (L2) or T (tensor cores). What L1 serves counts as the L2's. Launches, latencies and everything
+else that takes time are left out.
+{devices}. The L2 of an H100 by the measurements of others, an A100's by its clock, an L4's by what its
+multiprocessors take.
 
 | Kernel | Shape | Memory, MB | Requests, MB | GFLOP | {columns} |
 |---|---|---:|---:|---:|{rules}
@@ -269,12 +275,13 @@ def device(name: str) -> tuple[float, float]:
     return data["bandwidth"], data["arithmetic"]
 
 
-def least_time(work: Work, bandwidth: float, arithmetic: float) -> tuple[float, str]:
-    return max((work.memory / bandwidth, "M"), (work.operations / arithmetic, "T"))
+def least_time(work: Work, bandwidth: float, arithmetic: float, l2_rate: float) -> tuple[float, str]:
+    """Seconds, and what takes them."""
+    return max((work.operations / arithmetic, "T"), (work.requests / l2_rate, "L"), (work.memory / bandwidth, "M"))
 
 
 def work_row(work: Work) -> str:
-    times = (least_time(work, *device(name)) for name in DEVICES)
+    times = (least_time(work, *device(name), L2_RATE[name]) for name in DEVICES)
     cells = [
         work.kernel,
         work.shape,
@@ -306,7 +313,10 @@ def page(resources: Resources) -> str:
         heads=HEADS,
         kv_heads=KV_HEADS,
         dim=DIM,
-        devices="; ".join(f"{name}: {b / 1e12:g} TB/s and {a / 1e12:g} TFLOP/s" for name, b, a in peaks),
+        devices="; ".join(
+            f"{name}: {b / 1e12:g} TB/s, {L2_RATE[name] / 1e12:.1f} TB/s from its L2 and {a / 1e12:g} TFLOP/s"
+            for name, b, a in peaks
+        ),
         columns=" | ".join(f"{name}, us" for name in DEVICES),
         rules="---:|" * len(DEVICES),
     )

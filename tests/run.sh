@@ -93,6 +93,15 @@ machine_code() {  # PLUGIN
   .venv/bin/python bench/cuda_roofline.py --check "$1"
 }
 
+on_device_emulated() {
+  local part results
+  results=$(mktemp -d)
+  for part in build kernels sanitizer engine sweep; do
+    PAGEDCORE_EMULATED=1 PAGEDCORE_PART_SECONDS=3600 bash tests/cuda/on_device.sh $part "$results"
+  done
+  rm -rf "$results"
+}
+
 emulated_python() {
   PAGEDCORE_CUDA_EMU_PLUGIN=build/release/tests/cuda_emu/package/libpagedcore_cuda.so \
     .venv/bin/python -m pytest -q tests/cuda_emu/python
@@ -106,6 +115,7 @@ run_cpp() {
     [ -x .venv/bin/python ] || step "Python: environment and package" venv
     step "CUDA: machine code of the kernels" machine_code "$plugin"
     step "CUDA: Python on an emulated GPU" emulated_python
+    [ $long = OFF ] || step "CUDA: what a machine with a GPU would run, on the emulated one" on_device_emulated
   fi
 }
 

@@ -13,10 +13,9 @@
 namespace pagedcore {
 namespace {
 
-/// Something finite in every slot of every block, whatever a tile looks like inside: zeros that were written.
-/// Untouched storage may be one page.
+/// Small numbers in every slot of every block, whatever a tile looks like inside. Untouched storage may be one page.
 void fill(Backend& backend, KvStorage& kv) {
-  const std::vector<std::byte> block(kv.block_bytes());
+  const std::vector<std::byte> block = some_numbers(kv.block_bytes());
   for (std::uint32_t b = 0; b < kv.num_blocks(); ++b) {
     const BlockId id{b};
     const std::byte* source = block.data();
@@ -54,6 +53,7 @@ double attention_seconds(Backend& backend, const AttentionProbe& probe) {
   const std::size_t bytes = bytes_of(dtype, probe.batch * cols);
   const auto queries = backend.allocate(bytes), outputs = backend.allocate(bytes);
   const Tensor q = matrix(*queries, dtype, probe.batch, cols), out = matrix(*outputs, dtype, probe.batch, cols);
+  backend.upload(q, some_numbers(bytes));
   AttentionParams params;
   params.shape = {probe.num_heads, probe.kv.num_kv_heads, probe.kv.head_dim, 0};
 

@@ -1,6 +1,7 @@
 #include "backend/checks.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "base/text.hpp"
@@ -94,6 +95,18 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
   const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
   if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
+}
+
+std::vector<std::byte> some_numbers(std::size_t bytes) {
+  // bf16 numbers, 1/64 to 1/32 large.
+  std::vector<std::byte> numbers(bytes);
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i + 1 < bytes; i += 2) {
+    state = state * 1664525u + 1013904223u;
+    const auto bits = static_cast<std::uint16_t>(0x3c80u | (state >> 16 & 0x807fu));
+    std::memcpy(&numbers[i], &bits, sizeof bits);
+  }
+  return numbers;
 }
 
 std::vector<BlockId> first_blocks(std::uint32_t count) {

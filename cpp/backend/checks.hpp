@@ -28,6 +28,9 @@ std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);
 std::vector<BlockId> first_blocks(std::uint32_t count);
 /// Block ids as the numbers that kernels compute addresses from.
 std::vector<std::uint32_t> raw_ids(std::span<const BlockId> blocks);
+/// Small numbers of both signs, which f32, bf16 and f16 hold alike when they are read from these bytes, as do tiles of
+/// KV of any layout: for measurements, since a device may draw less power, and run faster, over zeros.
+std::vector<std::byte> some_numbers(std::size_t bytes);
 /// Unless layer, head counts and sizes of a call fit the storage and the prepared batch.
 void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
                      const AttentionShape& shape);

@@ -8,8 +8,9 @@ Weight::~Weight() = default;
 KvStorage::~KvStorage() = default;
 const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
 Batch::~Batch() = default;
+TensorSizes::~TensorSizes() = default;
+DType TensorSizes::kv_dtype() const noexcept { return compute_dtype(); }
 Backend::~Backend() = default;
-DType Backend::kv_dtype() const noexcept { return compute_dtype(); }
 std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
 void Backend::reserve(std::size_t) {}
 void Backend::run_step(const Batch&, const std::function<void()>& operations) { operations(); }

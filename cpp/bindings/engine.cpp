@@ -198,8 +198,10 @@ void bind_memory_plan(nb::module_& m) {
       .def_prop_ro("kv_tokens", &P::kv_tokens, "Tokens that all blocks hold.");
   m.def("validate", nb::overload_cast<const EngineConfig&>(&validate), "config"_a,
         "Raises InvalidArgument for a value outside its range and for options that contradict each other.");
-  m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{},
-        "What an engine would allocate; allocates nothing.");
+  m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{}, "device_memory"_a = 0,
+        "What an engine would allocate; allocates nothing. device_memory: bytes that are free on the device, which "
+        "need not "
+        "be there then; 0: the device is asked.");
 }
 
 void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample."); }

@@ -15,8 +15,9 @@ Executor::~Executor() = default;
 SwapCounters Executor::swap_counters() const { return {}; }
 
 struct Engine::Impl {
-  Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& config)
-      : model_description(description), backend(make_backend(config)) {
+  Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
+      : model_description(description), backend(make_backend(given)) {
+    const EngineConfig config = for_its_device(given);
     plan = plan_memory(description, config, *backend, available_memory(*backend));
     backend->reserve(plan.weights + plan.activations + plan.kv_cache());
     model = std::make_unique<Model>(description, weights, *backend, config.scheduler.max_batched_tokens,

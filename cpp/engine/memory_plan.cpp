@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 
+#include "backend/cuda_sizes.hpp"
 #include "base/field_text.hpp"
 #include "base/text.hpp"
 #include "engine/host_memory.hpp"
@@ -15,11 +16,30 @@ namespace {
 constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
 constexpr std::uint32_t kMaxBlocks = 0xfffffffeu;  // the largest id is kNoBlock
 
-/// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available.
-std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, std::size_t groups,
-                                std::size_t block_bytes, std::size_t available) {
-  const std::uint64_t blocks = groups * c.scheduler.max_sequences * ((context + c.kv.block_size - 1) / c.kv.block_size);
-  const std::size_t limit = std::min(kDefaultCacheLimit, available / 2);
+constexpr std::uint32_t kCpuLogitRows = 64;   // enough to stream the head's weights efficiently
+constexpr std::uint32_t kGpuLogitRows = 256;  // a decode batch at once; enough to be bound by the tensor cores
+constexpr std::uint32_t kGpuBatchedTokens = 2048;
+
+bool on_gpu(const EngineConfig& config) { return parse_device(config.device).kind == DeviceKind::cuda; }
+
+/// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available; on a
+/// GPU, whose memory has no other use, all that weights and activations leave.
+std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, const MemoryPlan& plan,
+                                std::size_t available) {
+  const std::size_t block_bytes = plan.kv_block;
+  const std::uint64_t blocks =
+      plan.windows.size() * c.scheduler.max_sequences * ((context + c.kv.block_size - 1) / c.kv.block_size);
+  std::size_t limit = std::min(kDefaultCacheLimit, available / 2);
+  if (on_gpu(c)) {
+    const std::size_t model = plan.weights + plan.activations;
+    if (model + block_bytes > available)
+      throw OutOfMemory(str("weights of ", plan.weights, " bytes, activations of ", plan.activations,
+                            " and one KV block of ", block_bytes, " are more than the ", available,
+                            " bytes that device = '", c.device,
+                            "' has for them; raise gpu_memory_utilization, lower max_batched_tokens or workspace, or "
+                            "use a smaller model"));
+    limit = available - model;
+  }
   return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
 }
 
@@ -50,20 +70,26 @@ std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_
 }  // namespace
 
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
-  return std::min<std::uint32_t>(
-      64, config.scheduler.max_batched_tokens);  // enough to stream the head's weights efficiently
+  return std::min(on_gpu(config) ? kGpuLogitRows : kCpuLogitRows, config.scheduler.max_batched_tokens);
 }
 
-MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,
+EngineConfig for_its_device(EngineConfig config) {
+  std::uint32_t& tokens = config.scheduler.max_batched_tokens;
+  if (tokens == 0) tokens = on_gpu(config) ? kGpuBatchedTokens : kDefaultBatchedTokens;
+  return config;
+}
+
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given, const TensorSizes& sizes,
                        std::size_t available) {
   model.validate();
-  validate(config);
+  validate(given);
+  const EngineConfig config = for_its_device(given);
   const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
   if (model_context > 0 && config.scheduler.max_context > model_context) {
     throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
                               model_context, " positions that the model was made for; use at most ", model_context));
   }
-  const ModelMemory memory = plan_model_memory(model, backend, static_cast<std::int32_t>(config.kv.block_size),
+  const ModelMemory memory = plan_model_memory(model, sizes, static_cast<std::int32_t>(config.kv.block_size),
                                                config.scheduler.max_batched_tokens, max_logit_rows(config));
   MemoryPlan plan;
   plan.weights = memory.weights;
@@ -78,8 +104,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
   plan.num_blocks = config.kv.num_blocks;
   if (config.kv.num_blocks == 0) {
     const std::size_t budget = config.kv.kv_cache_memory > 0 ? config.kv.kv_cache_memory
-                                                             : default_cache_bytes(config, context, plan.windows.size(),
-                                                                                   memory.kv_block, available);
+                                                             : default_cache_bytes(config, context, plan, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("kv_cache_memory = ", budget, " bytes holds no block: one block of ",
@@ -144,11 +169,16 @@ std::size_t available_memory(const Backend& backend) {
   return device ? *device : available_host_memory();
 }
 
-MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config) {
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, std::size_t device_memory) {
+  validate(config);
+  if (device_memory > 0 && on_gpu(config)) {
+    const auto sizes = cuda_sizes(config.cuda);
+    return plan_memory(model, config, *sizes, sizes->usable(device_memory));
+  }
   EngineConfig quick = config;
   quick.cpu.threads = quick.cuda.threads = 1;  // the plan does not depend on them
   const auto backend = make_backend(quick);
-  return plan_memory(model, config, *backend, available_memory(*backend));
+  return plan_memory(model, config, *backend, device_memory > 0 ? device_memory : available_memory(*backend));
 }
 
 }  // namespace pagedcore

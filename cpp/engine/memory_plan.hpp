@@ -9,7 +9,11 @@
 
 namespace pagedcore {
 
-/// Rows of logits that are held at once: the language-model head runs over this many rows at a time.
+/// With the values that depend on the device where they were left open.
+EngineConfig for_its_device(EngineConfig config);
+
+/// Rows of logits that are held at once: the language-model head runs over this many rows at a time. Of a configuration
+/// for_its_device().
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept;
 
 /// Of the device that the configuration names.
@@ -18,7 +22,7 @@ std::unique_ptr<Backend> make_backend(const EngineConfig& config);
 std::size_t available_memory(const Backend& backend);
 
 /// `available`: bytes of memory that the process may still take.
-MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const Backend& backend,
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const TensorSizes& sizes,
                        std::size_t available);
 
 }  // namespace pagedcore

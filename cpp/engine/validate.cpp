@@ -37,6 +37,8 @@ void check_device(const EngineConfig& c) {
                           "', whose KV has the compute type; use 'auto'"));
   if (c.cuda.cublas_lt)
     throw Unsupported(str("cublas_lt = true on device = '", c.device, "': it is for the products of device = 'cuda'"));
+  check_effect("gpu_memory_utilization", c.cuda.gpu_memory_utilization, cuda.gpu_memory_utilization,
+               "device = 'cuda'; the size of the KV cache is kv_cache_memory, such as 2GiB");
   check_effect("workspace", c.cuda.workspace, cuda.workspace, "device = 'cuda'");
   check_effect("graph_rows", c.cuda.graph_rows, cuda.graph_rows, "device = 'cuda'");
   check_effect("sample_on_device", c.cuda.sample_on_device, cuda.sample_on_device, "device = 'cuda'");

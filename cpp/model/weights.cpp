@@ -98,9 +98,9 @@ std::size_t vector_bytes(const Specs<Owner>& specs) {
 }
 
 template <class Owner>
-std::size_t matrix_bytes(const Specs<Owner>& specs, const Backend& backend) {
+std::size_t matrix_bytes(const Specs<Owner>& specs, const TensorSizes& sizes) {
   std::size_t bytes = 0;
-  for (const auto& matrix : specs.matrices) bytes += backend.packed_bytes(matrix.n(), matrix.cols, matrix.kind);
+  for (const auto& matrix : specs.matrices) bytes += sizes.packed_bytes(matrix.n(), matrix.cols, matrix.kind);
   return bytes;
 }
 
@@ -217,9 +217,9 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
   return weights;
 }
 
-std::size_t planned_weight_bytes(const ModelDescription& d, const Backend& backend) {
-  return all_vector_bytes(d) + matrix_bytes(decoder_specs(d), backend) +
-         static_cast<std::size_t>(d.num_layers) * matrix_bytes(layer_specs(d), backend);
+std::size_t planned_weight_bytes(const ModelDescription& d, const TensorSizes& sizes) {
+  return all_vector_bytes(d) + matrix_bytes(decoder_specs(d), sizes) +
+         static_cast<std::size_t>(d.num_layers) * matrix_bytes(layer_specs(d), sizes);
 }
 
 }  // namespace pagedcore

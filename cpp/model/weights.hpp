@@ -48,9 +48,9 @@ inline std::int64_t kv_size(const ModelDescription& d) noexcept {
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 
 /// The KV storage that the decoder writes.
-inline KvShape kv_shape_of(const ModelDescription& d, const Backend& backend, std::int32_t block_size) {
+inline KvShape kv_shape_of(const ModelDescription& d, const TensorSizes& sizes, std::int32_t block_size) {
   const AttentionDescription& a = d.attention;
-  return {layer_groups(d).layers_per_group, a.num_kv_heads, a.head_dim, block_size, backend.kv_dtype()};
+  return {layer_groups(d).layers_per_group, a.num_kv_heads, a.head_dim, block_size, sizes.kv_dtype()};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one
@@ -58,6 +58,6 @@ inline KvShape kv_shape_of(const ModelDescription& d, const Backend& backend, st
 DecoderWeights load_weights(const ModelDescription& description, const WeightSource& source, Backend& backend);
 /// What load_weights() will hold. Room for every optional bias is counted and held, for the description does not say
 /// which ones a checkpoint has; they are a few vectors a layer.
-std::size_t planned_weight_bytes(const ModelDescription& description, const Backend& backend);
+std::size_t planned_weight_bytes(const ModelDescription& description, const TensorSizes& sizes);
 
 }  // namespace pagedcore

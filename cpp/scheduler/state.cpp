@@ -12,7 +12,7 @@ namespace pagedcore::sched {
 
 namespace {
 
-const SchedulerConfig& validated(const SchedulerConfig& config) {
+SchedulerConfig validated(SchedulerConfig config) {
   check_ranges(config, "scheduler option");
   const auto refuse_unknown = [](const char* what, auto value, auto last) {
     if (value > last) throw InvalidArgument(str(what, " policy ", static_cast<int>(value), " is unknown"));
@@ -20,6 +20,7 @@ const SchedulerConfig& validated(const SchedulerConfig& config) {
   refuse_unknown("order", config.order, ServiceOrder::fair);
   refuse_unknown("admission", config.admission, AdmissionPolicy::adaptive);
   refuse_unknown("victim", config.victim, VictimPolicy::last_arrival);
+  if (config.max_batched_tokens == 0) config.max_batched_tokens = kDefaultBatchedTokens;
   return config;
 }
 

@@ -38,6 +38,9 @@ double seconds_of(Backend& device, double at_least, const std::function<void()>&
 struct Matrix {
   Matrix(Backend& device, DType dtype, std::int64_t rows, std::int64_t cols)
       : buffer(device.allocate(bytes_of(dtype, rows * cols))), tensor{buffer->data(), dtype, rows, cols, cols} {}
+  void fill(Backend& device) const {
+    device.upload(tensor, some_numbers(bytes_of(tensor.dtype, tensor.rows * tensor.cols)));
+  }
   std::unique_ptr<Buffer> buffer;
   Tensor tensor;
 };
@@ -100,18 +103,15 @@ class Measurement {
     const std::int64_t n = std::max<std::int64_t>(16, static_cast<std::int64_t>(sizes_.bytes) / (element * kColumns));
     std::unique_ptr<Weight> weight;
     {
-      // bf16 numbers of both signs, 1/64 to 1/32 large.
-      std::vector<std::uint16_t> values(static_cast<std::size_t>(n * kColumns));
-      std::uint32_t state = 1;
-      for (std::uint16_t& v : values) {
-        state = state * 1664525u + 1013904223u;
-        v = static_cast<std::uint16_t>(0x3c80u | (state >> 16 & 0x807fu));
-      }
-      const HostTensor part{DType::bf16, {n, kColumns}, 2, std::as_bytes(std::span(values))};
+      const std::vector<std::byte> values = some_numbers(static_cast<std::size_t>(n * kColumns) * 2);
+      const HostTensor part{DType::bf16, {n, kColumns}, 2, values};
       weight = device_.pack({&part, 1}, PackKind::stacked);
     }
-    for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{16}, std::int64_t{sizes_.rows}}) {
+    // From one to where a kernel for many takes over, and on; the last is of the size that was asked for.
+    for (std::int64_t rows : {1, 2, 4, 8, 16, 32, 33, 64, 128, 256, 1024, 1 << 16}) {
+      rows = std::min<std::int64_t>(rows, sizes_.rows);
       const Matrix in(device_, dtype(), rows, kColumns), out(device_, DType::f32, rows, n);
+      in.fill(device_);
       const auto moved = static_cast<double>(n * kColumns * element + rows * kColumns * element + rows * n * 4);
       rates_.push_back({"matmul", str(rows, rows == 1 ? " row, " : " rows, ", n, " x ", kColumns),
                         measure([&] { device_.matmul(out.tensor, in.tensor, *weight, {}); }), moved,
@@ -144,6 +144,10 @@ class Measurement {
     const std::vector<TokenRange> ranges{{0, rows, 0, 0}};
     const auto batch = device_.prepare({tokens, ranges, table, 1}, kBlockSize);
     const Matrix q(device_, dtype(), rows, kHeads * kHeadDim), out(device_, dtype(), rows, kHeads * kHeadDim);
+    const std::vector<std::byte> block = some_numbers(kv->block_bytes());
+    device_.swap_in(*kv, table, std::vector<const std::byte*>(table.size(), block.data()));
+    device_.synchronize();
+    q.fill(device_);
     const AttentionParams params{{kHeads, kKvHeads, kHeadDim, 0}};
     const double pairs = 0.5 * rows * (rows + 1.0);
     const double bytes = 2.0 * rows * (kHeads + kKvHeads) * kHeadDim * static_cast<double>(bytes_of(dtype(), 1));

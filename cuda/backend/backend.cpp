@@ -12,34 +12,7 @@
 namespace pagedcore::cuda {
 namespace {
 
-constexpr int kMaxThreads = 4096;
-constexpr std::size_t kMinWorkspace = std::size_t{1} << 20;
 constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
-
-const CudaOptions& checked(const CudaOptions& options) {
-  if (options.dtype != DType::bf16 && options.dtype != DType::f16)
-    throw InvalidArgument(str("the CUDA backend computes in bf16 or f16, not in ", info(options.dtype).name));
-  if (options.threads < 0 || options.threads > kMaxThreads)
-    throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", kMaxThreads,
-                              "]; 0 means every CPU that this process may run on"));
-  if (options.graph_rows < 0)
-    throw InvalidArgument(str("graph_rows = ", options.graph_rows, "; 0 for no graphs, or the most rows of a step"));
-  if (options.workspace < kMinWorkspace)
-    throw InvalidArgument(str("workspace = ", options.workspace, "; at least ", kMinWorkspace));
-  return options;
-}
-
-DType kv_dtype_of(const CudaOptions& options) {
-  switch (options.kv_cache_dtype) {
-    case KvCacheType::fp8:
-      return DType::f8_e4m3;
-    case KvCacheType::int8:
-      return DType::i8;
-    case KvCacheType::compute:
-      break;
-  }
-  return options.dtype;
-}
 
 /// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
 std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
@@ -63,24 +36,31 @@ void check_blocks(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
 }  // namespace
 
 CudaBackend::CudaBackend(const CudaOptions& options)
-    : dtype_(checked(options).dtype),
-      kv_dtype_(kv_dtype_of(options)),
-      workspace_bytes_(options.workspace),
+    : sizes_(options),
+      dtype_(sizes_.compute_dtype()),
       graph_rows_(options.graph_rows),
       sample_on_device_(options.sample_on_device),
       device_(options.device),
       pool_(options.threads > 0 ? options.threads : cpu::usable_cpus()) {
-  if (options.cublas_lt) cublas_lt_.emplace(device_, dtype_, workspace_bytes_);
+  if (options.cublas_lt) cublas_lt_.emplace(device_, dtype_, options.workspace);
   staging_.emplace(device_, kStagingBytes);
-  swapper_.emplace(device_, *staging_, workspace_bytes_ / 8);
-  sampler_.emplace(device_, *staging_, workspace_bytes_ / 8);
+  swapper_.emplace(device_, *staging_, options.workspace / 8);
+  sampler_.emplace(device_, *staging_, options.workspace / 8);
   graphs_.emplace(device_, *staging_);
 }
 
-CudaBackend::~CudaBackend() = default;
+/// On whatever thread, which may be at work with another device.
+CudaBackend::~CudaBackend() {
+  const CurrentDevice current(device_.index());
+  graphs_.reset();
+  sampler_.reset();
+  swapper_.reset();
+  staging_.reset();
+  cublas_lt_.reset();
+}
 
 std::string CudaBackend::describe() const {
-  const std::string kv = kv_dtype_ == dtype_ ? "" : str(" (KV in ", info(kv_dtype_).name, ")");
+  const std::string kv = kv_dtype() == dtype_ ? "" : str(" (KV in ", info(kv_dtype()).name, ")");
   const std::string products = cublas_lt_ ? str(", ", cublas_lt_->name()) : "";
   return str("cuda, ", device_.name(), ", ", info(dtype_).name, kv, products, ", ", pool_.threads(), " host threads");
 }
@@ -131,36 +111,19 @@ void CudaBackend::synchronize() {
   swapper_->finish();
 }
 
-std::optional<std::size_t> CudaBackend::available_memory() const {
-  const std::size_t free = device_.free_memory();
-  return free > workspace() ? free - workspace() : 0;
-}
+std::optional<std::size_t> CudaBackend::available_memory() const { return sizes_.usable(device_.free_memory()); }
 
 void CudaBackend::reserve(std::size_t bytes) {
-  device_.reserve(bytes, workspace());
+  device_.reserve(bytes, sizes_.workspace(), sizes_.driver());
   if (cublas_lt_) cublas_lt_->take_memory();
 }
 
 // Weights and KV storage.
 
-PackSpec CudaBackend::spec(std::int64_t n, std::int64_t k, PackKind kind) const {
-  PackSpec spec;
-  spec.n = n;
-  spec.k = k;
-  spec.kind = kind;
-  spec.format = cublas_lt_ ? WeightFormat::plain : WeightFormat::native;
-  spec.type = dtype_;
-  return spec;
-}
-
-std::size_t CudaBackend::packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const {
-  return spec(n, k, kind).weight_bytes();
-}
-
 std::unique_ptr<Weight> CudaBackend::pack(std::span<const HostTensor> parts, PackKind kind) {
   const std::int64_t n = checked_pack_rows(parts, kind), k = parts[0].cols();
   device_.use();
-  const PackSpec packed = spec(n, k, kind);
+  const PackSpec packed = sizes_.weight(n, k, kind);
   DeviceMemory memory(device_, packed.weight_bytes());
   std::vector<std::byte> host(packed.weight_bytes());
   const RowSource rows = [&](std::int64_t row, std::span<float> values) {
@@ -168,13 +131,10 @@ std::unique_ptr<Weight> CudaBackend::pack(std::span<const HostTensor> parts, Pac
     while (row >= part->rows()) row -= (part++)->rows();
     to_f32(*part, row * k, values);
   };
-  pack_matrix(packed, rows, host, {});
+  pack_matrix(packed, rows, host, {},
+              [&](std::int64_t count, const auto& body) { pool_.for_each_rethrowing(count, body); });
   staging_->upload(memory.data(), host, device_.stream());
   return std::make_unique<CudaWeight>(packed, std::move(memory));
-}
-
-std::size_t CudaBackend::kv_block_bytes(const KvShape& shape) const {
-  return static_cast<std::size_t>(cuda::kv_block_bytes(kv_tile_of(shape), shape.num_layers, shape.num_kv_heads));
 }
 
 std::unique_ptr<KvStorage> CudaBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {

@@ -20,7 +20,7 @@ class CudaBackend final : public Backend {
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
-  DType kv_dtype() const noexcept override { return kv_dtype_; }
+  DType kv_dtype() const noexcept override { return sizes_.kv_dtype(); }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override;
   void upload(const Tensor& dst, std::span<const std::byte> src) override;
@@ -30,10 +30,12 @@ class CudaBackend final : public Backend {
   void reserve(std::size_t bytes) override;
 
   std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override;
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override;
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
+    return sizes_.packed_bytes(n, k, kind);
+  }
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
-  std::size_t kv_block_bytes(const KvShape& shape) const override;
+  std::size_t kv_block_bytes(const KvShape& shape) const override { return sizes_.kv_block_bytes(shape); }
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override;
   void swap_out(const KvStorage& kv, std::span<const BlockId> blocks, std::span<std::byte* const> dst) override;
   void swap_in(KvStorage& kv, std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
@@ -62,13 +64,10 @@ class CudaBackend final : public Backend {
   void check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
                             const AttentionShape& shape) const;
   ComputeType compute() const noexcept { return dtype_ == DType::f16 ? ComputeType::f16 : ComputeType::bf16; }
-  /// Of device memory besides what is planned.
-  std::size_t workspace() const noexcept { return workspace_bytes_ + (cublas_lt_ ? cublas_lt_->bytes() : 0); }
-  PackSpec spec(std::int64_t n, std::int64_t k, PackKind kind) const;
   void zero(const DeviceMemory& memory);
 
-  const DType dtype_, kv_dtype_;
-  const std::size_t workspace_bytes_;
+  const Sizes sizes_;
+  const DType dtype_;
   const std::int32_t graph_rows_;
   const bool sample_on_device_;
   int failed_recordings_ = 0;

@@ -11,11 +11,8 @@ namespace {
 
 using Kind = Epilogue::Kind;
 
-constexpr std::size_t kMostOwnBytes = std::size_t{32} << 20;  // what NVIDIA advises for sm_90; other cards need less
-constexpr std::size_t kMostPlans = 4096;                      // prefills differ in their number of rows
-constexpr std::uint32_t kMostAlignment = 256;                 // the largest that the library asks about
-
-std::size_t half_of(std::size_t bytes) { return bytes / 2 / Arena::kAlignment * Arena::kAlignment; }
+constexpr std::size_t kMostPlans = 4096;       // prefills differ in their number of rows
+constexpr std::uint32_t kMostAlignment = 256;  // the largest that the library asks about
 
 std::uint32_t alignment_of(const void* address) {
   const auto at = reinterpret_cast<std::uintptr_t>(address) | kMostAlignment;
@@ -41,8 +38,8 @@ CublasLt::CublasLt(Device& device, DType type, std::size_t workspace_bytes)
     : device_(device),
       library_(lt::open_library()),
       type_(type),
-      own_bytes_(std::min(kMostOwnBytes, half_of(workspace_bytes))),
-      sums_bytes_(half_of(workspace_bytes)) {
+      own_bytes_(cublas_lt_bytes(workspace_bytes).own),
+      sums_bytes_(cublas_lt_bytes(workspace_bytes).sums) {
   if (const lt::Status status = library_.Create(&handle_); status != lt::CUBLAS_STATUS_SUCCESS) {
     const std::string text =
         str(name(), " cannot be used on ", device.name(), ": cublasLtCreate: ", library_.GetStatusName(status));
@@ -68,7 +65,7 @@ std::string CublasLt::text_of(const Product& p) const {
 
 void CublasLt::check(lt::Status status, const char* call, const Product& product) {
   if (status == lt::CUBLAS_STATUS_SUCCESS) return;
-  if (device_.recording()) throw RecordingFailed();  // what the recording is to blame for succeeds without one
+  if (device_.recording()) device_.give_up_recording(call);  // what the recording is to blame for succeeds without one
   device_.fail(str("matmul ", text_of(product), " by ", name(), ": ", call), library_.GetStatusName(status));
 }
 

@@ -12,6 +12,7 @@
 #include "backend/cublas_lt_library.hpp"
 #include "backend/device.hpp"
 #include "kernels/matmul.hpp"
+#include "sizes/sizes.hpp"
 
 namespace pagedcore::cuda {
 

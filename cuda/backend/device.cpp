@@ -5,7 +5,7 @@
 
 #include "backend/query.hpp"
 #include "base/text.hpp"
-#include "kernels/copy.hpp"
+#include "kernels/kernel_list.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cuda {
@@ -14,6 +14,14 @@ namespace {
 constexpr std::size_t kSmallChunk = std::size_t{1} << 20;
 
 }  // namespace
+
+CurrentDevice::CurrentDevice(int index) noexcept : index_(index) {
+  if (cudaGetDevice(&before_) != cudaSuccess) before_ = -1;
+  is_ = before_ == index || cudaSetDevice(index) == cudaSuccess;
+}
+CurrentDevice::~CurrentDevice() {
+  if (is_ && before_ >= 0 && before_ != index_) cudaSetDevice(before_);
+}
 
 Stream::Stream(Device& device) {
   device.check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
@@ -27,6 +35,9 @@ Event::Event(Device& device) {
 }
 Event::~Event() {
   if (event_ != nullptr) cudaEventDestroy(event_);
+}
+void Event::record(Device& device, cudaStream_t stream) const {
+  device.check(cudaEventRecord(event_, stream), "recording an event");
 }
 Event::Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
 
@@ -42,13 +53,13 @@ Device::Device(int index) : index_(index) {
   multiprocessors_ = properties.multiProcessorCount;
   if (const std::string why = why_unserved(index, properties); !why.empty()) throw Unsupported(why);
   use();
-  check_code(properties);
+  load_code(properties);
   stream_ = std::make_unique<Stream>(*this);
 }
 
-/// Before anything else runs: all kernels are built for the same GPUs, so any of them tells.
-void Device::check_code(const cudaDeviceProp& properties) {
-  const cudaError_t error = find_device_code();
+/// Before anything else runs, and before anybody asks how much memory is free.
+void Device::load_code(const cudaDeviceProp& properties) {
+  const cudaError_t error = load_kernels();
   switch (error) {
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidKernelImage:
@@ -60,12 +71,13 @@ void Device::check_code(const cudaDeviceProp& properties) {
                             "); build it with -DPAGEDCORE_CUDA_ARCHITECTURES=", properties.major, properties.minor,
                             " or all, or update the driver"));
     default:
-      check(error, "looking for the device's code");
+      check(error, "loading the device's code");
   }
 }
 
 Device::~Device() {
-  if (cudaSetDevice(index_) != cudaSuccess) return;
+  const CurrentDevice current(index_);
+  if (!current.is()) return;
   if (stream_ != nullptr) cudaStreamSynchronize(stream_->get());
   for (const Chunk& chunk : chunks_) cudaFree(chunk.memory);
   stream_.reset();
@@ -77,8 +89,13 @@ void Device::check(cudaError_t error, const char* what) {
   if (error == cudaErrorMemoryAllocation)
     throw OutOfMemory(str(what, " failed on device cuda:", index_, ": ", error_text(error)));
   if (recording_ && error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread)
-    throw RecordingFailed();
+    give_up_recording(what);
   fail(what, error_text(error));
+}
+
+void Device::give_up_recording(const char* what) {
+  if (recording_) throw RecordingFailed();
+  fail(what, "it takes a recording, and none is under way");
 }
 
 void Device::fail(const std::string& what, const std::string& error) {
@@ -112,16 +129,16 @@ Device::Chunk& Device::add_chunk(std::size_t bytes, const std::string& purpose) 
   return chunks_.back();
 }
 
-void Device::reserve(std::size_t planned, std::size_t workspace) {
+void Device::reserve(std::size_t planned, std::size_t workspace, std::size_t driver) {
   use();
   if (reserved_) throw InvalidArgument("the device's memory has been reserved already");
   const std::size_t free = free_memory();
   const std::string purpose = str("weights, activations and KV cache of ", planned, " bytes + a workspace of ",
                                   workspace, " bytes = ", planned + workspace);
-  if (planned > free || workspace > free - planned) {
+  if (planned > free || workspace > free - planned || driver > free - planned - workspace) {
     throw OutOfMemory(
-        str(purpose, ", but ", name_, " has ", free,
-            " bytes free; lower kv_cache_memory, max_batched_tokens or the workspace, or use a smaller model"));
+        str(purpose, ", and ", driver, " bytes that the driver takes for graphs and libraries, but ", name_, " has ",
+            free, " bytes free; lower kv_cache_memory, max_batched_tokens or the workspace, or use a smaller model"));
   }
   add_chunk(planned + workspace, purpose);
   reserved_ = true;

@@ -35,6 +35,21 @@ class DeviceMemory {
   std::size_t bytes_ = 0;
 };
 
+/// The calling thread's current device is `index` while this lives; then the one that it was. What is freed may be
+/// freed on any thread, whatever device it works with. Never throws: is() says whether it worked.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int index) noexcept;
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  bool is() const noexcept { return is_; }
+
+ private:
+  int before_ = -1, index_;
+  bool is_;
+};
+
 class Stream {
  public:
   explicit Stream(Device& device);
@@ -54,12 +69,15 @@ class Event {
   Event(Event&& other) noexcept;
   Event& operator=(Event&&) = delete;
   cudaEvent_t get() const noexcept { return event_; }
+  /// Happens when what `stream` has been given so far is done.
+  void record(Device& device, cudaStream_t stream) const;
 
  private:
   cudaEvent_t event_ = nullptr;
 };
 
-/// Thrown where an operation cannot be part of a recording (StepGraphs), which is given up then.
+/// Thrown where an operation cannot be part of a recording (StepGraphs), which is given up then. Only
+/// Device::give_up_recording() throws it, and only in a recording, so that StepGraphs catches all.
 struct RecordingFailed {};
 
 class Device {
@@ -75,6 +93,8 @@ class Device {
   /// Anything else leaves the device in an unknown
   /// state and poisons this object: every later call of use() throws Aborted with the first error's text.
   void check(cudaError_t error, const char* what);
+  /// Throws RecordingFailed; poisons this object and throws Aborted where nothing is recorded.
+  [[noreturn]] void give_up_recording(const char* what);
   /// Poisons this object and throws Aborted: `what` failed with an error that no cudaError_t tells.
   [[noreturn]] void fail(const std::string& what, const std::string& error);
   /// To be called first by every operation: throws Aborted once poisoned, and makes the device that of the calling
@@ -86,12 +106,14 @@ class Device {
   void set_recording(bool recording) noexcept { recording_ = recording; }
 
   cudaStream_t stream() const noexcept { return stream_->get(); }
+  int index() const noexcept { return index_; }
   const std::string& name() const noexcept { return name_; }
   int multiprocessors() const noexcept { return multiprocessors_; }
   std::size_t free_memory();
 
-  /// One arena for what was planned and `workspace` more; OutOfMemory with the arithmetic where that is not free.
-  void reserve(std::size_t planned, std::size_t workspace);
+  /// One arena for what was planned and `workspace` more; OutOfMemory with the arithmetic where that, and `driver` more
+  /// for what the driver will take beside it, is not free.
+  void reserve(std::size_t planned, std::size_t workspace, std::size_t driver);
 
  private:
   friend class DeviceMemory;
@@ -102,7 +124,7 @@ class Device {
     Arena arena;
   };
   Chunk& add_chunk(std::size_t bytes, const std::string& purpose);
-  void check_code(const cudaDeviceProp& properties);
+  void load_code(const cudaDeviceProp& properties);
 
   int index_;
   std::string name_;

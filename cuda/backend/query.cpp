@@ -1,5 +1,7 @@
 #include "backend/query.hpp"
 
+#include <sstream>
+
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -40,6 +42,17 @@ int flops_per_cycle(int major, int minor) {
   }
 }
 
+/// Empty: nothing, or there is no code for it at all.
+std::string compilation_for(const cudaDeviceProp& properties) {
+  if (code_for(properties.major, properties.minor, PAGEDCORE_CUDA_CODE) != Code::ptx) return "";
+  const std::string capability = str(properties.major, ".", properties.minor);
+  return str(
+      "the plugin has no machine code for compute capability ", capability,
+      ": the driver compiles its PTX when the backend is first opened, which takes seconds to minutes, and keeps the "
+      "result in its cache (CUDA_CACHE_PATH); a build with -DPAGEDCORE_CUDA_ARCHITECTURES=",
+      properties.major, properties.minor, "-real or all has it");
+}
+
 CudaDevice device_of(int index) {
   CudaDevice device;
   cudaDeviceProp properties{};
@@ -59,6 +72,7 @@ CudaDevice device_of(int index) {
   device.matmul_rate = kHertz * attribute(cudaDevAttrClockRate, index) * properties.multiProcessorCount *
                        flops_per_cycle(properties.major, properties.minor);
   device.problem = why_unserved(index, properties);
+  if (device.problem.empty()) device.compilation = compilation_for(properties);
   return device;
 }
 
@@ -93,9 +107,28 @@ int device_count() {
 }
 
 std::string why_unserved(int index, const cudaDeviceProp& properties) {
-  if (properties.major >= kOldestMajor) return "";
+  const bool has_code = code_for(properties.major, properties.minor, PAGEDCORE_CUDA_CODE) != Code::none;
+  if (properties.major >= kOldestMajor && has_code) return "";
+  if (properties.major >= kOldestMajor)
+    return str("device cuda:", index, ", ", properties.name, ", has compute capability ", properties.major, ".",
+               properties.minor, ", for which the CUDA backend was built without code (", PAGEDCORE_CUDA_CODE,
+               "); build it with -DPAGEDCORE_CUDA_ARCHITECTURES=", properties.major, properties.minor, "-real or all");
   return str("device cuda:", index, ", ", properties.name, ", has compute capability ", properties.major, ".",
              properties.minor, "; the CUDA backend needs ", kOldestMajor, ".0 or newer: use device cpu");
+}
+
+Code code_for(int major, int minor, const char* code) {
+  Code found = Code::none;
+  std::istringstream list(code);
+  for (std::string entry; std::getline(list, entry, ',');) {
+    if (entry.find_first_of("0123456789") != 0) return Code::machine;  // "native" and its like: whoever built it knows
+    std::size_t digits = 0;
+    const int of = std::stoi(entry, &digits), of_major = of / 10, of_minor = of % 10;
+    const std::string kind = entry.substr(digits);
+    if (kind != "-virtual" && of_major == major && of_minor <= minor) return Code::machine;
+    if (kind != "-real" && of <= 10 * major + minor) found = Code::ptx;
+  }
+  return found;
 }
 
 void query(CudaStatus& status) {

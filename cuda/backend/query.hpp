@@ -18,6 +18,12 @@ int device_count();
 /// Why the GPU is not served; empty: it is.
 std::string why_unserved(int index, const cudaDeviceProp& properties);
 
+/// What the plugin's code is to a GPU of a compute capability. `code`: as PAGEDCORE_CUDA_ARCHITECTURES, "80-real,90":
+/// machine code for a GPU of the same first number and the same or a higher second one, and, without "-real", PTX,
+/// which the driver compiles for that and every newer one.
+enum class Code { none, machine, ptx };
+Code code_for(int major, int minor, const char* code);
+
 /// CudaPlugin::query.
 void query(CudaStatus& status);
 

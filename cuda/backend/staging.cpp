@@ -38,7 +38,8 @@ std::byte* Staging::take(std::size_t bytes) {
   // Oldest first, so that whatever lies in the way goes, and nothing that was taken later.
   while (!pieces_.empty() &&
          std::ranges::any_of(pieces_, [&](const Piece& p) { return p.begin < end && begin < p.end; })) {
-    if (pieces_.front().event == nullptr) throw RecordingFailed();  // it takes more than the ring holds
+    if (pieces_.front().event == nullptr)
+      device_.give_up_recording("a step of more copies than are staged at once");  // it waits for itself
     device_.check(cudaEventSynchronize(pieces_.front().event->get()), "waiting for a transfer");
     pieces_.pop_front();
   }
@@ -49,17 +50,14 @@ std::byte* Staging::take(std::size_t bytes) {
 }
 
 void Staging::done(cudaStream_t stream) {
-  if (const auto& event = pieces_.back().event) {
-    device_.check(cudaEventRecord(event->get(), stream), "recording an event");
-  }
+  if (const auto& event = pieces_.back().event) event->record(device_, stream);
 }
 
-void Staging::submit_recorded(cudaStream_t stream) {
-  const auto event = std::make_shared<Event>(device_);
-  device_.check(cudaEventRecord(event->get(), stream), "recording an event");
+void Staging::submit_recorded(cudaStream_t stream, std::shared_ptr<Event> event) {
   for (Piece& piece : pieces_) {
     if (piece.event == nullptr) piece.event = event;
   }
+  event->record(device_, stream);
 }
 
 void Staging::forget_recorded() noexcept {

@@ -31,8 +31,9 @@ class Staging {
   std::byte* take(std::size_t bytes);
   void done(cudaStream_t stream);
 
-  /// What was recorded since the last call of either has been submitted to `stream`, or never will be.
-  void submit_recorded(cudaStream_t stream);
+  /// What was recorded since the last call of either has been submitted to `stream`, or never will be. The event is of
+  /// the caller, who makes it before anything is submitted: nothing may fail between the two.
+  void submit_recorded(cudaStream_t stream, std::shared_ptr<Event> event);
   void forget_recorded() noexcept;
 
  private:

@@ -194,7 +194,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   check_aligned("attention: q", q, 8);
   if (batch.rows() == 0) return;
   device_.use();
-  AttentionArgs args = batch.work(p.shape, p.window, workspace_bytes_ / 2).args;
+  AttentionArgs args = batch.work(p.shape, p.window, sizes_.step_workspace() / 2).args;
   args.compute = compute();
   args.out = out.data;
   args.q = q.data;

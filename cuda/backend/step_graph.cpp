@@ -1,11 +1,18 @@
 #include "backend/step_graph.hpp"
 
 #include <algorithm>
+#include <memory>
+#include <type_traits>
 
 namespace pagedcore::cuda {
 namespace {
 
 constexpr std::size_t kMostExecutables = 8;  // decode steps differ in whether contexts are split, and in little else
+
+struct Destroy {
+  void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
+};
+using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, Destroy>;
 
 void forget_error() { static_cast<void>(cudaGetLastError()); }
 
@@ -24,22 +31,22 @@ void StepGraphs::discard(Executable& executable) {
 }
 
 bool StepGraphs::run(const std::function<void()>& operations) {
-  cudaGraph_t graph = nullptr;
+  // Whatever fails, no piece of the ring may be left that is neither submitted nor forgotten.
   try {
-    graph = record(operations);
+    const auto submitted = std::make_shared<Event>(device_);
+    const Graph graph{record(operations)};
+    const cudaGraphExec_t executable = graph != nullptr ? executable_of(graph.get()) : nullptr;
+    if (executable != nullptr && cudaGraphLaunch(executable, device_.stream()) == cudaSuccess) {
+      staging_.submit_recorded(device_.stream(), submitted);
+      return true;
+    }
+    forget_error();  // one that stays shows in the next call
   } catch (...) {
     staging_.forget_recorded();
     throw;
   }
-  const cudaGraphExec_t executable = graph != nullptr ? executable_of(graph) : nullptr;
-  if (graph != nullptr) cudaGraphDestroy(graph);
-  if (executable == nullptr || cudaGraphLaunch(executable, device_.stream()) != cudaSuccess) {
-    forget_error();  // one that stays shows in the next call
-    staging_.forget_recorded();
-    return false;
-  }
-  staging_.submit_recorded(device_.stream());
-  return true;
+  staging_.forget_recorded();
+  return false;
 }
 
 /// Null where the operations cannot be recorded.
@@ -91,6 +98,7 @@ cudaGraphExec_t StepGraphs::executable_of(cudaGraph_t graph) {
     discard(*place);
     executables_.erase(place);
   }
+  executables_.reserve(kMostExecutables);  // so that none is lost
   cudaGraphExec_t made = nullptr;
   if (cudaGraphInstantiate(&made, graph, 0) != cudaSuccess) {
     forget_error();

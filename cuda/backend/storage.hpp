@@ -2,9 +2,8 @@
 #pragma once
 
 #include "backend/device.hpp"
-#include "kernels/kv_tile.hpp"
-#include "kernels/matmul_pack.hpp"
 #include "pagedcore/backend.hpp"
+#include "sizes/sizes.hpp"
 
 namespace pagedcore::cuda {
 
@@ -31,9 +30,6 @@ class CudaWeight final : public Weight {
   PackSpec spec_;
   DeviceMemory memory_;
 };
-
-/// Throws Unsupported for a shape that the kernels do not serve.
-KvTile kv_tile_of(const KvShape& shape);
 
 class CudaKvStorage final : public KvStorage {
  public:

@@ -24,7 +24,11 @@ DeviceMemory indices_of(Device& device, Staging& staging, std::span<const BlockI
 Swapper::Swapper(Device& device, Staging& staging, std::size_t piece_bytes)
     : device_(device), staging_(staging), piece_bytes_(piece_bytes) {}
 
-Swapper::~Swapper() { release_buffers(); }
+Swapper::~Swapper() {
+  // A transfer may have begun whose piece was never marked busy.
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_->get());
+  release_buffers();
+}
 
 void Swapper::release_buffers() noexcept {
   for (PieceBuffer& buffer : buffers_) {
@@ -56,6 +60,10 @@ void Swapper::make_buffers(std::size_t block_bytes) {
     buffer.moved = std::make_unique<Event>(device_);
     buffer.free = std::make_unique<Event>(device_);
   }
+  // The memory is the arena's: operations of the stream that computes may be in flight that use it for what had it
+  // before.
+  buffers_[0].moved->record(device_, device_.stream());
+  device_.check(cudaStreamWaitEvent(stream_->get(), buffers_[0].moved->get(), 0), "waiting for an event");
   buffer_bytes_ = bytes;
 }
 
@@ -85,12 +93,12 @@ void Swapper::out(const CudaKvStorage& kv, std::span<const BlockId> blocks, std:
     args.src_index = reinterpret_cast<const std::uint32_t*>(indices.data());
     args.count = static_cast<std::int32_t>(count);
     device_.check(launch_copy(args, device_.stream()), "gathering blocks");
-    device_.check(cudaEventRecord(buffer.moved->get(), device_.stream()), "recording an event");
+    buffer.moved->record(device_, device_.stream());
     device_.check(cudaStreamWaitEvent(stream_->get(), buffer.moved->get(), 0), "waiting for an event");
     device_.check(
         cudaMemcpyAsync(buffer.pinned, buffer.device.data(), count * bytes, cudaMemcpyDeviceToHost, stream_->get()),
         "swapping out");
-    device_.check(cudaEventRecord(buffer.free->get(), stream_->get()), "recording an event");
+    buffer.free->record(device_, stream_->get());
     buffer.targets.assign(dst.begin() + static_cast<std::ptrdiff_t>(first),
                           dst.begin() + static_cast<std::ptrdiff_t>(first + count));
   });
@@ -105,7 +113,7 @@ void Swapper::in(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::
     device_.check(
         cudaMemcpyAsync(buffer.device.data(), buffer.pinned, count * bytes, cudaMemcpyHostToDevice, stream_->get()),
         "swapping in");
-    device_.check(cudaEventRecord(buffer.moved->get(), stream_->get()), "recording an event");
+    buffer.moved->record(device_, stream_->get());
     device_.check(cudaStreamWaitEvent(device_.stream(), buffer.moved->get(), 0), "waiting for an event");
     CopyArgs args;
     args.dst = kv.data();
@@ -114,7 +122,7 @@ void Swapper::in(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::
     args.dst_index = reinterpret_cast<const std::uint32_t*>(indices.data());
     args.count = static_cast<std::int32_t>(count);
     device_.check(launch_copy(args, device_.stream()), "scattering blocks");
-    device_.check(cudaEventRecord(buffer.free->get(), device_.stream()), "recording an event");
+    buffer.free->record(device_, device_.stream());
   });
 }
 

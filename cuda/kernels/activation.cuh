@@ -1,6 +1,7 @@
 // The activation functions of a decoder's feed-forward part, in f32.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 
 #include "kernels/device.cuh"
@@ -8,14 +9,25 @@
 
 namespace pagedcore::cuda {
 
+/// x itself, of -infinity the lowest number: the functions below have their limit there, 0, and not -infinity times 0.
+/// A NaN stays one.
+__device__ inline float above_infinity(float x) { return x < -FLT_MAX ? -FLT_MAX : x; }
+
 /// x / (1 + e^-x). Where e^-x is beyond 2^126, __fdividef gives 0: the limit.
-__device__ inline float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+__device__ inline float silu(float x) {
+  x = above_infinity(x);
+  return __fdividef(x, 1.0f + __expf(-x));
+}
 
 /// x Phi(x); erfcf, so that nothing cancels for negative x.
-__device__ inline float gelu(float x) { return 0.5f * x * erfcf(-0.707106781f * x); }
+__device__ inline float gelu(float x) {
+  x = above_infinity(x);
+  return 0.5f * x * erfcf(-0.707106781f * x);
+}
 
 /// x (1 + tanh u) / 2 = x / (1 + e^(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 __device__ inline float gelu_tanh(float x) {
+  x = above_infinity(x);
   const float twice_u = x * fmaf(x * x, 0.0713548163f, 1.59576912f);
   return __fdividef(x, 1.0f + __expf(-twice_u));
 }

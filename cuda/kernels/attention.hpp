@@ -52,10 +52,6 @@ struct AttentionArgs {
   float* states = nullptr;  // [states][heads][attention_state_size(head_dim)]
 };
 
-/// Head sizes that have kernels.
-constexpr bool attention_supports(int head_dim) {
-  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 112 || head_dim == 128 || head_dim == 256;
-}
 /// Floats of a state: [head_dim] acc, m, l, and as much nothing as makes it whole sectors of memory.
 constexpr PC_HOST_DEVICE int attention_state_size(int head_dim) { return head_dim + 8; }
 constexpr std::int64_t attention_state_bytes(std::int64_t states, int num_heads, int head_dim) {

@@ -16,7 +16,7 @@ template <class Shape>
 cudaError_t launch_shape(const AttentionArgs& args, const AttentionItem* items, int count, cudaStream_t stream) {
   static_assert(Shape::kSharedBytes <= kMaxSharedBytes);
   if (count == 0) return cudaSuccess;
-  const auto kernel = attention_kernel<Shape>;
+  constexpr auto kernel = attention_kernel<Shape>;
   if constexpr (Shape::kSharedBytes > 48 * 1024) {
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kSharedBytes);
@@ -57,7 +57,7 @@ cudaError_t launch_storage(const AttentionArgs& args, cudaStream_t stream) {
 template <typename T, int kHeadDim>
 cudaError_t merge_head_dim(const AttentionArgs& args, cudaStream_t stream) {
   const int merges = args.num_split_rows * args.num_heads;
-  const auto kernel = merge_states_kernel<T, kHeadDim>;
+  constexpr auto kernel = merge_states_kernel<T, kHeadDim>;
   PC_LAUNCH(kernel, dim3((merges + kMergeWarps - 1) / kMergeWarps), dim3(32 * kMergeWarps), 0, stream, args);
   return cudaGetLastError();
 }

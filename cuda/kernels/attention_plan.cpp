@@ -1,12 +1,15 @@
 #include "kernels/attention_plan.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <unordered_map>
 #include <utility>
 
 namespace pagedcore::cuda {
 namespace {
+
+constexpr std::int32_t kUncut = std::numeric_limits<std::int32_t>::max();
 
 constexpr std::int32_t ceil_div(std::int32_t a, std::int32_t b) { return (a + b - 1) / b; }
 
@@ -20,6 +23,7 @@ struct Tile {
   bool split;  // its rows have states
 
   std::int32_t end_segment() const { return ceil_div(item.end, kContextSegment); }
+  std::int32_t segments_left() const { return std::max(0, end_segment() - next_segment); }
 };
 
 class Planner {
@@ -41,10 +45,14 @@ class Planner {
       if (!tile.wide) narrow.push_back(&tile);
     }
     share(narrow, 0);
-    const std::int32_t segments = segments_of_an_item();
-    for (Tile& tile : tiles_) {
-      if (!tile.split && tile.end_segment() - tile.next_segment > segments) reserve_states(tile);
-      emit(tile, tile.split ? segments : std::numeric_limits<std::int32_t>::max());
+    // The longest first: what a device begins last should be short, and states are for those that need them most.
+    std::vector<Tile*> order;
+    for (Tile& tile : tiles_) order.push_back(&tile);
+    std::ranges::stable_sort(order, std::ranges::greater(), &Tile::segments_left);
+    const std::int32_t segments = segments_of_an_item(order);
+    for (Tile* tile : order) {
+      if (!tile->split && tile->segments_left() > segments) reserve_states(*tile);
+      emit(*tile, tile->split ? segments : kUncut);
     }
     return std::move(plan_);
   }
@@ -140,18 +148,47 @@ class Planner {
     }
   }
 
-  /// How many segments an item of a split context has.
-  std::int32_t segments_of_an_item() const {
-    std::int64_t whole = 0, segments = 0;
-    for (const Tile& tile : tiles_) {
-      whole += shape_.num_kv_heads;
-      segments += std::int64_t{std::max(0, tile.end_segment() - tile.next_segment)} * shape_.num_kv_heads;
+  /// How many segments an item of a split context has at most. By the work of all: the device is done when its last
+  /// item is, so contexts are split, into halves of the work that is each slot's share and then into quarters, until
+  /// the last item ends within a quarter of the earliest possible end. `tiles`: longest first.
+  std::int32_t segments_of_an_item(const std::vector<Tile*>& tiles) const {
+    std::int64_t work = 0;
+    for (const Tile* tile : tiles) work += tile->segments_left();
+    if (work == 0) return kUncut;
+    const auto slots = std::max(1, shape_.parallelism / shape_.num_kv_heads);
+    const auto share = static_cast<double>(work) / slots;
+    if (tiles[0]->segments_left() <= share / 4) return kUncut;
+    const double goal = std::max(1.0, share) * 1.25;
+    for (const double part : {1e9, 1.0, 0.5}) {
+      const auto segments = static_cast<std::int32_t>(std::clamp(share * part, 1.0, double{kUncut}));
+      if (end_of(tiles, segments, slots) <= goal) return segments;
     }
-    if (whole >= shape_.parallelism) return std::numeric_limits<std::int32_t>::max();
-    return static_cast<std::int32_t>(std::max<std::int64_t>(1, segments / shape_.parallelism));
+    return std::max(1, static_cast<std::int32_t>(share / 4));
+  }
+
+  /// The segments of the items of a context of `left`: nearly equal ones, of at most `most`.
+  static std::int32_t item_of(std::int32_t left, std::int32_t most) {
+    return left <= most ? left : ceil_div(left, ceil_div(left, most));
+  }
+
+  /// When the last item ends, in segments, if each of `slots` takes the next item as soon as it is free.
+  static std::int64_t end_of(const std::vector<Tile*>& tiles, std::int32_t most, std::int32_t slots) {
+    std::vector<std::int64_t> free_at(static_cast<std::size_t>(slots));  // a heap, the earliest first
+    std::int64_t end = 0;
+    for (const Tile* tile : tiles) {
+      const std::int32_t size = item_of(tile->segments_left(), most);
+      for (std::int32_t left = tile->segments_left(); left > 0; left -= size) {
+        std::ranges::pop_heap(free_at, std::ranges::greater());
+        free_at.back() += std::min(size, left);
+        end = std::max(end, free_at.back());
+        std::ranges::push_heap(free_at, std::ranges::greater());
+      }
+    }
+    return end;
   }
 
   void emit(const Tile& tile, std::int32_t segments) {
+    segments = item_of(tile.segments_left(), segments);
     for (std::int32_t segment = tile.next_segment; segment < tile.end_segment();) {
       const std::int32_t next = segments < tile.end_segment() - segment ? segment + segments : tile.end_segment();
       AttentionItem item = tile.item;

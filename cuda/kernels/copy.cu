@@ -24,9 +24,4 @@ cudaError_t launch_copy(const CopyArgs& args, cudaStream_t stream) {
   return launch<unsigned char>(args, stream);
 }
 
-cudaError_t find_device_code() {
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&copy_pieces<unsigned char>));
-}
-
 }  // namespace pagedcore::cuda

@@ -25,7 +25,4 @@ struct CopyArgs {
 };
 cudaError_t launch_copy(const CopyArgs& args, cudaStream_t stream);
 
-/// Whether the current device can run what was compiled: cudaErrorNoKernelImageForDevice and its like where it cannot.
-cudaError_t find_device_code();
-
 }  // namespace pagedcore::cuda

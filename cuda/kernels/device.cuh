@@ -5,7 +5,7 @@
 //
 //   PC_SHARED(float[32], sums);              a static shared variable, aligned to 16 bytes or to its type's alignment
 //   PC_DYNAMIC_SHARED(float, scratch);       float* scratch: the launch's dynamic shared memory, aligned to 16 bytes
-//   PC_LAUNCH(kernel, grid, block, shared_bytes, stream, args...);
+//   PC_LAUNCH(kernel, grid, block, shared_bytes, stream, args...);   the kernel is a constant expression
 //
 // A launch that needs more than 48 KiB of dynamic shared memory calls cudaFuncSetAttribute first.
 #pragma once
@@ -15,6 +15,8 @@
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+
+#include "kernels/kernel_list.hpp"
 
 #ifndef PAGEDCORE_CUDA_EMU
 
@@ -26,10 +28,18 @@
   extern __shared__ __align__(16) unsigned char pc_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(pc_dynamic_shared)
 
-#define PC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+#define PC_LAUNCH_UNLISTED(kernel, grid, block, shared_bytes, stream, ...) \
   (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 
+#else
+
+#undef PC_LAUNCH
+#define PC_LAUNCH_UNLISTED CUDA_EMU_LAUNCH
+
 #endif
+
+#define PC_LAUNCH(kernel, ...) \
+  (static_cast<void>(::pagedcore::cuda::Listed<(kernel)>::here), PC_LAUNCH_UNLISTED(kernel, __VA_ARGS__))
 
 namespace pagedcore::cuda {
 

@@ -29,6 +29,11 @@ PC_HOST_DEVICE constexpr float quantized_max(KvType type) { return type == KvTyp
 /// Where element `d` of a quantized row is stored.
 PC_HOST_DEVICE constexpr int kv_place(int d) { return d / 16 * 16 + d % 8 * 2 + d % 16 / 8; }
 
+/// Head sizes that have kernels.
+constexpr bool attention_supports(int head_dim) {
+  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 112 || head_dim == 128 || head_dim == 256;
+}
+
 struct KvTile {
   KvType type = KvType::bf16;
   std::int32_t head_dim = 0;    // a multiple of 16

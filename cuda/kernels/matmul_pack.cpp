@@ -141,21 +141,25 @@ std::size_t PackSpec::scale_bytes() const noexcept {
   return 0;
 }
 
-void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byte> weights,
-                 std::span<std::byte> scales) {
+void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byte> weights, std::span<std::byte> scales,
+                 const Parallel& parallel) {
   std::ranges::fill(weights, std::byte{0});
   std::ranges::fill(scales, std::byte{0});
-  Packer packer(spec, weights, scales);
-  std::vector<float> values(static_cast<std::size_t>(spec.k));
-  const auto place = [&](std::int64_t row) {
-    if (spec.format == WeightFormat::plain) return row;
-    if (spec.kind == PackKind::stacked) return stacked_row(row);
-    return gated_row(row % spec.n, row < spec.n ? 0 : 1);
-  };
-  for (std::int64_t row = 0; row < spec.rows(); ++row) {
-    rows(row, values);
-    packer.put_row(place(row), values);
-  }
+  // A tile's rows share words, and tiles share nothing. The tile of a gated pair has 8 rows of either matrix.
+  const bool gated = spec.kind == PackKind::gated;
+  const std::int64_t height = gated ? kTileRows / 2 : kTileRows;
+  parallel(spec.tiles(), [&](std::int64_t tile) {
+    Packer packer(spec, weights, scales);
+    std::vector<float> values(static_cast<std::size_t>(spec.k));
+    const auto put = [&](std::int64_t row, std::int64_t place) {
+      rows(row, values);
+      packer.put_row(spec.format == WeightFormat::plain ? row : place, values);
+    };
+    for (std::int64_t row = tile * height; row < std::min(spec.n, (tile + 1) * height); ++row) {
+      put(row, gated ? gated_row(row, 0) : stacked_row(row));
+      if (gated) put(spec.n + row, gated_row(row, 1));
+    }
+  });
 }
 
 }  // namespace pagedcore::cuda

@@ -34,9 +34,13 @@ struct PackSpec {
 /// Writes row `row` as f32; of a gated pair, rows [0, n) are the gate's and [n, 2 n) the up matrix's.
 using RowSource = std::function<void(std::int64_t row, std::span<float> values)>;
 
+/// Calls the body with 0 to count - 1, in any order, on any threads, and returns when all have returned.
+using Parallel = std::function<void(std::int64_t count, const std::function<void(std::int64_t)>& body)>;
+
 /// Packs all rows into host memory of weight_bytes() and scale_bytes(). Quantization is to the nearest: int8 by the
-/// largest magnitude of the row or group, 4 bits by its range, widened to hold 0.
-void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byte> weights,
-                 std::span<std::byte> scales);
+/// largest magnitude of the row or group, 4 bits by its range, widened to hold 0. Tiles are packed by `parallel`, which
+/// calls `rows` from its threads; the bytes do not depend on how many there are.
+void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byte> weights, std::span<std::byte> scales,
+                 const Parallel& parallel);
 
 }  // namespace pagedcore::cuda

@@ -6,7 +6,7 @@ namespace {
 template <typename T, int kBlockSize>
 cudaError_t launch(const PagedAttention2023Args& args, cudaStream_t stream) {
   const int floats = max(args.max_context_len, 4 * args.head_dim);
-  const auto kernel = paged_attention_2023_kernel<T, kBlockSize>;
+  constexpr auto kernel = paged_attention_2023_kernel<T, kBlockSize>;
   PC_LAUNCH(kernel, dim3(args.num_heads, args.num_sequences), dim3(128), floats * sizeof(float), stream, args);
   return cudaGetLastError();
 }

@@ -6,7 +6,7 @@ namespace {
 template <typename T, KvType kKv>
 cudaError_t launch(const RopeCacheArgs& args, cudaStream_t stream) {
   const int64_t warps = static_cast<int64_t>(args.rows) * (args.num_heads + args.kv.num_kv_heads);
-  const auto kernel = rope_and_cache_kernel<T, kKv>;
+  constexpr auto kernel = rope_and_cache_kernel<T, kKv>;
   PC_LAUNCH(kernel, dim3(static_cast<unsigned>((warps + kRopeWarps - 1) / kRopeWarps)), dim3(32 * kRopeWarps), 0,
             stream, args);
   return cudaGetLastError();

@@ -675,7 +675,7 @@ class SchedulerConfig:
     def __init__(
         self,
         *,
-        max_batched_tokens: int = 512,
+        max_batched_tokens: int | None = None,
         max_sequences: int = 256,
         max_context: int | None = None,
         watermark: float = 0.01,
@@ -688,7 +688,7 @@ class SchedulerConfig:
     ) -> None: ...
 
     max_batched_tokens: int
-    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    """Tokens computed in one step; longer prompts are computed in chunks. None: 512, on a GPU 2048. In [1, 1048576]."""
     max_sequences: int
     """Sequences of one step. In [1, 1048576]."""
     max_context: int
@@ -1180,7 +1180,7 @@ class EngineConfig:
         allocation: Literal["paged", "max", "pow2", "oracle"] = "paged",
         max_reservation: int | None = None,
         cache_events: int = 0,
-        max_batched_tokens: int = 512,
+        max_batched_tokens: int | None = None,
         max_sequences: int = 256,
         max_context: int | None = None,
         watermark: float = 0.01,
@@ -1201,6 +1201,7 @@ class EngineConfig:
         graph_rows: int = 64,
         sample_on_device: bool = True,
         cublas_lt: bool = False,
+        gpu_memory_utilization: float = 0.9,
         plugin: str | os.PathLike[str] | None = None,
         trace_file: str | os.PathLike[str] | None = None,
     ) -> None: ...
@@ -1213,7 +1214,7 @@ class EngineConfig:
     """Blocks of KV cache, instead of kv_cache_memory. None: what kv_cache_memory holds. In [1, 4294967294]."""
     kv_cache_memory: int
     """Memory of the KV cache. None: what max_sequences full contexts need, at most 1 GiB and half of the available
-    memory. In [1, 9223372036854775807]."""
+    memory, on a GPU all of gpu_memory_utilization. In [1, 9223372036854775807]."""
     enable_prefix_caching: bool
     """Keep the KV of finished requests for prompts that begin alike."""
     allocation: Literal["paged", "max", "pow2", "oracle"]
@@ -1225,7 +1226,7 @@ class EngineConfig:
     cache_events: int
     """Events of the prefix cache that are kept; 0: none are recorded. In [0, 2147483647]."""
     max_batched_tokens: int
-    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    """Tokens computed in one step; longer prompts are computed in chunks. None: 512, on a GPU 2048. In [1, 1048576]."""
     max_sequences: int
     """Sequences of one step. In [1, 1048576]."""
     max_context: int
@@ -1277,6 +1278,8 @@ class EngineConfig:
     """On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on
     what runs beside it. The library is found by the dynamic loader, or is the file that the environment variable
     PAGEDCORE_CUBLASLT names."""
+    gpu_memory_utilization: float
+    """On a GPU, the part of its free memory that an engine takes whose KV cache has no size of its own. In (0, 1]."""
     plugin: str
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
     trace_file: str
@@ -1351,8 +1354,9 @@ class MemoryPlan:
     def kv_tokens(self) -> int:
         """Tokens that all blocks hold."""
 
-def plan_memory(model: ModelDescription, config: EngineConfig = ...) -> MemoryPlan:
-    """What an engine would allocate; allocates nothing."""
+def plan_memory(model: ModelDescription, config: EngineConfig = ..., device_memory: int = 0) -> MemoryPlan:
+    """What an engine would allocate; allocates nothing. device_memory: bytes that are free on the device, which need
+    not be there then; 0: the device is asked."""
 
 class EngineOutput:
     """News of one sample."""
@@ -1475,6 +1479,7 @@ class CudaDevice:
         memory: int = 0,
         memory_rate: float = 0.0,
         matmul_rate: float = 0.0,
+        compilation: str = "",
         problem: str = "",
     ) -> None: ...
 
@@ -1489,6 +1494,8 @@ class CudaDevice:
     """Bytes/s that its memory moves at most, from its clock and the width of its bus; 0: unknown."""
     matmul_rate: float
     """FLOP/s of dense 16-bit products that add up in f32, from its clock; 0: unknown."""
+    compilation: str
+    """What the driver has to compile for it when the backend is first opened; empty: nothing."""
     problem: str
     """Why it cannot be used, and what to do; empty: it can."""
     def to_dict(self) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class EngineOptions(TypedDict, total=False):
     """Blocks of KV cache, instead of kv_cache_memory. None: what kv_cache_memory holds. In [1, 2^32 - 2]."""
     kv_cache_memory: int | str | None
     """Memory of the KV cache. None: what max_sequences full contexts need, at most 1 GiB and half of the available
-    memory. In [1, 2^63 - 1]."""
+    memory, on a GPU all of gpu_memory_utilization. In [1, 2^63 - 1]."""
     enable_prefix_caching: bool
     """Keep the KV of finished requests for prompts that begin alike."""
     allocation: Literal["paged", "max", "pow2", "oracle"]
@@ -105,8 +105,8 @@ class EngineOptions(TypedDict, total=False):
     """Tokens of the longest sequence under such a baseline. None: the longest that fits. In [1, 2^31 - 1]."""
     cache_events: int
     """Events of the prefix cache that are kept; 0: none are recorded. In [0, 2^31 - 1]."""
-    max_batched_tokens: int
-    """Tokens computed in one step; longer prompts are computed in chunks. In [1, 1048576]."""
+    max_batched_tokens: int | None
+    """Tokens computed in one step; longer prompts are computed in chunks. None: 512, on a GPU 2048. In [1, 1048576]."""
     max_sequences: int
     """Sequences of one step. In [1, 1048576]."""
     max_context: int | None
@@ -158,6 +158,8 @@ class EngineOptions(TypedDict, total=False):
     """On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on
     what runs beside it. The library is found by the dynamic loader, or is the file that the environment variable
     PAGEDCORE_CUBLASLT names."""
+    gpu_memory_utilization: float
+    """On a GPU, the part of its free memory that an engine takes whose KV cache has no size of its own. In (0, 1]."""
     plugin: str | os.PathLike[str] | None
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
     trace_file: str | os.PathLike[str] | None

@@ -18,7 +18,7 @@ from . import _core, _options
 from .chat import ChatTemplates, TemplateOptions
 from .checks import native_record
 from .errors import InvalidArgument
-from .memory import MemoryReport, format_bytes
+from .memory import MemoryReport, format_bytes, parse_bytes
 from .names import RENAMED, unknown_name
 from .progress import Progress
 
@@ -143,8 +143,9 @@ class OpenModel:
 
         return all_ends(self._checkpoint.declared_ends, tokenizer, self.description.vocab_size)
 
-    def plan(self) -> MemoryReport:
-        return MemoryReport.from_native(_core.plan_memory(self.description, self.config))
+    def plan(self, device_memory: int | str | None = None) -> MemoryReport:
+        size = 0 if device_memory is None else parse_bytes(device_memory)
+        return MemoryReport.from_native(_core.plan_memory(self.description, self.config, size))
 
     def engine(self, progress: bool | None = None) -> _core.Engine:
         weights = _core.WeightMap()

@@ -292,13 +292,15 @@ class LLM:
     def plan(
         model: str | os.PathLike[str] | None = None,
         *,
+        device_memory: int | str | None = None,
         revision: str | None = None,
         token: str | None = None,
         **options: Unpack[EngineOptions],
     ) -> MemoryReport:
-        """The memory that an LLM with these options (those of the constructor) would hold. Loads no weights."""
+        """The memory that an LLM with these options (those of the constructor) would hold; loads no weights. With
+        ``device_memory``, what is free on the device in bytes or as "80GiB", ``device="cuda"`` needs no GPU."""
         with closing(open_model(model, options, weights=False, revision=revision, token=token)) as checkpoint:
-            return checkpoint.plan()
+            return checkpoint.plan(device_memory)
 
     def memory_plan(self) -> MemoryReport:
         """What this LLM holds; print it for a table."""
@@ -322,8 +324,6 @@ class LLM:
     @property
     def max_context(self) -> int:
         return self._prompts.max_context
-
-    # Ending
 
     def close(self) -> None:
         """Ends all requests and returns all memory. Idempotent."""

@@ -24,7 +24,7 @@ inline void finish() {
 template <typename T>
 class DeviceArray {
  public:
-  /// Uninitialised: 0xff in every byte on the emulator.
+  /// Uninitialised: poison on the emulator (emulator/options.hpp).
   explicit DeviceArray(std::size_t size) : size_(size) {
     void* p = nullptr;
     check(cudaMalloc(&p, size * sizeof(T)));

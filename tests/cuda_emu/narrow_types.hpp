@@ -6,11 +6,17 @@
 
 #include <bit>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore::cuda {
+
+/// A kernels/matmul_pack.hpp Parallel.
+inline void one_after_the_other(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  for (std::int64_t i = 0; i < count; ++i) body(i);
+}
 
 inline std::uint16_t narrow(DType type, float x) {
   return type == DType::f16 ? std::bit_cast<std::uint16_t>(__float2half_rn(x))

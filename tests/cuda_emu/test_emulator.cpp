@@ -277,14 +277,24 @@ TEST_CASE("half-precision fma rounds once") {
   CHECK(__half2float(__hfma(tie, __float2half_rn(1.0f), __float2half_rn(1.0f))) == 1.0f);
 }
 
-TEST_CASE("memory that holds nothing yet is full of ones") {
-  DeviceArray<int> out(std::vector<int>(64, 7));
-  PC_LAUNCH(reads_before_wait, dim3(1), dim3(64), 0, nullptr, out.data());
-  finish();
-  CHECK(out.download() == std::vector<int>(64, -1));
-  PC_LAUNCH(reads_unwritten, dim3(1), dim3(64), 0, nullptr, out.data());
-  finish();
-  CHECK(out.download()[63] == -1);
+TEST_CASE("memory that holds nothing yet is NaN and a large number by turns") {
+  constexpr int kNan = -1, kLarge = 0x7f7f7f7f;
+  int seen[2] = {};
+  const DeviceArray<int> out(std::vector<int>(64, 7));
+  const auto read = [&](void (*kernel)(int*), int at) {
+    CUDA_EMU_LAUNCH(kernel, dim3(1), dim3(64), 0, nullptr, out.data());
+    finish();
+    const int value = out.download()[static_cast<std::size_t>(at)];
+    CHECK((value == kNan || value == kLarge));
+    ++seen[value == kLarge];
+  };
+  // This launch poisons one place.
+  for (int i = 0; i < 2; ++i) read(reads_unwritten, 63);
+  CHECK(seen[0] == 1);
+  CHECK(seen[1] == 1);
+  for (int i = 0; i < 2; ++i) read(reads_before_wait, 63);
+  const DeviceArray<unsigned char> one(7), other(7);
+  CHECK(one.download() != other.download());
 }
 
 // rule: cuda.sm80-instructions

@@ -65,7 +65,7 @@ std::string complaint_of(Body body) {
 std::string complaint_of(void (*kernel)(int*), unsigned blocks = 1, std::size_t shared_bytes = 0) {
   return complaint_of([=] {
     DeviceArray<int> array(64);
-    PC_LAUNCH(kernel, dim3(blocks), dim3(64), shared_bytes, nullptr, array.data());
+    CUDA_EMU_LAUNCH(kernel, dim3(blocks), dim3(64), shared_bytes, nullptr, array.data());
     finish();
   });
 }

@@ -28,7 +28,7 @@ from pathlib import Path
 from build import ROOT, Build, fail
 from catalog import Mutation, Test, rooms
 
-ORDERS = ("descending", "random:1", "ascending", "random:2", "random:3")  # of emulated threads
+ORDERS = ("descending", "random:1", "ascending", "others-first", "random:2", "random:3")  # of emulated threads
 # Of a processor's time, for one run of a test, which takes a few; a test that hangs has detected nothing.
 SECONDS = 120
 

@@ -56,8 +56,21 @@ def test_matmul(roofline):
 
 def test_times(roofline):
     work = roofline.Work("", "", memory=2e9, requests=9e9, operations=3e12)
-    assert roofline.least_time(work, bandwidth=1e12, arithmetic=1e15) == (0.003, "T")
-    assert roofline.least_time(work, bandwidth=1e12, arithmetic=3e15) == (0.002, "M")
+    assert roofline.least_time(work, bandwidth=1e12, arithmetic=1e15, l2_rate=9e12) == (0.003, "T")
+    assert roofline.least_time(work, bandwidth=1e12, arithmetic=3e15, l2_rate=9e12) == (0.002, "M")
+    assert roofline.least_time(work, bandwidth=1e12, arithmetic=3e15, l2_rate=2e12) == (0.0045, "L")
+
+
+def test_a_large_product_is_bound_by_the_l2_of_an_h100(roofline):
+    """2,048 rows are 32 blocks of 64, each of which asks for all 28,672 x 4,096 weights, and 224 blocks of 128 rows of
+    the weight ask for all inputs: 11.4 GB at 5.5 TB/s, over four times what the tensor cores take."""
+    work = roofline.matmul(2048, 28672, 4096, "bf16", gated=True)
+    asked = 32 * 28672 * 4096 * 2 + 224 * 2048 * 4096 * 2 + 2 * 2048 * 14336 * 2
+    assert work.requests == asked
+    seconds, bound = roofline.least_time(work, *roofline.device("H100"), roofline.L2_RATE["H100"])
+    assert (bound, seconds) == ("L", pytest.approx(asked / 5.5e12))
+    assert seconds == pytest.approx(2.07e-3, rel=0.01)
+    assert work.operations / roofline.device("H100")[1] == pytest.approx(0.486e-3, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,12 @@ def test_names_of_others_that_mean_the_same(gguf: Path, theirs: str, ours: str) 
 
 
 def test_names_of_others_that_mean_something_else_name_ours(gguf: Path) -> None:
-    with pytest.raises(TypeError, match="'gpu_memory_utilization'; use kv_cache_memory"):
-        LLM(gguf, gpu_memory_utilization=0.9)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'n_gpu_layers'; use device"):
+        LLM(gguf, n_gpu_layers=99)  # type: ignore[call-arg]
+    with pytest.raises(
+        InvalidArgument, match=r"gpu_memory_utilization = 0\.5 has no effect: .*'cuda'; .* kv_cache_memory"
+    ):
+        LLM(gguf, gpu_memory_utilization=0.5)
 
 
 def test_an_unknown_option_names_the_nearest(gguf: Path) -> None:

@@ -177,23 +177,33 @@ struct SamplingResult {
   std::vector<TokenLogprob> top;  // best first, at most num_top: tokens of probability 0 are left out
 };
 
-class PAGEDCORE_API Backend {
+/// What a device keeps tensors in, and the bytes that they take: arithmetic, which needs no device.
+class PAGEDCORE_API TensorSizes {
  public:
-  virtual ~Backend();
+  virtual ~TensorSizes();
 
-  /// For people: device, instruction set, threads.
-  virtual std::string describe() const = 0;
   /// The element type in which matmul inputs are kept: f32 or bf16. The residual stream and matmul outputs may be f32.
   virtual DType compute_dtype() const noexcept = 0;
   /// The element type in which KV is kept: compute_dtype(), unless this backend was asked for a narrower one.
   virtual DType kv_dtype() const noexcept;
+  /// Bytes that Backend::pack() will hold for an [n, k] matrix, so that memory is planned before it is allocated.
+  virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const = 0;
+  virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
+};
+
+class PAGEDCORE_API Backend : public TensorSizes {
+ public:
+  ~Backend() override;
+
+  /// For people: device, instruction set, threads.
+  virtual std::string describe() const = 0;
 
   // Memory. All throw OutOfMemory.
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes) = 0;             // 64-byte aligned, zeroed
   virtual void upload(const Tensor& dst, std::span<const std::byte> src) = 0;  // contiguous rows
   virtual void download(std::span<std::byte> dst, const Tensor& src) = 0;      // waits
   virtual void synchronize() = 0;
-  /// Bytes of device memory that are free now; none where the device's memory is the host's.
+  /// Bytes of device memory that tensors may take, of what is free now; none where the device's memory is the host's.
   virtual std::optional<std::size_t> available_memory() const;
   /// Announces how much memory the caller is going to allocate, pack and keep KV in, all together. A device with memory
   /// of its own gets it now, in one piece, or throws OutOfMemory with the arithmetic. Once, before anything is
@@ -202,12 +212,9 @@ class PAGEDCORE_API Backend {
 
   // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype().
   virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) = 0;
-  /// Bytes that pack() will hold for an [n, k] matrix, so that memory is planned before it is allocated.
-  virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const = 0;
 
   // KV storage.
   virtual std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) = 0;
-  virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
   /// All copies of a step as one operation. Sources and destinations are disjoint sets.
   virtual void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) = 0;
   /// Whole blocks to or from host memory, block_bytes() each, as one operation: dst[i] receives blocks[i]. The host
@@ -326,6 +333,7 @@ struct CudaOptions {
   /// at most 32 MiB. The library is opened at run time: the file that the environment variable PAGEDCORE_CUBLASLT
   /// names, else libcublasLt.so.13, .so.12 or .so from 12.0 up; Unsupported without one. Never run on a GPU.
   bool cublas_lt = false;
+  double gpu_memory_utilization = 0.9;
   std::string plugin;
 
   template <class V>
@@ -350,6 +358,9 @@ struct CudaOptions {
         "On a GPU, matrix products by NVIDIA's cuBLASLt instead of our own kernels. A request's bits then depend on "
         "what runs beside it. The library is found by the dynamic loader, or is the file that the environment "
         "variable PAGEDCORE_CUBLASLT names."));
+    v(field("gpu_memory_utilization", &C::gpu_memory_utilization,
+            "On a GPU, the part of its free memory that an engine takes whose KV cache has no size of its own.",
+            above_up_to(0, 1)));
     v(field("plugin", &C::plugin, "Path of libpagedcore_cuda.so.").path().zero_means("beside libpagedcore"));
   }
 };

@@ -20,6 +20,7 @@ struct CudaDevice {
   std::size_t memory = 0;
   double memory_rate = 0.0;
   double matmul_rate = 0.0;
+  std::string compilation;
   std::string problem;
 
   template <class V>
@@ -34,6 +35,8 @@ struct CudaDevice {
             "Bytes/s that its memory moves at most, from its clock and the width of its bus; 0: unknown."));
     v(field("matmul_rate", &D::matmul_rate,
             "FLOP/s of dense 16-bit products that add up in f32, from its clock; 0: unknown."));
+    v(field("compilation", &D::compilation,
+            "What the driver has to compile for it when the backend is first opened; empty: nothing."));
     v(field("problem", &D::problem, "Why it cannot be used, and what to do; empty: it can."));
   }
 };

@@ -38,7 +38,8 @@ struct KvOptions {
           .zero_means("what kv_cache_memory holds"));
     v(field("kv_cache_memory", &C::kv_cache_memory, "Memory of the KV cache.", in(1, 0x7fffffffffffffff))
           .bytes()
-          .zero_means("what max_sequences full contexts need, at most 1 GiB and half of the available memory"));
+          .zero_means("what max_sequences full contexts need, at most 1 GiB and half of the available memory, on a GPU "
+                      "all of gpu_memory_utilization"));
     v(field("enable_prefix_caching", &C::enable_prefix_caching,
             "Keep the KV of finished requests for prompts that begin alike."));
     v(field(
@@ -145,7 +146,10 @@ struct MemoryPlan {
 };
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
-PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config);
+/// `device_memory`: bytes that are free on the device; 0: the device, which must be there, is asked. With a number a
+/// plan for a GPU needs neither a GPU nor the plugin.
+PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config,
+                                     std::size_t device_memory = 0);
 
 /// What every kind of request may say besides its prompt and parameters.
 struct RequestOptions {

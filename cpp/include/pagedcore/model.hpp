@@ -216,7 +216,7 @@ struct ModelMemory {
   std::size_t activations = 0;
   std::size_t kv_block = 0;  // one block of block_size tokens, the layers of one layer group
 };
-PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description, const Backend& backend,
+PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description, const TensorSizes& sizes,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,
                                             std::uint32_t max_logit_rows);
 

@@ -98,7 +98,7 @@ struct Words<VictimPolicy> {
 };
 
 struct SchedulerConfig {
-  std::uint32_t max_batched_tokens = 512;
+  std::uint32_t max_batched_tokens = 0;
   std::uint32_t max_sequences = 256;
   std::uint32_t max_context = 0;
   double watermark = 0.01;
@@ -113,7 +113,8 @@ struct SchedulerConfig {
   static void fields(V&& v) {
     using C = SchedulerConfig;
     v(field("max_batched_tokens", &C::max_batched_tokens,
-            "Tokens computed in one step; longer prompts are computed in chunks.", in(1, 1 << 20)));
+            "Tokens computed in one step; longer prompts are computed in chunks.", in(1, 1 << 20))
+          .zero_means("512, on a GPU 2048"));
     v(field("max_sequences", &C::max_sequences, "Sequences of one step.", in(1, 1 << 20)));
     v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, 0x7fffffff))
           .zero_means("as many as the model and the memory allow"));
@@ -141,6 +142,8 @@ struct SchedulerConfig {
   }
 };
 
+/// SchedulerConfig::max_batched_tokens where that is 0; an engine on a GPU has another.
+inline constexpr std::uint32_t kDefaultBatchedTokens = 512;
 inline constexpr std::int32_t kMostPriority = 1'000'000;
 
 struct SchedulerRequest {

@@ -202,6 +202,8 @@ def _cuda_lines(cuda: dict[str, Any]) -> list[tuple[str, str]]:
         capability = f"{device['compute_major']}.{device['compute_minor']}"
         text = f"{device['name']}, compute capability {capability}, {format_bytes(device['memory'])}"
         lines.append((f"device cuda:{index}", f"no: {device['problem']}" if device["problem"] else f"ready: {text}"))
+        if device["compilation"]:
+            lines.append(("", device["compilation"]))
     if not cuda["devices"]:
         lines.append(("device cuda", f"no: {cuda['problem']}"))
     return lines

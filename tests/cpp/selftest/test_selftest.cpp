@@ -86,6 +86,33 @@ TEST_CASE("what cannot be a reference") {
   CHECK_THROWS_AS(selftest_checks(*reference, *reference), InvalidArgument);
 }
 
+TEST_CASE("what is timed is not zeros: a device may be faster over those") {
+  const auto device = make_cpu_backend({1, DType::bf16, "auto"});
+  struct Watching : forwarding::ForwardingBackend {
+    using ForwardingBackend::ForwardingBackend;
+    void look_at(const Tensor& t) {
+      const std::span row(static_cast<const std::uint16_t*>(t.data), static_cast<std::size_t>(t.cols));
+      ++looked;
+      zeros += std::ranges::count(row, 0) > t.cols / 100;
+    }
+    void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& e) override {
+      look_at(in);
+      ForwardingBackend::matmul(out, in, weight, e);
+    }
+    void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
+                   const AttentionParams& p) override {
+      look_at(q);
+      ForwardingBackend::attention(out, q, kv, layer, batch, p);
+      look_at(out);  // of values that are none
+    }
+    int looked = 0, zeros = 0;
+  };
+  Watching watching(*device);
+  selftest_rates(watching, {1 << 20, 40, 0.0});
+  CHECK(watching.looked > 10);
+  CHECK(watching.zeros == 0);
+}
+
 TEST_CASE("rates are positive, and their bytes and operations those of the shapes") {
   const auto device = make_cpu_backend({1, DType::bf16, "auto"});
   const std::vector<SelftestRate> rates = selftest_rates(*device, {1 << 20, 40, 0.001});
@@ -99,6 +126,8 @@ TEST_CASE("rates are positive, and their bytes and operations those of the shape
     CHECK((r.flops > 0.0) == (r.operation == "matmul" || r.operation == "attention"));
     CHECK(r.host_link == (r.operation == "swap_in" || r.operation == "swap_out"));
   }
+  // Products of few rows, which stream weights, and of more: 1, 2, 4, 8, 16, 32, 33 and the 40 that were asked for.
+  CHECK(std::ranges::count(rates, "matmul", &SelftestRate::operation) == 8);
   CHECK(operations == std::set<std::string>{"attention", "copy_blocks", "matmul", "swap_in", "swap_out"});
   // 1 MiB of bf16 are 128 x 4096 weights; 40 rows of them.
   const auto large =

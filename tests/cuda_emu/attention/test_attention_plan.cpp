@@ -109,6 +109,48 @@ TEST_CASE("items cover what each query row sees exactly once, in blocks of its o
   }
 }
 
+TEST_CASE(
+    "contexts are split by the work of all: no item runs alone at the end, whatever the batch, and none for nothing") {
+  constexpr int kSlots = 33;  // of 8 KV heads on 132 multiprocessors with two blocks of threads each
+  struct Cost {
+    double end = 0, share = 0;  // of the last item, and of all work evenly; in tokens
+    std::int64_t states = 0;
+  };
+  const auto cost_of = [&](const std::vector<int>& lengths) {
+    std::vector<pagedcore::TokenRange> ranges;
+    std::vector<std::uint32_t> tables;
+    for (const int length : lengths) {
+      ranges.push_back({static_cast<int>(ranges.size()), 1, length - 1, static_cast<int>(tables.size())});
+      for (int b = 0; b * 16 < length; ++b) tables.push_back(static_cast<std::uint32_t>(tables.size()));
+    }
+    const AttentionPlan plan = plan_attention(ranges, tables, {32, 8, 128, 16, 0, 264, 100000});
+    REQUIRE(plan.wide.empty());
+    std::vector<double> slots(kSlots);  // each takes the next item when it is free, in the order of the launch
+    Cost cost;
+    cost.states = plan.num_states;
+    for (const AttentionItem& item : plan.narrow) {
+      auto& slot = *std::ranges::min_element(slots);
+      slot += item.end - item.begin;
+      cost.end = std::max(cost.end, slot);
+      cost.share += double(item.end - item.begin) / kSlots;
+    }
+    return cost;
+  };
+  std::vector<int> mixed(32, 512);
+  mixed.push_back(32768);                                   // the last of a batch that fills the device
+  CHECK(cost_of(mixed).end <= 1.3 * cost_of(mixed).share);  // 32,768 of 1,489 where nothing was split
+  mixed.assign(200, 700);
+  mixed[17] = 100000;
+  CHECK(cost_of(mixed).end <= 1.3 * cost_of(mixed).share);
+  // One more than there is room for at once: not twice the time.
+  CHECK(cost_of(std::vector<int>(34, 32768)).end <= 1.3 * 32768 * 34 / 33);
+  CHECK(cost_of({32768}).end <= 1.3 * 32768 / 33 + kContextSegment);
+  // As many as fit, and many that are alike or short: whole.
+  CHECK(cost_of(std::vector<int>(33, 32768)).states == 0);
+  CHECK(cost_of(std::vector<int>(256, 2048)).states == 0);
+  CHECK(cost_of(std::vector<int>(64, 200)).states == 0);
+}
+
 TEST_CASE("a decode batch reads each KV head's context once; sequences with a common prefix read it once together") {
   std::vector<pagedcore::TokenRange> ranges;
   std::vector<std::uint32_t> tables;

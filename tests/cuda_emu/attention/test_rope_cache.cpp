@@ -1,3 +1,5 @@
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>

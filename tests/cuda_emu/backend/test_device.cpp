@@ -1,4 +1,6 @@
 // What a machine may lack, and how a device fails: each a clear error, and nothing left behind.
+#include <thread>
+
 #include "backend/query.hpp"
 #include "harness.hpp"
 
@@ -66,8 +68,101 @@ TEST_CASE("a status for people: the same problems without an exception, and what
   CHECK(good.devices[0].memory == machine().device_bytes);
   CHECK(good.devices[0].matmul_rate == doctest::Approx(312e12).epsilon(0.005));
   CHECK(good.devices[0].memory_rate == doctest::Approx(1555e9).epsilon(0.005));
-  machine().compute_capability = 11;  // a card of which nothing is known
+  CHECK(good.devices[0].compilation.empty());
+  machine().compute_capability = 11;  // a card of which nothing is known, but that PTX for 9.0 can be compiled for it
   CHECK(status().devices[0].matmul_rate == 0.0);
+  CHECK(status().devices[0].problem.empty());
+  CHECK(status().devices[0].compilation.find("no machine code for compute capability 11.0") != std::string::npos);
+  CHECK(status().devices[0].compilation.find("-DPAGEDCORE_CUDA_ARCHITECTURES=110-real or all") != std::string::npos);
+}
+
+TEST_CASE("which code a GPU runs: machine code of its own generation, else PTX, which is compiled first") {
+  using pagedcore::cuda::Code;
+  using pagedcore::cuda::code_for;
+  const char* all = "80-real,86-real,89-real,90-real,100-real,120";
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 6}, {8, 9}, {9, 0}, {10, 0}, {10, 3}, {12, 0}, {12, 1}})
+    CHECK(code_for(major, minor, all) == Code::machine);
+  CHECK(code_for(13, 0, all) == Code::ptx);
+  CHECK(code_for(11, 0, all) == Code::none);  // its PTX is for 12.0 and newer
+  CHECK(code_for(7, 5, all) == Code::none);
+  CHECK(code_for(8, 6, "80") == Code::machine);  // as good, if not as fast
+  CHECK(code_for(9, 0, "80") == Code::ptx);
+  CHECK(code_for(9, 0, "80-real") == Code::none);
+  CHECK(code_for(8, 0, "86") == Code::none);
+  CHECK(code_for(9, 0, "90-virtual") == Code::ptx);
+  CHECK(code_for(10, 0, "90-real,100-virtual") == Code::ptx);
+}
+
+// rule: cuda.reserve-or-refuse
+TEST_CASE("memory is counted once every kernel is loaded, and no launch loads one") {
+  const MachineScope scope;
+  cuda_emu::unload_kernels();
+  machine().kernel_bytes = 100'000;
+  const auto launches = cuda_emu::launches_of_unloaded_kernels();
+  CudaOptions options = small();
+  const auto backend = make(options);
+  const std::size_t code = cuda_emu::code_bytes_in_use(), all = machine().device_bytes;
+  CHECK(code >= 100 * machine().kernel_bytes);
+  // 0.9 of what is free, less the workspace.
+  const auto usable = static_cast<std::size_t>(0.9 * static_cast<double>(all - code)) - options.workspace;
+  CHECK(backend->available_memory() == usable);
+  options.gpu_memory_utilization = 0.5;
+  CHECK(make(options)->available_memory() ==
+        static_cast<std::size_t>(0.5 * static_cast<double>(all - code)) - options.workspace);
+  options.gpu_memory_utilization = 1.0;  // all but what is left to the driver
+  CHECK(make(options)->available_memory() == all - code - options.workspace - (32 << 20));
+  options.graph_rows = 0;
+  CHECK(make(options)->available_memory() == all - code - options.workspace);
+  options.gpu_memory_utilization = 1.5;
+  CHECK_THROWS_WITH_AS(make(options), doctest::Contains("gpu_memory_utilization = 1.5 is outside (0, 1]"),
+                       InvalidArgument);
+
+  const Matrix in(*backend, DType::f32, 4, 64, random_values(256, 1)), one(*backend, DType::f32, 1, 64);
+  Matrix out(*backend, DType::bf16, 4, 64);
+  backend->norm(out.tensor, in.tensor, one.tensor, nullptr, {});
+  CHECK(out.values() == std::vector<float>(256, 0.0f));
+  CHECK(cuda_emu::launches_of_unloaded_kernels() == launches);
+  CHECK(cuda_emu::code_bytes_in_use() == code);
+}
+
+TEST_CASE("a backend ends on a thread that works with another device, and leaves it its device") {
+  const MachineScope scope;
+  machine().devices = 2;
+  CudaOptions options = small();
+  options.device = 1;
+  options.workspace = 1 << 20;
+  auto backend = make(options);
+  backend->reserve(1 << 20);
+  auto kv = backend->allocate_kv({1, 1, 64, 16, DType::bf16}, 2);
+  const std::vector<std::byte> block(kv->block_bytes());
+  const BlockId id{1};
+  const std::byte* src = block.data();
+  backend->swap_in(*kv, {&id, 1}, {&src, 1});  // a second stream, events, pinned memory; not waited for
+  const std::vector<TokenId> tokens(1);
+  const std::vector<TokenRange> ranges{{0, 1, 0, 0}};
+  const std::vector<BlockId> tables{BlockId{0}};
+  auto batch = backend->prepare({tokens, ranges, tables, 1}, 16);
+  auto m = std::make_unique<Matrix>(*backend, DType::f32, 1, 4);
+  backend->run_step(*batch, [&] { backend->scale_softcap(m->tensor, 2.0f, 0.0f); });  // a graph
+  const auto calls = cuda_emu::calls_on_another_device();
+  std::thread([&] {
+    int device = -1;
+    REQUIRE(cudaGetDevice(&device) == cudaSuccess);
+    CHECK(device == 0);
+    batch.reset();
+    kv.reset();
+    m.reset();
+    backend.reset();
+    REQUIRE(cudaGetDevice(&device) == cudaSuccess);
+    CHECK(device == 0);
+  }).join();
+  CHECK(cuda_emu::calls_on_another_device() == calls);
+  CHECK(cuda_emu::device_bytes_in_use() == 0);
+  CHECK(cuda_emu::objects_in_use() == 0);
+  int device = -1;
+  REQUIRE(cudaGetDevice(&device) == cudaSuccess);
+  CHECK(device == 1);  // of the thread that drove it
+  REQUIRE(cudaSetDevice(0) == cudaSuccess);
 }
 
 TEST_CASE("options out of range") {
@@ -85,13 +180,14 @@ TEST_CASE("options out of range") {
 // rule: cuda.reserve-or-refuse
 TEST_CASE("too little memory is refused with the arithmetic, before anything is allocated") {
   const MachineScope scope;
-  machine().device_bytes = 10 << 20;
+  machine().device_bytes = (10 + 32) << 20;  // 32 MiB are left to the driver, for graphs
   const auto backend = make();
   CHECK(backend->available_memory() == (6 << 20));
   CHECK_THROWS_WITH_AS(
       backend->reserve(7 << 20),
-      doctest::Contains("7340032 bytes + a workspace of 4194304 bytes = 11534336, but emulated GPU has "
-                        "10485760 bytes free"),
+      doctest::Contains(
+          "7340032 bytes + a workspace of 4194304 bytes = 11534336, and 33554432 bytes that the driver takes "
+          "for graphs and libraries, but emulated GPU has 44040192 bytes free"),
       OutOfMemory);
   CHECK(cuda_emu::device_bytes_in_use() == 0);
   backend->reserve(6 << 20);

@@ -130,6 +130,31 @@ TEST_CASE("a driver that records nothing, makes no executables, or updates none"
   }
 }
 
+TEST_CASE("a step whose graph fails leaves no piece of staging memory behind that a later transfer would wait for") {
+  const MachineScope scope;
+  const auto backend = make_with(4);
+  Step step(*backend);
+  const auto expected = step.run(2, 1);
+  // More than the ring holds: every piece of it is needed again, those that were recorded too.
+  const Matrix large(*backend, DType::f32, 1, 3 << 20);
+  const std::vector<float> values = random_values(3 << 20, 2);
+  const auto transfers = [&] {
+    backend->upload(large.tensor, std::as_bytes(std::span(values)));
+    CHECK(large.values() == values);
+  };
+  for (int left = 0; left < 12; ++left) {  // of allocations of memory, streams and events: none, one, ...
+    CAPTURE(left);
+    machine().allocations_left = left;
+    try {
+      step.run(2, 1);
+    } catch (const OutOfMemory&) {
+    }
+    machine().allocations_left = -1;
+    transfers();
+    CHECK(step.run(2, 1) == expected);
+  }
+}
+
 // rule: cuda.graph-or-one-by-one
 TEST_CASE("what cannot be recorded runs one by one, and a failing step leaves the backend as it was") {
   const Steps steps{{2, 1}, {2, 2}, {2, 3}};

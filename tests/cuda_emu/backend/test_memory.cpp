@@ -137,6 +137,42 @@ TEST_CASE("a swap moves the blocks as they are when it is enqueued, in pieces, i
   CHECK_THROWS_AS(backend->swap_in(*s.kv, blocks, {src.data(), 1}), InvalidArgument);
 }
 
+// rule: cuda.swap-beside-computation
+TEST_CASE("a swap's memory is used by computation until then: what was enqueued before comes first") {
+  // The swapper's own memory is taken at the first swap, from what the computation has just given back.
+  CudaOptions options = small();
+  options.workspace = 1 << 20;
+  const auto backend = make(options);
+  const std::size_t block = backend->kv_block_bytes(kv_shape()), bytes = std::size_t{256} << 10;
+  backend->reserve(block * 8 + bytes);
+  const auto kv = backend->allocate_kv(kv_shape(), 8);
+  const std::vector<std::byte> values = pattern(block, 7), other = pattern(block, 8);
+  std::vector<std::byte> noise = pattern(bytes, 9), got(block), got_noise(bytes);
+  const std::vector<BlockId> one{BlockId{1}}, two{BlockId{2}};
+  const std::byte* src = values.data();
+  std::byte* dst = got.data();
+  // An upload that has not happened when its buffer goes, and a swap that takes the memory.
+  const auto columns = static_cast<std::int64_t>(bytes / 4);
+  {
+    const auto fleeting = backend->allocate(bytes);
+    backend->upload({fleeting->data(), DType::f32, 1, columns, columns}, noise);
+  }
+  backend->swap_in(*kv, one, {&src, 1});
+  backend->swap_out(*kv, one, {&dst, 1});
+  backend->synchronize();
+  CHECK(got == values);
+  // And back: what a swap's memory is released to comes after the swap.
+  const auto later = backend->allocate(bytes);
+  backend->upload({later->data(), DType::f32, 1, columns, columns}, noise);
+  src = other.data();
+  backend->swap_in(*kv, two, {&src, 1});
+  backend->download(got_noise, {later->data(), DType::f32, 1, columns, columns});
+  CHECK(got_noise == noise);
+  backend->swap_out(*kv, two, {&dst, 1});
+  backend->synchronize();
+  CHECK(got == other);
+}
+
 TEST_CASE("rows are gathered; a row outside is an error") {
   const auto backend = make();
   const std::vector<float> values = random_values(7 * 36, 4);

@@ -1,4 +1,4 @@
-// cp.async: a copy lands when its thread waits for its group, not before; until then the destination holds 0xff.
+// cp.async: a copy lands when its thread waits for its group, not before; until then the destination is poisoned.
 #pragma once
 
 #include <cstdint>

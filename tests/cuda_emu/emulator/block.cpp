@@ -91,6 +91,7 @@ Thread* pick() {
   int i = -1;
   switch (options().order) {
     case Order::ascending:
+    case Order::others_first:
       i = first_ready_from(0);
       break;
     case Order::descending:

@@ -53,7 +53,7 @@ void run_block(const Launch& launch, uint3 index, unsigned bank);
 void end_of_launch();
 void shared_memory_begin(unsigned bank, std::size_t dynamic_bytes);
 
-/// Fills with 0xff, unseen by ThreadSanitizer.
+/// Fills with poison_byte(), unseen by ThreadSanitizer.
 void poison(void* p, std::size_t bytes);
 
 std::uint64_t random_number();

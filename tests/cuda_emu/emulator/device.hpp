@@ -44,7 +44,7 @@ inline constexpr int warpSize = 32;
 
 namespace cuda_emu {
 
-/// The running block's variable for this key, filled with 0xff at the block's start. It lies at exactly the promised
+/// The running block's variable for this key, filled with poison at the block's start. It lies at exactly the promised
 /// alignment (at least 16) and no better one.
 void* static_shared(const void* key, std::size_t bytes, std::size_t alignment);
 void* dynamic_shared();

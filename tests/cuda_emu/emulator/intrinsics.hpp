@@ -73,7 +73,8 @@ inline void sincospif(float x, float* sin, float* cos) {
   *sin = static_cast<float>(std::sin(M_PI * x));
   *cos = static_cast<float>(std::cos(M_PI * x));
 }
-inline float __fdividef(float a, float b) { return a / b; }
+/// Of divisors beyond 2^126 what CUDA gives: 0, and NaN for an infinite dividend.
+inline float __fdividef(float a, float b) { return std::fabs(b) > 0x1p126f ? a * 0.0f : a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -21,6 +21,7 @@ bool valid(const Launch& l) {
 
 void launch(Launch launch, cudaStream_t stream) {
   if (!valid(launch)) return set_last_error(cudaErrorInvalidConfiguration);
+  note_launch_of(launch.kernel);
   enqueue(stream, [launch = std::move(launch)] { run(launch); });
 }
 
@@ -39,7 +40,10 @@ void run(const Launch& launch) {
     first = blocks - 1;
     step = blocks - 1;
   }
-  for (std::uint64_t i = 0, block = first; i < blocks; ++i, block = (block + step) % blocks) {
+  const std::uint64_t left_out =
+      how.only_last_blocks > 0 && how.only_last_blocks < blocks ? blocks - how.only_last_blocks : 0;
+  if (left_out > 0) first = left_out, step = 1;
+  for (std::uint64_t i = left_out, block = first; i < blocks; ++i, block = (block + step) % blocks) {
     const uint3 index{static_cast<unsigned>(block % launch.grid.x),
                       static_cast<unsigned>(block / launch.grid.x % launch.grid.y),
                       static_cast<unsigned>(block / launch.grid.x / launch.grid.y)};

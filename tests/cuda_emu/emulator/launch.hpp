@@ -36,11 +36,12 @@ std::function<void()> bind(void (*kernel)(Parameters...), Arguments&&... argumen
 
 }  // namespace cuda_emu
 
-#define PC_LAUNCH(kernel_function, launch_grid, launch_block, launch_shared_bytes, launch_stream, ...)                 \
+#define CUDA_EMU_LAUNCH(kernel_function, launch_grid, launch_block, launch_shared_bytes, launch_stream, ...)           \
   ::cuda_emu::launch({reinterpret_cast<const void*>(kernel_function), #kernel_function, (launch_grid), (launch_block), \
                       static_cast<std::size_t>(launch_shared_bytes), ::cuda_emu::Where::current(),                     \
                       ::cuda_emu::bind((kernel_function)__VA_OPT__(, ) __VA_ARGS__)},                                  \
                      (launch_stream))
+#define PC_LAUNCH CUDA_EMU_LAUNCH  // kernels/device.cuh lists the kernels of the sources that include it
 
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {

@@ -87,7 +87,8 @@ void* static_shared(const void* key, std::size_t bytes, std::size_t alignment) {
 
 void poison(void* p, std::size_t bytes) {
   auto* c = static_cast<volatile unsigned char*>(p);
-  for (std::size_t i = 0; i < bytes; ++i) c[i] = 0xff;
+  const unsigned char byte = poison_byte();
+  for (std::size_t i = 0; i < bytes; ++i) c[i] = byte;
 }
 
 bool is_shared(const void* p, std::size_t bytes) {

@@ -119,7 +119,7 @@ std::vector<std::vector<float>> MatmulProblem::run_by(const std::function<void(c
   pack_matrix(
       spec_,
       [&](std::int64_t row, std::span<float> values) { std::copy_n(&weights_[index(row) * k], k, values.begin()); },
-      packed, scales);
+      packed, scales, one_after_the_other);
 
   const DeviceArray<std::uint16_t> device_in(in);
   const DeviceArray<std::byte> device_weights(packed), device_scales(scales);

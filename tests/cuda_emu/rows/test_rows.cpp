@@ -35,7 +35,7 @@ TEST_CASE("embedding reads rows of weights in every format") {
             [&](std::int64_t row, std::span<float> out) {
               std::copy_n(&table[static_cast<std::size_t>(row) * width], width, out.begin());
             },
-            weights, scales);
+            weights, scales, one_after_the_other);
         const std::vector<TokenId> tokens = {n - 1, 0, n / 2, n - 1};
         const std::size_t stride = width + 3;
         const DeviceArray<std::byte> device_weights(weights), device_scales(scales);

@@ -1,5 +1,7 @@
+#include <atomic>
 #include <cstdio>
 #include <map>
+#include <set>
 
 #include "runtime/runtime.hpp"
 
@@ -10,8 +12,27 @@ constexpr int kDefaultDynamicShared = 48 << 10;
 constexpr int kOptInDynamicShared = 99 << 10;  // sm_86, sm_89, sm_120; others grant more
 std::map<const void*, int> dynamic_shared_limits;
 int objects = 0;
+thread_local int device_of_thread = 0;
+std::atomic<std::uint64_t> foreign_calls{0};
+std::set<const void*> loaded;
+std::uint64_t unloaded_launches = 0;
 
 }  // namespace
+
+int current_device() { return device_of_thread; }
+void note_use_of(int device) { foreign_calls += device != device_of_thread; }
+std::uint64_t calls_on_another_device() { return foreign_calls; }
+
+void note_launch_of(const void* kernel) {
+  const std::lock_guard lock(device_mutex());
+  if (loaded.insert(kernel).second) ++unloaded_launches;
+}
+std::uint64_t launches_of_unloaded_kernels() { return unloaded_launches; }
+void unload_kernels() {
+  const std::lock_guard lock(device_mutex());
+  loaded.clear();
+}
+std::size_t code_bytes_in_use() { return loaded.size() * machine().kernel_bytes; }
 
 bool may_allocate() {
   const std::lock_guard lock(device_mutex());
@@ -92,19 +113,29 @@ cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribut
   }
 }
 
-cudaError_t CUDARTAPI cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+cudaError_t CUDARTAPI cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  const std::lock_guard lock(device_mutex());
   *attributes = {};
+  if (machine().code == cudaSuccess) loaded.insert(kernel);
   return machine().code;
 }
 
 cudaError_t CUDARTAPI cudaSetDevice(int device) {
-  return device >= 0 && device < machine().devices ? cudaSuccess : cudaErrorInvalidDevice;
+  if (device < 0 || device >= machine().devices) return cudaErrorInvalidDevice;
+  device_of_thread = device;
+  return cudaSuccess;
+}
+
+cudaError_t CUDARTAPI cudaGetDevice(int* device) {
+  *device = device_of_thread;
+  return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "emulated GPU");
   properties->major = machine().compute_capability;
+  properties->minor = machine().compute_minor;
   properties->multiProcessorCount = machine().multiprocessors;
   properties->totalGlobalMem = machine().device_bytes;
   return cudaSuccess;

@@ -66,7 +66,7 @@ cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGrap
     set_last_error(cudaErrorMemoryAllocation);
     return cudaErrorMemoryAllocation;
   }
-  *executable = new CUgraphExec_st{graph->nodes};
+  *executable = new CUgraphExec_st{graph->nodes, current_device()};
   ++graph_counters().instantiations;
   return cudaSuccess;
 }
@@ -99,6 +99,7 @@ cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t s
 }
 
 cudaError_t CUDARTAPI cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  note_use_of(executable->device);
   delete executable;
   return cudaSuccess;
 }

@@ -14,9 +14,13 @@
 namespace cuda_emu {
 namespace {
 
+// More than this is not touched, so that a test may have more than the machine: it holds zeros.
+constexpr std::size_t kMostPoisoned = std::size_t{1} << 30;
+
 struct Allocation {
   std::size_t bytes = 0;   // as asked for
   std::size_t mapped = 0;  // whole pages; an inaccessible one follows
+  int device = 0;
 };
 std::map<std::uintptr_t, Allocation> allocations;
 std::map<std::uintptr_t, std::size_t> pinned;  // address -> bytes
@@ -33,6 +37,11 @@ void count_copy(NodeKind kind, std::size_t bytes) {
   const bool in = kind == NodeKind::copy_in, out = kind == NodeKind::copy_out;
   ++(in ? c.in : out ? c.out : c.within);
   (in ? c.bytes_in : out ? c.bytes_out : c.bytes_within) += bytes;
+}
+
+std::size_t free_bytes() {
+  const std::size_t used = used_bytes + code_bytes_in_use(), all = machine().device_bytes;
+  return used < all ? all - used : 0;
 }
 
 void protect_all(int protection) {
@@ -82,14 +91,15 @@ cudaError_t CUDARTAPI cudaMalloc(void** p, std::size_t bytes) {
   *p = nullptr;
   if (bytes == 0) return cudaSuccess;
   const std::size_t page = page_bytes(), mapped = (bytes + page - 1) / page * page;
-  if (bytes > machine().device_bytes - used_bytes || !may_allocate()) return cudaErrorMemoryAllocation;
-  void* memory = mmap(nullptr, mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (bytes > free_bytes() || !may_allocate()) return cudaErrorMemoryAllocation;
+  void* memory =
+      mmap(nullptr, mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
-  poison(memory, bytes);
+  if (bytes <= kMostPoisoned) poison(memory, bytes);
   forbid(static_cast<char*>(memory) + bytes, mapped - bytes);
   mprotect(memory, mapped + page, PROT_NONE);
   if (access_depth > 0) mprotect(memory, mapped, PROT_READ | PROT_WRITE);
-  allocations[reinterpret_cast<std::uintptr_t>(memory)] = {bytes, mapped};
+  allocations[reinterpret_cast<std::uintptr_t>(memory)] = {bytes, mapped, current_device()};
   used_bytes += bytes;
   *p = memory;
   return cudaSuccess;
@@ -101,7 +111,8 @@ cudaError_t CUDARTAPI cudaFree(void* p) {
   const std::lock_guard lock(device_mutex());
   const auto found = allocations.find(reinterpret_cast<std::uintptr_t>(p));
   if (found == allocations.end()) return cudaErrorInvalidValue;
-  allow(p, found->second.mapped);
+  note_use_of(found->second.device);
+  allow(static_cast<char*>(p) + found->second.bytes, found->second.mapped - found->second.bytes);
   munmap(p, found->second.mapped + page_bytes());
   used_bytes -= found->second.bytes;
   allocations.erase(found);
@@ -126,9 +137,9 @@ cudaError_t CUDARTAPI cudaFreeHost(void* p) {
   return cudaSuccess;
 }
 
-cudaError_t CUDARTAPI cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
+cudaError_t CUDARTAPI cudaMemGetInfo(std::size_t* free, std::size_t* total_bytes) {
   const std::lock_guard lock(device_mutex());
-  *free_bytes = machine().device_bytes - used_bytes;
+  *free = free_bytes();
   *total_bytes = machine().device_bytes;
   return cudaSuccess;
 }

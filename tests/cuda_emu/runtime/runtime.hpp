@@ -21,13 +21,14 @@ struct Machine {
   int driver_version = 13000;        // 0: there is no driver
   cudaError_t code = cudaSuccess;    // what asking for a kernel answers
   int devices = 1;
-  int compute_capability = 8;
+  int compute_capability = 8, compute_minor = 0;
   int multiprocessors = 4;
   std::size_t device_bytes = std::size_t{1} << 30;
   std::size_t pinned_bytes = std::size_t{1} << 30;  // that cudaHostAlloc gives in one piece
   int allocations_left = -1;                        // then memory, streams and events fail; < 0: never
   cudaError_t kernels = cudaSuccess;                // what kernels end with: found by whoever waits for them
   Graphs graphs = Graphs::all;
+  std::size_t kernel_bytes = 0;  // of device memory that a kernel's code takes from when it is loaded
 };
 Machine& machine();
 
@@ -44,6 +45,14 @@ struct CopyCounters {
 };
 CopyCounters& copy_counters();
 
+/// Calls about a stream, an event, a graph or memory of a device that was not the calling thread's current one. CUDA
+/// takes some of them and refuses others.
+std::uint64_t calls_on_another_device();
+/// Launches of kernels that nobody had loaded by asking for their attributes: the driver would have done it then.
+std::uint64_t launches_of_unloaded_kernels();
+/// As in a process that has loaded none.
+void unload_kernels();
+
 /// Held by every call, so that engines in several threads may share the device.
 std::recursive_mutex& device_mutex();
 
@@ -54,12 +63,19 @@ void enqueue(cudaStream_t stream, std::function<void()> operation);
 std::size_t max_dynamic_shared(const void* kernel);
 /// Bytes of cudaMalloc that have not been given back.
 std::size_t device_bytes_in_use();
+/// Bytes of the code of loaded kernels.
+std::size_t code_bytes_in_use();
 /// Pieces of pinned memory, streams and events that have not been given back.
 int objects_in_use();
 /// To be asked by whatever allocates: false when it shall fail.
 bool may_allocate();
 /// Counts an object in (1) or out (-1).
 void count_object(int change);
+/// The calling thread's.
+int current_device();
+/// To be called with the device of whatever a call is about.
+void note_use_of(int device);
+void note_launch_of(const void* kernel);
 
 /// While one lives, device memory can be touched.
 class DeviceAccess {

@@ -33,7 +33,11 @@ std::recursive_mutex& device_mutex() {
   return mutex;
 }
 
-CUstream_st& resolve(cudaStream_t stream) { return stream == nullptr ? default_stream : *stream; }
+CUstream_st& resolve(cudaStream_t stream) {
+  if (stream == nullptr) return default_stream;  // of whatever device is current
+  note_use_of(stream->device);
+  return *stream;
+}
 
 void set_last_error(cudaError_t error) { last_error = error; }
 
@@ -56,6 +60,9 @@ void enqueue(cudaStream_t stream, NodeKind kind, std::function<void()> operation
     case Order::descending:
       run_until(s, s.enqueued);
       break;
+    case Order::others_first:
+      if (!s.is_first) run_until(s, s.enqueued);
+      break;
     case Order::random:
       while (s.done < s.enqueued && random_number() % 4 == 0) run_until(s, s.done + 1);
   }
@@ -72,13 +79,15 @@ cudaError_t CUDARTAPI cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) 
   if (!may_allocate()) return cudaErrorMemoryAllocation;
   count_object(1);
   *stream = new CUstream_st;
+  (*stream)->device = current_device();
+  (*stream)->is_first = streams.size() == 1;  // beside the default stream
   streams.insert(*stream);
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t stream) {
   const std::lock_guard lock(device_mutex());
-  if (const cudaError_t error = refuse_in_capture(*stream, cudaErrorStreamCaptureUnsupported)) return error;
+  if (const cudaError_t error = refuse_in_capture(resolve(stream), cudaErrorStreamCaptureUnsupported)) return error;
   run_until(*stream, stream->enqueued);
   streams.erase(stream);
   delete stream;
@@ -106,10 +115,12 @@ cudaError_t CUDARTAPI cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   if (!may_allocate()) return cudaErrorMemoryAllocation;
   count_object(1);
   *event = new CUevent_st;
+  (*event)->device = current_device();
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t event) {
+  note_use_of(event->device);
   delete event;
   count_object(-1);
   return cudaSuccess;
@@ -117,12 +128,15 @@ cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard lock(device_mutex());
-  *event = {&resolve(stream), resolve(stream).enqueued, resolve(stream).capturing != nullptr};
+  CUstream_st& s = resolve(stream);
+  note_use_of(event->device);
+  *event = {&s, s.enqueued, s.capturing != nullptr, event->device};
   return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard lock(device_mutex());
+  note_use_of(event->device);
   if (event->captured) {
     if (streams.contains(event->stream)) refuse_in_capture(*event->stream, cudaErrorCapturedEvent);
     set_last_error(cudaErrorCapturedEvent);

@@ -25,6 +25,7 @@ struct CUgraph_st {
 
 struct CUgraphExec_st {
   std::vector<CUgraph_st::Node> nodes;
+  int device = 0;
 };
 
 struct CUstream_st {
@@ -32,12 +33,15 @@ struct CUstream_st {
   std::uint64_t enqueued = 0, done = 0;
   CUgraph_st* capturing = nullptr;
   bool capture_is_broken = false;
+  int device = 0;
+  bool is_first = false;  // of the streams that there were when it was made
 };
 
 struct CUevent_st {
   CUstream_st* stream = nullptr;
   std::uint64_t ticket = 0;  // has happened once so many operations of the stream are done
   bool captured = false;     // recorded into a graph: nobody can wait for it
+  int device = 0;
 };
 
 namespace cuda_emu {

@@ -19,15 +19,17 @@ _EPILOG = """\
 examples:
   pagedcore plan
   pagedcore plan --kv-cache-memory 512MiB --max-context 2048
+  pagedcore plan --device-memory 80GiB
   pagedcore plan --block-size 32 --dtype float32 --json
   pagedcore plan --model llama-3-8b --device a100-80gb --lengths sharegpt --latency 0.05
   pagedcore plan --model opt-66b --device a100-40gb --tensor-parallel 4 --rate 20 --simulate
   pagedcore plan --model llama-7b --device l4 --trace YOUR_TRACE.csv --first-token 2
 
-Without --device: the memory of the model on this machine. Weights are not loaded: the plan is arithmetic over the
-model's description, and exact. With --device: how many requests a second it sustains within the goals, what bounds
-that, and what changes would buy. That too is arithmetic, over a model of a batch that docs/planning.md explains;
---simulate runs the scheduler on a virtual clock to confirm it."""
+Without --device: the memory of the model on this machine, or with --device-memory on a GPU that has so much free and
+need not be there. Weights are not loaded: the plan is arithmetic over the model's description, and exact. With
+--device: how many requests a second it sustains within the goals, what bounds that, and what changes would buy. That
+too is arithmetic, over a model of a batch that docs/planning.md explains; --simulate runs the scheduler on a virtual
+clock to confirm it."""
 
 _POLICIES = (
     "block_size",
@@ -64,6 +66,9 @@ def add_to(commands: Any) -> None:
         formatter_class=Formatter,
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
+    parser.add_argument(
+        "--device-memory", metavar="SIZE", help="plan for device cuda with so much free memory; no GPU is needed"
+    )
     service = parser.add_argument_group("service")
     add_deployed_flags(service)
     service.add_argument(
@@ -86,6 +91,7 @@ def add_to(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.device is None and arguments.setting is None:
         return _memory(arguments)
+    refuse_unused(arguments, ("device_memory",), "is for the memory of a model: a --device has its own")
     return _service(arguments)
 
 
@@ -93,7 +99,10 @@ def _memory(arguments: argparse.Namespace) -> int:
     from ...llm import LLM
 
     refuse_unused(arguments, (*_SERVICE, "simulate"), "is about a service: say on which --device")
-    plan = LLM.plan(arguments.model, revision=arguments.revision, **engine_options(arguments))
+    if arguments.device_memory is not None:
+        arguments.device = "cuda"
+    options = engine_options(arguments)
+    plan = LLM.plan(arguments.model, revision=arguments.revision, device_memory=arguments.device_memory, **options)
     if arguments.json:
         print_json(plan.to_dict())
     else:
