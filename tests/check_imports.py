@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
-    ("_core", "_options", "errors"),
+    ("_core", "_options", "arguments", "errors"),
     ("checks", "config_files", "default_model", "memory", "names", "progress", "sandbox"),
     ("families",),
-    ("beam_search_params", "chat", "content", "outputs", "sampling_params", "tokenizer", "detokenizer"),
+    ("beam_search_params", "chat", "content", "outputs", "prefixes", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
     ("dispatch", "prompts", "request", "running", "scoring", "stream"),

@@ -36,5 +36,8 @@ void bind_scheduler(nb::module_& m);
 void bind_engine(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_simulation(nb::module_& m);
+/// Calls of all functions and methods that are bound so far which do not fit are refused in the words of the caller
+/// (pagedcore/arguments.py), not in those of nanobind.
+void explain_arguments(nb::module_& m);
 
 }  // namespace pagedcore::bindings

@@ -24,9 +24,8 @@ void bind_status(nb::module_& m) {
   Record<CudaStatus>(m, "CudaStatus", "The CUDA backend on this machine.");
   m.def("cuda_status", &cuda_status, "plugin"_a = "", release_gil(), "Looks for the plugin, driver and GPUs.");
   m.def(
-      "describe_device", [](const EngineConfig& config) { return make(config)->describe(); },
-      "config"_a = EngineConfig{}, release_gil(),
-      "Device, instruction set, compute type and threads; raises what an engine on it would.");
+      "describe_device", [](EngineConfig config) { return make(config)->describe(); }, "config"_a = EngineConfig{},
+      release_gil(), "Device, instruction set, compute type and threads; raises what an engine on it would.");
 }
 
 void bind_selftest(nb::module_& m) {
@@ -34,7 +33,7 @@ void bind_selftest(nb::module_& m) {
   Record<SelftestRate>(m, "SelftestRate", "What one call cost.");
   m.def(
       "selftest_checks",
-      [](const EngineConfig& config, bool quick, const nb::object& progress) {
+      [](EngineConfig config, bool quick, const nb::object& progress) {
         const ReleasedGil released;
         const auto reference = make_cpu_backend({config.cpu.threads, DType::f32, "portable"});
         return selftest_checks(*make(config), *reference, quick, [&] { tell(progress); });
@@ -44,7 +43,7 @@ void bind_selftest(nb::module_& m) {
       "each.");
   m.def(
       "selftest_rates",
-      [](const EngineConfig& config, std::size_t bytes, std::int32_t rows, double seconds, const nb::object& progress) {
+      [](EngineConfig config, std::size_t bytes, std::int32_t rows, double seconds, const nb::object& progress) {
         const ReleasedGil released;
         return selftest_rates(*make(config), {bytes, rows, seconds}, [&] { tell(progress); });
       },

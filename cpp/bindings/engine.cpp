@@ -72,11 +72,14 @@ class ToldWeights final : public WeightSource {
 template <class Weights>
 void construct(EngineHandle* self, const ModelDescription& model, const Weights& weights, const EngineConfig& config,
                const nb::object& progress) {
+  // Copies: while the GIL is released other threads may change what they were made from.
   decltype(auto) source = snapshot(weights);
+  const ModelDescription description = model;
+  const EngineConfig options = config;
   std::shared_ptr<Engine> engine;
   {
     const ReleasedGil released;
-    engine = std::make_shared<Engine>(model, ToldWeights(source, progress), config);
+    engine = std::make_shared<Engine>(description, ToldWeights(source, progress), options);
   }
   auto& engines = live_engines();
   std::erase_if(engines, [](const auto& entry) { return entry.expired(); });
@@ -177,8 +180,7 @@ void bind_config(nb::module_& m) {
       "Instruction sets that this CPU can run, best last.");
   m.def(
       "attention_seconds",
-      [](const EngineConfig& config, const ModelDescription& model, int block_size, int batch, int context,
-         int repeats) {
+      [](EngineConfig config, ModelDescription model, int block_size, int batch, int context, int repeats) {
         const auto backend = make_cpu_backend(config.cpu);
         const AttentionDescription& attention = model.attention;
         const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
@@ -249,14 +251,16 @@ void bind_engine_class(nb::module_& m) {
           "clear_prefix_cache", [](E& self) { self.engine->clear_prefix_cache(); }, release_gil())
       .def(
           "register_prefix",
-          [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
-            return self.engine->register_prefix(name, std::move(tokens), salt);
+          [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared) {
+            return self.engine->register_prefix(name, std::move(tokens), salt, shared);
           },
-          "name"_a, "tokens"_a, "salt"_a = 0, release_gil(),
-          "Computes a prefix and keeps its blocks; returns the id of the request that does so.")
+          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, release_gil(),
+          "Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same "
+          "salt can name it, or, when it is shared, those of every salt.")
       .def(
-          "release_prefix", [](E& self, const std::string& name) { self.engine->release_prefix(name); }, "name"_a,
-          release_gil())
+          "release_prefix",
+          [](E& self, const std::string& name, std::uint64_t salt) { self.engine->release_prefix(name, salt); },
+          "name"_a, "salt"_a = 0, release_gil())
       .def(
           "cache_events", [](E& self) { return self.engine->cache_events(); }, release_gil(),
           "News of the prefix cache since the last call.")

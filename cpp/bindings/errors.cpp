@@ -7,40 +7,53 @@
 namespace pagedcore::bindings {
 namespace {
 
-nb::object error_class(const char* name) { return nb::module_::import_("pagedcore.errors").attr(name); }
+/// Held for as long as the process lives: at its end nothing can be imported any more, and streams that are left over
+/// are told that their engine is closed.
+struct ErrorClasses {
+  nb::handle error, invalid_argument, out_of_memory, unsupported, corrupt, aborted, io;
+};
+ErrorClasses classes;
+
+nb::handle error_class(const char* name) {
+  nb::object type = nb::module_::import_("pagedcore.errors").attr(name);
+  return type.release();
+}
 
 /// A message may quote bytes of a broken file: what is not UTF-8 is replaced, so that it cannot hide the error.
-void raise(const char* name, const Error& error) {
+void raise(nb::handle type, const Error& error) {
   const std::string_view what = error.what();
   const nb::object message =
       nb::steal(PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "replace"));
-  PyErr_SetObject(error_class(name).ptr(), message.ptr());
+  PyErr_SetObject(type.ptr(), message.ptr());
 }
 
 void translate(const std::exception_ptr& error, void*) {
   try {
     std::rethrow_exception(error);
   } catch (const InvalidArgument& e) {
-    raise("InvalidArgument", e);
+    raise(classes.invalid_argument, e);
   } catch (const OutOfMemory& e) {
-    raise("OutOfMemory", e);
+    raise(classes.out_of_memory, e);
   } catch (const Unsupported& e) {
-    raise("Unsupported", e);
+    raise(classes.unsupported, e);
   } catch (const Corrupt& e) {
-    raise("Corrupt", e);
+    raise(classes.corrupt, e);
   } catch (const Aborted& e) {
-    raise("Aborted", e);
+    raise(classes.aborted, e);
   } catch (const Io& e) {
-    raise("Io", e);
+    raise(classes.io, e);
   } catch (const Error& e) {
-    raise("Error", e);
+    raise(classes.error, e);
   }
 }
 
 }  // namespace
 
 void bind_errors(nb::module_&) {
-  error_class("Error");  // an installation without the Python half fails at import
+  // An installation without the Python half fails at import.
+  classes = {error_class("Error"),       error_class("InvalidArgument"), error_class("OutOfMemory"),
+             error_class("Unsupported"), error_class("Corrupt"),         error_class("Aborted"),
+             error_class("Io")};
   nb::register_exception_translator(translate);
 }
 

@@ -17,4 +17,5 @@ NB_MODULE(_core, m) {
   bind_engine(m);
   bind_devices(m);
   bind_simulation(m);
+  explain_arguments(m);  // last: of all of them
 }

@@ -10,6 +10,11 @@ namespace {
 /// A method or a property may be called with anything.
 std::byte* place_of(const RecordType& type, nb::handle self) {
   if (!nb::isinstance(self, type.cls)) refuse("self", self, nb::cast<std::string>(nb::repr(type.cls)));
+  if (!nb::inst_ready(self)) {  // made by __new__() alone
+    PyErr_SetString(PyExc_TypeError,
+                    str(nb::cast<std::string>(type.cls.attr("__name__")), " was not initialized: call it").c_str());
+    throw nb::python_error();
+  }
   return nb::inst_ptr<std::byte>(self);
 }
 
@@ -22,6 +27,11 @@ void set(const RecordType& type, const Member& member, nb::handle self, nb::hand
 }
 
 void construct_record(RecordType& type, nb::handle self, const nb::dict& fields) {
+  if (!nb::isinstance(self, type.cls)) place_of(type, self);  // throws
+  if (nb::inst_ready(self)) {
+    PyErr_SetString(PyExc_TypeError, "the record is initialized already: assign to its fields, or make another one");
+    throw nb::python_error();
+  }
   type.construct(nb::inst_ptr<void>(self));
   nb::inst_mark_ready(self);  // from here on a failure destroys it
   for (const auto& [key, value] : fields) {

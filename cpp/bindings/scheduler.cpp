@@ -66,8 +66,9 @@ void bind_scheduler_class(nb::module_& m) {
           },
           "id"_a, "sample"_a = 0, "Prompt, then output; empty when unknown.")
       .def("check", &Scheduler::check, "Verifies every invariant; raises Corrupt.")
-      .def("register_prefix", &Scheduler::register_prefix, "id"_a, "prefix"_a,
-           "Computes a prefix and keeps its blocks until release_prefix().")
+      .def(
+          "register_prefix", &Scheduler::register_prefix, "id"_a, "prefix"_a, "shared"_a = false,
+          "Computes a prefix and keeps its blocks until release_prefix(). It belongs to its salt, unless it is shared.")
       .def("release_prefix", &Scheduler::release_prefix, "id"_a)
       .def("set_preemption_costs", &Scheduler::set_preemption_costs, "costs"_a)
       .def(

@@ -38,6 +38,24 @@ std::unique_ptr<pc_record> record_of(const ModelDescription& model) {
 
 std::unique_ptr<pc_record> record_of(const MemoryPlan& plan) { return std::make_unique<pc_record>(values_of(plan)); }
 
+/// No more than a context holds: a length that is wrong is refused before a token behind the array is read.
+std::span<const TokenId> tokens_of(const pc_engine& engine, const int32_t* tokens, size_t count, const char* name) {
+  return capi::tokens_of(tokens, count, name, engine.engine.memory_plan().max_context);
+}
+
+struct Owner {
+  std::uint64_t salt = 0;
+  bool shared = false;
+};
+void register_prefix(pc_engine* engine, const char* name, const int32_t* tokens, size_t count, Owner owner,
+                     uint64_t* request) {
+  require(engine, "engine");
+  require(name, "name");
+  require(request, "request");
+  const auto list = tokens_of(*engine, tokens, count, "tokens");
+  *request = raw(engine->engine.register_prefix(name, {list.begin(), list.end()}, owner.salt, owner.shared));
+}
+
 }  // namespace
 
 pc_status pc_container_model(const char* container_path, pc_record** description) noexcept {
@@ -130,20 +148,23 @@ pc_status pc_engine_clear_prefix_cache(pc_engine* engine) noexcept {
 
 pc_status pc_engine_register_prefix(pc_engine* engine, const char* name, const int32_t* tokens, size_t count,
                                     uint64_t salt, uint64_t* request) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(name, "name");
-    require(request, "request");
-    const auto list = capi::tokens_of(tokens, count, "tokens");
-    *request = raw(engine->engine.register_prefix(name, {list.begin(), list.end()}, salt));
-  });
+  return guarded([&] { register_prefix(engine, name, tokens, count, {salt, false}, request); });
+}
+
+pc_status pc_engine_register_shared_prefix(pc_engine* engine, const char* name, const int32_t* tokens, size_t count,
+                                           uint64_t salt, uint64_t* request) noexcept {
+  return guarded([&] { register_prefix(engine, name, tokens, count, {salt, true}, request); });
 }
 
 pc_status pc_engine_release_prefix(pc_engine* engine, const char* name) noexcept {
+  return pc_engine_release_salted_prefix(engine, name, 0);
+}
+
+pc_status pc_engine_release_salted_prefix(pc_engine* engine, const char* name, uint64_t salt) noexcept {
   return guarded([&] {
     require(engine, "engine");
     require(name, "name");
-    engine->engine.release_prefix(name);
+    engine->engine.release_prefix(name, salt);
   });
 }
 
@@ -152,7 +173,8 @@ pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prom
   return guarded([&] {
     require(engine, "engine");
     require(request, "request");
-    *request = raw(engine->engine.submit(capi::engine_request(prompt, prompt_length, options)));
+    const auto tokens = tokens_of(*engine, prompt, prompt_length, "prompt");
+    *request = raw(engine->engine.submit(capi::engine_request(tokens, options)));
   });
 }
 

@@ -15,9 +15,10 @@ namespace pagedcore::capi {
 
 /// The configuration that a caller gave, or the defaults for null. Throws InvalidArgument for options of a request.
 EngineConfig engine_config(const pc_options* options);
-/// Likewise of a request; throws InvalidArgument for options of an engine, and a null prompt that is not empty.
-EngineRequest engine_request(const int32_t* prompt, size_t prompt_length, const pc_options* options);
-/// `count` tokens. Throws InvalidArgument for a null pointer that is not empty, and for more than can be.
-std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name);
+/// Likewise of a request; throws InvalidArgument for options of an engine.
+EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* options);
+/// `count` tokens, none of which is read. Throws InvalidArgument for a null pointer that is not empty, and for more
+/// than `most`.
+std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name, size_t most);
 
 }  // namespace pagedcore::capi

@@ -15,8 +15,8 @@
 namespace pagedcore::capi {
 namespace {
 
-/// Longer arrays than this cannot be: their bytes would exceed every address space.
-constexpr size_t kMostElements = size_t{1} << 40;
+/// There are no more token ids.
+constexpr size_t kMostElements = size_t{1} << 31;
 
 /// What describes the options of one kind, as C sees it. Made once, never destroyed: pc_option_info points into it.
 struct Description {
@@ -54,16 +54,15 @@ void set_number(pc_options* options, const char* name, Number value) {
 }
 
 template <class T>
-void require_array(const T* elements, size_t count, const char* name) {
+void require_array(const T* elements, size_t count, const char* name, size_t most) {
   if (count > 0) require(elements, name);
-  if (count > kMostElements)
-    throw InvalidArgument(str("argument '", name, "' has ", count, " elements; ", kMostElements, " at most"));
+  if (count > most) throw InvalidArgument(str("argument '", name, "' has ", count, " elements; ", most, " at most"));
 }
 
 }  // namespace
 
-std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name) {
-  require_array(tokens, count, name);
+std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name, size_t most) {
+  require_array(tokens, count, name, most);
   return {tokens, count};
 }
 
@@ -75,10 +74,9 @@ EngineConfig engine_config(const pc_options* options) {
   return *config;
 }
 
-EngineRequest engine_request(const int32_t* prompt, size_t prompt_length, const pc_options* options) {
+EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* options) {
   EngineRequest request;
-  const auto tokens = tokens_of(prompt, prompt_length, "prompt");
-  request.prompt.assign(tokens.begin(), tokens.end());
+  request.prompt.assign(prompt.begin(), prompt.end());
   if (options == nullptr) return request;
   if (const auto* sampling = std::get_if<SamplingRequest>(&options->values)) {
     request.sampling = sampling->sampling;
@@ -158,7 +156,7 @@ pc_status pc_options_set_tokens(pc_options* options, const char* name, const int
   return guarded([&] {
     require(options, "options");
     require(name, "name");
-    const auto list = capi::tokens_of(tokens, count, "tokens");
+    const auto list = capi::tokens_of(tokens, count, "tokens", capi::kMostElements);
     std::visit([&](auto& values) { set_option(values, name, list); }, options->values);
   });
 }
@@ -168,7 +166,7 @@ pc_status pc_options_set_biases(pc_options* options, const char* name, const pc_
   return guarded([&] {
     require(options, "options");
     require(name, "name");
-    capi::require_array(biases, count, "biases");
+    capi::require_array(biases, count, "biases", capi::kMostElements);
     std::vector<std::pair<TokenId, float>> list;
     list.reserve(count);
     for (size_t i = 0; i < count; ++i) list.emplace_back(biases[i].token, biases[i].bias);

@@ -94,10 +94,11 @@ const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
 std::string Engine::describe() const { return impl_->text; }
 void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
-RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
-  return impl_->loop->register_prefix(name, std::move(tokens), salt);
+RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
+                                  bool shared) {
+  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared);
 }
-void Engine::release_prefix(const std::string& name) { impl_->loop->release_prefix(name); }
+void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
 std::vector<CacheEvent> Engine::cache_events() { return impl_->loop->cache_events(); }
 void Engine::force_preemption(std::uint32_t period, PreemptionMode mode) {
   impl_->loop->force_preemption(period, mode);

@@ -80,18 +80,12 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   return s;
 }
 
-SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const {
+SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const {
   SubmitCommand command;
   command.scheduling = checked(request);
   if (!request.options.prefix.empty()) {
-    if (!prefixes.owns_lock()) prefixes.lock();
-    const auto named = prefixes_.by_name.find(request.options.prefix);
-    if (named == prefixes_.by_name.end()) {
-      throw InvalidArgument(str("prefix '", request.options.prefix,
-                                "' is unknown: it was not registered, or was released; ", prefixes_.by_name.size(),
-                                " are registered; register it first or name none"));
-    }
-    command.scheduling.prefix = named->second.id;
+    if (!naming.owns_lock()) naming.lock();
+    command.scheduling.prefix = prefixes_.named_by(request);
   }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   command.request = std::move(request);
@@ -99,19 +93,19 @@ SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<s
 }
 
 RequestId EngineLoop::submit(EngineRequest request) {
-  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::unique_lock naming(naming_, std::defer_lock);
   std::vector<SubmitCommand> commands;
-  commands.push_back(command_of(std::move(request), prefixes));
+  commands.push_back(command_of(std::move(request), naming));
   return mailbox_.submit(std::move(commands)).front();
 }
 
 std::vector<RequestId> EngineLoop::submit_all(std::vector<EngineRequest> requests) {
-  std::unique_lock prefixes(prefixes_.mutex, std::defer_lock);
+  std::unique_lock naming(naming_, std::defer_lock);
   std::vector<SubmitCommand> commands;
   commands.reserve(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     try {
-      commands.push_back(command_of(std::move(requests[i]), prefixes));
+      commands.push_back(command_of(std::move(requests[i]), naming));
     } catch (const InvalidArgument& error) {
       if (requests.size() == 1) throw;
       throw InvalidArgument(str("request ", i, ": ", error.what()));
@@ -150,40 +144,34 @@ void EngineLoop::clear_prefix_cache() {
   mailbox_.post(ClearPrefixCacheCommand{});
 }
 
-RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt) {
+RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
+                                      bool shared) {
   if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
   SubmitCommand command;
   command.request.prompt = std::move(tokens);
   command.request.options.salt = salt;
   command.request.sampling.max_tokens = 0;
   command.scheduling = checked(command.request);
-  const std::lock_guard lock(prefixes_.mutex);
-  if (prefixes_.by_name.contains(name)) {
-    throw InvalidArgument(str("prefix '", name, "' is registered; release it first or choose another name"));
-  }
-  command.pins = PrefixId{prefixes_.last_id + 1};
-  NamedPrefix& named = prefixes_.by_name[name];
+  command.shared = shared;
+  const std::lock_guard lock(naming_);
+  command.pins = prefixes_.add(name, {.salt = salt, .shared = shared, .tokens = command.request.prompt});
+  const PrefixId id = command.pins;
   try {
     std::vector<SubmitCommand> commands;
     commands.push_back(std::move(command));
-    named.computing = mailbox_.submit(std::move(commands)).front();
+    return mailbox_.submit(std::move(commands)).front();
   } catch (...) {
-    prefixes_.by_name.erase(name);
+    prefixes_.forget(id);
     throw;
   }
-  named.id = PrefixId{++prefixes_.last_id};
-  return named.computing;
 }
 
-void EngineLoop::release_prefix(const std::string& name) {
+void EngineLoop::release_prefix(const std::string& name, std::uint64_t salt) {
   fork_guard_.check();
-  const std::lock_guard lock(prefixes_.mutex);
-  const auto named = prefixes_.by_name.find(name);
-  if (named == prefixes_.by_name.end()) {
-    throw InvalidArgument(str("prefix '", name, "' is unknown: it was not registered, or was released already"));
-  }
-  mailbox_.post(ReleasePrefixCommand{named->second.id});
-  prefixes_.by_name.erase(named);
+  const std::lock_guard lock(naming_);
+  const PrefixId id = prefixes_.owned(name, salt);
+  mailbox_.post(ReleasePrefixCommand{id});
+  prefixes_.forget(id);
 }
 
 std::vector<CacheEvent> EngineLoop::cache_events() {

@@ -47,8 +47,8 @@ void EngineLoop::run_command(SubmitCommand& command) {
   state.pins = command.pins;
   try {
     if (raw(command.pins) != 0) {
-      scheduler_.register_prefix(command.pins, command.scheduling);
-      if (trace_) trace_->register_prefix(command.pins, command.scheduling);
+      scheduler_.register_prefix(command.pins, command.scheduling, command.shared);
+      if (trace_) trace_->register_prefix(command.pins, command.scheduling, command.shared);
     } else {
       scheduler_.submit(command.scheduling);
       if (trace_) trace_->submit(command.scheduling);
@@ -62,8 +62,8 @@ void EngineLoop::run_command(SubmitCommand& command) {
 
 /// A prefix that will never be there has no name any more.
 void EngineLoop::forget_prefix(PrefixId id) {
-  const std::lock_guard lock(prefixes_.mutex);
-  std::erase_if(prefixes_.by_name, [&](const auto& named) { return named.second.id == id; });
+  const std::lock_guard lock(naming_);
+  prefixes_.forget(id);
 }
 
 void EngineLoop::run_command(AbortCommand& command) {

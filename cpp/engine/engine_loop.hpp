@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,6 +15,7 @@
 
 #include "engine/fork_guard.hpp"
 #include "engine/mailbox.hpp"
+#include "engine/prefix_names.hpp"
 #include "engine/request_table.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/trace.hpp"
@@ -49,8 +49,9 @@ class EngineLoop {
   bool busy() const;
   EngineStats stats() const;
   void clear_prefix_cache();
-  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt);
-  void release_prefix(const std::string& name);
+  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
+                            bool shared = false);
+  void release_prefix(const std::string& name, std::uint64_t salt = 0);
   std::vector<CacheEvent> cache_events();
   void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
   /// When it returns the thread has ended, and the executor and the table have been destroyed.
@@ -59,9 +60,9 @@ class EngineLoop {
 
  private:
   SchedulerRequest checked(const EngineRequest& request) const;
-  /// Checks a request and finds its prefix, if it names one: then `prefixes` is locked, and has to be until the command
+  /// Checks a request and finds its prefix, if it names one: then `naming` is locked, and has to be until the command
   /// is posted.
-  SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& prefixes) const;
+  SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const;
 
   // Everything below runs on the engine thread.
   void run() noexcept;
@@ -107,15 +108,8 @@ class EngineLoop {
   std::uint64_t steps_ = 0;
   std::uint32_t empty_plans_ = 0;  // in a row
 
-  struct NamedPrefix {
-    PrefixId id{};
-    RequestId computing{};  // the request that computes it, or did
-  };
-  struct Prefixes {
-    std::mutex mutex;  // held while a command that names a prefix is posted, so that commands keep their order
-    std::map<std::string, NamedPrefix> by_name;
-    std::uint64_t last_id = 0;
-  } prefixes_;
+  mutable std::mutex naming_;  // held while a command that names a prefix is posted, so that commands keep their order
+  PrefixNames prefixes_;
 
   std::mutex closing_;
   std::thread thread_;

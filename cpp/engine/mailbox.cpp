@@ -1,6 +1,7 @@
 #include "engine/mailbox.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <utility>
 
@@ -49,7 +50,8 @@ void Mailbox::post(const Command& command) {
 
 std::vector<EngineOutput> Mailbox::wait(double timeout) {
   constexpr double kYear = 3.2e7;  // seconds; keeps the arithmetic of the deadline finite
-  const double seconds = timeout > 0.0 ? std::min(timeout, kYear) : 0.0;  // NaN: 0
+  if (std::isnan(timeout)) throw InvalidArgument("timeout = nan is no number of seconds; 0 polls");
+  const double seconds = timeout > 0.0 ? std::min(timeout, kYear) : 0.0;
   const auto deadline =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   std::unique_lock lock(mutex_);

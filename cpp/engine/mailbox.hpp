@@ -22,7 +22,8 @@ namespace pagedcore {
 struct SubmitCommand {
   SchedulerRequest scheduling;  // with the id
   EngineRequest request;
-  PrefixId pins{};  // not 0: it computes this prefix
+  PrefixId pins{};      // not 0: it computes this prefix
+  bool shared = false;  // which every salt may use
 };
 struct ReleasePrefixCommand {
   PrefixId id{};

@@ -6,8 +6,8 @@
 
 #include "backend/cuda_sizes.hpp"
 #include "base/field_text.hpp"
+#include "base/host_memory.hpp"
 #include "base/text.hpp"
-#include "engine/host_memory.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {

@@ -27,6 +27,7 @@ struct alignas(64) BlockTable {
   bool borrows = false;   // the last block belongs to the prefix cache: the first append() copies it
   bool swapped = false;
   bool live = false;
+  bool marked = false;  // while a group is looked at
   std::uint64_t salt = 0;
   std::vector<SwapSlot> slots;  // as blocks, while the sequence is swapped out; else empty
 };

@@ -18,6 +18,11 @@ Cache::Cache(const KvCacheConfig& config_)
 Cache::~Cache() = default;
 Scratch::~Scratch() = default;
 
+void Scratch::refuse_if_stale() const {
+  if (changes_ == cache_.changes) return;
+  throw InvalidArgument("the cache has changed since this scratch() was made; make another one");
+}
+
 std::uint32_t Cache::blocks_for(std::uint64_t tokens) const noexcept {
   if (tokens < 0x80000000u) {  // 32-bit division takes a third of the time
     return (static_cast<std::uint32_t>(tokens) + config.block_size - 1) / config.block_size;
@@ -42,6 +47,16 @@ void Cache::refuse_swapped(const BlockTable& table) {
   if (!table.swapped) return;
   throw InvalidArgument(
       str("sequence ", raw(table.sequence), " is swapped out; swap_in() its group before it is used"));
+}
+
+void Cache::refuse_twice(std::span<const SequenceId> group) {
+  for (const SequenceId seq : group) static_cast<void>(table(seq));  // throws for one that is unknown
+  const auto twice =
+      std::ranges::find_if(group, [&](SequenceId seq) { return std::exchange(table(seq).marked, true); });
+  for (const SequenceId seq : group) table(seq).marked = false;
+  if (twice == group.end()) return;
+  throw InvalidArgument(str("sequence ", raw(*twice), " is named twice in a group of ", group.size(),
+                            "; a group names each of its sequences once"));
 }
 
 void Cache::refuse_long_fork(const BlockTable& parent, std::uint32_t num_tokens) const {

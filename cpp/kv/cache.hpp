@@ -69,9 +69,12 @@ class Cache {
   bool has_windows;
   BlockPool pool;
   FlatMap<std::uint32_t> slots;  // SequenceId -> index of its table
+  std::uint64_t changes = 0;     // of tables and blocks, so far: a scratch is of one state
 
  protected:
   static void refuse_swapped(const BlockTable& table);
+  /// Throws InvalidArgument for a sequence that a group names twice. Allocates nothing.
+  void refuse_twice(std::span<const SequenceId> group);
   void refuse_long_fork(const BlockTable& parent, std::uint32_t num_tokens) const;
   /// What only one implementation knows, for check().
   virtual void check_rest() const = 0;
@@ -84,7 +87,7 @@ class Cache {
 /// Behind KvScratch, likewise.
 class Scratch {
  public:
-  explicit Scratch(std::uint32_t available_) : available(available_) {}
+  explicit Scratch(const Cache& cache) : available(cache.pool.available()), cache_(cache), changes_(cache.changes) {}
   virtual ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -97,7 +100,14 @@ class Scratch {
   virtual bool swap_out(std::span<const SequenceId> group, StepId last_reader) = 0;
   virtual bool swap_in(std::span<const SequenceId> group, std::uint64_t spare) = 0;
 
+  /// Throws InvalidArgument once the cache is no longer what this was made from.
+  void refuse_if_stale() const;
+
   std::uint32_t available;  // blocks
+
+ private:
+  const Cache& cache_;
+  const std::uint64_t changes_;
 };
 
 }  // namespace pagedcore::kv

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "kv/paged.hpp"
 #include "kv/reserved.hpp"
@@ -25,9 +26,31 @@ void validate(const KvCacheConfig& config) {
   }
 }
 
+/// What the tables of a cache take at most. Arithmetic, as memory that is promised and then not there ends the process.
+std::uint64_t table_bytes(const KvCacheConfig& config) {
+  const std::uint64_t groups = std::max<std::size_t>(config.windows.size(), 1);
+  std::uint64_t block = 40;  // lists, references, fences, chunks
+  if (config.allocation == AllocationPolicy::paged && config.enable_prefix_caching) {
+    block += 72 + 4 * groups + std::uint64_t{config.block_size} * sizeof(TokenId);  // hash table, links, tokens
+  }
+  return config.num_blocks * block + std::uint64_t{config.num_swap_blocks} * 12;
+}
+
+void refuse_more_than_memory(const KvCacheConfig& config) {
+  constexpr std::uint64_t kSmall = 64 << 20;  // is not asked about
+  const std::uint64_t bytes = table_bytes(config);
+  if (bytes < kSmall) return;
+  const std::uint64_t left = available_host_memory();
+  if (bytes <= left) return;
+  throw OutOfMemory(str("the tables of ", config.num_blocks, " KV blocks of ", config.block_size, " tokens and ",
+                        config.num_swap_blocks, " swap blocks take up to ", bytes, " bytes, but ", left,
+                        " are available; lower num_blocks, block_size or num_swap_blocks"));
+}
+
 /// The only place that asks which of the two it is.
 std::unique_ptr<kv::Cache> make_cache(const KvCacheConfig& config) {
   validate(config);
+  refuse_more_than_memory(config);
   if (config.allocation == AllocationPolicy::paged) return std::make_unique<kv::PagedCache>(config);
   return std::make_unique<kv::ReservedCache>(config);
 }
@@ -80,14 +103,17 @@ PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::u
 
 void KvCacheManager::prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
                              const KvGroup& group) {
+  ++impl_->changes;
   impl_->prepare(seq, length, salt, match, group);
 }
 
 void KvCacheManager::start(SequenceId seq, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) {
+  ++impl_->changes;
   impl_->start(impl_->table(seq), salt, match, group);
 }
 
 void KvCacheManager::create(SequenceId seq, std::uint64_t salt, const PrefixMatch& match) {
+  ++impl_->changes;
   impl_->prepare(seq, match.num_tokens, salt, match, {});
   impl_->start(impl_->table(seq), salt, match, {});
 }
@@ -108,6 +134,7 @@ KvSetAside KvCacheManager::set_aside(std::uint32_t prompt, std::uint32_t max_out
 void KvCacheManager::create_reserved(SequenceId seq, std::uint32_t count, std::uint32_t tokens) {
   if (impl_->traits().grows) throw InvalidArgument("a paged cache reserves nothing; create() the sequence");
   const KvGroup group{count, tokens};
+  ++impl_->changes;
   impl_->prepare(seq, tokens, 0, {}, group);
   try {
     impl_->start(impl_->table(seq), 0, {}, group);
@@ -128,19 +155,23 @@ std::size_t KvCacheManager::most_copies(std::size_t sequences, std::size_t block
 std::span<const BlockId> KvCacheManager::append(SequenceId seq, std::uint32_t length, std::vector<BlockCopy>& copies,
                                                 StepId reader) {
   kv::BlockTable& table = impl_->table(seq);
+  ++impl_->changes;
   impl_->append(table, length, copies, reader);
   return table.blocks;
 }
 
 void KvCacheManager::prepare_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
+  ++impl_->changes;
   impl_->prepare_fork(parent, child, num_tokens);
 }
 
 void KvCacheManager::start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens) {
+  ++impl_->changes;
   impl_->start_fork(impl_->table(parent), impl_->table(child), num_tokens, nullptr);
 }
 
 void KvCacheManager::start_fork(SequenceId parent, SequenceId child, std::uint32_t num_tokens, std::uint64_t salt) {
+  ++impl_->changes;
   impl_->start_fork(impl_->table(parent), impl_->table(child), num_tokens, &salt);
 }
 
@@ -160,6 +191,7 @@ void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, st
     throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
                               table.length, " slots and came with ", tokens.size(), " tokens"));
   }
+  ++impl_->changes;
   impl_->publish(table, tokens, num_computed, tail);
 }
 
@@ -169,6 +201,7 @@ void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reade
     throw InvalidArgument(str("slide to position ", next, " of sequence ", raw(seq), ", which has ", table.length,
                               " tokens; its next position is its length at most"));
   }
+  ++impl_->changes;
   for (std::uint32_t group = 0; group < impl_->groups; ++group) {
     // Blocks go in order, so those before the first that is gone are gone too.
     for (std::uint32_t i = impl_->first_visible(group, next); i-- > 0;) {
@@ -186,20 +219,29 @@ void KvCacheManager::reserve_swap(SequenceId seq) {
 }
 
 void KvCacheManager::swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) {
+  ++impl_->changes;
   impl_->swap_out(group, moves, last_reader);
 }
 
 void KvCacheManager::swap_in(std::span<const SequenceId> group, std::vector<BlockSwap>& moves) {
+  ++impl_->changes;
   impl_->swap_in(group, moves);
 }
 
 void KvCacheManager::free(SequenceId seq, StepId last_reader) {
+  ++impl_->changes;
   impl_->release(impl_->table(seq), last_reader);
   impl_->drop_table(seq);
 }
 
-void KvCacheManager::complete(StepId step) noexcept { impl_->complete(step); }
-void KvCacheManager::clear_prefix_cache() noexcept { impl_->clear_prefix_cache(); }
+void KvCacheManager::complete(StepId step) noexcept {
+  ++impl_->changes;
+  impl_->complete(step);
+}
+void KvCacheManager::clear_prefix_cache() noexcept {
+  ++impl_->changes;
+  impl_->clear_prefix_cache();
+}
 std::vector<CacheEvent> KvCacheManager::take_events() { return impl_->take_events(); }
 KvScratch KvCacheManager::scratch() const { return KvScratch(impl_->scratch()); }
 void KvCacheManager::check() const { impl_->check(); }
@@ -210,18 +252,33 @@ KvScratch::KvScratch(KvScratch&&) noexcept = default;
 KvScratch& KvScratch::operator=(KvScratch&&) noexcept = default;
 
 std::uint32_t KvScratch::available() const noexcept { return impl_->available; }
-bool KvScratch::append(SequenceId seq, std::uint32_t length) { return impl_->append(seq, length); }
+bool KvScratch::append(SequenceId seq, std::uint32_t length) {
+  impl_->refuse_if_stale();
+  return impl_->append(seq, length);
+}
 bool KvScratch::create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) {
+  impl_->refuse_if_stale();
   return impl_->create(match, length, spare, group);
 }
-bool KvScratch::reserve(std::uint32_t count, std::uint32_t tokens) { return impl_->reserve(count, tokens); }
+bool KvScratch::reserve(std::uint32_t count, std::uint32_t tokens) {
+  impl_->refuse_if_stale();
+  return impl_->reserve(count, tokens);
+}
 bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) {
+  impl_->refuse_if_stale();
   return impl_->fork(parent, num_tokens, length, spare);
 }
-void KvScratch::free(SequenceId seq, StepId last_reader) { impl_->free(seq, last_reader); }
+void KvScratch::free(SequenceId seq, StepId last_reader) {
+  impl_->refuse_if_stale();
+  impl_->free(seq, last_reader);
+}
 bool KvScratch::swap_out(std::span<const SequenceId> group, StepId last_reader) {
+  impl_->refuse_if_stale();
   return impl_->swap_out(group, last_reader);
 }
-bool KvScratch::swap_in(std::span<const SequenceId> group, std::uint64_t spare) { return impl_->swap_in(group, spare); }
+bool KvScratch::swap_in(std::span<const SequenceId> group, std::uint64_t spare) {
+  impl_->refuse_if_stale();
+  return impl_->swap_in(group, spare);
+}
 
 }  // namespace pagedcore

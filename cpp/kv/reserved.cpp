@@ -22,8 +22,7 @@ const KvCacheConfig& validated(const KvCacheConfig& config) {
 /// Everything is tried when a sequence is created; afterwards nothing can be short.
 class ReservedScratch final : public Scratch {
  public:
-  explicit ReservedScratch(const ReservedCache& cache)
-      : Scratch(cache.pool.available()), kv_(cache), chunks_(cache.buddy().counts()) {}
+  explicit ReservedScratch(const ReservedCache& cache) : Scratch(cache), kv_(cache), chunks_(cache.buddy().counts()) {}
 
   bool append(SequenceId seq, std::uint32_t) override {
     static_cast<void>(kv_.table(seq));  // throws for one that is unknown

@@ -12,8 +12,7 @@ namespace pagedcore::kv {
 
 class PagedScratch final : public Scratch {
  public:
-  explicit PagedScratch(const PagedCache& cache)
-      : Scratch(cache.pool.available()), kv_(cache), slots_(cache.swap.available()) {}
+  explicit PagedScratch(const PagedCache& cache) : Scratch(cache), kv_(cache), slots_(cache.swap.available()) {}
 
   bool append(SequenceId seq, std::uint32_t length) override;
   bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) override;

@@ -10,6 +10,7 @@ namespace pagedcore::kv {
 
 void PagedCache::swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) {
   // Everything that may throw comes first.
+  refuse_twice(group);
   std::size_t most = 0;
   for (const SequenceId seq : group) {
     if (resident_table(seq).borrows) {
@@ -80,6 +81,7 @@ void PagedCache::swap_out(std::span<const SequenceId> group, std::vector<BlockSw
 }
 
 void PagedCache::swap_in(std::span<const SequenceId> group, std::vector<BlockSwap>& moves) {
+  refuse_twice(group);
   std::size_t references = 0;
   for (const SequenceId seq : group) {
     const BlockTable& table = this->table(seq);

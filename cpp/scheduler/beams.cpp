@@ -9,8 +9,15 @@
 namespace pagedcore {
 
 std::vector<std::uint32_t> place_beams(std::span<const BeamChild> children) {
+  constexpr std::uint32_t kMostBeams = 65536;
+  if (children.size() > kMostBeams)
+    throw InvalidArgument(str(children.size(), " beams go on; a search has ", kMostBeams, " at most"));
   std::uint32_t places = static_cast<std::uint32_t>(children.size());
-  for (const BeamChild& child : children) places = std::max(places, child.parent + 1);
+  for (const BeamChild& child : children) {
+    if (child.parent >= kMostBeams)
+      throw InvalidArgument(str("beam ", child.parent, " goes on; beams are counted from 0 to ", kMostBeams - 1));
+    places = std::max(places, child.parent + 1);
+  }
   std::vector<std::uint8_t> taken(places, 0);
   std::vector<std::uint32_t> place(children.size(), places);
   for (std::size_t i = 0; i < children.size(); ++i) {

@@ -9,6 +9,11 @@ PinnedPrefix* Prefixes::find(PrefixId id) const noexcept {
   return found != nullptr ? *found : nullptr;
 }
 
+PinnedPrefix* Prefixes::find(PrefixId id, std::uint64_t salt) const noexcept {
+  PinnedPrefix* found = find(id);
+  return found != nullptr && (found->shared || found->salt == salt) ? found : nullptr;
+}
+
 void Prefixes::reserve(std::uint32_t num_blocks) {
   if (all_.size() == all_.capacity()) all_.reserve(2 * all_.size() + 4);
   by_id_.reserve(by_id_.size() + 1);

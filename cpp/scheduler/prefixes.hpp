@@ -19,6 +19,7 @@ struct PinnedPrefix {
   PrefixId id{};
   std::vector<TokenId> tokens;
   std::uint64_t salt = 0;
+  bool shared = false;           // usable under every salt
   std::uint64_t blocks = 0;      // that it holds, or will hold
   SequenceId sequence{};         // once it is computed
   Request* computing = nullptr;  // until then
@@ -32,6 +33,8 @@ class Prefixes {
   const std::vector<std::unique_ptr<PinnedPrefix>>& all() const noexcept { return all_; }
   /// One that can be named: null for one that is unknown or released.
   PinnedPrefix* find(PrefixId id) const noexcept;
+  /// One that can be named under this salt: its own, or a shared one.
+  PinnedPrefix* find(PrefixId id, std::uint64_t salt) const noexcept;
   /// Blocks that all of them hold or will hold, one that several share counted for each.
   std::uint64_t blocks() const noexcept { return blocks_; }
   /// Different blocks that those that are computed hold.

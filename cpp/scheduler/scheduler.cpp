@@ -83,8 +83,8 @@ std::vector<CacheEvent> Scheduler::take_events() { return impl_->intact().cache.
 
 void Scheduler::validate(const SchedulerRequest& request) const { impl_->state.validate(request); }
 void Scheduler::submit(SchedulerRequest request) { impl_->intact().submit(std::move(request)); }
-void Scheduler::register_prefix(PrefixId id, SchedulerRequest prefix) {
-  impl_->intact().register_prefix(id, std::move(prefix));
+void Scheduler::register_prefix(PrefixId id, SchedulerRequest prefix, bool shared) {
+  impl_->intact().register_prefix(id, std::move(prefix), shared);
 }
 void Scheduler::release_prefix(PrefixId id) {
   impl_->intact().release_prefix(id);

@@ -113,7 +113,7 @@ struct SchedulerState {
   // Submission (submission.cpp). These throw, and then nothing has changed.
   void validate(const SchedulerRequest& request) const;
   void submit(SchedulerRequest spec);
-  void register_prefix(PrefixId id, SchedulerRequest spec);
+  void register_prefix(PrefixId id, SchedulerRequest spec, bool shared);
   void release_prefix(PrefixId id);
   bool force_preempt(RequestId id, PreemptionMode mode);
 

@@ -108,14 +108,16 @@ void SchedulerState::submit(SchedulerRequest spec) {
   std::uint64_t shared_blocks = 0;  // with its prefix: counted there
   PinnedPrefix* prefix = nullptr;
   if (raw(spec.prefix) != 0) {
-    prefix = prefixes.find(spec.prefix);
+    prefix = prefixes.find(spec.prefix, spec.salt);
     if (prefix == nullptr) {
       refuse(str("prefix ", raw(spec.prefix), " is unknown; register_prefix() it, or name none"));
     }
     const auto common = std::ranges::mismatch(prefix->tokens, spec.prompt).in1 - prefix->tokens.begin();
     if (common < std::ssize(prefix->tokens)) {
-      refuse(str("the prompt leaves prefix ", raw(spec.prefix), " at token ", common, " of ", prefix->tokens.size(),
-                 "; it must begin with all of them"));
+      // Where the two part would tell the tokens of a shared one, one after the other, to whoever tries them.
+      const std::string where =
+          prefix->shared ? std::string() : str(" at token ", common, " of ", prefix->tokens.size());
+      refuse(str("the prompt leaves prefix ", raw(spec.prefix), where, "; it must begin with all of its tokens"));
     }
     // What it shares with the prefix is counted there. It computes its last token and those whose rows score others.
     if (!rules.has_windows) {
@@ -175,7 +177,7 @@ Request& SchedulerState::enqueue(SchedulerRequest spec) {
   return added;
 }
 
-void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
+void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec, bool shared) {
   if (raw(id) == 0) throw InvalidArgument("prefix 0 means no prefix; choose another id");
   if (!cache.traits().shares) {
     throw InvalidArgument(str("prefix ", raw(id), ": a contiguous cache shares nothing; use paged allocation"));
@@ -194,6 +196,7 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec) {
   prefix->id = id;
   prefix->tokens = spec.prompt;
   prefix->salt = spec.salt;
+  prefix->shared = shared;
   prefix->blocks = cache.footprint(spec.prompt.size());
   // While it is computed it may hold more, but then it is a request that can be preempted.
   std::uint64_t most = blocks_needed(spec).total - prefix->blocks;

@@ -144,9 +144,9 @@ class Replayer {
     const std::string_view word = tokens.word();
     if (word == "pagedcore-trace") {
       version_ = tokens.next<int>();
-      if (version_ != 2 && version_ != 3) throw Corrupt(str("version ", version_, ", not 2 or 3"));
+      if (version_ < 2 || version_ > 4) throw Corrupt(str("version ", version_, ", not 2, 3 or 4"));
     } else if (version_ == 0) {
-      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 3'");
+      throw Corrupt("this is no trace: it begins with 'pagedcore-trace 4'");
     } else if (word == "scheduler") {
       config_ = fields_of<SchedulerConfig>(tokens, word);
     } else if (word == "cache") {
@@ -190,9 +190,10 @@ class Replayer {
         from_text("preempt", tokens.word(), mode);
       }
       scheduler.force_preempt(id, mode);
-    } else if (word == "register") {
+    } else if (word == "register" || word == "share") {
+      const bool shared = word == "share" || version_ < 4;  // then every prefix was
       const auto id = tokens.next<PrefixId>();
-      scheduler.register_prefix(id, fields_of<SchedulerRequest>(tokens, word));
+      scheduler.register_prefix(id, fields_of<SchedulerRequest>(tokens, word), shared);
     } else if (word == "release") {
       scheduler.release_prefix(tokens.next<PrefixId>());
     } else if (word == "costs") {

@@ -1,8 +1,9 @@
 // The lines of a trace, and the file they go to. The first word of a line says what it is. FIELDS are those of a
 // struct's list (pagedcore/fields.hpp) as name=value, elements of a list with commas between them.
 //
-//   pagedcore-trace 3
+//   pagedcore-trace 4
 //   scheduler FIELDS   cache FIELDS   submit FIELDS   register prefix FIELDS   costs FIELDS
+//   share prefix FIELDS           a prefix that every salt may use; up to version 3 that was `register`
 //   release prefix     abort id       preempt id mode                         clear
 //   plan now TEXT               TEXT: as to_text() gives it
 //   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
@@ -127,7 +128,7 @@ TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config,
   if (impl_->file == nullptr) {
     throw Io(str(path, ": the trace cannot be created: ", std::strerror(errno), "; choose a path that can be written"));
   }
-  impl_->write("pagedcore-trace", [](Line& line) { line << 3; });
+  impl_->write("pagedcore-trace", [](Line& line) { line << 4; });
   impl_->write("scheduler", [&](Line& line) { line << fields_to_line(config); });
   impl_->write("cache", [&](Line& line) { line << fields_to_line(cache); });
 }
@@ -144,8 +145,8 @@ void TraceWriter::abort(RequestId id) noexcept {
 void TraceWriter::force_preempt(RequestId id, PreemptionMode mode) noexcept {
   impl_->write("preempt", [&](Line& line) { line << id << mode; });
 }
-void TraceWriter::register_prefix(PrefixId id, const SchedulerRequest& prefix) noexcept {
-  impl_->write("register", [&](Line& line) { line << id << fields_to_line(prefix); });
+void TraceWriter::register_prefix(PrefixId id, const SchedulerRequest& prefix, bool shared) noexcept {
+  impl_->write(shared ? "share" : "register", [&](Line& line) { line << id << fields_to_line(prefix); });
 }
 void TraceWriter::release_prefix(PrefixId id) noexcept {
   impl_->write("release", [&](Line& line) { line << id; });

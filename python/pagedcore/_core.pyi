@@ -221,7 +221,7 @@ class ModelFile:
     def __contains__(self, arg: str, /) -> bool: ...
     def __len__(self) -> int: ...
 
-def save_model(path: str, description: ModelDescription, weights: WeightMap, metadata: Mapping[str, str] = {}) -> None:
+def save_model(path: str, description: ModelDescription, weights: WeightMap, metadata: Mapping[str, str] = ...) -> None:
     """Writes a container, atomically."""
 
 class SamplingParams:
@@ -252,7 +252,8 @@ class SamplingParams:
     ) -> None: ...
 
     n: int
-    """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
+    """Independent samples of one prompt; its KV blocks are computed once and shared. More than max_sequences: the
+    request runs alone, and its samples take turns. In [1, 65536]."""
     max_tokens: int
     """Tokens generated, per sample. 0: compute (score) the prompt only. the most is no limit: as many as the context
     and the KV cache hold. In [0, 2147483647]."""
@@ -402,7 +403,7 @@ def sample(
     logits: NDArray[numpy.float32],
     params: SamplingParams,
     prompt: Sequence[int],
-    output: Sequence[int] = [],
+    output: Sequence[int] = ...,
     sample: int = 0,
 ) -> SampleOutcome:
     """Draws one token."""
@@ -777,7 +778,7 @@ class SchedulerRequest:
     first_scored: int
     """Of those, the first: what comes before may be cached; 0 and 1 are all but the first of the prompt."""
     prefix: int
-    """A registered prefix with which the prompt begins; 0: none."""
+    """A registered prefix of this salt, or a shared one, with which the prompt begins; 0: none."""
     priority: int
     """Higher goes first, with order priority; within +-kMostPriority."""
     tenant: int
@@ -1140,8 +1141,9 @@ class Scheduler:
     def check(self) -> None:
         """Verifies every invariant; raises Corrupt."""
 
-    def register_prefix(self, id: int, prefix: SchedulerRequest) -> None:
-        """Computes a prefix and keeps its blocks until release_prefix()."""
+    def register_prefix(self, id: int, prefix: SchedulerRequest, shared: bool = False) -> None:
+        """Computes a prefix and keeps its blocks until release_prefix(). It belongs to its salt, unless it is
+        shared."""
 
     def release_prefix(self, id: int) -> None: ...
     def set_preemption_costs(self, costs: PreemptionCosts) -> None: ...
@@ -1153,7 +1155,8 @@ class RequestOptions:
     def __init__(self, *, prefix: str | None = None, salt: int = 0, priority: int = 0, tenant: int = 0) -> None: ...
 
     prefix: str
-    """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
+    """Name of a prefix that was registered under the same salt, or shared: the prompt begins with its tokens, and
+    its KV is shared. None: no prefix."""
     salt: int
     """Requests with different salts never share cached prefixes."""
     priority: int
@@ -1453,10 +1456,11 @@ class Engine:
     def model(self) -> ModelDescription: ...
     def describe(self) -> str: ...
     def clear_prefix_cache(self) -> None: ...
-    def register_prefix(self, name: str, tokens: Sequence[int], salt: int = 0) -> int:
-        """Computes a prefix and keeps its blocks; returns the id of the request that does so."""
+    def register_prefix(self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False) -> int:
+        """Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same
+        salt can name it, or, when it is shared, those of every salt."""
 
-    def release_prefix(self, name: str) -> None: ...
+    def release_prefix(self, name: str, salt: int = 0) -> None: ...
     def cache_events(self) -> list[CacheEvent]:
         """News of the prefix cache since the last call."""
 
@@ -1814,8 +1818,8 @@ class Simulation:
         num_samples: int = 1,
         beam_width: int = 0,
         max_tokens: int = 0,
-        priorities: Sequence[int] = [],
-        tenants: Sequence[int] = [],
+        priorities: Sequence[int] = ...,
+        tenants: Sequence[int] = ...,
     ) -> None:
         """A prompt is a list of (content, tokens); equal contents are equal tokens. max_tokens is what requests ask
         for, 0: just their output."""

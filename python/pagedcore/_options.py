@@ -18,7 +18,8 @@ class SamplingFields:
     """What the native library knows of SamplingParams."""
 
     n: int = 1
-    """Independent samples of one prompt; its KV blocks are computed once and shared. In [1, 65536]."""
+    """Independent samples of one prompt; its KV blocks are computed once and shared. More than max_sequences: the
+    request runs alone, and its samples take turns. In [1, 65536]."""
     max_tokens: int | None = 16
     """Tokens generated, per sample. 0: compute (score) the prompt only. the most is no limit: as many as the context
     and the KV cache hold. In [0, 2^31 - 1]. None: as many as the context holds."""
@@ -170,7 +171,8 @@ class RequestOptions(TypedDict, total=False):
     """What every kind of request may say besides its prompt."""
 
     prefix: str | None
-    """Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared. None: no prefix."""
+    """Name of a prefix that was registered under the same salt, or shared: the prompt begins with its tokens, and
+    its KV is shared. None: no prefix."""
     salt: int
     """Requests with different salts never share cached prefixes."""
     priority: int

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import _core
 from ._options import BeamSearchFields
+from .arguments import shown
 from .checks import check_bool, native_record, token_list
 from .errors import InvalidArgument
 from .names import knows_its_fields
@@ -36,7 +37,7 @@ class BeamSearchParams(BeamSearchFields):
         for name in ("ignore_eos", "skip_special_tokens", "detokenize"):
             check_bool(name, getattr(self, name))
         if not isinstance(self.early_stopping, (bool, str)):
-            raise InvalidArgument(f"early_stopping={self.early_stopping!r} must be False, True or 'never'")
+            raise InvalidArgument(f"early_stopping={shown(self.early_stopping)} must be False, True or 'never'")
         _core.validate(self.native())
 
     def native(self, **changes: Any) -> _core.BeamSearchParams:

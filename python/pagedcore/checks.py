@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from .arguments import shown
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "native_record", "token_list"]
+__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "float_of", "native_record", "token_list"]
 
 _R = TypeVar("_R")
 
@@ -18,28 +19,38 @@ MOST_PRIORITY = 1_000_000
 
 def check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{name}={value!r} must be True or False")
+        raise InvalidArgument(f"{name}={shown(value)} must be True or False")
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidArgument(f"{name}={value!r} must be an integer in [{low}, {high}]")
+        raise InvalidArgument(f"{name}={shown(value)} must be an integer in [{low}, {high}]")
 
 
 def check_real(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> None:
     # NaN fails every comparison, hence the positive form; infinity is no temperature and no penalty.
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fine or not low <= value <= high or (above_low and value == low):  # type: ignore[operator]
+    number = float_of(value)
+    if not math.isfinite(number) or not low <= number <= high or (above_low and number == low):
         left = "(" if above_low else "["
         right = ")" if math.isinf(high) else "]"
-        raise InvalidArgument(f"{name}={value!r} must be a number in {left}{low:g}, {high:g}{right}")
+        raise InvalidArgument(f"{name}={shown(value)} must be a number in {left}{low:g}, {high:g}{right}")
+
+
+def float_of(value: object) -> float:
+    """The value of a number, infinity for one that is too large for a float, NaN for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def token_list(name: str, tokens: object) -> tuple[int, ...]:
     """Ids as a tuple; None is an empty one, an array its elements. Their range is the native library's to check."""
     listed = tokens.tolist() if hasattr(tokens, "tolist") else () if tokens is None else tokens
     if isinstance(listed, (str, bytes)) or not isinstance(listed, Iterable):
-        raise InvalidArgument(f"{name}={tokens!r} must be a list of token ids")
+        raise InvalidArgument(f"{name}={shown(tokens)} must be a list of token ids")
     return tuple(listed)
 
 

@@ -5,72 +5,121 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from .errors import Aborted
+from .errors import Aborted, InvalidArgument
 
 if TYPE_CHECKING:
     from ._core import Engine, EngineOutput
     from .request import Request
 
-__all__ = ["Dispatcher", "Inbox"]
+__all__ = ["Dispatcher", "Inbox", "NotCopied"]
 
 _SLICE = 0.1  # seconds in the engine before Python may react to a signal or a changed drainer
 
 
+class NotCopied:
+    """What stands for something that runs. A copy would end it when the copy goes."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled: it stands for an engine; make another one"
+        )
+
+
 class Inbox:
-    """The outputs of one call's requests. None wakes the caller up, so that it drains."""
+    """The outputs of one call's requests. None wakes the caller up, so that it drains. When it goes, the requests that
+    it was for are ended, and a prefix that was not there yet is released: whatever an interrupt left undone."""
 
-    def __init__(self) -> None:
+    __slots__ = ("__weakref__", "queue", "ref", "requests")
+
+    def __init__(self, gone: deque[weakref.ref[Inbox]]) -> None:
         self.queue: queue.SimpleQueue[EngineOutput | None] = queue.SimpleQueue()
+        self.requests: list[int] = []  # outlives it, in Dispatcher._owned
+        self.ref = weakref.ref(self, gone.append)  # a C function: no interrupt comes in between
+        hash(self.ref)  # has to be known while it lives
 
 
-class Dispatcher:
+class Dispatcher(NotCopied):
     """No thread of its own. Ctrl-C may strike between any two bytecodes of the main thread, which may be draining for
-    others. An output is therefore moved from the engine to its inbox by single C calls, and is lost at no point; and
-    who drains is an entry in a dictionary, not a lock: a thread that was struck with it in hand finds it its own."""
+    others. An output is therefore moved from the engine to its inbox by single C calls, and is lost at no point, and so
+    are the ids of what the engine has accepted; who drains is an entry in a dictionary, not a lock: a thread that was
+    struck with it in hand finds it its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pid = os.getpid()
         self._registering = threading.Lock()
-        self._inboxes: dict[int, Inbox] = {}
-        self._waiting: dict[int, Inbox] = {}  # of calls that are inside _step()
+        self._gone: deque[weakref.ref[Inbox]] = deque()  # inboxes that nobody holds any more
+        self._owned: dict[weakref.ref[Inbox], list[int]] = {}
+        self._prefixes: dict[weakref.ref[Inbox], tuple[str, int]] = {}  # names that are being registered
+        self._inboxes: dict[int, weakref.ref[Inbox]] = {}
+        self._waiting: dict[int, weakref.ref[Inbox]] = {}  # of calls that are inside _step(), by thread
         self._drainer: dict[None, int] = {}  # at most one entry: the thread that drains
         self._arrived: deque[EngineOutput] = deque()  # from the engine, not routed yet; touched by the drainer only
 
+    def inbox(self) -> Inbox:
+        return Inbox(self._gone)
+
     def submit(self, request: Request, inbox: Inbox) -> int:
         """Returns the request's id. All its news come to `inbox`, token by token, until one says `last`."""
-        self._check_process()
-        with self._registering:
-            number = self._engine.submit(request.token_ids, request.native, request.options, stream=True)
-            self._inboxes[number] = inbox
+        arguments = (request.token_ids, request.native, request.options, True)
+        (number,) = self._accept(inbox, map(self._engine.submit, *([argument] for argument in arguments)))
         return number
 
     def submit_all(self, requests: Sequence[Request], inbox: Inbox, *, every_token: bool = False) -> list[int]:
         """The same for several, without their news on the way where nobody looks at them. When the engine refuses one
         of them, none is submitted."""
-        self._check_process()
-        with self._registering:
-            numbers = self._engine.submit_all(
-                [request.token_ids for request in requests],
-                [request.native for request in requests],
-                [request.options for request in requests],
-                [every_token or request.needs_every_token for request in requests],
-            )
-            self._inboxes.update(dict.fromkeys(numbers, inbox))
-        return numbers
+        arguments = (
+            [request.token_ids for request in requests],
+            [request.native for request in requests],
+            [request.options for request in requests],
+            [every_token or request.needs_every_token for request in requests],
+        )
+        accepted = map(self._engine.submit_all, *([argument] for argument in arguments))
+        return self._accept(inbox, chain.from_iterable(accepted))
 
-    def register_prefix(self, name: str, tokens: Sequence[int], salt: int, inbox: Inbox) -> int:
-        """Returns the id of the request that computes it, whose one output comes to `inbox`."""
-        self._check_process()
-        with self._registering:
-            request = self._engine.register_prefix(name, tokens, salt)
-            self._inboxes[request] = inbox
+    def register_prefix(self, name: str, tokens: Sequence[int], salt: int, shared: bool, inbox: Inbox) -> int:
+        """Returns the id of the request that computes it, whose one output comes to `inbox`. Unless it is kept() before
+        its inbox goes, it is released."""
+        self._prefixes[inbox.ref] = (name, salt)
+        arguments = (name, tokens, salt, shared)
+        (request,) = self._accept(inbox, map(self._engine.register_prefix, *([argument] for argument in arguments)))
         return request
+
+    def kept(self, inbox: Inbox) -> None:
+        self._prefixes.pop(inbox.ref, None)
+
+    def _accept(self, inbox: Inbox, numbers: Iterable[int]) -> list[int]:
+        """`numbers`: an iterator in C that calls the engine when it is asked."""
+        self._check_process()
+        self._sweep()
+        self._owned[inbox.ref] = inbox.requests
+        with self._registering:
+            inbox.requests.extend(numbers)
+            self._inboxes.update(dict.fromkeys(inbox.requests, inbox.ref))
+        return inbox.requests
+
+    def _sweep(self) -> None:
+        """Ends what inboxes that are gone were for. Every step may be interrupted and done again."""
+        while self._gone:
+            ref = self._gone[0]
+            owned = self._owned.get(ref, [])
+            if ref in self._prefixes and owned:
+                with suppress(InvalidArgument, Aborted):
+                    self._engine.release_prefix(*self._prefixes[ref])
+            self.abort([request for request in owned if request in self._inboxes])
+            for request in owned:
+                self._inboxes.pop(request, None)
+            self._prefixes.pop(ref, None)
+            self._owned.pop(ref, None)
+            with suppress(ValueError):
+                self._gone.remove(ref)
 
     def abort(self, requests: Iterable[int]) -> None:
         """Ends requests; what still comes from them is dropped with their inbox. Takes no lock and does not wait: it
@@ -109,7 +158,7 @@ class Dispatcher:
         """Drains once, or waits a slice for the thread that drains now."""
         me = threading.get_ident()
         try:
-            self._waiting[id(inbox)] = inbox  # before the attempt: whoever drains now will see it
+            self._waiting[me] = inbox.ref  # before the attempt: whoever drains now will see it
             if self._drainer.setdefault(None, me) == me:
                 self._drain()
                 return None
@@ -117,9 +166,12 @@ class Dispatcher:
         except queue.Empty:
             return None
         finally:
-            self._waiting.pop(id(inbox), None)
-            if self._drainer.get(None) == me:
-                self._drainer.pop(None, None)
+            # No call comes first: a second Ctrl-C strikes behind calls, and would leave the others waiting for us.
+            drained = None in self._drainer and self._drainer[None] == me
+            if drained:
+                del self._drainer[None]
+            self._waiting.pop(me, None)
+            if drained:
                 self._wake_another(inbox)
 
     def _drain(self) -> None:
@@ -132,19 +184,21 @@ class Dispatcher:
                 self._inboxes.pop(output.request, None)
 
     def _inbox_of(self, request: int) -> Inbox:
-        inbox = self._inboxes.get(request)
-        if inbox is None:
+        ref = self._inboxes.get(request)
+        if ref is None:
             with self._registering:  # its submit() may not have returned yet
-                inbox = self._inboxes.get(request)
-        if inbox is None:  # Ctrl-C between the engine's submit() and ours: nobody knows the request
+                ref = self._inboxes.get(request)
+        inbox = None if ref is None else ref()
+        if inbox is None:  # whoever it was for is gone: it is ended, and its outputs are dropped
             self.abort([request])
-            inbox = Inbox()
+            inbox = self.inbox()
         return inbox
 
     def _wake_another(self, inbox: Inbox) -> None:
         """This thread may be busy with its outputs for a while: let another one drain meanwhile."""
-        for other in list(self._waiting.values()):
-            if other is not inbox:
+        for ref in list(self._waiting.values()):
+            other = ref()
+            if other is not None and other is not inbox:
                 other.queue.put(None)
                 return
 

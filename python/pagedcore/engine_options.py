@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _options
+from .arguments import shown
 from .chat import ChatTemplates, TemplateOptions
 from .checks import native_record
 from .errors import InvalidArgument
@@ -80,7 +81,7 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
         info = _infos()[name]
         if info.zero and info.type in ("int", "size") and value is not None and getattr(config, name) == 0:
             raise InvalidArgument(
-                f"{name}={value!r} is out of range: it must lie in {info.limits}, or be None for {info.zero}"
+                f"{name}={shown(value)} is out of range: it must lie in {info.limits}, or be None for {info.zero}"
             )
         if info.type == "path" and value == "":
             raise InvalidArgument(f"{name}='' names no file: give a path, or None for {info.zero}")

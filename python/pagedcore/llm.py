@@ -10,9 +10,11 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, overload
 
 from . import _core
+from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .chat import Message
-from .dispatch import Dispatcher, Inbox
+from .checks import check_bool
+from .dispatch import Dispatcher, NotCopied
 from .engine_options import (
     open_model,
     split_chat_options,
@@ -23,6 +25,7 @@ from .engine_options import (
 from .errors import Aborted, InvalidArgument
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
+from .prefixes import NO_PREFIX, Prefix, Prefixes
 from .progress import chosen_progress
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, request_options
@@ -48,7 +51,7 @@ _log = logging.getLogger("pagedcore")
 _Params = SamplingParams | Sequence[SamplingParams] | None
 
 
-class LLM:
+class LLM(NotCopied):
     """A model, its tokenizer and an engine that serves them. Safe to use from several threads at once.
     All native memory is returned by :meth:`close`, by leaving a ``with`` block, or when the object goes.
     """
@@ -80,7 +83,7 @@ class LLM:
         """
         self._engine: _core.Engine | None = None  # close() may find a half-made object
         if isinstance(seed, bool) or not isinstance(seed, int):
-            raise InvalidArgument(f"seed={seed!r} must be an integer")
+            raise InvalidArgument(f"seed={shown(seed)} must be an integer")
         with closing(open_model(model, options, mmap=mmap, revision=revision, token=token)) as checkpoint:
             self.model = checkpoint.path
             self.description = checkpoint.description
@@ -95,7 +98,7 @@ class LLM:
         self._dispatcher = Dispatcher(self._engine)
         ends = [end.id for end in self.end_tokens]
         self._prompts = PromptReader(self._engine.memory_plan, self.description, self.tokenizer, ends)
-        self._prefixes: dict[str, list[int]] = {}
+        self._prefixes = Prefixes()
         self._seed = seed
         self._numbers = itertools.count()
 
@@ -113,8 +116,9 @@ class LLM:
         """One output per prompt, in order. A prompt is a text, a list of token ids, or a mapping that holds one of them
         as ``prompt`` or ``prompt_token_ids``; parameters are for all prompts, or one for each.
 
-        ``options``: ``prefix``, the name of a registered prefix that the prompts continue (:meth:`register_prefix`);
-        ``salt``: requests with different salts never share cached KV, but for a prefix that both name; ``priority`` and
+        ``options``: ``prefix``, the name of a prefix, registered under the same salt or shared, that the prompts
+        continue (:meth:`register_prefix`); ``salt``: requests with different salts never share cached KV, but for a
+        shared prefix that both name; ``priority`` and
         ``tenant``: who is served first, where the LLM's ``order`` looks at that. ``progress`` None: a bar on stderr if
         that is a terminal; ``use_tqdm`` is another name.
 
@@ -243,42 +247,51 @@ class LLM:
         self, prompts: Prompt | Sequence[Prompt], *, start: int | Sequence[int] = 0, **options: Unpack[RequestOptions]
     ) -> Score | list[Score]:
         """Log-likelihood of a text (or token ids), in total and token by token; a list of them gives a list. A prefix's
-        tokens count too. ``start``: the first token that is scored, one for all texts or one for each; those before it
-        may come from the prefix cache. What texts of one call have in common is computed once."""
+        tokens count too, but for a shared one's, which are not shown. ``start``: the first token that is scored, one
+        for all texts or one for each; those before it may come from the prefix cache. What texts of one call have in
+        common is computed once."""
         served = request_options(options)
-        before = self._prefix_tokens(served.prefix)
-        ids = [self._prompts.read(p, prefix=before)[1] for p, _ in self._prompts.pair(prompts, None, SamplingParams)]
-        scoring = Scoring(ids, start)
+        before = self._prefixes.find(served.prefix, served.salt)
+        pairs = self._prompts.pair(prompts, None, SamplingParams)
+        ids = [self._prompts.read(p, prefix=before.tokens)[1] for p, _ in pairs]
+        scoring = Scoring(ids, start, hidden=before.hidden)
         scores = scoring.scores(self._run(self._requests(ids, scoring.params, served, prefixed=True), progress=False))
         return scores[0] if is_single_prompt(prompts) else scores
 
     # Shared prefixes
 
-    def register_prefix(self, name: str, prefix: Prompt, *, salt: int = 0) -> int:
+    def register_prefix(self, name: str, prefix: Prompt, *, salt: int = 0, shared: bool = False) -> int:
         """Computes a prefix and keeps its KV in memory until :meth:`release_prefix`: requests that name it compute only
         what comes behind, with prefix caching or without, and whatever else happens to the cache. Returns its number
-        of tokens. A text is encoded as a prompt is, with the special tokens at its beginning."""
+        of tokens. A text is encoded as a prompt is, with the special tokens at its beginning.
+
+        It belongs to its ``salt``: under any other the name is unknown, or that salt's own. ``shared``: usable under
+        every salt, and its tokens are shown to none: ``prompt_token_ids``, ``prompt_logprobs`` and scores begin behind
+        it."""
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
         _, ids = self._prompts.read(prefix)
-        inbox = Inbox()
-        request = self._dispatcher.register_prefix(name, ids, salt, inbox)
+        check_bool("shared", shared)
+        inbox = self._dispatcher.inbox()
+        request = self._dispatcher.register_prefix(name, ids, salt, shared, inbox)
         try:
             news = self._dispatcher.next(inbox)
         except BaseException:  # Ctrl-C
             with suppress(InvalidArgument, Aborted):
-                self.engine.release_prefix(name)
+                self.engine.release_prefix(name, salt)
             self._dispatcher.abort_and_drain([request], inbox)
             raise
         if news.finish != "length":
             raise InvalidArgument(news.error or f"prefix {name!r} was released while it was computed")
-        self._prefixes[name] = ids
+        self._prefixes.add(name, salt, Prefix(tuple(ids), shared))
+        self._dispatcher.kept(inbox)
         return len(ids)
 
-    def release_prefix(self, name: str) -> None:
-        """New requests cannot name it any more; its memory goes when the last one that does has ended."""
-        self.engine.release_prefix(name)
-        self._prefixes.pop(name, None)
+    def release_prefix(self, name: str, *, salt: int = 0) -> None:
+        """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt``: the
+        one that it was registered under."""
+        self.engine.release_prefix(name, salt)
+        self._prefixes.drop(name, salt)
 
     def cache_events(self) -> list[_core.CacheEvent]:
         """News of the prefix cache since the last call, oldest first, for those who route requests to where their
@@ -357,7 +370,7 @@ class LLM:
         prefixed: bool = False,  # the prompts begin with the prefix's tokens
     ) -> list[Request]:
         self.engine  # noqa: B018  # raises when closed, before any other complaint
-        before = [] if prefixed else self._prefix_tokens(options.prefix)
+        before = NO_PREFIX if prefixed else self._prefixes.find(options.prefix, options.salt)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         return [
             self._prompts.request(prompt, chosen, options, (self._seed, number), templated=templated, prefix=before)
@@ -371,17 +384,9 @@ class LLM:
         options: _core.RequestOptions,
     ) -> list[Request]:
         self.engine  # noqa: B018
-        before = self._prefix_tokens(options.prefix)
+        before = self._prefixes.find(options.prefix, options.salt)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
         return [self._prompts.beam_search(prompt, chosen, options, prefix=before) for prompt, chosen in pairs]
-
-    def _prefix_tokens(self, name: str) -> list[int]:
-        if not name:
-            return []
-        if name not in self._prefixes:
-            known = ", ".join(sorted(self._prefixes)) or "none"
-            raise InvalidArgument(f"prefix {name!r} is not registered (registered: {known}): use register_prefix()")
-        return self._prefixes[name]
 
     def _run(self, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
         return run_all(self._dispatcher, requests, progress)

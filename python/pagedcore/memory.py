@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from .arguments import shown
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def parse_bytes(value: int | str) -> int:
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
         if match is None or match[2].upper() not in _UNITS:
-            raise InvalidArgument(f"{value!r} is not a size: give bytes, or a text such as '512MB' or '1.5GiB'")
-        size = int(float(match[1]) * _UNITS[match[2].upper()])
+            raise InvalidArgument(f"{shown(value)} is not a size: give bytes, or a text such as '512MB' or '1.5GiB'")
+        size = int(min(float(match[1]) * _UNITS[match[2].upper()], 2.0**63))
     if not 0 < size < 2**63:
-        raise InvalidArgument(f"a size of {value!r} is outside 1 byte to 8 EiB")
+        raise InvalidArgument(f"a size of {shown(value)} is outside 1 byte to 8 EiB")
     return size
 
 

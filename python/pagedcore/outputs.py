@@ -70,13 +70,14 @@ class RequestOutput:
     prompt: str | None
     """None when the prompt was given as token ids."""
     prompt_token_ids: list[int]
+    """Without those of a shared prefix."""
     outputs: list[CompletionOutput]
     finished: bool
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    """One per prompt token; None for the first, since nothing predicts it, and for those before
-    ``prompt_logprob_start``."""
+    """One per entry of ``prompt_token_ids``; None for the first of a prompt, since nothing predicts it, and for those
+    before ``prompt_logprob_start``."""
     num_cached_tokens: int = 0
-    """Prompt tokens whose KV came from the prefix cache."""
+    """Prompt tokens whose KV came from the prefix cache or a registered prefix, those of a shared one included."""
     metrics: RequestMetrics | None = None
 
     @property
@@ -93,7 +94,7 @@ class Score:
     logprobs: list[float]
     """``logprobs[i]`` is of ``token_ids[start + i]`` given the tokens before it."""
     start: int = 1
-    """The first token that was scored; nothing predicts the very first."""
+    """The first token that was scored; nothing predicts the very first of a prompt."""
 
     @property
     def logprob(self) -> float:

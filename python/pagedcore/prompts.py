@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
+from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .errors import InvalidArgument
+from .prefixes import NO_PREFIX, Prefix
 from .request import Request, derived_seed
 from .sampling_params import NO_LIMIT, SamplingParams
 
@@ -102,11 +104,11 @@ class PromptReader:
         seed: tuple[int, int],
         *,
         templated: bool,
-        prefix: Sequence[int] = (),
+        prefix: Prefix = NO_PREFIX,
     ) -> Request:
         """``seed``: the LLM's and the number of the request. ``templated``: the text holds its special tokens.
-        ``prefix``: tokens that come before the prompt."""
-        text, ids = self.read(prompt, templated=templated, prefix=prefix)
+        ``prefix``: its tokens come before the prompt."""
+        text, ids = self.read(prompt, templated=templated, prefix=prefix.tokens)
         room = self._room(ids, params.max_tokens)
         if params.stop and self._tokenizer is None:
             raise InvalidArgument("stop strings need a tokenizer, and the model has none: pass tokenizer=")
@@ -123,13 +125,14 @@ class PromptReader:
             stop_token_ids=self._stop_token_ids(params),
             logprobs=0 if params.ranks and params.logprobs is None else params.logprobs,
             seed=derived_seed(*seed) if params.seed is None else params.seed % 2**64,
+            prompt_logprob_start=params.prompt_logprob_start + (params.prompt_logprobs is not None) * prefix.hidden,
         )
-        return Request(text, ids, params, native, options, self._tokenizer)
+        return Request(text, ids, params, native, options, self._tokenizer, hidden=prefix.hidden)
 
     def beam_search(
-        self, prompt: Prompt, params: BeamSearchParams, options: _core.RequestOptions, *, prefix: Sequence[int] = ()
+        self, prompt: Prompt, params: BeamSearchParams, options: _core.RequestOptions, *, prefix: Prefix = NO_PREFIX
     ) -> Request:
-        text, ids = self.read(prompt, prefix=prefix)
+        text, ids = self.read(prompt, prefix=prefix.tokens)
         n = params.beam_width if params.n is None else params.n
         native = params.native(
             max_tokens=min(params.max_tokens, self._room(ids, params.max_tokens)),
@@ -141,7 +144,7 @@ class PromptReader:
             skip_special_tokens=params.skip_special_tokens,
             detokenize=params.detokenize,
         )
-        return Request(text, ids, form, native, options, self._tokenizer)
+        return Request(text, ids, form, native, options, self._tokenizer, hidden=prefix.hidden)
 
     def read(
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()
@@ -193,6 +196,6 @@ class PromptReader:
         for position, token in enumerate(ids):
             if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < self._vocab_size:  # type: ignore[operator]
                 raise InvalidArgument(
-                    f"token {position} of the prompt is {token!r}: ids are integers in [0, {self._vocab_size})"
+                    f"token {position} of the prompt is {shown(token)}: ids are integers in [0, {self._vocab_size})"
                 )
         raise InvalidArgument(f"a prompt is a flat list of token ids in [0, {self._vocab_size})")

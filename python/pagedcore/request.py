@@ -49,6 +49,8 @@ class Request:
     native: _core.SamplingParams | _core.BeamSearchParams
     options: _core.RequestOptions
     tokenizer: Tokenizer | None
+    hidden: int = 0
+    """Tokens of the prompt that are not shown: those of a shared prefix."""
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
     _prompt_logprobs: list[dict[int, Logprob] | None] | None = None
@@ -117,10 +119,10 @@ class Request:
         return RequestOutput(
             request_id=self.id,
             prompt=self.prompt,
-            prompt_token_ids=self.token_ids,
+            prompt_token_ids=self.token_ids[self.hidden :] if self.hidden else self.token_ids,
             outputs=self._best() if samples is None else list(samples),
             finished=self.finished,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=prompt_logprobs and prompt_logprobs[self.hidden :],
             num_cached_tokens=self._cached_tokens,
             metrics=self._metrics,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .dispatch import Dispatcher, Inbox
+from .dispatch import Dispatcher
 from .outputs import RequestOutput
 from .progress import Progress
 from .request import Request
@@ -14,7 +14,7 @@ __all__ = ["run_all"]
 
 def run_all(dispatcher: Dispatcher, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
     """Their outputs, in order. The bar counts tokens; while nobody looks at one, the engine reports whole samples."""
-    inbox = Inbox()
+    inbox = dispatcher.inbox()
     running: dict[int, Request] = {}
     with Progress(sum(request.most_tokens for request in requests), "tokens", enabled=progress) as bar:
         try:

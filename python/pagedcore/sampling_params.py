@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from . import _core
 from ._options import SamplingFields
-from .checks import check_bool, check_int, native_record, token_list
+from .arguments import shown
+from .checks import check_bool, check_int, float_of, native_record, token_list
 from .errors import InvalidArgument
 from .names import knows_its_fields
 
@@ -41,7 +42,7 @@ class SamplingParams(SamplingFields):
 
     def __post_init__(self) -> None:
         # Normalised once, so that equal parameters compare equal and nothing can change behind our back.
-        self._set("stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
+        self._set("stop", _texts(self.stop))
         for name in ("stop_token_ids", "banned_tokens", "logprob_token_ids"):
             self._set(name, token_list(name, getattr(self, name)))
         if self.allowed_token_ids is not None:
@@ -60,7 +61,7 @@ class SamplingParams(SamplingFields):
             check_bool(name, getattr(self, name))
         for string in self.stop:
             if not isinstance(string, str) or not string:
-                raise InvalidArgument(f"stop={list(self.stop)!r} must hold non-empty strings only")
+                raise InvalidArgument(f"stop={shown(list(self.stop))} must hold non-empty strings only")
         if self.stop and not self.detokenize:
             raise InvalidArgument("stop strings need text: leave detokenize=True, or use stop_token_ids")
         _core.validate(self.native())
@@ -102,16 +103,26 @@ class SamplingParams(SamplingFields):
         return cls(**values)
 
 
+def _texts(stop: object) -> tuple[Any, ...]:
+    if isinstance(stop, str):
+        return (stop,)
+    if stop is None:
+        return ()
+    if isinstance(stop, Iterable):
+        return tuple(stop)
+    raise InvalidArgument(f"stop={shown(stop)} must be a text or a list of texts")
+
+
 def _bias(bias: object) -> dict[int, float]:
     """Token ids may be texts: the keys of a JSON object are."""
     if not isinstance(bias, Mapping):
-        raise InvalidArgument(f"logit_bias={bias!r} must be a mapping of token ids to numbers")
+        raise InvalidArgument(f"logit_bias={shown(bias)} must be a mapping of token ids to numbers")
     numbers: dict[int, float] = {}
     for token, value in bias.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidArgument(f"logit_bias[{token!r}]={value!r} must be a number")
+            raise InvalidArgument(f"logit_bias[{shown(token)}]={shown(value)} must be a number")
         known = int(token) if isinstance(token, str) and token.isdecimal() and len(token) < 20 else token
         if isinstance(known, bool) or not isinstance(known, int) or known < 0:
-            raise InvalidArgument(f"logit_bias[{token!r}]: {token!r} is not a token id (an integer >= 0)")
-        numbers[known] = float(value)
+            raise InvalidArgument(f"logit_bias[{shown(token)}]: {shown(token)} is not a token id (an integer >= 0)")
+        numbers[known] = float_of(value)
     return numbers

@@ -29,15 +29,19 @@ def _params(start: int) -> SamplingParams:
 class Scoring:
     """Which tokens of each prompt are scored by its own request, and which by that of an earlier prompt."""
 
-    def __init__(self, prompts: Sequence[Sequence[int]], start: int | Sequence[int]) -> None:
-        """``start``: the first token of each prompt whose score is wanted, one for all or one for each."""
+    def __init__(self, prompts: Sequence[Sequence[int]], start: int | Sequence[int], *, hidden: int = 0) -> None:
+        """``start``: the first token of each prompt whose score is wanted, one for all or one for each. ``hidden``: how
+        many tokens at the beginning are not shown, nor counted by ``start``."""
         starts = [start] * len(prompts) if isinstance(start, int) else list(start)
         if len(starts) != len(prompts):
             raise InvalidArgument(f"{len(starts)} starts for {len(prompts)} prompts: give one, or one for each")
         for ids, first in zip(prompts, starts, strict=True):
-            check_int("start", first, 0, max(len(ids) - 1, 0))
+            check_int("start", first, 0, max(len(ids) - hidden - 1, 0))
+            if len(ids) == hidden:
+                raise InvalidArgument("a prompt must have at least one token behind a shared prefix")
         self._prompts = prompts
-        self._starts = [max(first, 1) for first in starts]
+        self._starts = [max(first + hidden, 1) for first in starts]
+        self._hidden = hidden
         self._sources: list[int] = []  # [prompts] an earlier one that begins alike, or the prompt itself
         self._own: list[int] = []  # [prompts] the first token that is not scored by that one
         self._find_sources()
@@ -66,4 +70,6 @@ class Scoring:
             scored = zip(ids[own:], (output.prompt_logprobs or [])[own:], strict=True)
             logprobs += [position[token].logprob for token, position in scored if position]
             scores.append(Score(ids, logprobs, first))
-        return scores
+        if self._hidden == 0:
+            return scores
+        return [Score(s.token_ids[self._hidden :], s.logprobs, s.start - self._hidden) for s in scores]

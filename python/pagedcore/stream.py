@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from .dispatch import Dispatcher, Inbox
+from .dispatch import Dispatcher, NotCopied
 from .errors import InvalidArgument
 from .outputs import RequestOutput
 from .request import Request
@@ -13,7 +13,7 @@ from .sampling_params import SamplingParams
 __all__ = ["Stream", "streamable"]
 
 
-class Stream:
+class Stream(NotCopied):
     """An iterator of :class:`RequestOutput` that each hold what is new in one sample. The request runs from the start,
     whether or not anybody iterates; closing, or dropping the last reference, ends it."""
 
@@ -21,7 +21,7 @@ class Stream:
         self._closed = True  # until the request is there: __del__ runs even if submit() raises
         self._dispatcher = dispatcher
         self._request = request
-        self._inbox = Inbox()
+        self._inbox = dispatcher.inbox()
         request.started(dispatcher.submit(request, self._inbox))
         self._closed = False
 

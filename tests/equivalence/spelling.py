@@ -67,5 +67,6 @@ def submit(engine: Any, prompt: list[int], params: Any, **terms: Any) -> int:
 
 
 def register_prefix(engine: Any, name: str, tokens: list[int], salt: int) -> int:
-    request: int = engine.register_prefix(name, tokens, salt)
+    shared = {"shared": True} if "shared" in (_core.Engine.register_prefix.__doc__ or "") else {}  # as all were
+    request: int = engine.register_prefix(name, tokens, salt, **shared)
     return request

@@ -152,7 +152,7 @@ def test_tenants_share_nothing(gguf: Any) -> None:
         assert again.num_cached_tokens == len(again.prompt_token_ids) - 1
         assert first.outputs[0].token_ids == other.outputs[0].token_ids
         # A registered prefix may be shared by tenants; what they add to it may not.
-        llm.register_prefix("p", SYSTEM)
+        llm.register_prefix("p", SYSTEM, shared=True)
         long = "Tell me about the sea, the wind and the ships that came before us. " * 3
         mine = llm.generate([long], GREEDY, prefix="p", salt=3)[0]
         theirs = llm.generate([long], GREEDY, prefix="p", salt=4)[0]

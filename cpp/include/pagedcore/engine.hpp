@@ -161,8 +161,10 @@ struct RequestOptions {
   template <class V>
   static void fields(V&& v) {
     using O = RequestOptions;
-    v(field("prefix", &O::prefix,
-            "Name of a registered prefix, with whose tokens the prompt begins and whose KV is shared.")
+    v(field(
+          "prefix", &O::prefix,
+          "Name of a prefix that was registered under the same salt, or shared: the prompt begins with its tokens, and "
+          "its KV is shared.")
           .zero_means("no prefix"));
     v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
     v(field("priority", &O::priority, "With order priority: the higher goes first.",
@@ -275,7 +277,8 @@ class PAGEDCORE_API Engine {
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
   void abort(RequestId id);
-  /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out.
+  /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out. Throws
+  /// InvalidArgument for a time-out that is no number.
   std::vector<EngineOutput> wait(double timeout);
   /// True while submitted requests have not delivered their last output.
   bool busy() const;
@@ -290,10 +293,14 @@ class PAGEDCORE_API Engine {
   /// them, with prefix caching or without. The id is that of the request that computes it, whose one output says that
   /// it is there (FinishReason::length) or why it is not (error). Throws InvalidArgument for an empty name, one in use,
   /// and a prefix that can never fit.
-  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0);
-  /// Requests cannot name it any more; its blocks go when the last one that does has ended. Throws InvalidArgument for
-  /// an unknown name.
-  void release_prefix(const std::string& name);
+  ///
+  /// A prefix belongs to its salt: under any other its name is unknown, or means that salt's own. One that is `shared`
+  /// is usable under every salt that has none of its own by this name; nothing that an engine says shows its tokens.
+  RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
+                            bool shared = false);
+  /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
+  /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
+  void release_prefix(const std::string& name, std::uint64_t salt = 0);
   /// News of the prefix cache since the last call, oldest first (KvOptions::cache_events).
   std::vector<CacheEvent> cache_events();
   /// Testing aid: before every `period`-th step preempt the latest running request that has gained a token since it was

@@ -156,12 +156,18 @@ PAGEDCORE_API pc_status pc_engine_model(const pc_engine* engine, pc_record** des
 PAGEDCORE_API pc_status pc_engine_stats(const pc_engine* engine, pc_record** stats) PC_NOEXCEPT;
 PAGEDCORE_API pc_status pc_engine_clear_prefix_cache(pc_engine* engine) PC_NOEXCEPT;
 
-/* Computes a prefix and keeps its blocks under a name until it is released: requests whose option `prefix` names it
- * share them. *request is the id of the request that computes it, whose one output says PC_FINISH_LENGTH when it is
- * there. Requests of another salt share it too. */
+/* Computes a prefix and keeps its blocks under a name until it is released: requests whose options `prefix` and `salt`
+ * name it share them. *request is the id of the request that computes it, whose one output says PC_FINISH_LENGTH when
+ * it is there. A prefix belongs to its salt: under any other its name is unknown. */
 PAGEDCORE_API pc_status pc_engine_register_prefix(pc_engine* engine, const char* name, const int32_t* tokens,
                                                   size_t count, uint64_t salt, uint64_t* request) PC_NOEXCEPT;
+/* The same, usable under every salt that has no prefix of its own by this name. */
+PAGEDCORE_API pc_status pc_engine_register_shared_prefix(pc_engine* engine, const char* name, const int32_t* tokens,
+                                                         size_t count, uint64_t salt, uint64_t* request) PC_NOEXCEPT;
+/* One that was registered under salt 0. */
 PAGEDCORE_API pc_status pc_engine_release_prefix(pc_engine* engine, const char* name) PC_NOEXCEPT;
+/* One that was registered under this salt, shared or not. */
+PAGEDCORE_API pc_status pc_engine_release_salted_prefix(pc_engine* engine, const char* name, uint64_t salt) PC_NOEXCEPT;
 
 /* ---- Requests ---- */
 

@@ -45,8 +45,11 @@ struct SamplingParams {
   template <class V>
   static void fields(V&& v) {
     using P = SamplingParams;
-    v(field("n", &P::n, "Independent samples of one prompt; its KV blocks are computed once and shared.",
-            in(1, 65536)));
+    v(field(
+        "n", &P::n,
+        "Independent samples of one prompt; its KV blocks are computed once and shared. More than max_sequences: the "
+        "request runs alone, and its samples take turns.",
+        in(1, 65536)));
     v(field("max_tokens", &P::max_tokens, "Tokens generated, per sample. 0: compute (score) the prompt only.",
             in(0, kNoTokenLimit))
           .note("the most is no limit: as many as the context and the KV cache hold"));

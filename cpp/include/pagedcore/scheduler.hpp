@@ -177,7 +177,8 @@ struct SchedulerRequest {
             "Prompt tokens are scored, so cached prefixes are not used for them."));
     v(field("first_scored", &R::first_scored,
             "Of those, the first: what comes before may be cached; 0 and 1 are all but the first of the prompt."));
-    v(field("prefix", &R::prefix, "A registered prefix with which the prompt begins; 0: none."));
+    v(field("prefix", &R::prefix,
+            "A registered prefix of this salt, or a shared one, with which the prompt begins; 0: none."));
     v(field("priority", &R::priority, "Higher goes first, with order priority; within +-kMostPriority."));
     v(field("tenant", &R::tenant, "Who is served by it, for order fair."));
   }
@@ -277,11 +278,11 @@ class PAGEDCORE_API Scheduler {
   void validate(const SchedulerRequest& request) const;
 
   /// Computes `prefix.prompt` as a request does (its id, arrival and salt are used) and keeps its blocks in memory
-  /// until release_prefix(). Requests that name it share them (section 4.4), with prefix caching or without, and with a
-  /// salt of their own. The request ends with FinishReason::length when it is there; until then those who name it wait.
-  /// Aborting it releases the prefix. Throws InvalidArgument for an id in use or 0, and when its blocks would leave no
-  /// room for itself or for a request that was accepted.
-  void register_prefix(PrefixId id, SchedulerRequest prefix);
+  /// until release_prefix(). Requests that name it share them (section 4.4), with prefix caching or without. It belongs
+  /// to its salt: under any other it is unknown, unless it is `shared`. The request ends with FinishReason::length when
+  /// it is there; until then those who name it wait. Aborting it releases the prefix. Throws InvalidArgument for an id
+  /// in use or 0, and when its blocks would leave no room for itself or for a request that was accepted.
+  void register_prefix(PrefixId id, SchedulerRequest prefix, bool shared = false);
   /// New requests cannot name it any more; its blocks go when the last one that does has ended. One that is still being
   /// computed is aborted. Throws InvalidArgument when it is unknown.
   void release_prefix(PrefixId id);

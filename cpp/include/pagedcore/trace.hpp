@@ -29,7 +29,7 @@ class PAGEDCORE_API TraceWriter {
   void submit(const SchedulerRequest& request) noexcept;
   void abort(RequestId id) noexcept;
   void force_preempt(RequestId id, PreemptionMode mode = PreemptionMode::recompute) noexcept;
-  void register_prefix(PrefixId id, const SchedulerRequest& prefix) noexcept;
+  void register_prefix(PrefixId id, const SchedulerRequest& prefix, bool shared = false) noexcept;
   void release_prefix(PrefixId id) noexcept;
   void set_preemption_costs(const PreemptionCosts& costs) noexcept;
   void clear_prefix_cache() noexcept;

@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if llm.has_chat_template and not arguments.chat:
             complain("the model has a chat template: --chat makes a message of each prompt")
         if arguments.prefix is not None:
-            llm.register_prefix("prefix", arguments.prefix)
+            llm.register_prefix("prefix", arguments.prefix, salt=options.get("salt", 0))
             options["prefix"] = "prefix"
         if arguments.json or len(prompts) * params.n > 1:
             return _print_all(llm, prompts, params, options, arguments)

@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "engine/host_memory.hpp"
+#include "base/host_memory.hpp"
 
 using pagedcore::available_host_memory;
 

@@ -80,11 +80,12 @@ TEST_CASE("callers in the middle of everything survive a close") {
 
 TEST_CASE("wait honours its time-out") {
   const auto loop = make_loop();
-  for (const double timeout : {-1.0, 0.0, std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double timeout : {-1.0, 0.0}) {
     const auto start = Clock::now();
     CHECK(loop->wait(timeout).empty());
     CHECK(seconds_since(start) < 1.0);
   }
+  CHECK_THROWS_AS(loop->wait(std::numeric_limits<double>::quiet_NaN()), InvalidArgument);
   const auto start = Clock::now();
   CHECK(loop->wait(0.05).empty());
   CHECK(seconds_since(start) >= 0.05);

@@ -81,7 +81,7 @@ TEST_CASE("hits are counted by what gave them: the cache, a registered prefix, o
   Planned service({}, {.num_blocks = 64, .block_size = 4});
   const std::vector<TokenId> common(16, 7);
   const SchedulerRequest prefix = prompted(9, common, 0);
-  service.scheduler.register_prefix(PrefixId{1}, prefix);
+  service.scheduler.register_prefix(PrefixId{1}, prefix, true);
   service.requests[9] = prefix;
   service.submit(prompted(1, with({}, 12, 3), 0));
   service.next();

@@ -1,4 +1,4 @@
-#include "engine/host_memory.hpp"
+#include "base/host_memory.hpp"
 
 #include <algorithm>
 #include <fstream>

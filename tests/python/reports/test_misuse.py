@@ -1,0 +1,181 @@
+"""What a program may do wrong with the objects that it is given: an exception that says what, never the end of the
+process, a hang, or another object's state."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import pickle
+import time
+from typing import Any
+
+import pytest
+
+from pagedcore import LLM, InvalidArgument, KvCacheConfig, KvCacheManager, OutOfMemory, SamplingParams, _core
+
+HUGE = 10**400
+
+
+@pytest.fixture
+def manager() -> KvCacheManager:
+    manager = KvCacheManager(KvCacheConfig(num_blocks=10, block_size=4, num_swap_blocks=10))
+    manager.create(1)
+    manager.append(1, 10)
+    return manager
+
+
+def test_a_group_names_each_sequence_once(manager: KvCacheManager) -> None:
+    """Counted twice, blocks would be given away that a table still lists."""
+    for call in (manager.swap_out, manager.swap_in):
+        with pytest.raises(InvalidArgument, match="sequence 1 is named twice in a group of 2"):
+            call([1, 1])
+    manager.check()
+    moved = manager.swap_out([1])
+    assert len(moved) == 3  # ceil(10 / 4)
+    manager.check()
+
+
+def test_a_scratch_is_of_one_state(manager: KvCacheManager) -> None:
+    scratch = manager.scratch()
+    assert scratch.append(1, 14)
+    manager.free(1)
+    manager.create(1)
+    for call in (lambda: scratch.append(1, 18), lambda: scratch.free(1), lambda: scratch.fork(1, 0, 4)):
+        with pytest.raises(InvalidArgument, match="has changed since this scratch"):
+            call()
+    assert manager.scratch().available == 10
+
+
+def test_beams_are_counted_within_their_width() -> None:
+    with pytest.raises(InvalidArgument, match="beam 4294967295 goes on"):
+        _core.place_beams([_core.BeamChild(parent=0xFFFFFFFF)])
+    # By hand: the first child of a beam keeps its place, the others take the free ones, the lowest first.
+    assert _core.place_beams([_core.BeamChild(parent=p) for p in (2, 2, 0)]) == [2, 1, 0]
+
+
+def test_tables_that_no_memory_holds_are_refused() -> None:
+    """2^32 - 2 blocks are in the documented range; at 16 tokens of 4 bytes their index alone takes 256 GiB."""
+    with pytest.raises(OutOfMemory, match="4294967294 KV blocks of 16 tokens"):
+        KvCacheManager(KvCacheConfig(num_blocks=0xFFFFFFFE))
+    with pytest.raises(OutOfMemory, match="65536 tokens"):
+        _core.Scheduler(_core.SchedulerConfig(), KvCacheConfig(num_blocks=2**24, block_size=65536))
+
+
+@pytest.mark.parametrize("call", ["append", "create", "free", "match_prefix", "fork"])
+def test_integers_of_any_size_are_out_of_range(manager: KvCacheManager, call: str) -> None:
+    arguments: dict[str, list[Any]] = {
+        "append": [HUGE, 1],
+        "create": [HUGE],
+        "free": [HUGE],
+        "match_prefix": [[1, HUGE]],
+        "fork": [1, HUGE, 1],
+    }
+    with pytest.raises(InvalidArgument, match="is out of range"):
+        getattr(manager, call)(*arguments[call])
+
+
+@pytest.mark.parametrize(
+    "name", ["n", "max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs", "best_of", "temperature"]
+)
+@pytest.mark.parametrize("value", [HUGE, -HUGE, 10**5000], ids=["huge", "negative", "unprintable"])
+def test_parameters_of_any_size_are_out_of_range(name: str, value: int) -> None:
+    with pytest.raises(InvalidArgument, match=name):
+        SamplingParams(**{name: value})
+
+
+def test_other_integers_of_any_size(tiny_llm: LLM) -> None:
+    calls: list[Any] = [
+        lambda: SamplingParams(logit_bias={5: HUGE}),
+        lambda: SamplingParams(logit_bias={HUGE: 1.0}),
+        lambda: SamplingParams(stop_token_ids=[HUGE]),
+        lambda: tiny_llm.generate([[HUGE]]),
+        lambda: tiny_llm.generate([[10**5000]]),
+        lambda: tiny_llm.generate([[5]], salt=HUGE),
+        lambda: tiny_llm.generate([[5]], priority=10**5000),
+        lambda: tiny_llm.register_prefix("x", [5], salt=HUGE),
+        lambda: tiny_llm.engine.submit([HUGE]),
+        lambda: LLM.plan("nowhere", num_blocks=HUGE),
+        lambda: LLM.plan("nowhere", kv_cache_memory="9" * 400 + "GB"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidArgument):
+            call()
+
+
+def test_what_does_not_fit_is_said_in_the_callers_words(tiny_llm: LLM) -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: tiny_llm.register_prefix(3, [5]), "name = 3 is not a text"),  # type: ignore[arg-type]
+        (lambda: tiny_llm.release_prefix(3), "name = 3 is not a text"),  # type: ignore[arg-type]
+        (lambda: tiny_llm.engine.wait(), "timeout is missing"),  # type: ignore[call-arg]
+        (lambda: tiny_llm.engine.abort(1, 2), "takes 1 arguments, not 2"),  # type: ignore[call-arg]
+        (lambda: KvCacheManager(config=3), "config = 3 is not a KvCacheConfig"),  # type: ignore[arg-type]
+        (lambda: KvCacheManager.check(3), "is of a KvCacheManager, not of 3"),  # type: ignore[arg-type]
+        (lambda: _core.validate(SamplingParams), "is not a SamplingParams"),  # type: ignore[call-overload]
+    ]
+    for call, words in calls:
+        with pytest.raises(TypeError) as error:
+            call()
+        assert words in str(error.value)
+        assert "incompatible function arguments" not in str(error.value)
+
+
+def test_waiting_for_no_number_of_seconds(tiny_llm: LLM) -> None:
+    began = time.monotonic()
+    with pytest.raises(InvalidArgument, match="timeout = nan"):
+        tiny_llm.engine.wait(math.nan)
+    assert tiny_llm.engine.wait(-math.inf) == []
+    assert time.monotonic() - began < 1
+
+
+def test_what_stands_for_an_engine_is_not_copied(tiny_llm: LLM, manager: KvCacheManager) -> None:
+    """A copy's end would close the original."""
+    stream = tiny_llm.stream([5], SamplingParams(max_tokens=2))
+    handles = [
+        tiny_llm,
+        stream,
+        tiny_llm.engine,
+        manager,
+        manager.scratch(),
+        manager.match_prefix([1]),
+        _core.WeightMap(),
+    ]
+    for handle in handles:
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot"):
+                copied(handle)
+    stream.close()
+    gc.collect()
+    assert tiny_llm.generate([[5]], SamplingParams(max_tokens=1))[0].finished
+
+
+def test_objects_that_were_never_initialized() -> None:
+    for record in (_core.SamplingParams, _core.EngineConfig, _core.StepResult):
+        with pytest.raises(TypeError, match="not initialized"):
+            repr(record.__new__(record))
+    with pytest.raises(TypeError, match="is initialized already"):
+        _core.SamplingParams().__init__(n=2)  # type: ignore[misc]
+
+
+def test_a_dropped_stream_ends_at_once(tiny_llm: LLM) -> None:
+    """Without the garbage collector: 400 tokens of this model take far longer than what is waited for here."""
+    gc.disable()
+    try:
+        stream = tiny_llm.stream([5], SamplingParams(max_tokens=400, ignore_eos=True))
+        next(stream)
+        del stream
+        tiny_llm.generate([[7]], SamplingParams(max_tokens=1))
+        assert tiny_llm.stats()["requests_running"] == 0
+    finally:
+        gc.enable()
+
+
+def test_inboxes_and_waiters_end_with_their_calls(tiny_llm: LLM) -> None:
+    """Struck by an interrupt before it could clean up, a call leaves its inbox to the next one."""
+    dispatcher = tiny_llm._dispatcher
+    stream = tiny_llm.stream([5], SamplingParams(max_tokens=400, ignore_eos=True))
+    stream._closed = True  # as if close() had been struck: nobody ends the request
+    del stream
+    tiny_llm.generate([[7]], SamplingParams(max_tokens=1))
+    assert tiny_llm.stats()["requests_running"] == 0
+    assert not dispatcher._inboxes and not dispatcher._waiting and not dispatcher._drainer
