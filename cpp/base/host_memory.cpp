@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <locale>
 #include <optional>
 
 #include "base/text.hpp"
@@ -14,6 +15,7 @@ constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
 std::optional<std::size_t> read_number(const std::string& path) {  // none for "max" or a missing file
   std::ifstream file(path);
+  file.imbue(std::locale::classic());  // the program's may group digits
   std::size_t value = 0;
   if (file >> value) return value;
   return std::nullopt;
@@ -22,6 +24,7 @@ std::optional<std::size_t> read_number(const std::string& path) {  // none for "
 /// The value after `key` in a file of "key value ..." lines.
 std::optional<std::size_t> read_key(const std::string& path, const std::string& key) {
   std::ifstream file(path);
+  file.imbue(std::locale::classic());
   std::string word, rest;
   while (file >> word) {
     std::size_t value = 0;
@@ -32,8 +35,8 @@ std::optional<std::size_t> read_key(const std::string& path, const std::string& 
   return std::nullopt;
 }
 
-std::size_t machine_available(const std::string& root) {
-  const auto kib = read_key(root + "/proc/meminfo", "MemAvailable:");
+std::size_t of_machine(const std::string& root, const char* key) {
+  const auto kib = read_key(root + "/proc/meminfo", key);
   return kib ? *kib * 1024 : kUnlimited;
 }
 
@@ -47,20 +50,27 @@ std::size_t left_in_group(const std::string& folder, const char* limit, const ch
   return *most > taken ? *most - taken : 0;
 }
 
+std::size_t limit_of_group(const std::string& folder, const char* limit, const char*, const char*) {
+  return read_number(folder + limit).value_or(kUnlimited);
+}
+
+using OfGroup = std::size_t (*)(const std::string& folder, const char* limit, const char* usage,
+                                const char* reclaimable);
+
 /// Least of a group and its parents: each may have a limit. Inside a container the path may not exist below the mount;
 /// the mount itself is then the container's group.
-std::size_t left_in_groups(const std::string& mount, std::string path, const char* limit, const char* usage,
-                           const char* reclaimable) {
+std::size_t least_of_groups(OfGroup of_group, const std::string& mount, std::string path, const char* limit,
+                            const char* usage, const char* reclaimable) {
   std::size_t least = kUnlimited;
   while (true) {
     if (path == "/") path.clear();
-    least = std::min(least, left_in_group(mount + path, limit, usage, reclaimable));
+    least = std::min(least, of_group(mount + path, limit, usage, reclaimable));
     if (path.empty()) return least;
     path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
   }
 }
 
-std::size_t control_groups_available(const std::string& root) {
+std::size_t of_control_groups(const std::string& root, OfGroup of_group) {
   std::size_t least = kUnlimited;
   std::ifstream file(root + "/proc/self/cgroup");  // lines "hierarchy:controllers:path"; version 2 is "0::path"
   for (std::string line; std::getline(file, line);) {
@@ -69,11 +79,11 @@ std::size_t control_groups_available(const std::string& root) {
     const std::string controllers = str(',', line.substr(first + 1, second - first - 1), ',');
     const std::string path = line.substr(second + 1);
     if (controllers == ",,") {  // version 2
-      least = std::min(
-          least, left_in_groups(root + "/sys/fs/cgroup", path, "/memory.max", "/memory.current", "inactive_file"));
+      least = std::min(least, least_of_groups(of_group, root + "/sys/fs/cgroup", path, "/memory.max", "/memory.current",
+                                              "inactive_file"));
     } else if (controllers.find(",memory,") != std::string::npos) {
-      least = std::min(least, left_in_groups(root + "/sys/fs/cgroup/memory", path, "/memory.limit_in_bytes",
-                                             "/memory.usage_in_bytes", "total_inactive_file"));
+      least = std::min(least, least_of_groups(of_group, root + "/sys/fs/cgroup/memory", path, "/memory.limit_in_bytes",
+                                              "/memory.usage_in_bytes", "total_inactive_file"));
     }
   }
   return least;
@@ -82,7 +92,11 @@ std::size_t control_groups_available(const std::string& root) {
 }  // namespace
 
 std::size_t available_host_memory(const std::string& root) {
-  return std::min(machine_available(root), control_groups_available(root));
+  return std::min(of_machine(root, "MemAvailable:"), of_control_groups(root, left_in_group));
+}
+
+std::size_t host_memory_limit(const std::string& root) {
+  return std::min(of_machine(root, "MemTotal:"), of_control_groups(root, limit_of_group));
 }
 
 }  // namespace pagedcore

@@ -10,4 +10,7 @@ namespace pagedcore {
 /// (/proc/meminfo, /proc/self/cgroup, /sys/fs/cgroup/...), for tests.
 std::size_t available_host_memory(const std::string& root = {});
 
+/// What it may hold in all, whatever is taken now: the machine's memory, or less by the limits of its control groups.
+std::size_t host_memory_limit(const std::string& root = {});
+
 }  // namespace pagedcore

@@ -1,6 +1,8 @@
-// str(a, b, ...): the arguments one after another as text, for error messages. Cold code only.
+// str(a, b, ...): the arguments one after another as text, for error messages, in the classic locale whatever the
+// program's is. Cold code only.
 #pragma once
 
+#include <locale>
 #include <sstream>
 #include <string>
 
@@ -9,6 +11,7 @@ namespace pagedcore {
 template <class... Args>
 std::string str(const Args&... args) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   (out << ... << args);
   return out.str();
 }

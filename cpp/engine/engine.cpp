@@ -3,6 +3,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/engine_stats.hpp"
@@ -19,6 +20,7 @@ struct Engine::Impl {
       : model_description(description), backend(make_backend(given)) {
     const EngineConfig config = for_its_device(given);
     plan = plan_memory(description, config, *backend, available_memory(*backend));
+    check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
     backend->reserve(plan.weights + plan.activations + plan.kv_cache());
     model = std::make_unique<Model>(description, weights, *backend, config.scheduler.max_batched_tokens,
                                     max_logit_rows(config));

@@ -164,6 +164,18 @@ std::unique_ptr<Backend> make_backend(const EngineConfig& config) {
   return make_cuda_backend(options);
 }
 
+void check_swap_space(const MemoryPlan& plan, bool on_host, std::size_t limit) {
+  const std::size_t others = on_host ? plan.weights + plan.activations + plan.kv_cache() : 0;
+  const std::size_t most = limit > others ? limit - others : 0;
+  if (plan.swap == 0 || plan.swap <= most) return;
+  const std::string beside = on_host ? str(" beside weights of ", plan.weights, ", activations of ", plan.activations,
+                                           " and a KV cache of ", plan.kv_cache(), " bytes")
+                                     : std::string();
+  throw InvalidArgument(str("swap_space = ", plan.swap, " bytes", beside, ", of the ", limit,
+                            " bytes of memory that this process may take (the machine's, or its control group's limit)",
+                            ": at most ", most, " are left; lower swap_space, or swap to a file (swap_file)"));
+}
+
 std::size_t available_memory(const Backend& backend) {
   const auto device = backend.available_memory();
   return device ? *device : available_host_memory();

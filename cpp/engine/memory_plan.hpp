@@ -25,4 +25,8 @@ std::size_t available_memory(const Backend& backend);
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, const TensorSizes& sizes,
                        std::size_t available);
 
+/// Throws InvalidArgument for a swap space that, beside what else the plan has on the host (all, if `on_host`), is more
+/// than `limit` bytes of memory: it would be taken page by page until the kernel ends the process.
+void check_swap_space(const MemoryPlan& plan, bool on_host, std::size_t limit);
+
 }  // namespace pagedcore

@@ -51,7 +51,7 @@ class JsonReader {
   void finish();
   [[noreturn]] void fail(std::string_view problem) const;
 
-  static constexpr std::size_t max_items = std::size_t{1} << 20;  // of one object or array
+  static constexpr std::size_t max_items = std::size_t{1} << 18;  // of one object or array
 
  private:
   void skip_space() noexcept;

@@ -18,7 +18,7 @@ from . import _core, _options
 from .arguments import shown
 from .chat import ChatTemplates, TemplateOptions
 from .checks import native_record
-from .errors import InvalidArgument
+from .errors import Corrupt, InvalidArgument
 from .memory import MemoryReport, format_bytes, parse_bytes
 from .names import RENAMED, unknown_name
 from .progress import Progress
@@ -156,7 +156,10 @@ class OpenModel:
         with Progress(total, "tensors", title="loading", enabled=progress) as bar:
             told = (lambda read: bar.reach(read, total)) if bar.enabled else None
             start = time.monotonic()
-            engine = _core.Engine(self.description, weights, self.config, told)
+            try:
+                engine = _core.Engine(self.description, weights, self.config, told)
+            except Corrupt as error:  # a tensor of another shape than the description says
+                raise Corrupt(str(error) if self.path in str(error) else f"{self.path}: {error}") from None
             bar.reach(total, total)
         memory = format_bytes(MemoryReport.from_native(engine.memory_plan).total)
         _log.info("%s: %s; %s, loaded in %.2f s", self.path, engine.describe(), memory, time.monotonic() - start)

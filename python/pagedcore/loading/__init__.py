@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .. import _core
 from ..config_files import open_regular
-from ..errors import InvalidArgument, Io, Unsupported
+from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .checkpoint import Checkpoint, TokenizerSource
 
 __all__ = ["Checkpoint", "TokenizerSource", "load_checkpoint", "load_description"]
@@ -43,12 +44,21 @@ def _load(
 
         if (name := hub_name(model)) is not None:
             path = download(name, with_tensors=with_tensors, revision=revision, token=token)
-            checkpoint = _load_path(path, with_tensors=with_tensors, mmap=mmap)
+            checkpoint = _load_checked(path, with_tensors=with_tensors, mmap=mmap)
             checkpoint.name = str(name)
             return checkpoint
     if revision is not None and path.exists():
         raise InvalidArgument(f"revision={revision!r} has no effect: it is of a model on the hub, and {path} is here")
-    return _load_path(path, with_tensors=with_tensors, mmap=mmap)
+    return _load_checked(path, with_tensors=with_tensors, mmap=mmap)
+
+
+def _load_checked(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
+    checkpoint = _load_path(path, with_tensors=with_tensors, mmap=mmap)
+    try:
+        _core.ModelDescription(**checkpoint.description).validate()
+    except InvalidArgument as error:  # numbers that no model has, such as a vocabulary of 2^33 tokens
+        raise Corrupt(f"{path}: {error}") from None
+    return checkpoint
 
 
 def _load_path(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:

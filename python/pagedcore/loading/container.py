@@ -15,6 +15,7 @@ from .. import _core
 from ..chat import TemplateSource
 from ..errors import Corrupt
 from ..families.fields import Fields
+from ..families.tensors import check_names, expected_names
 from .checkpoint import Checkpoint, TokenizerSource, source_dtype
 from .end_tokens import all_ends, known_ids
 from .safetensors import tensors_of
@@ -73,6 +74,8 @@ def load_container(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     elif (path.parent / "tokenizer.json").is_file():
         tokenizer = TokenizerSource("directory", path=path.parent)
     description = file.description().to_dict()
+    if with_tensors:
+        check_names(tensors, expected_names(description), str(path))
     bos = known_ids(fields, "bos_token_id", description["vocab_size"])
     ends = known_ids(fields, "eos_token_ids", description["vocab_size"])
     return Checkpoint(

@@ -6,6 +6,8 @@
 #include <string>
 
 #include "base/host_memory.hpp"
+#include "engine/memory_plan.hpp"
+#include "pagedcore/error.hpp"
 
 using pagedcore::available_host_memory;
 
@@ -25,6 +27,7 @@ class FakeRoot {
     std::ofstream(path_ + file) << text;
   }
   std::size_t available() const { return available_host_memory(path_); }
+  std::size_t limit() const { return pagedcore::host_memory_limit(path_); }
 
  private:
   std::string path_;
@@ -65,6 +68,34 @@ TEST_CASE("control groups, version 1") {
   root.write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "300000\n");  // the path is not there: a container's mount
   root.write("/sys/fs/cgroup/memory/memory.usage_in_bytes", "100000\n");
   CHECK(root.available() == 200000);
+}
+
+TEST_CASE("the limit is the machine's memory, or a control group's, whatever is taken now") {
+  const FakeRoot root;
+  CHECK(root.limit() == std::numeric_limits<std::size_t>::max());
+  root.write("/proc/meminfo", kMeminfo);
+  CHECK(root.limit() == 1000 * 1024);
+  root.write("/proc/self/cgroup", "0::/a/b\n");
+  root.write("/sys/fs/cgroup/a/b/memory.max", "max\n");
+  root.write("/sys/fs/cgroup/a/memory.max", "100000\n");
+  root.write("/sys/fs/cgroup/a/memory.current", "80000\n");
+  CHECK(root.limit() == 100000);
+}
+
+TEST_CASE("a swap space that memory cannot hold is refused with the arithmetic") {
+  pagedcore::MemoryPlan plan;
+  plan.weights = 400;
+  plan.activations = 100;
+  plan.kv_block = 10;
+  plan.num_blocks = 30;
+  plan.swap = 200;
+  CHECK_NOTHROW(pagedcore::check_swap_space(plan, true, 1000));  // 400 + 100 + 300 + 200
+  CHECK_THROWS_WITH_AS(pagedcore::check_swap_space(plan, true, 999), doctest::Contains("at most 199 are left"),
+                       pagedcore::InvalidArgument);
+  CHECK_NOTHROW(pagedcore::check_swap_space(plan, false, 200));  // the rest is on a device
+  CHECK_THROWS_AS(pagedcore::check_swap_space(plan, false, 199), pagedcore::InvalidArgument);
+  plan.swap = 0;
+  CHECK_NOTHROW(pagedcore::check_swap_space(plan, true, 1));
 }
 
 TEST_CASE("this machine has some memory") { CHECK(available_host_memory() > 1 << 20); }

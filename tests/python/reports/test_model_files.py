@@ -3,6 +3,7 @@ another format than the reader's, pipes and devices."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -238,3 +239,42 @@ for path in sys.argv[1:]:
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done.stdout + done.stderr
     assert all(line.startswith("Io ") and "regular file" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "hidden_size", "intermediate_size"])
+def test_sizes_that_no_model_has_name_the_file_and_the_field(tiny: Tiny, tmp_path: Path, field: str) -> None:
+    """2^24 is the most of each (`kMostExtent`). The message was the native description's alone, without the file."""
+    config = json.loads((tiny("llama")[0] / "config.json").read_text())
+    for value in (2**24 + 1, 2**33):
+        (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+        with pytest.raises(Corrupt, match=rf"{tmp_path}.*{field} = {value}"):
+            LLM.plan(tmp_path)
+
+
+def test_a_gguf_vocabulary_of_two_to_the_33_rows(tmp_path: Path) -> None:
+    """The file is as large as it says: a hole. Numbers beyond 2^31 reach no native integer."""
+    path = tmp_path / "m.gguf"
+    writer = reference_gguf.GGUFWriter(path, "llama")
+    for key, value in (("block_count", 1), ("context_length", 64), ("embedding_length", 64)):
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor_info("token_embd.weight", (2**33, 64), np.dtype(np.float16), 2**40)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(path, 2**40 + 4096)
+    with pytest.raises(Corrupt, match=r"m\.gguf: .*vocab_size = 8589934592 is out of range"):
+        LLM.plan(path)
+
+
+def test_a_container_without_a_weight_names_the_file(tiny: Tiny, tmp_path: Path) -> None:
+    with load_checkpoint(tiny("llama")[0]) as checkpoint:
+        del checkpoint.tensors["layers.1.attn.k.weight"]
+        save_container(tmp_path / "m.pagedcore", checkpoint)
+    with pytest.raises(
+        Corrupt, match=r"m\.pagedcore: 1 weights are missing, the first is 'layers\.1\.attn\.k\.weight'"
+    ):
+        LLM(tmp_path / "m.pagedcore")
