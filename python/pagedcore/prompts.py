@@ -152,7 +152,7 @@ class PromptReader:
         """The text, if it is one, and all token ids. What continues a prefix has no special tokens at its beginning."""
         given = _unwrapped(prompt)
         text = given if isinstance(given, str) else None
-        ids = self._encode(text, templated or bool(prefix)) if text is not None else self._check_ids(given)
+        ids = self._encode(text, templated, bool(prefix)) if text is not None else self._check_ids(given)
         ids = [*prefix, *ids]
         if not ids:
             raise InvalidArgument("a prompt must have at least one token")
@@ -171,10 +171,23 @@ class PromptReader:
     def _stop_token_ids(self, params: SamplingParams | BeamSearchParams) -> list[int]:
         return list(dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else self._eos))))
 
-    def _encode(self, text: str, templated: bool) -> list[int]:
-        if self._tokenizer is None:
+    def _encode(self, text: str, templated: bool, continues: bool) -> list[int]:
+        """Refuses what cannot fit before it is encoded, and stops encoding what turns out not to."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
             raise InvalidArgument("the model has no tokenizer: pass token ids, or tokenizer= to the constructor")
-        return self._tokenizer.encode(text, add_special_tokens=not templated)
+        least = tokenizer.least_tokens(text)
+        ids = []
+        if least <= self.max_context:
+            add = not (templated or continues)
+            ids = tokenizer.encode(text, add_special_tokens=add, continues=continues, at_most=self.max_context)
+        if max(least, len(ids)) > self.max_context:
+            raise InvalidArgument(
+                f"a text of {len(text)} characters has at least {max(least, len(ids))} tokens, which leaves no room in "
+                f"a context of {self.max_context} tokens{self._why_no_more}: shorten it, or raise max_context where "
+                "the model allows"
+            )
+        return ids
 
     def _check_ids(self, prompt: object) -> list[int]:
         given = prompt.tolist() if hasattr(prompt, "tolist") else prompt

@@ -22,7 +22,7 @@ FAMILY = Family(
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
     ),
-    # Digits first: "\n\n3." is "\n\n", "3", "."; GPT-2's cut alone, which transformers' conversion of these files has,
+    # Digits first: "\n\n3." is "\n\n", "3", ".". GPT-2's cut alone, which transformers' conversion of these files has,
     # makes "\n", "\n", "3", "." of it.
     splits={"smollm": Split((APART, *GPT2.patterns))},
 )

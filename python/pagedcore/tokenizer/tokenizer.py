@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Corrupt, InvalidArgument, Io
 from .byte_level import bytes_of_token
+from .library import corrupt_unless_it_works
+from .pieces import Pieces
 from .settings import read_settings
 from .special_ids import without_foreign_ids
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["Tokenizer"]
+
+_ID_END = 2**31
 
 
 class Tokenizer:
@@ -30,6 +35,7 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self._special_ids = {id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special}
         self._to_bytes = bytes_of_token(backend)
+        self._pieces = Pieces(backend)
         self._bytes: dict[int, bytes] = {}
 
     @classmethod
@@ -83,28 +89,59 @@ class Tokenizer:
                 special[f"{name}_token"] = tokens[index]
         return cls(build_from_gguf(metadata), special)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, add_special_tokens: bool = True, continues: bool = False, at_most: int | None = None
+    ) -> list[int]:
         """Special tokens that are spelled in the text become themselves; ``add_special_tokens`` adds those that the
-        model expects around every text, such as one for its beginning."""
+        model expects around every text, such as one for its beginning. ``continues``: the text goes on where another
+        ends. ``at_most``: encoding ends early once there are more tokens; what it returns is then longer than that.
+
+        Other threads run meanwhile: a long text is encoded in pieces."""
         if not isinstance(text, str):
             raise InvalidArgument(f"cannot encode {type(text).__name__}: text must be a str")
         try:
-            # One by one: the batch calls of the library start a thread pool that outlives them.
-            encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
-        except (TypeError, UnicodeEncodeError):  # lone surrogates: what else a str may hold can be encoded
+            text.encode()  # the library says of a lone surrogate that it is no str
+            with corrupt_unless_it_works(f"the tokenizer failed on a text of {len(text)} characters"):
+                ids = self._pieces.encode(text, continues=continues, at_most=at_most)
+        except UnicodeEncodeError:
             raise InvalidArgument("the text is not valid Unicode: it holds half of a surrogate pair") from None
-        return list(encoding.ids)
+        if not add_special_tokens:
+            return ids
+        before, after = self._around
+        return [*before, *ids, *after]
+
+    def least_tokens(self, text: str) -> int:
+        """How many tokens the text has at least, without encoding it; 0 where that cannot be said."""
+        return self._pieces.least_tokens(text)
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and behind every text."""
+        alone = self.backend.encode("a", add_special_tokens=False).ids
+        whole = self.backend.encode("a").ids
+        for start in range(len(whole) - len(alone) + 1):
+            if whole[start : start + len(alone)] == alone:
+                return whole[:start], whole[start + len(alone) :]
+        return [], []
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Bytes that are not UTF-8 become U+FFFD."""
-        return self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        ids = list(token_ids)
+        try:
+            with corrupt_unless_it_works(f"the tokenizer failed on {len(ids)} tokens"):
+                return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        except Corrupt:
+            for token in ids:
+                if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < _ID_END:
+                    raise InvalidArgument(f"cannot decode {token!r}: token ids are integers in [0, 2^31)") from None
+            raise
 
     def token_to_id(self, token: str) -> int | None:
         return self.backend.token_to_id(token)
 
     def id_to_token(self, token_id: int) -> str | None:
         """The token's spelling in the vocabulary; None for an id that has none."""
-        return self.backend.id_to_token(token_id)
+        return self.backend.id_to_token(token_id) if 0 <= token_id < _ID_END else None
 
     def added_tokens(self) -> dict[int, str]:
         """Spellings, by id, of the tokens that a text is searched for before anything else."""
@@ -117,7 +154,7 @@ class Tokenizer:
         """What a token adds to a text, in UTF-8; it may begin or end inside a character. Empty for unused ids."""
         found = self._bytes.get(token_id)
         if found is None:
-            token = self.backend.id_to_token(token_id)
+            token = self.id_to_token(token_id)
             if token is None:
                 found = b""
             elif self._to_bytes is not None:

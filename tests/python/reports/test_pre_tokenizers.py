@@ -138,7 +138,8 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     trainer = trainers.BpeTrainer(
         vocab_size=3000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, max_token_length=12
     )
-    learned.train_from_iterator([text[:200] for text in TEXTS], trainer)
+    # Without the spellings of control tokens, which would be single tokens whatever the expressions say.
+    learned.train_from_iterator([text[:200] for text in TEXTS if "<|" not in text], trainer)
     model = json.loads(learned.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
