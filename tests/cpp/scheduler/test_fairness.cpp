@@ -192,6 +192,20 @@ TEST_CASE("whoever comes when nobody waits begins where the last one who did has
   CHECK(tenants.room.tenant(3).served == 107.0);
 }
 
+TEST_CASE("a tenant that a plan has charged is passed by one that came later") {
+  Room tenants;
+  const sched::Request* first = tenants.come(1);
+  const sched::Request* second = tenants.come(1);
+  const sched::Request* other = tenants.come(2);
+  sched::ServiceWalk walk;
+  walk.begin(tenants.room);
+  CHECK(walk.peek() == first);
+  walk.pass(5.0);
+  CHECK(walk.peek() == other);
+  walk.pass(6.0);
+  CHECK(walk.peek() == second);
+}
+
 TEST_CASE("tenants that would be lifted anyway are forgotten, others are not") {
   Room tenants;
   sched::WaitingRoom& room = tenants.room;

@@ -257,7 +257,7 @@ TEST_CASE("requests that could never finish are refused with the arithmetic") {
 
 // rule: scheduler.result-answers-the-plan
 TEST_CASE("misuse is refused and changes nothing") {
-  CHECK_THROWS_AS(Scheduler({.max_batched_tokens = 0}, {.num_blocks = 1}), InvalidArgument);
+  CHECK_THROWS_AS(Scheduler({.max_batched_tokens = (1 << 20) + 1}, {.num_blocks = 1}), InvalidArgument);
   CHECK_THROWS_AS(Scheduler({.max_sequences = 0}, {.num_blocks = 1}), InvalidArgument);
   CHECK_THROWS_AS(Scheduler({.watermark = 1.5}, {.num_blocks = 1}), InvalidArgument);
   Machine machine({}, {.num_blocks = 8, .block_size = 4});
