@@ -45,6 +45,8 @@ class Stub(StubGen):
     def put(self, value: object, name: str | None = None, parent: object | None = None) -> None:
         if name in self._HIDDEN and hasattr(parent, "from_dict"):
             return
+        if name == "__slotnames__":  # pickle notes it on a class that it has looked at
+            return
         super().put(value, name, parent)
 
     def put_property(self, prop: property, name: str | None) -> None:

@@ -302,6 +302,8 @@ class Fuzzer:
             return chosen + [world.argument("object", source)] * name.endswith(" (set)"), {}
         if source.random() < 0.1:  # anything, however many
             chosen += [source.choice(world.values) for _ in range(source.randrange(5))]
+            if short == "wait":  # it would wait for as long as it is asked to
+                chosen = [0 if isinstance(value, (int, float)) and value == value else value for value in chosen]
             return chosen, {}
         keywords: dict[str, Any] = {}
         for parameter, kind in parameters:
