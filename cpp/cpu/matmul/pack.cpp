@@ -60,15 +60,17 @@ bool is_in_file(std::span<const HostTensor> parts) {
   return std::any_of(parts.begin(), parts.end(), [](const HostTensor& part) { return part.source != nullptr; });
 }
 
+/// Most bytes that `width` columns of a panel's rows take in a file.
+std::size_t panel_bytes(std::span<const HostTensor> parts, std::int64_t width) {
+  std::size_t bytes = 0;
+  for (const HostTensor& part : parts) bytes = std::max(bytes, bytes_of(part.dtype, width));
+  return bytes * kMaxColumns;
+}
+
 /// How many columns of k fit the staging memory for all rows of a panel: whole rows, or whole chunks of them.
 std::int64_t staged_width(std::span<const HostTensor> parts, std::int64_t k) {
-  const auto panel_bytes = [&](std::int64_t width) {
-    std::size_t bytes = 0;
-    for (const HostTensor& part : parts) bytes = std::max(bytes, bytes_of(part.dtype, width));
-    return bytes * kMaxColumns;
-  };
-  if (panel_bytes(k) <= kStaged) return k;
-  return static_cast<std::int64_t>(kStaged / panel_bytes(kChunk)) * kChunk;
+  if (panel_bytes(parts, k) <= kStaged) return k;
+  return static_cast<std::int64_t>(kStaged / panel_bytes(parts, kChunk)) * kChunk;
 }
 
 /// The rows of a panel, `count` elements of each from `first` on, in memory: those of files are read into `staging`.
@@ -153,7 +155,7 @@ std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor
   auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), kind, isa, dtype);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
-  const std::size_t staged = is_in_file(parts) ? kStaged : 0;  // bytes for each thread
+  const std::size_t staged = is_in_file(parts) ? std::min(kStaged, panel_bytes(parts, weight->k())) : 0;  // each thread
   std::vector<std::byte> staging(staged * static_cast<std::size_t>(pool.threads()));
   pool.for_each(weight->layout().panels, [&](std::int64_t panel, int thread) {
     try {
