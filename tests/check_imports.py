@@ -22,7 +22,7 @@ LAYERS = (
     ("_core", "_options", "arguments", "errors"),
     ("checks", "config_files", "default_model", "memory", "names", "progress", "sandbox"),
     ("families",),
-    ("beam_search_params", "chat", "content", "outputs", "prefixes", "sampling_params", "tokenizer", "detokenizer"),
+    ("beam_search_params", "chat", "content", "logprobs", "outputs", "prefixes", "sampling_params", "tokenizer", "detokenizer"),
     ("loading",),
     ("engine_options",),
     ("dispatch", "prompts", "request", "running", "scoring", "stream"),

@@ -5,10 +5,9 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
-#include <nanobind/stl/vector.h>
 
+#include "bindings/casters.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/ids.hpp"
 

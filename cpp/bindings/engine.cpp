@@ -1,13 +1,12 @@
 #include "pagedcore/engine.hpp"
 
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/variant.h>
 
 #include <algorithm>
 #include <atomic>
+#include <list>
 #include <memory>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "bindings/bindings.hpp"
@@ -21,6 +20,8 @@ namespace {
 /// Python threads run meanwhile.
 struct EngineHandle {
   std::shared_ptr<Engine> engine;
+  /// Taken from the engine and not yet given out, since there was no memory for the objects. The GIL guards it.
+  std::list<std::vector<EngineOutput>> undelivered;
 
   explicit EngineHandle(std::shared_ptr<Engine> running) : engine(std::move(running)) {}
   EngineHandle(const EngineHandle&) = delete;
@@ -87,8 +88,6 @@ void construct(EngineHandle* self, const ModelDescription& model, const Weights&
   new (self) EngineHandle(std::move(engine));
 }
 
-using Params = std::variant<SamplingParams, BeamSearchParams>;
-
 /// The tokens of a list, or of an array of 32-bit integers, which is copied as it lies.
 std::vector<TokenId> tokens_of(const char* name, nb::handle prompt) {
   nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu> array;
@@ -98,73 +97,126 @@ std::vector<TokenId> tokens_of(const char* name, nb::handle prompt) {
   return tokens;
 }
 
-EngineRequest request_of(const char* name, nb::handle prompt, const Params& params, const RequestOptions& options,
-                         bool stream) {
+void set_params(nb::handle params, EngineRequest& request) {
+  if (nb::isinstance<BeamSearchParams>(params)) {
+    request.beam = *nb::inst_ptr<BeamSearchParams>(params);
+  } else if (nb::isinstance<SamplingParams>(params)) {
+    request.sampling = *nb::inst_ptr<SamplingParams>(params);
+  } else {
+    refuse("params", params, "SamplingParams or BeamSearchParams");
+  }
+}
+
+EngineRequest request_of(const char* name, nb::handle prompt, nb::handle params, nb::handle options,
+                         nb::handle stream) {
+  take_exception_memory_once();
   EngineRequest request;
   request.prompt = tokens_of(name, prompt);
-  request.options = options;
-  request.stream = stream;
-  if (const auto* beam = std::get_if<BeamSearchParams>(&params)) {
-    request.beam = *beam;
-  } else {
-    request.sampling = std::get<SamplingParams>(params);
-  }
+  set_params(params, request);
+  from_python(Facts{"options", {}}, options, request.options);
+  from_python(Facts{"stream", {}}, stream, request.stream);
   return request;
 }
 
 /// One for all, or one for each.
-template <class T>
-using OneOrEach = std::variant<T, std::vector<T>>;
-template <class T>
-T of_request(const OneOrEach<T>& values, std::size_t i) {
-  const auto* each = std::get_if<std::vector<T>>(&values);
-  return each != nullptr ? (*each)[i] : std::get<T>(values);
-}
-template <class T>
-void check_number(const char* name, const OneOrEach<T>& values, std::size_t requests) {
-  const auto* each = std::get_if<std::vector<T>>(&values);
-  if (each != nullptr && each->size() != requests)
-    throw InvalidArgument(str(each->size(), " ", name, " for ", requests, " prompts: give one, or one for each"));
-}
+class OneOrEach {
+ public:
+  OneOrEach(const char* name, nb::handle values, std::size_t requests) : values_(values) {
+    if (!PyList_Check(values.ptr()) && !PyTuple_Check(values.ptr())) return;
+    each_ = nb::steal(PySequence_List(values.ptr()));
+    if (!each_.is_valid()) throw nb::python_error();
+    const auto count = static_cast<std::size_t>(PyList_Size(each_.ptr()));
+    if (count != requests)
+      throw InvalidArgument(str(count, " ", name, " for ", requests, " prompts: give one, or one for each"));
+  }
+  nb::handle operator[](std::size_t i) const {
+    return each_.is_valid() ? nb::handle(PyList_GetItem(each_.ptr(), static_cast<Py_ssize_t>(i))) : values_;
+  }
 
-std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts,
-                                  const OneOrEach<Params>& params, const OneOrEach<RequestOptions>& options,
-                                  const OneOrEach<bool>& stream) {
-  check_number("params", params, prompts.size());
-  check_number("options", options, prompts.size());
-  check_number("stream", stream, prompts.size());
+ private:
+  nb::handle values_;
+  nb::object each_;
+};
+
+std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts, nb::handle params,
+                                  nb::handle options, nb::handle stream) {
+  const OneOrEach of_params("params", params, prompts.size()), of_options("options", options, prompts.size()),
+      of_stream("stream", stream, prompts.size());
   std::vector<EngineRequest> requests;
   requests.reserve(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_request(params, i),
-                                  of_request(options, i), of_request(stream, i)));
+    requests.push_back(
+        request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_params[i], of_options[i], of_stream[i]));
   const ReleasedGil released;
   return self.engine->submit_all(std::move(requests));
 }
 
-RequestId submit(EngineHandle& self, nb::handle prompt, const Params& params, const RequestOptions& options,
-                 bool stream) {
+RequestId submit(EngineHandle& self, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream) {
   EngineRequest request = request_of("prompt", prompt, params, options, stream);
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
-void validate_request(const EngineHandle& self, nb::handle prompt, const Params& params) {
-  self.engine->validate(request_of("prompt", prompt, params, {}, false));
+void validate_request(const EngineHandle& self, nb::handle prompt, nb::handle params) {
+  EngineRequest request;
+  request.prompt = tokens_of("prompt", prompt);
+  set_params(params, request);
+  self.engine->validate(request);
+}
+
+/// Outputs as Python's objects. First the objects, whose memory may be short, then what they hold, which is moved: none
+/// is lost. Those for which there was no object stay.
+nb::object delivered(std::vector<EngineOutput>& outputs) {
+  nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(outputs.size())));
+  if (!list.is_valid()) throw nb::python_error();
+  std::size_t made = 0;
+  for (; made < outputs.size(); ++made) {
+    nb::object object = nb::inst_alloc(nb::type<EngineOutput>());
+    if (!object.is_valid() && made == 0) throw nb::python_error();
+    if (!object.is_valid()) break;
+    PyList_SetItem(list.ptr(), static_cast<Py_ssize_t>(made), object.release().ptr());
+  }
+  PyErr_Clear();
+  const auto all = static_cast<Py_ssize_t>(outputs.size());
+  if (made < outputs.size() && PyList_SetSlice(list.ptr(), static_cast<Py_ssize_t>(made), all, nullptr) != 0)
+    throw nb::python_error();
+  for (std::size_t i = 0; i < made; ++i) {
+    const nb::handle object = PyList_GetItem(list.ptr(), static_cast<Py_ssize_t>(i));
+    new (nb::inst_ptr<EngineOutput>(object)) EngineOutput(std::move(outputs[i]));
+    nb::inst_mark_ready(object);
+  }
+  outputs.erase(outputs.begin(), outputs.begin() + static_cast<std::ptrdiff_t>(made));
+  return list;
 }
 
 /// In slices, so that Ctrl-C interrupts a long wait.
-std::vector<EngineOutput> wait(EngineHandle& self, double timeout) {
+nb::object wait(EngineHandle& self, double timeout) {
   constexpr double kSlice = 0.1;  // seconds
-  for (;;) {
-    std::vector<EngineOutput> outputs;
+  std::list<std::vector<EngineOutput>> taken;
+  if (!self.undelivered.empty()) {
+    taken.splice(taken.end(), self.undelivered, self.undelivered.begin());
+  } else {
+    taken.emplace_back();
+  }
+  for (; taken.front().empty();) {
     {
       const ReleasedGil released;
-      outputs = self.engine->wait(std::min(timeout, kSlice));
+      taken.front() = self.engine->wait(std::min(timeout, kSlice));
     }
     timeout -= kSlice;
-    if (!outputs.empty() || timeout <= 0) return outputs;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (timeout <= 0) break;
+    if (taken.front().empty() && PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+  const auto keep = [&] {
+    if (!taken.front().empty()) self.undelivered.splice(self.undelivered.begin(), taken);
+  };
+  try {
+    nb::object list = delivered(taken.front());
+    keep();
+    return list;
+  } catch (...) {
+    keep();
+    throw;
   }
 }
 
@@ -237,9 +289,15 @@ void bind_engine_class(nb::module_& m) {
            "The checks of submit() alone.")
       .def(
           "abort", [](E& self, RequestId id) { self.engine->abort(id); }, "id"_a, release_gil())
-      .def("wait", &wait, "timeout"_a, "All outputs that are ready, waiting at most `timeout` seconds for the first.")
+      .def("wait", &wait, "timeout"_a, nb::sig("def wait(self, timeout: float) -> list[EngineOutput]"),
+           "All outputs that are ready, waiting at most `timeout` seconds for the first.")
       .def_prop_ro(
-          "busy", [](const E& self) { return self.engine->busy(); }, release_gil(),
+          "busy",
+          [](const E& self) {
+            if (!self.undelivered.empty()) return true;
+            const ReleasedGil released;
+            return self.engine->busy();
+          },
           "True while a submitted request has not delivered its last output.")
       .def(
           "stats", [](const E& self) { return self.engine->stats(); }, release_gil())

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/exception_memory.hpp"
+
 namespace pagedcore::bindings {
 
 /// Set by the atexit callback to the thread that finalizes the interpreter.
@@ -18,7 +20,10 @@ inline std::atomic<std::thread::id> finalizing_thread{};
 /// CPython does from 3.14 on.
 class ReleasedGil {
  public:
-  ReleasedGil() noexcept : state_(PyEval_SaveThread()) {}
+  ReleasedGil() noexcept {
+    take_exception_memory_once();
+    state_ = PyEval_SaveThread();
+  }
   ReleasedGil(const ReleasedGil&) = delete;
   ReleasedGil& operator=(const ReleasedGil&) = delete;
   ~ReleasedGil() {

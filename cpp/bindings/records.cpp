@@ -62,7 +62,9 @@ nb::dict to_dict(const RecordType& type, nb::handle self) {
 nb::object copy(const RecordType& type, nb::handle self) {
   place_of(type, self);
   nb::object twin = nb::inst_alloc(type.cls);
-  nb::inst_copy(twin, self);
+  if (!twin.is_valid()) throw nb::python_error();
+  type.copy_to(nb::inst_ptr<void>(twin), nb::inst_ptr<void>(self));
+  nb::inst_mark_ready(twin);
   return twin;
 }
 

@@ -25,6 +25,7 @@ struct RecordType {
   nb::handle cls;
   std::vector<Member> members;
   void (*construct)(void* place);
+  void (*copy_to)(void* place, const void* from);
 
   Member* find(std::string_view name);
   /// Defines the attributes, the constructor and what else a record can do.
@@ -46,7 +47,11 @@ template <class T>
 class Record {
  public:
   Record(nb::module_& m, const char* name, const char* doc) : cls_(m, name, doc) {
-    static RecordType& type = *new RecordType{cls_, {}, [](void* place) { new (place) T{}; }};
+    static RecordType& type =
+        *new RecordType{cls_,
+                        {},
+                        [](void* place) { new (place) T{}; },
+                        [](void* place, const void* from) { new (place) T(*static_cast<const T*>(from)); }};
     const T defaults{};
     each_field(defaults, [&](const auto& owner, const auto& f) {
       using D = typename std::remove_cvref_t<decltype(f)>::Value;

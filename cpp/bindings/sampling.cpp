@@ -28,10 +28,36 @@ void bind_beam_search_params(nb::module_& m) {
   m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
 }
 
+template <class T>
+nb::object bytes_of(const std::vector<T>& values, nb::handle owner) {
+  const std::size_t bytes = values.size() * sizeof(T);
+  if (bytes == 0) return nb::steal(PyMemoryView_FromObject(nb::bytes("", 0).ptr()));
+  return nb::cast(nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>>(values.data(), 1, &bytes, owner));
+}
+
+nb::tuple views_of(nb::handle self) {
+  const auto& table = nb::cast<const LogprobTable&>(self);
+  return nb::make_tuple(bytes_of(table.chosen, self), bytes_of(table.counts, self), bytes_of(table.others, self));
+}
+
 void bind_logprobs(nb::module_& m) {
   Record<TokenLogprob>(m, "TokenLogprob", "A token's log-probability and rank (1 is the most likely).");
   Record<PositionLogprobs>(m, "PositionLogprobs",
                            "Log-probabilities at one position, before penalties and temperature.");
+  Record<LogprobTable>(m, "LogprobTable", "Log-probabilities at consecutive positions, in arrays.")
+      .python()
+      .def("__len__", &LogprobTable::size)
+      .def(
+          "__getitem__",
+          [](const LogprobTable& self, std::ptrdiff_t position) {
+            const auto size = static_cast<std::ptrdiff_t>(self.size());
+            const std::ptrdiff_t at = position < 0 ? position + size : position;
+            if (at < 0 || at >= size) throw nb::index_error("a position beyond the end");
+            return self[static_cast<std::size_t>(at)];
+          },
+          "position"_a)
+      .def("views", &views_of, nb::sig("def views(self) -> tuple[memoryview, memoryview, memoryview]"),
+           "The bytes of `chosen`, `counts` and `others`, not copied; they keep the table alive.");
   m.def(
       "logprobs_of",
       [](const Logits& logits, TokenId token, std::int32_t top) { return logprobs_of(view(logits), token, top); },

@@ -59,11 +59,7 @@ void bind_scheduler_class(nb::module_& m) {
       .def_prop_ro("has_work", &Scheduler::has_work)
       .def_prop_ro("stats", &Scheduler::stats)
       .def(
-          "tokens",
-          [](const Scheduler& self, RequestId id, std::uint32_t sample) {
-            const auto tokens = self.tokens(id, sample);
-            return std::vector<TokenId>(tokens.begin(), tokens.end());
-          },
+          "tokens", [](const Scheduler& self, RequestId id, std::uint32_t sample) { return self.tokens(id, sample); },
           "id"_a, "sample"_a = 0, "Prompt, then output; empty when unknown.")
       .def("check", &Scheduler::check, "Verifies every invariant; raises Corrupt.")
       .def(

@@ -21,6 +21,11 @@ double real_number(const Facts& f, nb::handle value);
 template <class D>
 concept Structure = std::is_class_v<D> && nb::detail::is_base_caster_v<nb::detail::make_caster<D>>;
 
+template <class D>
+inline constexpr bool Structures = false;
+template <class D>
+inline constexpr bool Structures<std::vector<D>> = Structure<D>;
+
 /// The value of an enum that a word names.
 template <Named E>
 E word(const char* name, std::string_view text) {
@@ -88,14 +93,30 @@ std::string accepted_type(const Facts& f, std::string type);
 /// What help() says of a field.
 std::string doc_of(const Facts& f, const char* doc);
 
+/// A structure as an object of its own. nanobind would copy it where nothing may throw.
+template <class D>
+nb::object copied(const D& value) {
+  nb::object copy = nb::inst_alloc(nb::type<D>());
+  if (!copy.is_valid()) throw nb::python_error();
+  new (nb::inst_ptr<D>(copy)) D(value);
+  nb::inst_mark_ready(copy);
+  return copy;
+}
+
 /// An enum is its first word, a structure changes in place, a list is a copy.
 template <class D>
 nb::object to_python(const D& value, nb::handle parent = {}) {
   if constexpr (Named<D>) {
     return nb::cast(to_text(value));
+  } else if constexpr (Structures<D>) {
+    nb::object list = nb::steal(PyList_New(0));
+    if (!list.is_valid()) throw nb::python_error();
+    for (const auto& element : value)
+      if (PyList_Append(list.ptr(), copied(element).ptr()) != 0) throw nb::python_error();
+    return list;
   } else if constexpr (Structure<D>) {
     if (parent.is_valid()) return nb::cast(&value, nb::rv_policy::reference_internal, parent);
-    return nb::cast(value);
+    return copied(value);
   } else {
     return nb::cast(value);
   }
@@ -162,7 +183,13 @@ void from_python(const Facts& f, nb::handle value, D& out) {
   } else {  // a text or a structure
     const nb::object path = f.unit == Unit::path ? nb::steal(PyOS_FSPath(value.ptr())) : nb::borrow(value);
     if (!path.is_valid()) throw nb::python_error();
-    if (!nb::try_cast(path, out)) refuse(f.name, value, "a " + PythonType<D>::name());
+    if constexpr (Structure<D>) {
+      if (!nb::isinstance<D>(path)) refuse(f.name, value, "a " + PythonType<D>::name());
+      out = *nb::inst_ptr<D>(path);
+    } else {
+      if (!nb::isinstance<nb::str>(path)) refuse(f.name, value, "a " + PythonType<D>::name());
+      out = nb::cast<D>(path);
+    }
   }
 }
 

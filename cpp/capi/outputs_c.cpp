@@ -1,3 +1,4 @@
+#include <span>
 #include <utility>
 
 #include "capi/outputs.hpp"
@@ -27,8 +28,9 @@ pc_finish view_of(FinishReason finish) {
 template <class F>
 void for_each_position(const std::vector<EngineOutput>& outputs, const F& f) {
   for (const EngineOutput& output : outputs) {
-    for (const PositionLogprobs& p : output.logprobs) f(p);
-    for (const PositionLogprobs& p : output.prompt_logprobs) f(p);
+    for (const LogprobTable* table : {&output.logprobs, &output.prompt_logprobs}) {
+      for (std::size_t i = 0; i < table->size(); ++i) f(table->chosen[i], table->top(i));
+    }
   }
 }
 
@@ -37,13 +39,15 @@ void for_each_position(const std::vector<EngineOutput>& outputs, const F& f) {
 pc_outputs::pc_outputs(std::vector<EngineOutput> taken) : outputs(std::move(taken)) {
   // Reserved in full first: the views point into these arrays.
   std::size_t num_positions = 0, num_tops = 0;
-  for_each_position(outputs, [&](const PositionLogprobs& p) { ++num_positions, num_tops += p.top.size(); });
+  for_each_position(outputs, [&](const TokenLogprob&, std::span<const TokenLogprob> top) {
+    ++num_positions, num_tops += top.size();
+  });
   tops.reserve(num_tops);
   positions.reserve(num_positions);
   views.reserve(outputs.size());
-  for_each_position(outputs, [&](const PositionLogprobs& p) {
-    positions.push_back({view_of(p.chosen), tops.data() + tops.size(), p.top.size()});
-    for (const TokenLogprob& t : p.top) tops.push_back(view_of(t));
+  for_each_position(outputs, [&](const TokenLogprob& chosen, std::span<const TokenLogprob> top) {
+    positions.push_back({view_of(chosen), tops.data() + tops.size(), top.size()});
+    for (const TokenLogprob& t : top) tops.push_back(view_of(t));
   });
 
   const pc_position_logprobs* next = positions.data();

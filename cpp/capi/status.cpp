@@ -1,7 +1,11 @@
 #include "capi/status.hpp"
 
+#include <pthread.h>
+
 #include <array>
 #include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -12,17 +16,41 @@
 namespace pagedcore::capi {
 namespace {
 
-std::string& last_error() noexcept {
-  thread_local std::string message;
-  return message;
+/// The message of each thread's last error: under a key of the thread library, since the first touch of a thread-local
+/// string may end the process where memory is short. A thread's message goes with the thread.
+class LastError {
+ public:
+  LastError() noexcept : has_key_(pthread_key_create(&key_, [](void* text) { std::free(text); }) == 0) {}
+
+  void set(const char* message) noexcept {
+    if (!has_key_) return;
+    char* const before = static_cast<char*>(pthread_getspecific(key_));
+    char* const text = strdup(message);
+    if (text == nullptr && before != nullptr) {
+      *before = '\0';  // better no reason than a wrong one
+    } else if (text != nullptr && pthread_setspecific(key_, text) == 0) {
+      std::free(before);
+    } else {
+      std::free(text);
+    }
+  }
+  const char* get() const noexcept {
+    const void* text = has_key_ ? pthread_getspecific(key_) : nullptr;
+    return text != nullptr ? static_cast<const char*>(text) : "";
+  }
+
+ private:
+  pthread_key_t key_{};
+  bool has_key_;
+};
+
+LastError& last_error() noexcept {
+  static LastError error;
+  return error;
 }
 
 pc_status remember(pc_status status, const char* message) noexcept {
-  try {
-    last_error() = message;
-  } catch (...) {
-    last_error().clear();
-  }
+  last_error().set(message);
   return status;
 }
 
@@ -85,6 +113,6 @@ const char* pc_status_name(pc_status status) noexcept {
   return "unknown pc_status";
 }
 
-const char* pc_last_error(void) noexcept { return pagedcore::capi::last_error().c_str(); }
+const char* pc_last_error(void) noexcept { return pagedcore::capi::last_error().get(); }
 
 const char* pc_version(void) noexcept { return pagedcore::version(); }

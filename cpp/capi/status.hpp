@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "base/exception_memory.hpp"
 #include "pagedcore/pagedcore.h"
 
 namespace pagedcore::capi {
@@ -19,6 +20,7 @@ void require(const void* pointer, const char* name);
 /// Runs `body` and turns what it throws into a status.
 template <class Body>
 pc_status guarded(const Body& body) noexcept {
+  take_exception_memory_once();
   try {
     body();
     return PC_OK;

@@ -159,7 +159,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
     throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", cpu::kMaxThreads,
                               "]; 0 means every CPU that this process may run on"));
   if (options.dtype != DType::f32 && options.dtype != DType::bf16)
-    throw InvalidArgument(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
+    throw Unsupported(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
   const cpu::Isa isa = cpu::parse_isa(options.isa);
   const int threads = options.threads > 0 ? options.threads : cpu::usable_cpus();
   return std::make_unique<cpu::CpuBackend>(threads, options.dtype, isa);

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/exception_memory.hpp"
 #include "base/signals_blocked.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
@@ -140,6 +141,7 @@ struct ThreadPool::Impl {
   }
 
   void work(int worker) {
+    take_exception_memory();
     for (std::uint32_t seen = 0;;) {
       work_available.wait(spin_limit, [&] { return epoch.load() != seen; });
       seen = epoch.load();

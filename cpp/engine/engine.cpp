@@ -46,9 +46,9 @@ struct Engine::Impl {
                               .max_events = config.kv.cache_events};
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events},
-                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
-                                        std::move(trace));
+    loop = std::make_unique<EngineLoop>(
+        RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events, plan.requests},
+        Scheduler(scheduling, cache), std::move(requests), std::move(executor), std::move(trace));
   }
 
   void close() noexcept {

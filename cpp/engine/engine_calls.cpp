@@ -8,6 +8,7 @@
 #include "base/signals_blocked.hpp"
 #include "base/text.hpp"
 #include "engine/engine_loop.hpp"
+#include "engine/request_memory.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
@@ -37,7 +38,7 @@ std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::ui
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
                        std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
     : limits_(limits),
-      mailbox_(limits.max_cache_events),
+      mailbox_(limits.max_cache_events, limits.request_memory),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
       executor_(std::move(executor)),
@@ -77,7 +78,17 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   s.tenant = request.options.tenant;
   s.prompt = request.prompt;
   scheduler_.validate(s);
+  const RequestBytes bytes = bytes_of(request, s.max_tokens);
+  if (bytes.total() > limits_.request_memory) throw InvalidArgument(refusal(bytes, limits_.request_memory));
   return s;
+}
+
+RequestBytes EngineLoop::bytes_of(const EngineRequest& request, std::uint32_t max_tokens) const {
+  const KvCacheConfig& cache = scheduler_.cache().config();
+  const std::uint64_t tokens = std::uint64_t{request.prompt.size()} + max_tokens;
+  const std::uint64_t blocks =
+      (tokens + cache.block_size - 1) / cache.block_size * scheduler_.cache().num_layer_groups();
+  return pagedcore::bytes_of(request, max_tokens, limits_.vocab_size, static_cast<std::uint32_t>(blocks));
 }
 
 SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const {
@@ -88,7 +99,10 @@ SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<s
     command.scheduling.prefix = prefixes_.named_by(request);
   }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
-  command.request = std::move(request);
+  const std::uint64_t bytes = bytes_of(request, command.scheduling.max_tokens).total();
+  command.request = std::make_unique<RequestState>(std::move(request));
+  command.request->bytes = bytes;
+  command.request->max_tokens = command.scheduling.max_tokens;
   return command;
 }
 
@@ -147,15 +161,16 @@ void EngineLoop::clear_prefix_cache() {
 RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
                                       bool shared) {
   if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
-  SubmitCommand command;
-  command.request.prompt = std::move(tokens);
-  command.request.options.salt = salt;
-  command.request.sampling.max_tokens = 0;
-  command.scheduling = checked(command.request);
+  EngineRequest request;
+  request.prompt = std::move(tokens);
+  request.options.salt = salt;
+  request.sampling.max_tokens = 0;
+  std::unique_lock naming(naming_, std::defer_lock);
+  SubmitCommand command = command_of(std::move(request), naming);
   command.shared = shared;
-  const std::lock_guard lock(naming_);
-  command.pins = prefixes_.add(name, {.salt = salt, .shared = shared, .tokens = command.request.prompt});
-  const PrefixId id = command.pins;
+  naming.lock();
+  const PrefixId id = prefixes_.add(name, {.salt = salt, .shared = shared, .tokens = command.request->request.prompt});
+  command.request->pins = id;
   try {
     std::vector<SubmitCommand> commands;
     commands.push_back(std::move(command));

@@ -7,20 +7,22 @@
 #include <utility>
 #include <variant>
 
+#include "base/exception_memory.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
 void EngineLoop::run() noexcept {
+  take_exception_memory();
   try {
     while (true) {
-      if (!mailbox_.take(commands_, patience())) return;
+      if (!mailbox_.take(taken_.commands, patience())) return;
       run_commands();
       if (scheduler_.has_work()) step();
       publish();
     }
   } catch (const std::bad_alloc&) {
-    fail("out of memory");
+    fail(kNoMemory);
   } catch (const std::exception& error) {
     fail(error.what());
   } catch (...) {
@@ -35,28 +37,35 @@ std::optional<std::chrono::milliseconds> EngineLoop::patience() const noexcept {
 }
 
 void EngineLoop::run_commands() {
-  for (; !commands_.empty(); commands_.pop_front()) {
-    std::visit([this](auto& command) { run_command(command); }, commands_.front());
+  for (; taken_.next < taken_.commands.size(); ++taken_.next) {
+    std::visit([this](auto& command) { run_command(command); }, taken_.commands[taken_.next]);
   }
+  taken_.commands.clear();
+  taken_.next = 0;
 }
 
 void EngineLoop::run_command(SubmitCommand& command) {
-  const RequestId id = command.scheduling.id;
-  const std::size_t prompt_tokens = command.scheduling.prompt.size();
-  RequestState& state = requests_->add(id, std::move(command.request));
-  state.pins = command.pins;
+  RequestState& state = *command.request;
+  const std::size_t prompt_tokens = state.request.prompt.size();
   try {
-    if (raw(command.pins) != 0) {
-      scheduler_.register_prefix(command.pins, command.scheduling, command.shared);
-      if (trace_) trace_->register_prefix(command.pins, command.scheduling, command.shared);
+    requests_->add(command.request);
+    // A trace is told of what was accepted, which the scheduler takes over.
+    SchedulerRequest traced;
+    if (trace_) traced = command.scheduling;
+    if (raw(state.pins) != 0) {
+      scheduler_.register_prefix(state.pins, std::move(command.scheduling), command.shared);
+      if (trace_) trace_->register_prefix(state.pins, traced, command.shared);
     } else {
-      scheduler_.submit(command.scheduling);
-      if (trace_) trace_->submit(command.scheduling);
+      scheduler_.submit(std::move(command.scheduling));
+      if (trace_) trace_->submit(traced);
     }
     stats_.prefix_query_tokens += prompt_tokens;
-  } catch (const std::exception& error) {  // it has changed nothing: only this request ends
+  } catch (const std::bad_alloc&) {  // nothing has changed: only this request ends
+    state.error = kNoMemory;
+    end(state, FinishReason::error);
+  } catch (const std::exception& error) {
     state.error = error.what();
-    end_request(id, FinishReason::error);
+    end(state, FinishReason::error);
   }
 }
 
@@ -78,9 +87,7 @@ void EngineLoop::run_command(ReleasePrefixCommand& command) {
     return;  // it went on its own: its computation was aborted or failed
   }
   if (trace_) trace_->release_prefix(command.id);
-  for (const RequestId id : requests_->ids()) {
-    if (requests_->find(id)->pins == command.id) end_request(id, FinishReason::abort);
-  }
+  if (RequestState* computing = requests_->find_pinning(command.id)) end(*computing, FinishReason::abort);
 }
 
 void EngineLoop::run_command(ClearPrefixCacheCommand&) {
@@ -90,10 +97,39 @@ void EngineLoop::run_command(ClearPrefixCacheCommand&) {
 
 void EngineLoop::run_command(ForcePreemptionCommand& command) { forced_ = command; }
 
+/// Does what may lack memory for the step as a whole. Where it does it is done again; as often as it still does, the
+/// largest request ends, which frees its own: one request ends rather than all. When none is left the memory is in
+/// other hands, which get a second to give some back.
+template <class Act>
+void EngineLoop::with_memory(const Act& act) {
+  int failures = 0, waits = 0;
+  const auto end_largest = [&] {
+    if (++failures == 1) return;
+    RequestState* largest = requests_->largest();
+    if (largest == nullptr) {
+      if (++waits > 1000) throw std::bad_alloc();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return;
+    }
+    largest->error = kNoMemory;
+    if (scheduler_.abort(largest->id) && trace_) trace_->abort(largest->id);
+    end(*largest, FinishReason::error);
+  };
+  while (true) {
+    try {
+      return act();
+    } catch (const std::bad_alloc&) {
+      end_largest();
+    } catch (const OutOfMemory&) {
+      end_largest();
+    }
+  }
+}
+
 void EngineLoop::step() {
   const double start = mailbox_.now();
-  if (forced_.period > 0 && (steps_ + 1) % forced_.period == 0) preempt_latest();
-  scheduler_.plan(start, plan_);
+  if (forced_.period > 0 && (steps_ + 1) % forced_.period == 0) with_memory([&] { preempt_latest(); });
+  with_memory([&] { scheduler_.plan(start, plan_); });
   const StepPlan& plan = plan_;
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
@@ -105,8 +141,14 @@ void EngineLoop::step() {
   ++steps_;
 
   note_scheduled(plan);
-  const StepResult result = executor_->run(plan);
-  take_in(scheduler_.commit(result));
+  StepResult result;
+  with_memory([&] { result = executor_->run(plan); });
+  std::vector<SampleUpdate> updates;
+  with_memory([&] { updates = scheduler_.commit(result); });
+  for (const SampleUpdate& update : updates) {
+    bool has_token = false;
+    with_memory([&] { take_in(update, has_token); });
+  }
   if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
   stats_.step_seconds += mailbox_.now() - start;
@@ -145,7 +187,7 @@ void EngineLoop::note_scheduled(const StepPlan& plan) {
 
 /// Of those that gained a token since they were last chosen: otherwise a long prompt would be begun for ever.
 void EngineLoop::preempt_latest() {
-  std::vector<RequestId> ids = requests_->ids();
+  const std::vector<RequestId> ids = requests_->ids();
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     RequestState& request = *requests_->find(*id);
     if (!request.advanced || !scheduler_.force_preempt(*id, forced_.mode)) continue;
@@ -155,58 +197,54 @@ void EngineLoop::preempt_latest() {
   }
 }
 
-void EngineLoop::take_in(const std::vector<SampleUpdate>& updates) {
-  for (const SampleUpdate& update : updates) {
-    RequestState* request = requests_->find(update.request);
-    if (request == nullptr) continue;
-    if (request->beams && update.finish != FinishReason::error) {
-      request->advanced = true;
-      report_beams(*request, update.finish != FinishReason::none);
-      if (request->unfinished == 0) requests_->erase(update.request);
-      continue;
-    }
-    if (request->beams) continue;  // step() ends failed requests
+/// `has_token`: its token was taken in before, by a call that lacked the memory to tell of it.
+void EngineLoop::take_in(const SampleUpdate& update, bool& has_token) {
+  RequestState* request = requests_->find(update.request);
+  if (request == nullptr) return;
+  if (request->beams) {
+    if (update.finish == FinishReason::error) return;  // step() ends failed requests
+    request->advanced = true;
+    report_beams(*request, update.finish != FinishReason::none);
+  } else {
     SampleState& sample = request->samples.at(update.sample);
-    if (sample.finished) continue;
-    if (update.token >= 0) {
+    if (sample.finished) return;
+    if (update.token >= 0 && !has_token) {
       sample.output.push_back(update.token);
-      request->advanced = true;
+      has_token = request->advanced = true;
     }
     if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
-    if (request->unfinished == 0) requests_->erase(update.request);
   }
+  if (request->unfinished == 0) requests_->erase(update.request);
 }
 
-/// Puts the news of one sample among the outputs.
+/// Puts the news of one sample among the outputs. Throws std::bad_alloc; then nothing has changed.
 void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason finish) {
+  if (finish != FinishReason::none) {
+    finish_sample(request, index, finish, mailbox_.now(), outputs_);
+    if (request.unfinished == 0) count_finish(finish);
+    return;
+  }
   SampleState& sample = request.samples[index];
-  EngineOutput& output = outputs_.emplace_back();
+  News news(1);
+  EngineOutput& output = news.front();
   output.request = request.id;
   output.sample = index;
   output.tokens.assign(sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered), sample.output.end());
-  for (std::size_t i = sample.delivered; i < std::min(sample.output.size(), sample.logprobs.size()); ++i) {
-    output.logprobs.push_back(std::move(sample.logprobs[i]));
-  }
+  output.logprobs = std::exchange(sample.logprobs, {});
   sample.delivered = sample.output.size();
   // Kept until the prompt is complete: the first token, or the end.
   if (index == 0) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
   output.cached_tokens = request.cached_tokens;
   output.time = mailbox_.now();
-  if (finish == FinishReason::none) return;
-
-  sample.finished = true;
-  output.finish = finish;
-  if (finish == FinishReason::error) output.error = request.error;
-  if (finish == FinishReason::error || finish == FinishReason::abort) output.prompt_logprobs.clear();  // incomplete
-  output.last = --request.unfinished == 0;
-  if (output.last) count_finish(finish);
+  outputs_.splice(outputs_.end(), news);
 }
 
-/// What of the best hypothesis can no longer change, or, at the end, all hypotheses.
+/// What of the best hypothesis can no longer change, or, at the end, all hypotheses. Throws as report().
 void EngineLoop::report_beams(RequestState& request, bool ended) {
   BeamState& beams = *request.beams;
+  News news;
   const auto put = [&](std::uint32_t index, const std::vector<TokenId>& tokens) -> EngineOutput& {
-    EngineOutput& output = outputs_.emplace_back();
+    EngineOutput& output = news.emplace_back();
     output.request = request.id;
     output.sample = index;
     output.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(index == 0 ? beams.delivered : 0), tokens.end());
@@ -220,6 +258,7 @@ void EngineLoop::report_beams(RequestState& request, bool ended) {
     if (stable.size() == beams.delivered) return;
     put(0, stable);
     beams.delivered = stable.size();
+    outputs_.splice(outputs_.end(), news);
     return;
   }
   const std::vector<sampling::BeamSearch::Hypothesis> hypotheses = beams.search.hypotheses();
@@ -228,20 +267,24 @@ void EngineLoop::report_beams(RequestState& request, bool ended) {
     output.score = hypotheses[i].score;
     output.finish = hypotheses[i].stopped ? FinishReason::stop : FinishReason::length;
     output.last = i + 1 == hypotheses.size();
-    if (output.last) count_finish(output.finish);
   }
+  count_finish(news.back().finish);
+  outputs_.splice(outputs_.end(), news);
   request.unfinished = 0;
 }
 
-/// Ends every sample that has not ended. Unknown ids are ignored.
-void EngineLoop::end_request(RequestId id, FinishReason finish) {
-  RequestState* request = requests_->find(id);
-  if (request == nullptr) return;
-  if (raw(request->pins) != 0) forget_prefix(request->pins);
-  for (std::uint32_t i = 0; i < request->samples.size(); ++i) {
-    if (!request->samples[i].finished) report(*request, i, finish);
+/// Unknown ids are ignored.
+void EngineLoop::end_request(RequestId id, FinishReason finish) noexcept {
+  if (RequestState* request = requests_->find(id)) end(*request, finish);
+}
+
+/// Ends every sample that has not ended, and forgets the request. Needs no memory.
+void EngineLoop::end(RequestState& request, FinishReason finish) noexcept {
+  if (raw(request.pins) != 0) forget_prefix(request.pins);
+  for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
+    if (!request.samples[i].finished) report(request, i, finish);
   }
-  requests_->erase(id);
+  requests_->erase(request.id);
 }
 
 void EngineLoop::count_finish(FinishReason finish) noexcept {
@@ -257,26 +300,28 @@ void EngineLoop::count_finish(FinishReason finish) noexcept {
 void EngineLoop::publish() {
   stats_.scheduler = scheduler_.stats();
   stats_.blocks = scheduler_.cache().counts();
-  events_ = scheduler_.take_events();
+  try {
+    events_ = scheduler_.take_events();
+  } catch (const std::bad_alloc&) {  // they stay for the next time
+  }
   mailbox_.publish(outputs_, events_, stats_);
 }
 
 void EngineLoop::fail(const char* reason) noexcept {
-  try {
-    for (const Command& command : commands_) {
-      const auto* submit = std::get_if<SubmitCommand>(&command);
-      if (submit != nullptr && requests_->find(submit->scheduling.id) == nullptr) {
-        requests_->add(submit->scheduling.id, submit->request);
-      }
+  const auto give_up = [&](RequestState& request) {
+    try {
+      request.error = str("the engine has failed: ", reason);
+    } catch (const std::bad_alloc&) {
+      request.error = kNoMemory;
     }
-    for (const RequestId id : requests_->ids()) {
-      requests_->find(id)->error = str("the engine has failed: ", reason);
-      end_request(id, FinishReason::error);
-    }
-    mailbox_.poison(reason, std::move(outputs_));
-  } catch (...) {
-    mailbox_.poison({}, {});  // not even memory for the reason; every later call says that the engine has failed
+    end(request, FinishReason::error);
+  };
+  for (; taken_.next < taken_.commands.size(); ++taken_.next) {
+    auto* submit = std::get_if<SubmitCommand>(&taken_.commands[taken_.next]);
+    if (submit != nullptr && submit->request != nullptr) give_up(*submit->request);
   }
+  while (RequestState* request = requests_->any()) give_up(*request);
+  mailbox_.poison(reason, std::move(outputs_));
 }
 
 }  // namespace pagedcore

@@ -5,7 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,6 +16,7 @@
 #include "engine/fork_guard.hpp"
 #include "engine/mailbox.hpp"
 #include "engine/prefix_names.hpp"
+#include "engine/request_memory.hpp"
 #include "engine/request_table.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/trace.hpp"
@@ -27,6 +28,7 @@ struct RequestLimits {
   std::int32_t vocab_size = 0;
   std::uint32_t max_context = 0;
   std::uint32_t max_cache_events = 0;
+  std::uint64_t request_memory = std::numeric_limits<std::uint64_t>::max();  // bytes, of all together
 };
 
 class EngineLoop {
@@ -60,6 +62,7 @@ class EngineLoop {
 
  private:
   SchedulerRequest checked(const EngineRequest& request) const;
+  RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens) const;
   /// Checks a request and finds its prefix, if it names one: then `naming` is locked, and has to be until the command
   /// is posted.
   SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const;
@@ -73,15 +76,18 @@ class EngineLoop {
   void run_command(ReleasePrefixCommand& command);
   void run_command(ClearPrefixCacheCommand& command);
   void run_command(ForcePreemptionCommand& command);
+  template <class Act>
+  void with_memory(const Act& act);
   void step();
   void note_scheduled(const StepPlan& plan);
   void preempt_latest();
   void measure(const StepPlan& plan, double seconds);
   void forget_prefix(PrefixId id);
-  void take_in(const std::vector<SampleUpdate>& updates);
+  void take_in(const SampleUpdate& update, bool& has_token);
   void report(RequestState& request, std::uint32_t sample, FinishReason finish);
   void report_beams(RequestState& request, bool ended);
-  void end_request(RequestId id, FinishReason finish);
+  void end_request(RequestId id, FinishReason finish) noexcept;
+  void end(RequestState& request, FinishReason finish) noexcept;
   void count_finish(FinishReason finish) noexcept;
   void publish();
   void fail(const char* reason) noexcept;
@@ -94,11 +100,14 @@ class EngineLoop {
   Scheduler scheduler_;
   std::unique_ptr<RequestTable> requests_;
   std::unique_ptr<Executor> executor_;
-  std::optional<TraceWriter> trace_;   // of all that goes into the scheduler
-  StepPlan plan_;                      // kept for its memory
-  std::deque<Command> commands_;       // taken from the mailbox, not yet run
-  std::vector<EngineOutput> outputs_;  // not yet published
-  std::vector<CacheEvent> events_;     // likewise
+  std::optional<TraceWriter> trace_;  // of all that goes into the scheduler
+  StepPlan plan_;                     // kept for its memory
+  struct Taken {
+    std::vector<Command> commands;  // taken from the mailbox, those from `next` on not yet run
+    std::size_t next = 0;
+  } taken_;
+  News outputs_;                    // not yet published
+  std::vector<CacheEvent> events_;  // likewise
   EngineStats stats_;
   ForcePreemptionCommand forced_;  // the latest
   struct Costs {

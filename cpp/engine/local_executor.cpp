@@ -1,12 +1,34 @@
 #include "engine/local_executor.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <new>
 #include <utility>
 
+#include "base/grow_capacity.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "sampling/logprobs.hpp"
 
 namespace pagedcore {
+
+std::unique_ptr<sampling::Scratch> ScratchPool::take() {
+  const std::lock_guard lock(mutex_);
+  if (!free_.empty()) {
+    std::unique_ptr<sampling::Scratch> scratch = std::move(free_.back());
+    free_.pop_back();
+    return scratch;
+  }
+  grow_capacity(free_, made_ + 1);
+  auto made = std::make_unique<sampling::Scratch>();
+  ++made_;
+  return made;
+}
+
+void ScratchPool::give(std::unique_ptr<sampling::Scratch> scratch) noexcept {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(std::move(scratch));
+}
 
 LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap)
     : backend_(backend), model_(model), kv_(kv), requests_(requests), swap_(swap) {}
@@ -15,7 +37,10 @@ SwapCounters LocalExecutor::swap_counters() const { return swap_ != nullptr ? sw
 
 StepResult LocalExecutor::run(const StepPlan& plan) {
   list_tasks(plan);
-  swap(plan);
+  if (plan.step != swapped_) {
+    swap(plan);
+    swapped_ = plan.step;
+  }
   if (!plan.copies.empty()) backend_.copy_blocks(kv_, plan.copies);
   if (!plan.sequences.empty()) {
     const auto batch = backend_.prepare(describe(plan), kv_.shape().block_size);
@@ -64,21 +89,39 @@ void LocalExecutor::list_tasks(const StepPlan& plan) {
   logit_rows_.clear();
   for (const ScheduledSequence& s : plan.sequences) {
     RequestState* request = requests_.find(s.request);
-    if (request == nullptr) throw Corrupt(str("step ", raw(plan.step), " schedules unknown request ", raw(s.request)));
-    const auto want_row = [&](std::uint32_t row) {
-      logit_rows_.push_back(static_cast<std::int32_t>(row));
-      return static_cast<std::int64_t>(logit_rows_.size()) - 1;
-    };
-    const auto first_wanted = static_cast<std::uint32_t>(request->first_scored() - 1);
-    for (std::uint32_t i = std::max(first_wanted, s.first_position) - s.first_position; i < s.num_scored; ++i) {
-      tasks_.push_back(
-          {request, s.sequence, 0, std::int64_t{s.first_position} + i, want_row(s.first_row + i), {}, {}, {}});
+    if (request == nullptr) continue;  // it has ended for want of memory since the plan was made
+    const std::size_t tasks = tasks_.size(), rows = logit_rows_.size();
+    try {
+      list_tasks(s, *request);
+    } catch (const std::bad_alloc&) {
+      tasks_.resize(tasks);
+      logit_rows_.resize(rows);
+      request->error = kNoMemory;
     }
-    if (s.num_samples == 0) continue;
-    const std::int64_t row = want_row(s.first_row + s.num_rows - 1);
-    for (std::uint32_t i = 0; i < s.num_samples; ++i) {
-      tasks_.push_back({request, s.sequence, s.first_sample + i, -1, row, {}, {}, {}});
-    }
+  }
+}
+
+void LocalExecutor::list_tasks(const ScheduledSequence& s, RequestState& request) {
+  const auto want_row = [&](std::uint32_t row) {
+    logit_rows_.push_back(static_cast<std::int32_t>(row));
+    return static_cast<std::int64_t>(logit_rows_.size()) - 1;
+  };
+  const auto first_wanted = static_cast<std::uint32_t>(request.first_scored() - 1);
+  std::uint32_t row = std::max(first_wanted, s.first_position) - s.first_position;
+  if (row < s.num_scored && request.prompt_logprobs.empty()) {
+    const SamplingParams& p = request.request.sampling;
+    const auto width = sampling::num_top(p.prompt_logprobs, static_cast<std::size_t>(model_.description().vocab_size));
+    request.prompt_logprobs = LogprobTable(request.request.prompt.size() - request.first_scored(),
+                                           static_cast<std::size_t>(width) + p.logprob_token_ids.size());
+  }
+  for (; row < s.num_scored; ++row) {
+    tasks_.push_back(
+        {&request, s.sequence, 0, std::int64_t{s.first_position} + row, want_row(s.first_row + row), {}, {}, {}});
+  }
+  if (s.num_samples == 0) return;
+  const std::int64_t last = want_row(s.first_row + s.num_rows - 1);
+  for (std::uint32_t i = 0; i < s.num_samples; ++i) {
+    tasks_.push_back({&request, s.sequence, s.first_sample + i, -1, last, {}, {}, {}});
   }
 }
 
@@ -100,10 +143,29 @@ void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
     base = download(own, first_row, logits);
     stride = logits.cols;
   }
-  backend_.host_parallel(static_cast<std::int64_t>(own.size()), [&](std::int64_t i) {
+  const auto run = [&](std::int64_t i) {
     RowTask& task = *own[static_cast<std::size_t>(i)];
-    task.run({base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)});
-  });
+    try {
+      auto scratch = scratch_.take();
+      task.run({base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)}, *scratch);
+      scratch_.give(std::move(scratch));
+    } catch (const std::bad_alloc&) {
+      task.error = kNoMemory;
+    }
+  };
+  backend_.host_parallel(static_cast<std::int64_t>(own.size()), std::ref(run));
+  keep_scores(tasks);
+}
+
+/// Scores go to their places as they come: those of a whole step may be too much to hold twice.
+void LocalExecutor::keep_scores(std::span<RowTask> tasks) {
+  for (RowTask& task : tasks) {
+    if (task.position < 0 || !task.error.empty()) continue;
+    RequestState& request = *task.request;
+    request.prompt_logprobs.set(static_cast<std::size_t>(task.position) + 1 - request.first_scored(),
+                                task.outcome.logprobs);
+    task.outcome.logprobs = {};
+  }
 }
 
 /// Returns the tasks that the backend has not done.
@@ -149,32 +211,44 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
   StepResult result;
   result.step = plan.step;
   result.swap_failed = swap_failed_;
-  for (RowTask& task : tasks_) {
-    if (task.error.empty() || !task.request->error.empty()) continue;
-    task.request->error = std::move(task.error);
-    result.failed.push_back(task.request->id);
-  }
+  // From here on only what a single request needs may fail.
+  result.failed.reserve(plan.sequences.size());
+  result.tokens.reserve(tasks_.size());
+  result.beams.reserve(plan.sequences.size());
   std::vector<RowTask*> beams;  // of one request
+  beams.reserve(plan.sequences.size());
+  for (RowTask& task : tasks_) {
+    if (!task.error.empty() && task.request->error.empty()) task.request->error.swap(task.error);
+  }
+  const auto fail = [&](RequestState& request) {
+    if (request.error.empty()) request.error = kNoMemory;
+  };
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
     RowTask& task = tasks_[i];
     RequestState& request = *task.request;
-    if (!request.error.empty()) continue;
-    if (request.beams) {  // all beams of a search are sampled in one step, one behind the other
-      beams.push_back(&task);
-      if (i + 1 < tasks_.size() && tasks_[i + 1].request == &request) continue;
-      result.beams.push_back(advance(request, beams));
+    if (!request.error.empty() || task.position >= 0) continue;
+    try {
+      if (request.beams) {  // all beams of a search are sampled in one step, one behind the other
+        beams.push_back(&task);
+        if (i + 1 < tasks_.size() && tasks_[i + 1].request == &request) continue;
+        result.beams.push_back(advance(request, beams));
+        beams.clear();
+        continue;
+      }
+      if (request.request.sampling.reports_logprobs()) {
+        SampleState& sample = request.samples[task.sample];
+        sample.logprobs.append(task.outcome.logprobs, request.max_tokens);
+      }
+      result.tokens.push_back({task.sequence, task.sample, task.outcome.token, task.outcome.stop});
+    } catch (const std::bad_alloc&) {
       beams.clear();
-      continue;
+      fail(request);
     }
-    if (task.position >= 0) {
-      request.prompt_logprobs.at(static_cast<std::size_t>(task.position) + 1 - request.first_scored()) =
-          std::move(task.outcome.logprobs);
-      continue;
-    }
-    result.tokens.push_back({task.sequence, task.sample, task.outcome.token, task.outcome.stop});
-    if (request.request.sampling.reports_logprobs()) {
-      request.samples[task.sample].logprobs.push_back(std::move(task.outcome.logprobs));
-    }
+  }
+  for (const ScheduledSequence& s : plan.sequences) {
+    const RequestState* request = requests_.find(s.request);
+    if (request != nullptr && !request->error.empty() && (result.failed.empty() || result.failed.back() != s.request))
+      result.failed.push_back(s.request);
   }
   return result;
 }

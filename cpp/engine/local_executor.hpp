@@ -1,6 +1,8 @@
 // The executor of one process: a Model on a Backend, and sampling by the backend or on its host threads.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -13,13 +15,27 @@
 
 namespace pagedcore {
 
+/// Scratch for as many threads as ask for it at a time. Thread-safe.
+class ScratchPool {
+ public:
+  /// One that nobody uses; a new one when there is none, which may throw std::bad_alloc.
+  std::unique_ptr<sampling::Scratch> take();
+  void give(std::unique_ptr<sampling::Scratch> scratch) noexcept;
+
+ private:
+  std::mutex mutex_;
+  std::size_t made_ = 0;
+  std::vector<std::unique_ptr<sampling::Scratch>> free_;  // with room for all
+};
+
 class LocalExecutor final : public Executor {
  public:
   /// Refers to all five; they must outlive it. `swap` may be null when plans never swap.
   LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap);
 
-  /// Copies blocks, computes the rows, then samples and scores. A request whose sampling throws gets its `error` set
-  /// and is named in StepResult::failed; the others are unaffected. Anything else that throws fails the step.
+  /// Copies blocks, computes the rows, then samples and scores. A request whose sampling throws, or lacks memory, gets
+  /// its `error` set and is named in StepResult::failed; the others are unaffected. What throws std::bad_alloc or
+  /// OutOfMemory can be run again, without those requests that have left the table. Anything else fails the step.
   StepResult run(const StepPlan& plan) override;
   SwapCounters swap_counters() const override;
 
@@ -28,9 +44,11 @@ class LocalExecutor final : public Executor {
   void note_failures(const std::vector<SwappedRequest>& requests);
   BatchView describe(const StepPlan& plan);
   void list_tasks(const StepPlan& plan);
+  void list_tasks(const ScheduledSequence& s, RequestState& request);
   void run_tasks(std::int64_t first_row, const Tensor& logits);
   std::vector<RowTask*> leave_to_backend(std::span<RowTask> tasks, std::int64_t first_row, const Tensor& logits);
   const float* download(std::span<RowTask* const> tasks, std::int64_t first_row, const Tensor& logits);
+  void keep_scores(std::span<RowTask> tasks);
   StepResult collect(const StepPlan& plan);
   static BeamResult advance(RequestState& request, std::span<RowTask* const> tasks);
 
@@ -43,8 +61,10 @@ class LocalExecutor final : public Executor {
   std::vector<TokenRange> ranges_;
   std::vector<std::int32_t> logit_rows_;
   std::vector<RowTask> tasks_;  // ordered by logit_row
+  ScratchPool scratch_;
   std::vector<std::uint8_t> failed_moves_;
   std::vector<RequestId> swap_failed_;
+  StepId swapped_{};  // the last step whose blocks were moved
   // Where the host cannot read the backend's memory:
   std::vector<SamplingTask> backend_tasks_;
   std::vector<SamplingResult> backend_results_;

@@ -14,6 +14,7 @@ namespace pagedcore {
 namespace {
 
 constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
+constexpr std::size_t kDefaultRequestMemory = std::size_t{1} << 30;
 constexpr std::uint32_t kMaxBlocks = 0xfffffffeu;  // the largest id is kNoBlock
 
 constexpr std::uint32_t kCpuLogitRows = 64;   // enough to stream the head's weights efficiently
@@ -129,6 +130,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
     throw InvalidArgument(str("swap_space and swap_file_size make a swap space of ", host_slots + file_slots,
                               " blocks; lower them to 2^31 - 1 blocks of ", memory.kv_block, " bytes at most"));
   }
+  const std::size_t host = on_gpu(config) ? available_host_memory() : available;
+  plan.requests =
+      config.request_memory > 0 ? config.request_memory : std::min<std::size_t>(kDefaultRequestMemory, host / 4);
   plan.swap = host_slots * memory.kv_block;
   plan.swap_file = file_slots * memory.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);

@@ -1,21 +1,84 @@
 #include "engine/request_table.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <new>
 #include <utility>
 
 namespace pagedcore {
 
-RequestState& RequestTable::add(RequestId id, EngineRequest request) {
-  auto state = std::make_unique<RequestState>();
-  state->id = id;
-  state->request = std::move(request);
-  const std::optional<BeamSearchParams>& beam = state->request.beam;
-  if (beam) state->beams.emplace(BeamState{sampling::BeamSearch(*beam)});
-  state->unfinished = beam ? beam->n : state->request.sampling.n;
-  state->samples.resize(state->unfinished);
-  if (!beam && state->request.sampling.prompt_logprobs.has_value())
-    state->prompt_logprobs.resize(state->request.prompt.size() - state->first_scored());
-  return *requests_.emplace(raw(id), std::move(state)).first->second;
+namespace {
+
+constexpr std::uint32_t kRoom = 256;  // tokens for which a sample has room from the start
+
+/// A text that is there whatever memory is left.
+void set_text(std::string& text, const std::string& value) noexcept {
+  try {
+    text = value;
+  } catch (const std::bad_alloc&) {
+    text = kNoMemory;
+  }
+}
+
+}  // namespace
+
+RequestState::RequestState(EngineRequest given) : request(std::move(given)) {
+  const std::optional<BeamSearchParams>& beam = request.beam;
+  if (beam) beams.emplace(BeamState{sampling::BeamSearch(*beam)});
+  unfinished = beam ? beam->n : request.sampling.n;
+  samples.resize(unfinished);
+  for (SampleState& sample : samples) {
+    if (!beam) sample.output.reserve(std::min(request.sampling.max_tokens, kRoom));
+    sample.last.emplace_back();
+  }
+}
+
+void finish_sample(RequestState& request, std::uint32_t index, FinishReason finish, double now, News& news) {
+  SampleState& sample = request.samples[index];
+  EngineOutput& output = sample.last.front();
+  const bool fails = finish == FinishReason::error || finish == FinishReason::abort;
+  try {
+    const std::size_t new_tokens = sample.output.size() - sample.delivered;
+    if (sample.delivered == 0) {
+      output.tokens.swap(sample.output);
+    } else {
+      output.tokens.assign(sample.output.end() - static_cast<std::ptrdiff_t>(new_tokens), sample.output.end());
+    }
+    output.logprobs = std::exchange(sample.logprobs, {});
+  } catch (const std::bad_alloc&) {
+    if (!fails) throw;
+  }
+  // Kept until the prompt is complete: the first token, or the end. What has failed has only a part.
+  if (index == 0 && !fails) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
+  output.request = request.id;
+  output.sample = index;
+  output.cached_tokens = request.cached_tokens;
+  output.time = now;
+  output.finish = finish;
+  if (finish == FinishReason::error) set_text(output.error, request.error.empty() ? kNoMemory : request.error);
+  sample.finished = true;
+  output.last = --request.unfinished == 0;
+  news.splice(news.end(), sample.last);
+}
+
+RequestState& RequestTable::add(std::unique_ptr<RequestState>& request) {
+  std::unique_ptr<RequestState>& place = requests_[raw(request->id)];
+  place = std::move(request);
+  return *place;
+}
+
+RequestState* RequestTable::find_pinning(PrefixId prefix) noexcept {
+  const auto found = std::ranges::find_if(requests_, [&](const auto& entry) { return entry.second->pins == prefix; });
+  return found == requests_.end() ? nullptr : found->second.get();
+}
+
+RequestState* RequestTable::largest() noexcept {
+  RequestState* largest = nullptr;
+  const auto order = [](const RequestState& r) { return std::pair(std::bit_width(r.bytes) / 4, raw(r.id)); };
+  for (const auto& [id, request] : requests_) {
+    if (largest == nullptr || order(*request) > order(*largest)) largest = request.get();
+  }
+  return largest;
 }
 
 RequestState* RequestTable::find(RequestId id) noexcept {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,10 +18,14 @@
 
 namespace pagedcore {
 
+/// Outputs on their way to the callers. They move from list to list without an allocation.
+using News = std::list<EngineOutput>;
+
 struct SampleState {
   std::vector<TokenId> output;
-  std::vector<PositionLogprobs> logprobs;  // one per output token, when asked for; written by the executor
-  std::size_t delivered = 0;               // output tokens that the caller was told of
+  LogprobTable logprobs;      // of output tokens not yet delivered, when asked for; written by the executor
+  std::size_t delivered = 0;  // output tokens that the caller was told of
+  News last;                  // room for its last output, which must not fail for want of it
   bool finished = false;
 };
 
@@ -32,13 +37,18 @@ struct BeamState {
 };
 
 struct RequestState {
+  /// Takes the request, with room for its last outputs; that for the others is made as they come.
+  explicit RequestState(EngineRequest request);
+
   RequestId id{};
   EngineRequest request;
-  std::optional<BeamState> beams;                 // when the request is a beam search
-  std::vector<SampleState> samples;               // [sampling.n], or one for each hypothesis
-  std::uint32_t unfinished = 0;                   // of them
-  std::vector<PositionLogprobs> prompt_logprobs;  // [prompt - first_scored], when asked for; written by the executor
-  std::string error;                              // why the request failed; written by the executor
+  std::size_t bytes = 0;             // of host memory that it may come to hold
+  std::uint32_t max_tokens = 0;      // of a sample, cut where the context ends
+  std::optional<BeamState> beams;    // when the request is a beam search
+  std::vector<SampleState> samples;  // [sampling.n], or one for each hypothesis
+  std::uint32_t unfinished = 0;      // of them
+  LogprobTable prompt_logprobs;      // [prompt - first_scored], when asked for; written by the executor
+  std::string error;                 // why the request failed; written by the executor
   std::uint32_t cached_tokens = 0;
   PrefixId pins{};         // not 0: the registered prefix that it computes
   bool scheduled = false;  // has been in a plan
@@ -48,11 +58,25 @@ struct RequestState {
   std::size_t first_scored() const noexcept { return std::max(request.sampling.prompt_logprob_start, 1u); }
 };
 
+/// Why a request ends whose memory could not be had. Short enough to be kept without an allocation.
+inline constexpr const char* kNoMemory = "out of memory";
+
+/// Ends a sample: its last output, with what has not been delivered, is appended to `news`. What there is no memory for
+/// is left out of an output that says error or abort; of another one std::bad_alloc is thrown, and nothing has changed.
+void finish_sample(RequestState& request, std::uint32_t sample, FinishReason finish, double now, News& news);
+
 class RequestTable {
  public:
-  /// Room for the request's outputs is made as they come. `id` must be new.
-  RequestState& add(RequestId id, EngineRequest request);
+  /// The request's id must be new. Throws std::bad_alloc; then the request is still the caller's.
+  RequestState& add(std::unique_ptr<RequestState>& request);
   RequestState* find(RequestId id) noexcept;
+  /// Some request; null when there is none.
+  /// The one that computes this prefix.
+  RequestState* find_pinning(PrefixId prefix) noexcept;
+  RequestState* any() noexcept { return requests_.empty() ? nullptr : requests_.begin()->second.get(); }
+  /// The one that ends when there is no memory for a step: of those that may hold most, by orders of magnitude, the
+  /// latest. Null when there is none.
+  RequestState* largest() noexcept;
   void erase(RequestId id) noexcept;
   std::size_t size() const noexcept { return requests_.size(); }
   /// Ids of all requests, ascending: the order of submission.

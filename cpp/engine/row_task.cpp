@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "base/text.hpp"
 #include "sampling/logits_processors.hpp"
 #include "sampling/logprobs.hpp"
+#include "sampling/sampler.hpp"
 
 namespace pagedcore {
 
@@ -17,19 +19,25 @@ SampleContext RowTask::context() const {
   return {&r.sampling, r.prompt, request->samples.at(sample).output, sample};
 }
 
-void RowTask::run(std::span<const float> logits) {
+void RowTask::run(std::span<const float> logits, sampling::Scratch& scratch) {
   try {
     if (position >= 0) {
       const SamplingParams& p = request->request.sampling;
       outcome.logprobs = sampling::checked_logprobs(
-          logits, scored_token(), {sampling::num_top(p.prompt_logprobs, logits.size()), p.logprob_token_ids});
+          logits, scored_token(), {sampling::num_top(p.prompt_logprobs, logits.size()), p.logprob_token_ids}, scratch);
     } else if (request->beams) {
-      candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam());
+      candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam(), scratch);
     } else {
-      outcome = pagedcore::sample(logits, context());
+      outcome = sampling::sample(logits, context(), scratch);
     }
+  } catch (const std::bad_alloc&) {
+    error = kNoMemory;
   } catch (const std::exception& e) {
-    error = str(position >= 0 ? "scoring" : "sampling", " failed: ", e.what());
+    try {
+      error = str(position >= 0 ? "scoring" : "sampling", " failed: ", e.what());
+    } catch (const std::bad_alloc&) {
+      error = kNoMemory;
+    }
   }
 }
 

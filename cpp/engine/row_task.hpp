@@ -9,6 +9,7 @@
 
 #include "engine/request_table.hpp"
 #include "pagedcore/backend.hpp"
+#include "sampling/scratch.hpp"
 
 namespace pagedcore {
 
@@ -24,8 +25,8 @@ struct RowTask {
   std::vector<sampling::BeamCandidate> candidates;  // of a beam
   std::string error;
 
-  /// From the row itself. What goes wrong is told in `error`. Writes to this task only: for any thread.
-  void run(std::span<const float> logits);
+  /// From the row itself. What goes wrong is told in `error`. Writes to this task and the scratch only: for any thread.
+  void run(std::span<const float> logits, sampling::Scratch& scratch);
 
   /// The same for Backend::sample_tokens, where `row` is that of the task's logits. The result refers to the request
   /// and to `mask`, which this fills.

@@ -185,6 +185,11 @@ void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num
   start_fork(parent, child, num_tokens, salt);
 }
 
+bool KvCacheManager::publishes(SequenceId seq, std::uint32_t num_computed) const {
+  const kv::BlockTable& table = impl_->table(seq);
+  return table.publishes && table.published < num_computed / impl_->config.block_size;
+}
+
 void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
   kv::BlockTable& table = impl_->resident_table(seq);
   if (num_computed > table.length || num_computed > tokens.size()) {

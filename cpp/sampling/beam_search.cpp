@@ -12,11 +12,11 @@
 
 namespace pagedcore::sampling {
 
-std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count) {
+std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count, Scratch& scratch) {
   const float max = checked_max(logits);
   const double log_sum = double{max} + std::log(exp_sum(logits, max, 1.0f));
-  thread_local std::vector<TokenId> tokens;
-  top_k(logits, std::min(count, logits.size()), tokens);
+  std::vector<TokenId>& tokens = scratch.tokens;
+  top_k(logits, std::min(count, logits.size()), tokens, scratch);
   std::vector<BeamCandidate> candidates;
   candidates.reserve(tokens.size());
   for (const TokenId token : tokens) {

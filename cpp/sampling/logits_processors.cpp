@@ -28,8 +28,9 @@ float saturate(float x) {
 /// outlives the call, so only the entries that were touched are cleared.
 class Occurrences {
  public:
-  Occurrences(const SampleContext& context, std::size_t vocab_size, bool with_prompt) {
-    if (table().size() < vocab_size) table().resize(vocab_size);
+  Occurrences(const SampleContext& context, std::size_t vocab_size, bool with_prompt, Scratch& scratch)
+      : table_(scratch.occurrences), touched_(scratch.occurring) {
+    if (table_.size() < vocab_size) table_.resize(vocab_size);
     try {
       if (with_prompt) {
         for (const TokenId token : context.prompt) touch(index_of(token, vocab_size));
@@ -47,39 +48,34 @@ class Occurrences {
   /// f(token index, count in the output) for every token that occurs.
   template <class F>
   void for_each(const F& f) const {
-    for (const std::size_t token : touched()) f(token, table()[token] & ~kSeen);
+    for (const std::size_t token : touched_) f(token, table_[token] & ~kSeen);
   }
 
  private:
   static constexpr std::uint32_t kSeen = 0x80000000u;
 
-  static std::vector<std::uint32_t>& table() {
-    thread_local std::vector<std::uint32_t> table;
-    return table;
-  }
-  static std::vector<std::size_t>& touched() {
-    thread_local std::vector<std::size_t> touched;
-    return touched;
-  }
-  static std::uint32_t& touch(std::size_t token) {
-    std::uint32_t& entry = table()[token];
+  std::uint32_t& touch(std::size_t token) {
+    std::uint32_t& entry = table_[token];
     if (entry == 0) {
-      touched().push_back(token);
+      touched_.push_back(token);
       entry = kSeen;
     }
     return entry;
   }
-  static void clear() noexcept {
-    for (const std::size_t token : touched()) table()[token] = 0;
-    touched().clear();
+  void clear() noexcept {
+    for (const std::size_t token : touched_) table_[token] = 0;
+    touched_.clear();
   }
+
+  std::vector<std::uint32_t>& table_;
+  std::vector<std::size_t>& touched_;
 };
 
-void apply_penalties(std::span<float> row, const SampleContext& context) {
+void apply_penalties(std::span<float> row, const SampleContext& context, Scratch& scratch) {
   const SamplingParams& p = *context.params;
   const bool repetition = p.repetition_penalty != 1.0f;
   if (!repetition && p.presence_penalty == 0.0f && p.frequency_penalty == 0.0f) return;
-  const Occurrences occurrences(context, row.size(), repetition);
+  const Occurrences occurrences(context, row.size(), repetition, scratch);
   occurrences.for_each([&](std::size_t token, std::uint32_t count) {
     float x = row[token];
     if (x == -kInfinity) return;
@@ -132,8 +128,7 @@ std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t 
   return mask;
 }
 
-std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context,
-                                      std::vector<float>& copy) {
+std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context, Scratch& scratch) {
   const SamplingParams& p = *context.params;
   const bool penalised = (p.repetition_penalty != 1.0f && context.prompt.size() + context.output.size() > 0) ||
                          ((p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) && !context.output.empty());
@@ -141,8 +136,9 @@ std::span<const float> process_logits(std::span<const float> logits, const Sampl
   if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_token_ids.empty() && !no_stop_yet) {
     return logits;
   }
+  std::vector<float>& copy = scratch.row;
   copy.assign(logits.begin(), logits.end());
-  if (penalised) apply_penalties(copy, context);
+  if (penalised) apply_penalties(copy, context, scratch);
   apply_bias(copy, p);
   if (!p.allowed_token_ids.empty()) keep_only(copy, p.allowed_token_ids);
   ban(copy, p.banned_tokens);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "pagedcore/sampling.hpp"
+#include "sampling/scratch.hpp"
 
 namespace pagedcore::sampling {
 
@@ -25,8 +26,10 @@ struct Reported {
 };
 
 /// As logprobs_of, for a row whose checked_max is already known.
-PositionLogprobs row_logprobs(std::span<const float> logits, float max, TokenId token, const Reported& reported);
+PositionLogprobs row_logprobs(std::span<const float> logits, float max, TokenId token, const Reported& reported,
+                              Scratch& scratch);
 /// logprobs_of() with more tokens to report. Throws as it does.
-PositionLogprobs checked_logprobs(std::span<const float> logits, TokenId token, const Reported& reported);
+PositionLogprobs checked_logprobs(std::span<const float> logits, TokenId token, const Reported& reported,
+                                  Scratch& scratch);
 
 }  // namespace pagedcore::sampling

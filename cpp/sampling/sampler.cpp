@@ -1,3 +1,5 @@
+#include "sampling/sampler.hpp"
+
 #include <algorithm>
 #include <limits>
 
@@ -12,13 +14,6 @@
 namespace pagedcore {
 namespace sampling {
 namespace {
-
-/// Kept by each thread from call to call, so that a step allocates nothing.
-struct Scratch {
-  std::vector<float> row;
-  std::vector<double> block_sums;
-  Candidates candidates;
-};
 
 /// The first index at which the running sum of the weights, begun at `sum`, exceeds `target`; should rounding leave
 /// none, the last of positive weight.
@@ -62,24 +57,22 @@ TokenId draw(std::span<const float> row, float max, const SampleContext& context
   const float scale = logit_scale(p);
   const double u = uniform(p.seed, context.sample, context.prompt.size() + context.output.size());
   if (!truncates(p, row.size())) return draw_from_row(row, max, scale, u, scratch);
-  Candidates& c = scratch.candidates;
-  truncate(row, max, scale, p, c);
+  const Candidates& c = scratch.candidates;
+  truncate(row, max, scale, p, scratch);
   double total = 0.0;
   for (const float w : c.weights) total += double{w};
   return c.tokens[invert(c.weights, 0.0, u * total)];
 }
 
 }  // namespace
-}  // namespace sampling
 
-SampleOutcome sample(std::span<const float> logits, const SampleContext& context) {
-  thread_local sampling::Scratch scratch;
+SampleOutcome sample(std::span<const float> logits, const SampleContext& context, Scratch& scratch) {
   if (context.params == nullptr)
     throw InvalidArgument("a draw needs sampling parameters: SampleContext::params is null");
   const SamplingParams& p = *context.params;
-  const float model_max = sampling::checked_max(logits);
-  const std::span<const float> row = sampling::process_logits(logits, context, scratch.row);
-  const float max = row.data() == logits.data() ? model_max : sampling::row_max(row);
+  const float model_max = checked_max(logits);
+  const std::span<const float> row = process_logits(logits, context, scratch);
+  const float max = row.data() == logits.data() ? model_max : row_max(row);
   if (max == -std::numeric_limits<float>::infinity()) {
     throw InvalidArgument(str("no token may be chosen after ", context.output.size(),
                               " output tokens: banned_tokens, allowed_token_ids, logit_bias, and stop tokens before "
@@ -88,15 +81,21 @@ SampleOutcome sample(std::span<const float> logits, const SampleContext& context
   }
 
   SampleOutcome outcome;
-  outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(sampling::find_first(row, max))
-                                        : sampling::draw(row, max, context, scratch);
+  outcome.token = p.temperature == 0.0f ? static_cast<TokenId>(find_first(row, max)) : draw(row, max, context, scratch);
   outcome.stop = p.stops(outcome.token);
   if (p.reports_logprobs()) {
-    for (const TokenId token : p.logprob_token_ids) sampling::index_of(token, logits.size());
-    outcome.logprobs = sampling::row_logprobs(logits, model_max, outcome.token,
-                                              {sampling::num_top(p.logprobs, logits.size()), p.logprob_token_ids});
+    for (const TokenId token : p.logprob_token_ids) index_of(token, logits.size());
+    outcome.logprobs = row_logprobs(logits, model_max, outcome.token,
+                                    {num_top(p.logprobs, logits.size()), p.logprob_token_ids}, scratch);
   }
   return outcome;
+}
+
+}  // namespace sampling
+
+SampleOutcome sample(std::span<const float> logits, const SampleContext& context) {
+  sampling::Scratch scratch;
+  return sampling::sample(logits, context, scratch);
 }
 
 }  // namespace pagedcore

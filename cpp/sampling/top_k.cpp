@@ -12,8 +12,7 @@ namespace {
 /// A value that at least k logits reach, if there are that many: the k-th largest of the maxima of disjoint groups,
 /// since each of those k groups holds one such logit. Close to the k-th largest logit while k is small against the
 /// number of groups.
-float lower_bound_of_kth(std::span<const float> logits, std::size_t k) {
-  thread_local std::vector<float> maxima;
+float lower_bound_of_kth(std::span<const float> logits, std::size_t k, std::vector<float>& maxima) {
   maxima.resize(group_count(logits.size()));
   if (k == 0 || k > maxima.size()) return std::numeric_limits<float>::lowest();
   group_max(logits, maxima);
@@ -24,10 +23,10 @@ float lower_bound_of_kth(std::span<const float> logits, std::size_t k) {
 
 }  // namespace
 
-void top_k(std::span<const float> logits, std::size_t k, std::vector<TokenId>& out) {
+void top_k(std::span<const float> logits, std::size_t k, std::vector<TokenId>& out, Scratch& scratch) {
   out.clear();
   if (k == 0) return;
-  collect_at_least(logits, lower_bound_of_kth(logits, k), out);
+  collect_at_least(logits, lower_bound_of_kth(logits, k, scratch.maxima), out);
   if (out.size() <= k) return;
   const auto before = [&](TokenId a, TokenId b) {
     const float x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];

@@ -47,8 +47,7 @@ void keep_if(Candidates& c, const Keep& keep) {
 }
 
 /// Keeps the shortest prefix, in order of rank, whose mass reaches `target`: quickselect by mass, O(candidates).
-void keep_mass(Candidates& c, double target) {
-  thread_local std::vector<std::uint32_t> order;
+void keep_mass(Candidates& c, double target, std::vector<std::uint32_t>& order) {
   order.resize(c.tokens.size());
   std::iota(order.begin(), order.end(), 0u);
   const auto before = [&](std::uint32_t a, std::uint32_t b) {  // ascending indices are ascending tokens
@@ -83,10 +82,11 @@ bool truncates(const SamplingParams& p, std::size_t vocab_size) noexcept {
   return p.min_p > 0.0f || p.top_p < 1.0f || (p.top_k > 0 && static_cast<std::size_t>(p.top_k) < vocab_size);
 }
 
-void truncate(std::span<const float> row, float max, float scale, const SamplingParams& p, Candidates& c) {
+void truncate(std::span<const float> row, float max, float scale, const SamplingParams& p, Scratch& scratch) {
+  Candidates& c = scratch.candidates;
   const double top_p = double{p.top_p};
   if (p.top_k > 0 && static_cast<std::size_t>(p.top_k) < row.size()) {
-    top_k(row, static_cast<std::size_t>(p.top_k), c.tokens);
+    top_k(row, static_cast<std::size_t>(p.top_k), c.tokens, scratch);
     weigh(row, max, scale, c);
   } else if (p.min_p > 0.0f) {
     collect(row, max, scale, -std::log(double{p.min_p}), c);
@@ -96,12 +96,12 @@ void truncate(std::span<const float> row, float max, float scale, const Sampling
     double depth = 4.0;
     collect(row, max, scale, depth, c);
     while (depth < kDeepest && mass(c) < target) collect(row, max, scale, depth *= 2.0, c);
-    keep_mass(c, target);
+    keep_mass(c, target, scratch.order);
     return;
   }
   // Min-p and top-k both keep a prefix in order of rank, so their order does not matter.
   if (p.min_p > 0.0f) keep_if(c, [&](std::size_t i) { return c.weights[i] >= p.min_p; });
-  if (top_p < 1.0) keep_mass(c, top_p * mass(c));
+  if (top_p < 1.0) keep_mass(c, top_p * mass(c), scratch.order);
 }
 
 }  // namespace pagedcore::sampling

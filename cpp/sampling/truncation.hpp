@@ -7,15 +7,9 @@
 #include <vector>
 
 #include "pagedcore/sampling.hpp"
+#include "sampling/scratch.hpp"
 
 namespace pagedcore::sampling {
-
-/// Tokens in ascending order with their unnormalised probabilities exp((logit - max) / temperature).
-struct Candidates {
-  std::vector<TokenId> tokens;
-  std::vector<float> logits;
-  std::vector<float> weights;
-};
 
 /// 1 / temperature, 0 for greedy; finite: any scale as large as that of a denormal temperature is as good as greedy.
 inline float logit_scale(const SamplingParams& params) noexcept {
@@ -24,8 +18,8 @@ inline float logit_scale(const SamplingParams& params) noexcept {
 
 bool truncates(const SamplingParams& params, std::size_t vocab_size) noexcept;
 
-/// Replaces `out` by the tokens that min-p, top-k and top-p leave, of a row with the given maximum; `scale` is
-/// 1 / temperature. One token at least. Of equal logits the smaller token id ranks first.
-void truncate(std::span<const float> row, float max, float scale, const SamplingParams& params, Candidates& out);
+/// Replaces `scratch.candidates` by the tokens that min-p, top-k and top-p leave, of a row with the given maximum;
+/// `scale` is 1 / temperature. One token at least. Of equal logits the smaller token id ranks first.
+void truncate(std::span<const float> row, float max, float scale, const SamplingParams& params, Scratch& scratch);
 
 }  // namespace pagedcore::sampling

@@ -105,8 +105,7 @@ void launch(SchedulerState& state, const std::vector<Work>& planned, StepPlan& p
                               .num_scored = std::min(scorable, work.rows),
                               .table_offset = static_cast<std::uint32_t>(entries),
                               .table_size = static_cast<std::uint32_t>(size)});
-    const auto tokens = request.samples[work.sample].tokens.begin() + work.first;
-    plan.tokens.insert(plan.tokens.end(), tokens, tokens + work.rows);
+    request.copy_tokens(request.samples[work.sample], work.first, work.end(), plan.tokens);
     if (groups == 1) {
       plan.block_tables.insert(plan.block_tables.end(), table.begin(), table.end());
     } else {

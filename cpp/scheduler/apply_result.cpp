@@ -1,14 +1,16 @@
 // Takes in what a step has brought.
 #include <algorithm>
 
+#include "base/grow_capacity.hpp"
 #include "scheduler/apply.hpp"
 
 namespace pagedcore::sched {
 
 namespace {
 
-/// Room for a token more of a sample that has `size`.
-void reserve_token(std::vector<TokenId>& tokens, std::size_t size) {
+/// Room for a token more.
+void reserve_token(std::vector<TokenId>& tokens) {
+  const std::size_t size = tokens.size();
   if (tokens.capacity() < size + 1) tokens.reserve(size + std::max<std::size_t>(size / 2, 16));
 }
 
@@ -46,12 +48,8 @@ void fail(SchedulerState& state, Request& request, std::vector<SampleUpdate>& up
 void take_draw(SchedulerState& state, Request& request, std::uint32_t index, const Draw& draw,
                std::vector<SampleUpdate>& updates) {
   Sample& sample = request.samples[index];
-  if (sample.tokens.empty()) {  // there is room for them
-    const auto prompt = request.samples[0].tokens.begin();
-    sample.tokens.assign(prompt, prompt + request.limits.prompt_size);
-  }
-  sample.tokens.push_back(draw.token);
-  const std::size_t generated = sample.tokens.size() - request.limits.prompt_size;
+  sample.tokens.push_back(draw.token);  // there is room for it
+  const std::size_t generated = sample.tokens.size();
   const bool is_last = generated == request.limits.max_tokens;
   const FinishReason finish = draw.stop ? FinishReason::stop  //
                               : is_last ? FinishReason::length
@@ -78,7 +76,9 @@ void take_in(SchedulerState& state, const Work& work, const Intake& intake, std:
   if (work.end() >= sequence.block_end) {
     const std::uint32_t block_size = state.rules.block_size;
     sequence.block_end = work.end() - work.end() % block_size + block_size;
-    if (state.rules.shares_prefixes) state.cache.publish(work.sequence, sequence.tokens, sequence.computed);
+    if (state.rules.shares_prefixes && state.cache.publishes(work.sequence, sequence.computed)) {
+      state.cache.publish(work.sequence, state.whole(request, sequence), sequence.computed);
+    }
   }
 
   const bool has_prompt = work.end() >= request.limits.prompt_size;
@@ -124,7 +124,7 @@ void advance_beams(SchedulerState& state, BeamStep& step, std::vector<SampleUpda
     Sample& beam = request.samples[step.places[i]];
     beam.tokens.swap(step.tokens[i]);
     beam.sequence = step.sequences[i];
-    beam.computed = static_cast<std::uint32_t>(beam.tokens.size());
+    beam.computed = request.size(beam);
     beam.computed_before = beam.computed;
     beam.block_end = 0;
     beam.started = true;
@@ -154,11 +154,13 @@ void recompute(SchedulerState& state, RequestId id) {
 void gather_memory(SchedulerState& state, const Intake& intake, std::vector<SampleUpdate>& updates) {
   const std::vector<Work>& in_flight = state.flight.work;
   std::size_t count = intake.beam_steps().size();
+  std::uint32_t longest = 0;  // what whole() may be asked for
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
     if (work.request == nullptr) continue;
     if (work.is_plain && !intake.has_failed(i)) {
       ++count;
+      longest = std::max(longest, work.end() + 1);
       continue;
     }
     Request& request = state.own(*work.request);
@@ -168,7 +170,8 @@ void gather_memory(SchedulerState& state, const Intake& intake, std::vector<Samp
     }
     count += intake.has_failed(i) || request.limits.max_tokens == 0 ? request.samples.size() : work.num_samples;
     for (std::uint32_t k = work.sample; k < work.sample + work.num_samples; ++k) {
-      reserve_token(request.samples[k].tokens, request.size(request.samples[k]));
+      reserve_token(request.samples[k].tokens);
+      longest = std::max(longest, request.size(request.samples[k]) + 1);
     }
   }
   for (const BeamStep& step : intake.beam_steps()) {
@@ -176,10 +179,12 @@ void gather_memory(SchedulerState& state, const Intake& intake, std::vector<Samp
     for (std::size_t i = 0; i < step.children.size(); ++i) {
       if (step.places[i] != step.children[i].parent) continue;
       Sample& beam = request.samples[step.places[i]];
-      reserve_token(beam.tokens, request.size(beam));
+      reserve_token(beam.tokens);
+      longest = std::max(longest, request.size(beam) + 1);
     }
   }
   updates.reserve(count);
+  grow_capacity(state.joined, longest);
   std::size_t prepared = 0;
   try {
     for (const Fork& fork : intake.forks()) {

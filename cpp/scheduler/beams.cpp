@@ -94,7 +94,7 @@ void Intake::advance(const BeamResult& result) {
     if (step.places[i] == child.parent) continue;
     const Sample& parent = request->samples[child.parent];
     const std::uint32_t size = request->size(parent);
-    step.tokens[i].reserve(size + std::max<std::size_t>(size / 2, 16));
+    step.tokens[i].reserve(parent.tokens.size() + std::max<std::size_t>(parent.tokens.size() / 2, 16));
     step.tokens[i] = parent.tokens;
     step.sequences[i] = fork(
         {.request = request, .sample = step.places[i], .parent = parent.sequence, .length = size, .is_beam = true});

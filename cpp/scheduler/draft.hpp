@@ -83,8 +83,7 @@ class Draft {
   bool resume(const Candidate& candidate);
   bool start(const Candidate& candidate, bool& waits);
   bool fit(const Candidate& candidate, Admission&& admission, std::uint32_t pinned);
-  bool has_prefix_underway(const Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
-                           std::uint32_t most);
+  bool has_prefix_underway(const Request& request, const Sample& sample, std::uint32_t has, std::uint32_t most);
   const std::vector<const Request*>& computing();
   std::uint32_t pinned_tokens(const Request& request, std::uint32_t most) const noexcept;
   std::uint32_t most_cached(const Request& request, const Sample& leader) const noexcept;

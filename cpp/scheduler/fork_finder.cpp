@@ -30,18 +30,18 @@ std::uint64_t ForkFinder::find(Request& request) noexcept {
     if (sample.is_finished()) continue;
     sample.fork_length = 0;
     if (k == leader) continue;
-    const auto size = static_cast<std::uint32_t>(sample.tokens.size()) - 1;
+    const std::uint32_t size = request.size(sample) - 1;
     // `parent` is the first sample that begins with the first `length` tokens; then that of a longer beginning.
     std::uint32_t parent = leader, length = request.limits.prompt_size;
     for (;;) {
-      const std::vector<TokenId>& tokens = request.samples[parent].tokens;
-      const std::uint32_t most = std::min(size, static_cast<std::uint32_t>(tokens.size()) - 1);
-      for (; length < most && sample.tokens[length] == tokens[length]; ++length) ++compared;
+      const Sample& other = request.samples[parent];
+      const std::uint32_t most = std::min(size, request.size(other) - 1);
+      for (; length < most && request.token(sample, length) == request.token(other, length); ++length) ++compared;
       if (length == size) break;
       ++compared;
-      Branch& found = branch(parent, length, sample.tokens[length]);
+      Branch& found = branch(parent, length, request.token(sample, length));
       if (found.token < 0) {
-        found = {k, parent, length, sample.tokens[length]};
+        found = {k, parent, length, request.token(sample, length)};
         break;
       }
       parent = found.sample;

@@ -14,7 +14,7 @@ namespace pagedcore::sched {
 /// One of the n outputs of a request, or one beam of its search. It is *started* while it has a sequence, that is,
 /// while it holds blocks. Of a beam search *finished* means that the place is not in use.
 struct alignas(64) Sample {
-  std::vector<TokenId> tokens;        // prompt, then output; empty while it has no token of its own (never of sample 0)
+  std::vector<TokenId> tokens;        // its output: the prompt is the request's, and all samples share it
   SequenceId sequence{};              // a new one for every start
   std::uint32_t computed = 0;         // tokens whose KV is in the cache: the sequence's length between steps
   std::uint32_t computed_before = 0;  // the most there ever were: what is below is a recomputation
@@ -92,6 +92,7 @@ struct alignas(64) Request {
   std::uint64_t salt = 0;
   PinnedPrefix* prefix_used = nullptr;
   PinnedPrefix* prefix_computed = nullptr;  // a registered prefix that is computed by this request
+  std::vector<TokenId> prompt;
 
   bool is_beam_search() const noexcept { return limits.beam_width > 0; }
   /// Sequences that the request has, or will have once its prompt is computed.
@@ -102,7 +103,7 @@ struct alignas(64) Request {
   std::uint32_t most_sequences() const noexcept { return is_beam_search() ? limits.beam_width : unfinished; }
   /// Tokens known of a sample.
   std::uint32_t size(const Sample& sample) const noexcept {
-    return std::max(static_cast<std::uint32_t>(sample.tokens.size()), limits.prompt_size);
+    return limits.prompt_size + static_cast<std::uint32_t>(sample.tokens.size());
   }
   /// Tokens of a sample that it computes on its own. The last one of a beam waits until all beams are there.
   std::uint32_t target(const Sample& sample) const noexcept {
@@ -110,9 +111,9 @@ struct alignas(64) Request {
   }
   /// Tokens that the longest sample has generated.
   std::uint32_t generated() const noexcept {
-    std::uint32_t longest = limits.prompt_size;
-    for (const Sample& sample : samples) longest = std::max(longest, size(sample));
-    return longest - limits.prompt_size;
+    std::size_t longest = 0;
+    for (const Sample& sample : samples) longest = std::max(longest, sample.tokens.size());
+    return static_cast<std::uint32_t>(longest);
   }
   /// The most slots a sample ever fills: the last token's KV is never computed.
   std::uint32_t max_length() const noexcept {
@@ -123,8 +124,22 @@ struct alignas(64) Request {
     const auto first = std::ranges::find_if(samples, [](const Sample& sample) { return !sample.is_finished(); });
     return static_cast<std::uint32_t>(first - samples.begin());
   }
-  const std::vector<TokenId>& tokens(const Sample& sample) const noexcept {
-    return sample.tokens.empty() ? samples[0].tokens : sample.tokens;
+  TokenId token(const Sample& sample, std::uint32_t position) const noexcept {
+    return position < limits.prompt_size ? prompt[position] : sample.tokens[position - limits.prompt_size];
+  }
+  /// Where the token at this position, which exists, lies.
+  const TokenId* place_of(const Sample& sample, std::uint32_t position) const noexcept {
+    return position < limits.prompt_size ? prompt.data() + position
+                                         : sample.tokens.data() + (position - limits.prompt_size);
+  }
+  /// Appends the tokens [first, end).
+  void copy_tokens(const Sample& sample, std::uint32_t first, std::uint32_t end, std::vector<TokenId>& to) const {
+    const auto at = [](const std::vector<TokenId>& list, std::uint32_t i) {
+      return list.begin() + static_cast<std::ptrdiff_t>(i);
+    };
+    const std::uint32_t size = limits.prompt_size;
+    if (first < size) to.insert(to.end(), at(prompt, first), at(prompt, std::min(end, size)));
+    if (end > size) to.insert(to.end(), at(sample.tokens, std::max(first, size) - size), at(sample.tokens, end - size));
   }
   bool is_before(const Request& other) const noexcept { return key.is_before(other.key); }
   /// Whether the next `rows` tokens of a sample go to a block that is its own: it has written to it, and nobody forks

@@ -123,10 +123,14 @@ SchedulerStats Scheduler::stats() const noexcept {
 }
 void Scheduler::check() const { impl_->intact().check(); }
 
-std::span<const TokenId> Scheduler::tokens(RequestId id, std::uint32_t sample) const noexcept {
+bool Scheduler::serves(RequestId id) const noexcept { return impl_->state.find(id) != nullptr; }
+
+std::vector<TokenId> Scheduler::tokens(RequestId id, std::uint32_t sample) const {
   const sched::Request* request = impl_->state.find(id);
-  if (request == nullptr || sample >= request->samples.size()) return {};
-  return request->tokens(request->samples[sample]);
+  std::vector<TokenId> tokens;
+  if (request == nullptr || sample >= request->samples.size()) return tokens;
+  request->copy_tokens(request->samples[sample], 0, request->size(request->samples[sample]), tokens);
+  return tokens;
 }
 
 }  // namespace pagedcore

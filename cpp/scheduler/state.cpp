@@ -60,6 +60,13 @@ Request* SchedulerState::find(RequestId id) const noexcept {
   return found != nullptr ? found->get() : nullptr;
 }
 
+std::span<const TokenId> SchedulerState::whole(const Request& request, const Sample& sample) const {
+  if (sample.tokens.empty()) return request.prompt;
+  joined.clear();
+  request.copy_tokens(sample, 0, request.size(sample), joined);
+  return joined;
+}
+
 void SchedulerState::refuse_if_broken() const {
   if (broken == nullptr) return;
   const auto refuse = [](const char* why) {
@@ -117,7 +124,7 @@ void SchedulerState::erase_if_unused(PinnedPrefix& prefix) {
 /// The prefix that a request has computed takes over its sequence.
 void SchedulerState::pin(Request& request) {
   Sample& sample = request.samples[0];
-  if (rules.shares_prefixes) cache.publish(sample.sequence, sample.tokens, sample.computed, true);
+  if (rules.shares_prefixes) cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
   // What no window reaches any more goes now: the request is not among those that slide when the step is over.
   if (rules.has_windows) cache.slide(sample.sequence, sample.computed, flight.step);
   prefixes.hold(*request.prefix_computed, sample.sequence, cache.block_table(sample.sequence));
@@ -161,7 +168,7 @@ void SchedulerState::free_sequences(Request& request) {
 void SchedulerState::preempt(Request& request, bool keeps_blocks) {
   for (const Sample& sample : request.samples) {
     if (!keeps_blocks || !sample.started || sample.computed == 0) continue;
-    cache.publish(sample.sequence, request.tokens(sample), sample.computed, true);
+    cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
   }
   free_sequences(request);
   wait_again(request);
@@ -197,7 +204,7 @@ void SchedulerState::finish_sample(Request& request, std::uint32_t index, Finish
   if (sample.started) {
     // The end of a beam is of no use to others.
     if (rules.shares_prefixes && !request.is_beam_search()) {
-      cache.publish(sample.sequence, request.tokens(sample), sample.computed, true);
+      cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
     }
     cache.free(sample.sequence, request.last_step);
     sample.started = false;

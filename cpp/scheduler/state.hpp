@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kv/flat_map.hpp"
@@ -62,7 +63,7 @@ inline void look_ahead(const std::vector<Work>& work, std::size_t i) noexcept {
     __builtin_prefetch(next.request->samples.data() + next.sample);
   }
   if (const Work& next = work[i + 8]; next.request != nullptr) {
-    __builtin_prefetch(next.request->samples[next.sample].tokens.data() + next.first);
+    __builtin_prefetch(next.request->place_of(next.request->samples[next.sample], next.first));
   }
 }
 
@@ -94,6 +95,9 @@ struct SchedulerState {
     for (Request* request = running.front(); request != nullptr; request = request->place.next) call(*request);
   }
   SchedulerStats gauges() const;
+  /// All tokens of a sample, in one piece until the next call. Needs no memory for a sample whose tokens were drawn by
+  /// commit(), which has made room.
+  std::span<const TokenId> whole(const Request& request, const Sample& sample) const;
   void check() const;
 
   // Blocks (blocks.cpp).
@@ -155,8 +159,9 @@ struct SchedulerState {
   ForkFinder forks;
   NextIds next;
   Flight flight;
-  std::vector<RequestId> preempted;  // by force_preempt() since the last plan
-  bool swaps_forced = false;         // some request is swapped out by the next plan
+  std::vector<RequestId> preempted;     // by force_preempt() since the last plan
+  mutable std::vector<TokenId> joined;  // scratch of whole()
+  bool swaps_forced = false;            // some request is swapped out by the next plan
   bool preempts_after_commit = false;
   SchedulerStats stats;       // the counters
   std::exception_ptr broken;  // by which carry_out() broke it

@@ -165,7 +165,12 @@ Request& SchedulerState::enqueue(SchedulerRequest spec) {
   for (Sample& sample : request->samples) sample.fork_length = request->limits.prompt_size;
   for (std::uint32_t k = 1; k < spec.beam_width; ++k)
     request->samples[k].finish = FinishReason::stop;  // not in use yet
-  request->samples[0].tokens = std::move(spec.prompt);
+  request->prompt = std::move(spec.prompt);
+  // With this they rarely need memory while they run.
+  constexpr std::uint32_t kRoom = 256;
+  if (spec.beam_width == 0) {
+    for (Sample& sample : request->samples) sample.tokens.reserve(std::min(spec.max_tokens, kRoom));
+  }
   request->unfinished = request->unstarted = spec.num_samples;
   request->progress.scores = spec.prompt_logprobs;
   forks.reserve(request->samples.size());

@@ -10,9 +10,10 @@ SamplingResult sampled_on_host(std::span<const float> row, const SamplingTask& t
   SamplingResult result;
   result.done = true;
   PositionLogprobs logprobs;
+  sampling::Scratch scratch;
   switch (t.kind) {
     case SamplingTask::Kind::candidates:
-      for (const auto& [token, logprob] : sampling::beam_candidates(row, static_cast<std::size_t>(t.num_top)))
+      for (const auto& [token, logprob] : sampling::beam_candidates(row, static_cast<std::size_t>(t.num_top), scratch))
         logprobs.top.push_back({token, logprob, static_cast<std::int32_t>(logprobs.top.size()) + 1});
       break;
     case SamplingTask::Kind::score:

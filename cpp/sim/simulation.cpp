@@ -196,7 +196,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   void take_in(const SampleUpdate& update) {
     const auto index = static_cast<std::size_t>(raw(update.request)) - 1;
     if (first_token[index] < 0.0) first_token[index] = executor.now;
-    if (scheduler.tokens(update.request, 0).empty() && finish[index] < 0.0) {  // it is gone
+    if (!scheduler.serves(update.request) && finish[index] < 0.0) {
       finish[index] = executor.now;
       ++finished;
     }

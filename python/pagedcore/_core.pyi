@@ -379,6 +379,36 @@ class PositionLogprobs:
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> PositionLogprobs: ...
 
+class LogprobTable:
+    """Log-probabilities at consecutive positions, in arrays."""
+
+    def __init__(
+        self,
+        *,
+        width: int = 0,
+        chosen: Sequence[TokenLogprob] | None = [],
+        counts: Sequence[int] | None = [],
+        others: Sequence[TokenLogprob] | None = [],
+    ) -> None: ...
+
+    width: int
+    """Tokens for which a position has room besides the one that was drawn or scored."""
+    chosen: list[TokenLogprob]
+    """[positions] The token that was drawn or scored."""
+    counts: list[int]
+    """[positions] How many of the others are there."""
+    others: list[TokenLogprob]
+    """[positions][width] As PositionLogprobs::top."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> LogprobTable: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int) -> PositionLogprobs: ...
+    def views(self) -> tuple[memoryview, memoryview, memoryview]:
+        """The bytes of `chosen`, `counts` and `others`, not copied; they keep the table alive."""
+
 def logprobs_of(logits: NDArray[numpy.float32], token: int, top: int) -> PositionLogprobs: ...
 def uniform(seed: int, sample: int, position: int) -> float:
     """A counter-based random number in [0, 1): Philox4x32-10."""
@@ -1206,6 +1236,7 @@ class EngineConfig:
         cublas_lt: bool = False,
         gpu_memory_utilization: float = 0.9,
         plugin: str | os.PathLike[str] | None = None,
+        request_memory: int | str | None = None,
         trace_file: str | os.PathLike[str] | None = None,
     ) -> None: ...
 
@@ -1285,6 +1316,11 @@ class EngineConfig:
     """On a GPU, the part of its free memory that an engine takes whose KV cache has no size of its own. In (0, 1]."""
     plugin: str
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
+    request_memory: int
+    """Host memory for requests, apart from their KV: prompts, outputs and log-probabilities, from submission until
+    the last output has been taken. A request counts with the most that it may come to need, and is refused where
+    that does not fit. None: 1 GiB, or a quarter of the available memory where that is less. In [1,
+    9223372036854775807]."""
     trace_file: str
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
     def to_dict(self) -> dict[str, Any]:
@@ -1317,6 +1353,7 @@ class MemoryPlan:
         swap: int = 0,
         swap_file: int = 0,
         num_swap_blocks: int = 0,
+        requests: int = 0,
         windows: Sequence[int] | None = [],
     ) -> None: ...
 
@@ -1338,6 +1375,8 @@ class MemoryPlan:
     """Bytes of the swap file; not memory."""
     num_swap_blocks: int
     """Of both together."""
+    requests: int
+    """Host memory that requests may take together, apart from their KV: taken as they need it."""
     windows: list[int]
     """Of the groups of layers, as in KvCacheConfig; 0: full context."""
     def to_dict(self) -> dict[str, Any]:
@@ -1370,8 +1409,8 @@ class EngineOutput:
         request: int = 0,
         sample: int = 0,
         tokens: Sequence[int] | None = [],
-        logprobs: Sequence[PositionLogprobs] | None = [],
-        prompt_logprobs: Sequence[PositionLogprobs] | None = [],
+        logprobs: LogprobTable = ...,
+        prompt_logprobs: LogprobTable = ...,
         finish: Literal["none", "stop", "length", "abort", "error"] = "none",
         score: float = 0.0,
         error: str = "",
@@ -1384,9 +1423,9 @@ class EngineOutput:
     sample: int
     tokens: list[int]
     """With stream, those since the last news of this sample, else all."""
-    logprobs: list[PositionLogprobs]
+    logprobs: LogprobTable
     """One per token, when asked for."""
-    prompt_logprobs: list[PositionLogprobs]
+    prompt_logprobs: LogprobTable
     """One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample 0."""
     finish: Literal["none", "stop", "length", "abort", "error"]
     score: float

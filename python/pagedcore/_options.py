@@ -163,6 +163,10 @@ class EngineOptions(TypedDict, total=False):
     """On a GPU, the part of its free memory that an engine takes whose KV cache has no size of its own. In (0, 1]."""
     plugin: str | os.PathLike[str] | None
     """Path of libpagedcore_cuda.so. None: beside libpagedcore."""
+    request_memory: int | str | None
+    """Host memory for requests, apart from their KV: prompts, outputs and log-probabilities, from submission until
+    the last output has been taken. A request counts with the most that it may come to need, and is refused where
+    that does not fit. None: 1 GiB, or a quarter of the available memory where that is less. In [1, 2^63 - 1]."""
     trace_file: str | os.PathLike[str] | None
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
 

@@ -84,6 +84,14 @@ class Dispatcher(NotCopied):
         accepted = map(self._engine.submit_all, *([argument] for argument in arguments))
         return self._accept(inbox, chain.from_iterable(accepted))
 
+    def validate(self, requests: Sequence[Request]) -> None:
+        """The checks of submission alone."""
+        for index, request in enumerate(requests):
+            try:
+                self._engine.validate(request.token_ids, request.native)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"request {index}: {error}") from None
+
     def register_prefix(self, name: str, tokens: Sequence[int], salt: int, shared: bool, inbox: Inbox) -> int:
         """Returns the id of the request that computes it, whose one output comes to `inbox`. Unless it is kept() before
         its inbox goes, it is released."""
@@ -101,9 +109,11 @@ class Dispatcher(NotCopied):
         self._sweep()
         self._owned[inbox.ref] = inbox.requests
         with self._registering:
+            before = len(inbox.requests)
             inbox.requests.extend(numbers)
-            self._inboxes.update(dict.fromkeys(inbox.requests, inbox.ref))
-        return inbox.requests
+            accepted = inbox.requests[before:]
+            self._inboxes.update(dict.fromkeys(accepted, inbox.ref))
+        return accepted
 
     def _sweep(self) -> None:
         """Ends what inboxes that are gone were for. Every step may be interrupted and done again."""
@@ -142,6 +152,15 @@ class Dispatcher(NotCopied):
                 self._step(inbox)
             except Aborted:
                 return
+
+    def take_leftovers(self, inbox: Inbox) -> bool:
+        """Takes outputs that are there, perhaps of requests whose callers have gone, which hold memory until then. False
+        when there are none to come."""
+        self._sweep()
+        if not self._engine.busy and not self._arrived:
+            return False
+        self._step(inbox)
+        return True
 
     def next(self, inbox: Inbox) -> EngineOutput:
         """The next output for this inbox. Raises Aborted when the engine is closed or failed."""

@@ -61,6 +61,8 @@ class MemoryReport:
     """Bytes of the swap file; not memory."""
     num_swap_blocks: int = 0
     """Blocks that both hold together."""
+    requests: int = 0
+    """Host memory that requests may take together, apart from their KV: taken as they need it."""
     windows: tuple[int, ...] | list[int] = (0,)
     """Attention window of each layer group, 0: full context. A token takes a token slot in a block of each."""
 
@@ -74,7 +76,7 @@ class MemoryReport:
 
     @property
     def total(self) -> int:
-        return self.weights + self.activations + self.kv_cache + self.swap
+        return self.weights + self.activations + self.kv_cache + self.swap + self.requests
 
     @property
     def kv_tokens(self) -> int:
@@ -106,6 +108,7 @@ class MemoryReport:
                 if self.swap
                 else []
             ),
+            ("requests", format_bytes(self.requests), "at most: prompts, outputs, log-probabilities"),
             ("total", format_bytes(self.total), ""),
             ("", "", ""),
             ("tokens that fit", f"{self.kv_tokens:,}", ""),

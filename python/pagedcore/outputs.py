@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
-__all__ = ["CompletionOutput", "FinishReason", "Logprob", "RequestMetrics", "RequestOutput", "Score"]
+from .logprobs import Logprob, Logprobs
+
+__all__ = ["CompletionOutput", "FinishReason", "Logprob", "Logprobs", "RequestMetrics", "RequestOutput", "Score"]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-
-
-class Logprob(NamedTuple):
-    """A token's natural-log probability under the model, before penalties and temperature."""
-
-    logprob: float
-    rank: int
-    """1 is the most likely token."""
-    decoded_token: str | None
 
 
 @dataclass
@@ -29,7 +22,7 @@ class CompletionOutput:
     token_ids: list[int] = field(default_factory=list)
     cumulative_logprob: float | None = None
     """Sum over all tokens so far, when log-probabilities were asked for."""
-    logprobs: list[dict[int, Logprob]] | None = None
+    logprobs: Logprobs | None = None
     """For each token: the chosen token first, then the most likely ones, then those of ``logprob_token_ids``."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
@@ -73,7 +66,7 @@ class RequestOutput:
     """Without those of a shared prefix."""
     outputs: list[CompletionOutput]
     finished: bool
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    prompt_logprobs: Logprobs | None = None
     """One per entry of ``prompt_token_ids``; None for the first of a prompt, since nothing predicts it, and for those
     before ``prompt_logprob_start``."""
     num_cached_tokens: int = 0

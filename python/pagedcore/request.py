@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _core
 from .checks import native_record
 from .detokenizer import Detokenizer, StopIndex, StopStrings
+from .logprobs import Logprobs
 from .names import unknown_name
-from .outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from .outputs import CompletionOutput, RequestMetrics, RequestOutput
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Request:
     """Tokens of the prompt that are not shown: those of a shared prefix."""
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
-    _prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    _prompt_logprobs: Logprobs | None = None
     _cached_tokens: int = 0
     _unfinished: int = 0
     _metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.monotonic()))
@@ -96,9 +97,9 @@ class Request:
             self._metrics.first_token_time = now
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
         prompt_logprobs = news.prompt_logprobs
-        if self.params.prompt_logprobs is not None and prompt_logprobs:
-            unscored = [None] * (len(self.token_ids) - len(prompt_logprobs))
-            self._prompt_logprobs = [*unscored, *(_logprobs(p, self.tokenizer) for p in prompt_logprobs)]
+        if self.params.prompt_logprobs is not None and len(prompt_logprobs) > 0:
+            self._prompt_logprobs = Logprobs(_text_of(self.tokenizer), len(self.token_ids) - len(prompt_logprobs))
+            self._prompt_logprobs.add(prompt_logprobs, len(prompt_logprobs))
         delta = self._samples[news.sample].take(news)
         if delta is not None and delta.finished:
             self._unfinished -= 1
@@ -115,14 +116,14 @@ class Request:
         """Everything so far, or the given news."""
         prompt_logprobs = self._prompt_logprobs
         if self.params.prompt_logprobs is not None and prompt_logprobs is None and len(self.token_ids) == 1:
-            prompt_logprobs = [None]
+            prompt_logprobs = Logprobs(None, 1)
         return RequestOutput(
             request_id=self.id,
             prompt=self.prompt,
             prompt_token_ids=self.token_ids[self.hidden :] if self.hidden else self.token_ids,
             outputs=self._best() if samples is None else list(samples),
             finished=self.finished,
-            prompt_logprobs=prompt_logprobs and prompt_logprobs[self.hidden :],
+            prompt_logprobs=prompt_logprobs.without_first(self.hidden) if prompt_logprobs is not None else None,
             num_cached_tokens=self._cached_tokens,
             metrics=self._metrics,
         )
@@ -147,7 +148,7 @@ class _Sample:
             self._text = Detokenizer(tokenizer, skip_special_tokens=params.skip_special_tokens)
         self._stop = StopStrings(stop, include=params.include_stop_str_in_output)
         if params.reports_logprobs:
-            self.total.logprobs = []
+            self.total.logprobs = Logprobs(_text_of(tokenizer))
             self.total.cumulative_logprob = 0.0
 
     def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
@@ -189,26 +190,21 @@ class _Sample:
         return None
 
     def _add_logprobs(self, delta: CompletionOutput, news: _core.EngineOutput) -> None:
-        positions = news.logprobs[: len(delta.token_ids)]
-        self.logprob += sum(position.chosen.logprob for position in positions)
-        if not self._params.reports_logprobs:
-            return
-        delta.logprobs = [_logprobs(position, self._tokenizer) for position in positions]
-        delta.cumulative_logprob = self.logprob
+        native = news.logprobs
+        logprobs = Logprobs(_text_of(self._tokenizer))
+        self.logprob += logprobs.add(native, min(len(native), len(delta.token_ids)))
+        if self._params.reports_logprobs:
+            delta.logprobs, delta.cumulative_logprob = logprobs, self.logprob
 
     def _append(self, delta: CompletionOutput) -> None:
         total = self.total
         total.text += delta.text
         total.token_ids += delta.token_ids
         if delta.logprobs is not None and total.logprobs is not None:
-            total.logprobs += delta.logprobs
+            total.logprobs.extend(delta.logprobs)
             total.cumulative_logprob = delta.cumulative_logprob
         total.finish_reason, total.stop_reason, total.error = delta.finish_reason, delta.stop_reason, delta.error
 
 
-def _logprobs(position: _core.PositionLogprobs, tokenizer: Tokenizer | None) -> dict[int, Logprob]:
-    found = {}
-    for entry in (position.chosen, *position.top):
-        token = entry.token
-        found[token] = Logprob(entry.logprob, entry.rank, None if tokenizer is None else tokenizer.token_text(token))
-    return found
+def _text_of(tokenizer: Tokenizer | None) -> Callable[[int], str] | None:
+    return None if tokenizer is None else tokenizer.token_text

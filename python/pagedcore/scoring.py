@@ -67,8 +67,9 @@ class Scoring:
             logprobs: list[float] = []
             if own > first:
                 logprobs = scores[source].logprobs[first - self._starts[source] : own - self._starts[source]]
-            scored = zip(ids[own:], (output.prompt_logprobs or [])[own:], strict=True)
-            logprobs += [position[token].logprob for token, position in scored if position]
+            if output.prompt_logprobs is not None:
+                scored = zip(ids[own:], output.prompt_logprobs[own:], strict=True)
+                logprobs += [position[token].logprob for token, position in scored]
             scores.append(Score(ids, logprobs, first))
         if self._hidden == 0:
             return scores

@@ -63,7 +63,7 @@ def test_engine_loads_a_file(tmp_path):
         assert engine.memory_plan == pagedcore.plan_memory(model, config)
         assert engine.memory_plan.kv_tokens == 8 * config.block_size
         assert engine.memory_plan.total == sum(
-            getattr(engine.memory_plan, part) for part in ("weights", "activations", "kv_cache")
+            getattr(engine.memory_plan, part) for part in ("weights", "activations", "kv_cache", "requests")
         )
         assert isinstance(engine.describe(), str)
         assert all(isinstance(v, float) for v in engine.stats().values())

@@ -88,6 +88,7 @@ struct EngineConfig {
   SwapOptions swap;
   CpuOptions cpu;
   CudaOptions cuda;
+  std::size_t request_memory = 0;
   std::string trace_file;
 
   template <class V>
@@ -99,6 +100,14 @@ struct EngineConfig {
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
+    v(field("request_memory", &C::request_memory,
+            "Host memory for requests, apart from their KV: prompts, outputs and log-probabilities, from submission "
+            "until "
+            "the last output has been taken. A request counts with the most that it may come to need, and is refused "
+            "where that does not fit.",
+            in(1, 0x7fffffffffffffff))
+          .bytes()
+          .zero_means("1 GiB, or a quarter of the available memory where that is less"));
     v(field("trace_file", &C::trace_file, "Write all that the scheduler is told and plans there, as text, for replay.")
           .path()
           .zero_means("no trace"));
@@ -109,8 +118,8 @@ struct EngineConfig {
 /// a type that the device does not compute in.
 PAGEDCORE_API void validate(const EngineConfig& config);
 
-/// Every byte of tensors that the engine will hold, by purpose. Arithmetic: available before anything is allocated.
-/// Bookkeeping comes on top: under 200 bytes per block of 16 tokens, and the requests themselves.
+/// Every byte of tensors that the engine will hold, by purpose, and the most that requests may. Arithmetic: available
+/// before anything is allocated. Bookkeeping comes on top: under 200 bytes per block of 16 tokens.
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t activations = 0;
@@ -121,6 +130,7 @@ struct MemoryPlan {
   std::size_t swap = 0;
   std::size_t swap_file = 0;
   std::uint32_t num_swap_blocks = 0;
+  std::size_t requests = 0;
   std::vector<std::uint32_t> windows;
 
   template <class V>
@@ -135,11 +145,13 @@ struct MemoryPlan {
     v(field("swap", &P::swap, "Host memory of the swap space."));
     v(field("swap_file", &P::swap_file, "Bytes of the swap file; not memory."));
     v(field("num_swap_blocks", &P::num_swap_blocks, "Of both together."));
+    v(field("requests", &P::requests,
+            "Host memory that requests may take together, apart from their KV: taken as they need it."));
     v(field("windows", &P::windows, "Of the groups of layers, as in KvCacheConfig; 0: full context."));
   }
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
-  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap; }
+  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + requests; }
   std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
   /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
   std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
@@ -189,8 +201,8 @@ struct EngineOutput {
   RequestId request{};
   std::uint32_t sample = 0;
   std::vector<TokenId> tokens;
-  std::vector<PositionLogprobs> logprobs;
-  std::vector<PositionLogprobs> prompt_logprobs;
+  LogprobTable logprobs;
+  LogprobTable prompt_logprobs;
   FinishReason finish = FinishReason::none;
   float score = 0.0f;
   std::string error;
@@ -268,7 +280,8 @@ class PAGEDCORE_API Engine {
   // engine was poisoned (with the reason), and in a child of fork(); memory_plan(), model() and describe() always
   // answer.
 
-  /// Throws InvalidArgument for a request that is malformed or could never fit; nothing else is affected by that.
+  /// Throws InvalidArgument for a request that is malformed or could never fit, and OutOfMemory for one that does not
+  /// fit into `request_memory` beside those that are there; nothing else is affected by that.
   RequestId submit(EngineRequest request);
   /// Checks all of them, then submits all; when one is refused, none is submitted, and the error names which ("request
   /// 3: ..."). They arrive at one time, in this order.
@@ -277,8 +290,9 @@ class PAGEDCORE_API Engine {
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
   void abort(RequestId id);
-  /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out. Throws
-  /// InvalidArgument for a time-out that is no number.
+  /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out. Fewer,
+  /// where there is no memory for all; std::bad_alloc where there is none for one: they stay. Throws InvalidArgument for
+  /// a time-out that is no number.
   std::vector<EngineOutput> wait(double timeout);
   /// True while submitted requests have not delivered their last output.
   bool busy() const;

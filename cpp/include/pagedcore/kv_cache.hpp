@@ -285,6 +285,8 @@ class PAGEDCORE_API KvCacheManager {
   /// prefix cache, and with `tail` the partly filled last one, for a sequence that is about to go. `tokens` must extend
   /// what was published for this sequence before.
   void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail = false);
+  /// Whether there is a full block among so many tokens that publish() has not seen.
+  bool publishes(SequenceId seq, std::uint32_t num_computed) const;
 
   /// Frees the blocks that no window reaches any more from position `next` on (at most the length).
   void slide(SequenceId seq, std::uint32_t next, StepId last_reader);

@@ -166,6 +166,43 @@ struct PositionLogprobs {
   }
 };
 
+/// Log-probabilities at consecutive positions, in arrays that hold thousands of them, of whole vocabularies too.
+struct PAGEDCORE_API LogprobTable {
+  std::uint32_t width = 0;
+  std::vector<TokenLogprob> chosen;
+  std::vector<std::uint32_t> counts;
+  std::vector<TokenLogprob> others;
+
+  template <class V>
+  static void fields(V&& v) {
+    using L = LogprobTable;
+    v(field("width", &L::width, "Tokens for which a position has room besides the one that was drawn or scored."));
+    v(field("chosen", &L::chosen, "[positions] The token that was drawn or scored."));
+    v(field("counts", &L::counts, "[positions] How many of the others are there."));
+    v(field("others", &L::others, "[positions][width] As PositionLogprobs::top."));
+  }
+
+  LogprobTable() = default;
+  LogprobTable(std::size_t positions, std::size_t width);
+
+  std::size_t size() const noexcept { return chosen.size(); }
+  bool empty() const noexcept { return chosen.empty(); }
+  /// Throws InvalidArgument for more tokens than `width`, and std::bad_alloc; then nothing has changed.
+  void set(std::size_t position, const PositionLogprobs& logprobs);
+  /// One position more, of at most `most`. The first of an empty table decides its width.
+  void append(const PositionLogprobs& logprobs, std::size_t most);
+  std::span<const TokenLogprob> top(std::size_t position) const {
+    return std::span(others).subspan(position * width, counts[position]);
+  }
+  /// One position as a value, and all of them.
+  PositionLogprobs operator[](std::size_t position) const;
+  std::vector<PositionLogprobs> positions() const;
+  /// Bytes of so many positions.
+  static std::uint64_t bytes(std::uint64_t positions, std::uint64_t width) noexcept {
+    return positions * ((1 + width) * sizeof(TokenLogprob) + sizeof(std::uint32_t));
+  }
+};
+
 /// A counter-based random number in [0, 1) with 53 bits: Philox4x32-10 (Salmon et al., SC 2011) keyed by the seed,
 /// counter (sample index, position). Independent of every other request and of the order of calls.
 PAGEDCORE_API double uniform(std::uint64_t seed, std::uint32_t sample, std::uint64_t position) noexcept;

@@ -312,8 +312,10 @@ class PAGEDCORE_API Scheduler {
 
   bool has_work() const noexcept;
   SchedulerStats stats() const noexcept;
+  /// Whether the request waits or runs.
+  bool serves(RequestId id) const noexcept;
   /// Tokens of a sample or beam so far (prompt, then output); empty when unknown.
-  std::span<const TokenId> tokens(RequestId id, std::uint32_t sample) const noexcept;
+  std::vector<TokenId> tokens(RequestId id, std::uint32_t sample) const;
   /// Verifies every invariant, the cache's included; throws Corrupt.
   void check() const;
   /// Testing aid: preempts this running request with the next plan, as if blocks were short. Any mode but recompute

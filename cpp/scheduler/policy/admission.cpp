@@ -14,18 +14,22 @@ double charge_of(const SchedulerConfig& config, const Request& request, std::uin
   return config.prompt_weight * (request.limits.prompt_size - std::min(first, request.limits.prompt_size));
 }
 
-/// Whether a running request, or one that this plan admits, is about to compute a longer common prefix of `tokens` than
-/// the `has` tokens found in the cache: whole blocks, at most `most` tokens. Who is about to compute is running, so it
-/// gets there, or is preempted and waited for no more. One of a lower priority is not waited for.
-bool Draft::has_prefix_underway(const Request& request, const std::vector<TokenId>& tokens, std::uint32_t has,
-                                std::uint32_t most) {
+/// Whether a running request, or one that this plan admits, is about to compute a longer common prefix of the sample
+/// than the `has` tokens found in the cache: whole blocks, at most `most` tokens. Who is about to compute is running,
+/// so it gets there, or is preempted and waited for no more. One of a lower priority is not waited for.
+bool Draft::has_prefix_underway(const Request& request, const Sample& sample, std::uint32_t has, std::uint32_t most) {
   const std::uint32_t block_size = state_.rules.block_size;
   const auto computes = [&](const Request& other, const Sample& leader, std::uint32_t computed) {
     if (other.salt != request.salt || other.key.priority < request.key.priority) return false;
     const std::uint32_t known = std::min(other.target(leader), most);
     if (known <= has || computed + 1 >= known) return false;
-    const auto common = std::mismatch(leader.tokens.begin(), leader.tokens.begin() + known, tokens.begin()).first;
-    const auto shared = static_cast<std::uint32_t>(common - leader.tokens.begin());
+    const std::uint32_t prompts = std::min({known, other.limits.prompt_size, request.limits.prompt_size});
+    const TokenId* const begin = other.prompt.data();
+    auto shared =
+        static_cast<std::uint32_t>(std::mismatch(begin, begin + prompts, request.prompt.data()).first - begin);
+    if (shared == prompts) {  // where one of them has an output
+      while (shared < known && other.token(leader, shared) == request.token(sample, shared)) ++shared;
+    }
     const std::uint32_t whole = shared / block_size * block_size;
     return whole > has && computed < whole;
   };
@@ -146,9 +150,10 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
   const std::uint32_t most = most_cached(request, sample);
   const bool shares = state_.rules.shares_prefixes, is_new = sample.computed_before == 0;
   PrefixMatch match;
-  if (most > 0 && (shares || !is_new)) match = state_.cache.match_prefix(sample.tokens, request.salt, most);
+  if (most > 0 && (shares || !is_new))
+    match = state_.cache.match_prefix(state_.whole(request, sample), request.salt, most);
   const bool scores_all = request.progress.scores && most == 0;  // what is cached is of no use to it
-  waits = (shares && most > 0 && has_prefix_underway(request, sample.tokens, match.num_tokens, most)) ||
+  waits = (shares && most > 0 && has_prefix_underway(request, sample, match.num_tokens, most)) ||
           (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !scores_all);
   if (waits) {
     promised_ += state_.blocks_after_start(request, leader, match.num_tokens);

@@ -22,7 +22,7 @@ TEST_CASE("make_cpu_backend takes what the machine has and names what it lacks")
   CHECK(make_cpu_backend({})->describe().find(std::to_string(usable_cpus()) + " threads") != std::string::npos);
   CHECK_THROWS_AS(make_cpu_backend({-1, DType::f32, "auto"}), InvalidArgument);
   CHECK_THROWS_AS(make_cpu_backend({1 << 20, DType::f32, "auto"}), InvalidArgument);
-  CHECK_THROWS_AS(make_cpu_backend({1, DType::f16, "auto"}), InvalidArgument);
+  CHECK_THROWS_AS(make_cpu_backend({1, DType::f16, "auto"}), Unsupported);
   CHECK_THROWS_AS(make_cpu_backend({1, DType::f32, "sse9"}), InvalidArgument);
 }
 

@@ -135,7 +135,7 @@ struct Collection {
       Collected& c = samples[{raw(o.request), o.sample}];
       if (c.finish != FinishReason::none) throw Corrupt("news of a sample that had ended");
       c.tokens.insert(c.tokens.end(), o.tokens.begin(), o.tokens.end());
-      c.logprobs.insert(c.logprobs.end(), o.logprobs.begin(), o.logprobs.end());
+      for (std::size_t i = 0; i < o.logprobs.size(); ++i) c.logprobs.push_back(o.logprobs[i]);
       c.finish = o.finish;
       c.error = o.error;
       ++c.news;

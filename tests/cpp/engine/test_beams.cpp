@@ -68,7 +68,7 @@ std::map<TokenId, double> distribution(Engine& engine, const Tokens& tokens) {
   std::map<TokenId, double> all;
   while (engine.busy()) {
     for (const EngineOutput& output : engine.wait(10.0)) {
-      for (const TokenLogprob& entry : output.logprobs.at(0).top) all[entry.token] = double{entry.logprob};
+      for (const TokenLogprob& entry : output.logprobs.top(0)) all[entry.token] = double{entry.logprob};
     }
   }
   return all;

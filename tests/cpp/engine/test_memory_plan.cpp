@@ -38,7 +38,7 @@ TEST_CASE("the plan is arithmetic") {
   CHECK(plan.max_context == 256);
   CHECK(plan.num_blocks == 256u * (256 / 16));  // max_sequences full contexts: far below 1 GiB
   CHECK(plan.kv_cache() == plan.kv_block * plan.num_blocks);
-  CHECK(plan.total() == plan.weights + plan.activations + plan.kv_cache());
+  CHECK(plan.total() == plan.weights + plan.activations + plan.kv_cache() + plan.requests);
   CHECK(plan.weights >= 4u * (2 * 151 * 64));
 
   config.kv.num_blocks = 5;
@@ -78,8 +78,9 @@ TEST_CASE("budgets that cannot work are refused with the arithmetic") {
         std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 0; }).find("block_size = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.block_size = 65537; }).find("block_size = 65537") != std::string::npos);
-  CHECK(refusal([](C& c, M&) { c.scheduler.max_batched_tokens = 0; }).find("max_batched_tokens = 0") !=
-        std::string::npos);
+  CHECK(refusal([](C& c, M&) {
+          c.scheduler.max_batched_tokens = (1 << 20) + 1;
+        }).find("max_batched_tokens = 1048577") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.max_sequences = 0; }).find("max_sequences = 0") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.kv.num_blocks = 0xffffffffu; }).find("num_blocks") != std::string::npos);
   CHECK(refusal([](C& c, M&) { c.scheduler.watermark = 1.5; }).find("watermark") != std::string::npos);

@@ -106,7 +106,7 @@ TEST_CASE("scored prompts: every token but the first, the same however the promp
     while (engine.busy()) {
       for (const EngineOutput& o : engine.wait(1.0)) {
         CHECK(o.error == "");
-        for (const auto& p : o.prompt_logprobs) scores.push_back(p);
+        for (const auto& p : o.prompt_logprobs.positions()) scores.push_back(p);
       }
     }
     REQUIRE(scores.size() == 89);
@@ -137,7 +137,7 @@ TEST_CASE("a generated token's log-probability is the one it gets when scored as
   std::vector<PositionLogprobs> scores;
   while (engine.busy()) {
     for (const EngineOutput& o : engine.wait(1.0))
-      scores.insert(scores.end(), o.prompt_logprobs.begin(), o.prompt_logprobs.end());
+      for (const auto& p : o.prompt_logprobs.positions()) scores.push_back(p);
   }
   REQUIRE(scores.size() == 19 + c.tokens.size());
   for (std::size_t i = 0; i < c.tokens.size(); ++i) {

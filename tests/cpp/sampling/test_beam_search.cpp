@@ -95,10 +95,11 @@ Run run(const BeamSearchParams& p, std::size_t vocab, std::uint64_t seed) {
   std::vector<Tokens> beams{{}};
   Tokens stable;
   Run result;
+  sampling::Scratch scratch;
   while (!search.ended()) {
     std::vector<std::vector<sampling::BeamCandidate>> candidates;
     for (const Tokens& beam : beams) {
-      candidates.push_back(beam_candidates(logits_after(beam, vocab, seed), search.candidates_per_beam()));
+      candidates.push_back(beam_candidates(logits_after(beam, vocab, seed), search.candidates_per_beam(), scratch));
     }
     const auto children = search.advance(candidates);
     std::vector<Tokens> next;
@@ -164,7 +165,8 @@ TEST_CASE("a vocabulary smaller than the number of candidates") {
 TEST_CASE("n best are returned, and a row without a usable logit is refused") {
   CHECK(run({.beam_width = 6, .n = 2, .max_tokens = 5, .stop_token_ids = {}}, 40, 9).hypotheses.size() == 2);
   const std::vector<float> nan{0.0f, std::nanf("")};
-  CHECK_THROWS_AS(beam_candidates(nan, 2), Corrupt);
+  sampling::Scratch scratch;
+  CHECK_THROWS_AS(beam_candidates(nan, 2, scratch), Corrupt);
 }
 
 TEST_CASE("a search takes candidates of each running beam, and none once it has ended; a refusal changes nothing") {

@@ -161,6 +161,7 @@ TEST_CASE("top_k selects what a full sort selects, ties by token id") {
       for (const bool coarse : {false, true}) {
         const auto row = random_row(size, 5, coarse);
         std::vector<TokenId> order(size), got;
+        Scratch scratch;
         for (std::size_t i = 0; i < size; ++i) order[i] = static_cast<TokenId>(i);
         std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) {
           return row[static_cast<std::size_t>(a)] > row[static_cast<std::size_t>(b)];
@@ -168,7 +169,7 @@ TEST_CASE("top_k selects what a full sort selects, ties by token id") {
         for (const std::size_t k : {0, 1, 2, 7, 50, 1000, 4000, 60000}) {
           auto expected = std::vector<TokenId>(order.begin(), order.begin() + static_cast<long>(std::min(k, size)));
           std::sort(expected.begin(), expected.end());
-          top_k(row, k, got);
+          top_k(row, k, got, scratch);
           CHECK(got == expected);
         }
       }
@@ -181,6 +182,7 @@ TEST_CASE("top_k leaves out impossible tokens") {
   row[3] = 1.0f;
   row[77] = -5.0f;
   std::vector<TokenId> got;
-  top_k(row, 10, got);
+  Scratch scratch;
+  top_k(row, 10, got, scratch);
   CHECK(got == std::vector<TokenId>{3, 77});
 }

@@ -166,9 +166,9 @@ TEST_CASE("a penalty or a bias that overflows stops at the largest float, and le
   constexpr float kMost = std::numeric_limits<float>::max();
   const std::vector<float> logits = {50.0f, -50.0f, 0.5f, -kInf};
   const std::vector<TokenId> prompt = {0, 1, 3}, output = {1};
-  std::vector<float> copy;
+  sampling::Scratch scratch;
   const auto processed = [&](const SamplingParams& p) {
-    const auto row = sampling::process_logits(logits, {&p, prompt, output, 0}, copy);
+    const auto row = sampling::process_logits(logits, {&p, prompt, output, 0}, scratch);
     return std::vector<float>(row.begin(), row.end());
   };
   SamplingParams penalty, bias;

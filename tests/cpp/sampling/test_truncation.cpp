@@ -13,9 +13,9 @@ using namespace pagedcore::sampling;
 namespace {
 
 std::vector<TokenId> kept(const std::vector<float>& row, const SamplingParams& p) {
-  Candidates c;
-  truncate(row, row_max(row), logit_scale(p), p, c);
-  return c.tokens;
+  Scratch scratch;
+  truncate(row, row_max(row), logit_scale(p), p, scratch);
+  return scratch.candidates.tokens;
 }
 
 }  // namespace

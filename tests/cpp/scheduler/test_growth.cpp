@@ -184,11 +184,12 @@ TEST_CASE("samples that begin alike are found by comparing every token about onc
     finder.reserve(samples);
     Request request;
     request.limits.prompt_size = 5;
+    request.prompt.assign(5, 7);
     request.progress.sampled = true;
     request.samples.resize(samples);
     for (std::uint32_t k = 0; k < samples; ++k) {
-      request.samples[k].tokens.assign(5 + outputs, 7);  // all alike but for a token in the middle
-      request.samples[k].tokens[5 + outputs / 2] = static_cast<TokenId>(k);
+      request.samples[k].tokens.assign(outputs, 7);  // all alike but for a token in the middle
+      request.samples[k].tokens[outputs / 2] = static_cast<TokenId>(k);
     }
     return static_cast<double>(finder.find(request)) / samples;
   };
@@ -204,9 +205,9 @@ TEST_CASE("samples fork from the first of those before them with which they have
     Request request;
     request.limits.prompt_size = 1 + random() % 4;
     request.progress.sampled = true;
+    request.prompt.assign(request.limits.prompt_size, 1);
     request.samples.resize(2 + random() % 11);
     for (Sample& sample : request.samples) {
-      sample.tokens.assign(request.limits.prompt_size, 1);
       for (std::uint32_t i = 0, size = 1 + random() % 8; i < size; ++i) {
         sample.tokens.push_back(static_cast<TokenId>(random() % 2));
       }
@@ -222,8 +223,8 @@ TEST_CASE("samples fork from the first of those before them with which they have
         const Sample& other = request.samples[j];
         if (other.is_finished()) continue;
         std::uint32_t common = 0;
-        while (common + 1 < sample.tokens.size() && common + 1 < other.tokens.size() &&
-               sample.tokens[common] == other.tokens[common]) {
+        while (common + 1 < request.size(sample) && common + 1 < request.size(other) &&
+               request.token(sample, common) == request.token(other, common)) {
           ++common;
         }
         if (common <= longest) continue;

@@ -197,7 +197,8 @@ TEST_CASE("beam candidates, where close logits round to one log-probability") {
       for (float& x : row) x = -1e-6f * static_cast<float>(random() % 50);
     for (const std::int32_t count : {2, 16, 900}) {
       const auto device = beam_candidates_on_device(row, count);
-      const auto host = sampling::beam_candidates(row, static_cast<std::size_t>(count));
+      sampling::Scratch scratch;
+      const auto host = sampling::beam_candidates(row, static_cast<std::size_t>(count), scratch);
       REQUIRE(device.size() == host.size());
       for (std::size_t j = 0; j < host.size(); ++j) {
         CHECK(device[j].token == host[j].token);

@@ -1,0 +1,55 @@
+// Texts and lists from Python. nanobind's own conversions are noexcept, so that where memory is short they end the
+// process; these throw std::bad_alloc, which becomes MemoryError. Included instead of nanobind/stl/string.h and
+// vector.h.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/detail/nb_list.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nanobind::detail {
+
+template <>
+struct type_caster<std::string> {
+  NB_TYPE_CASTER(std::string, const_name("str"))
+
+  bool from_python(handle source, uint32_t, cleanup_list*) {
+    if (!PyUnicode_Check(source.ptr())) return false;
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(source.ptr(), &size);
+    if (text == nullptr && PyErr_ExceptionMatches(PyExc_MemoryError)) raise_python_error();
+    if (text == nullptr) PyErr_Clear();  // a surrogate: no text
+    if (text != nullptr) value.assign(text, static_cast<std::size_t>(size));
+    return text != nullptr;
+  }
+  static handle from_cpp(const std::string& value, rv_policy, cleanup_list*) noexcept {
+    return PyUnicode_FromStringAndSize(value.data(), static_cast<Py_ssize_t>(value.size()));
+  }
+};
+
+template <class T>
+struct type_caster<std::vector<T>> : list_caster<std::vector<T>, T> {
+  bool from_python(handle source, uint32_t flags, cleanup_list* cleanup) {
+    this->value.clear();
+    if (PyUnicode_Check(source.ptr()) || PyBytes_Check(source.ptr()) || !PySequence_Check(source.ptr())) return false;
+    const object list = steal(PySequence_List(source.ptr()));
+    if (!list.is_valid() && PyErr_ExceptionMatches(PyExc_MemoryError)) raise_python_error();
+    if (!list.is_valid()) PyErr_Clear();
+    if (!list.is_valid()) return false;
+    const Py_ssize_t size = PyList_Size(list.ptr());
+    this->value.reserve(static_cast<std::size_t>(size));
+    flags = flags_for_local_caster<T>(flags);
+    make_caster<T> caster;
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      if (!caster.from_python(PyList_GetItem(list.ptr(), i), flags, cleanup) || !caster.template can_cast<T>())
+        return false;
+      this->value.push_back(caster.operator cast_t<T>());
+    }
+    return true;
+  }
+};
+
+}  // namespace nanobind::detail
