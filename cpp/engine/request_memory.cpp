@@ -16,7 +16,7 @@ constexpr std::uint64_t kSample = 1024;  // its state in scheduler and engine, i
 constexpr std::uint64_t kPromptToken = 3 * sizeof(TokenId), kToken = 6 * sizeof(TokenId);
 constexpr std::uint64_t kTableEntry = 3 * sizeof(BlockId);  // of a block: in its table, which grows by half, and a plan
 constexpr std::uint64_t kGrowth = 2;                        // a table that grows: the old one beside the new one
-constexpr std::uint64_t kScoredRows = 72;  // 64 whose scores wait for their place in the table, and their scratch
+constexpr std::uint64_t kScoredRows = 72;     // 64 whose scores wait for their place in the table, and their scratch
 constexpr std::uint64_t kBeamNodes = 4 * 12;  // of a token of a beam, in the tree of histories, which doubles
 
 }  // namespace

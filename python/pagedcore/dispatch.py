@@ -154,8 +154,8 @@ class Dispatcher(NotCopied):
                 return
 
     def take_leftovers(self, inbox: Inbox) -> bool:
-        """Takes outputs that are there, perhaps of requests whose callers have gone, which hold memory until then. False
-        when there are none to come."""
+        """Takes outputs that are there, perhaps of requests whose callers have gone: they hold memory until then. False
+        when none are to come."""
         self._sweep()
         if not self._engine.busy and not self._arrived:
             return False

@@ -1,4 +1,4 @@
-"""Log-probabilities as they come from the engine, in arrays: what is looked at becomes a dictionary, and nothing else."""
+"""Log-probabilities as they come from the engine, in arrays: what is looked at becomes a dictionary, nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Table(NamedTuple):
 
 
 class Logprobs(Sequence[Any]):
-    """For each token a dictionary from token ids to :class:`Logprob`: the token itself first, then the most likely ones,
+    """For each token a dictionary from token ids to :class:`Logprob`: the token itself first, then the most likely,
     then those of ``logprob_token_ids``; None for a token of a prompt that was not scored.
 
     A sequence that equals the list of its elements. They are made when they are looked at: thousands of positions of a
@@ -115,11 +115,11 @@ class Logprobs(Sequence[Any]):
         return found
 
     def chosen(self) -> np.ndarray[Any, Any]:
-        """``[scored positions]`` of the fields token, logprob and rank: the tokens themselves. One table is not copied."""
+        """``[scored positions]`` of the fields token, logprob and rank: the tokens themselves. One table is no copy."""
         return self._array(lambda table: (table.chosen, (table.size,)))
 
     def others(self) -> np.ndarray[Any, Any]:
-        """``[scored positions, width]`` of the same fields: what else was reported. Token -1 and rank 0 where a position
+        """``[scored positions, width]`` of the same fields: what else was reported. Token -1, rank 0 where a position
         has fewer, since tokens of probability 0 are left out."""
         return self._array(lambda table: (table.others, (table.size, table.width)))
 

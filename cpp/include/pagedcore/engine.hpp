@@ -291,8 +291,8 @@ class PAGEDCORE_API Engine {
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
   void abort(RequestId id);
   /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out. Fewer,
-  /// where there is no memory for all; std::bad_alloc where there is none for one: they stay. Throws InvalidArgument for
-  /// a time-out that is no number.
+  /// where there is no memory for all; std::bad_alloc where there is none for one: they stay. Throws InvalidArgument
+  /// for a time-out that is no number.
   std::vector<EngineOutput> wait(double timeout);
   /// True while submitted requests have not delivered their last output.
   bool busy() const;

@@ -71,7 +71,9 @@ class Checkpoint:
         if source is None:
             return None
         if source.metadata is not None:
-            return Tokenizer.from_gguf(source.metadata) if "tokenizer.ggml.model" in source.metadata else None
+            if "tokenizer.ggml.model" not in source.metadata:
+                return None
+            return Tokenizer.from_gguf(source.metadata, str(source.path) if source.path else "the GGUF file")
         if source.text is not None:
             return Tokenizer.from_text(source.text, source.special_tokens)
         if source.path is None or not is_there(source.path / "tokenizer.json"):

@@ -46,7 +46,7 @@ def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         description=described.description,
         tensors=tensors,
         source_dtype=source_dtype(file.tensors.values()),
-        tokenizer=TokenizerSource("gguf", metadata=known),
+        tokenizer=TokenizerSource("gguf", metadata=known, path=path),
         name=metadata.text("general.name", path.stem),
         chat_templates=templates_of_gguf(metadata),
         declared_ends=dict(reversed(ends.items())),

@@ -69,7 +69,7 @@ def _merges(metadata: Mapping[str, Any], vocab: Mapping[str, int], types: Sequen
 
 
 def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tokenizers.Tokenizer, bool]:
-    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, normalizers
     from tokenizers.models import BPE
 
     scores = metadata.get("tokenizer.ggml.scores")
@@ -87,8 +87,8 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
     )
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if metadata.get("tokenizer.ggml.add_space_prefix", True):
-        # Before a text that does not begin with a space, as transformers converts these files.
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="first", split=False)
+        # As SentencePiece was trained with it (add_dummy_prefix): before any text, one that begins with a space too.
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
         steps.append(decoders.Strip(content=" ", left=1))
     else:
         tokenizer.normalizer = normalizers.Replace(" ", _SPACE)

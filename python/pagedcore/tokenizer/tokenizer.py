@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Corrupt, InvalidArgument, Io
 from .byte_level import bytes_of_token
+from .gguf_fields import check_fields
+from .judge import judge
 from .library import corrupt_unless_it_works
 from .pieces import Pieces
 from .settings import read_settings
@@ -48,9 +50,14 @@ class Tokenizer:
         if not file.is_file():
             raise Io(f"no tokenizer at '{file}': name a tokenizer.json or a directory that holds one")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exceptions
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise Io(f"'{file}' cannot be read: {error}") from None
+        except UnicodeDecodeError as error:
             raise Corrupt(f"'{file}' is not a tokenizer: {error}") from None
+        judge(text, f"'{file}'")
+        with corrupt_unless_it_works(f"'{file}' is not a tokenizer"):
+            backend = tokenizers.Tokenizer.from_str(text)
         backend.no_truncation()
         backend.no_padding()
         settings = read_settings(file.parent)
@@ -62,10 +69,9 @@ class Tokenizer:
         """From the text of a ``tokenizer.json``, as :meth:`to_text` gives it."""
         import tokenizers
 
-        try:
+        judge(text, "this")
+        with corrupt_unless_it_works("this is not a tokenizer"):
             backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exceptions
-            raise Corrupt(f"this is not a tokenizer: {error}") from None
         return cls(backend, special_tokens)
 
     def to_text(self) -> str:
@@ -73,21 +79,24 @@ class Tokenizer:
         return self.backend.to_str()
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """From the metadata of a GGUF file, by its keys."""
+    def from_gguf(cls, metadata: Mapping[str, Any], source: str = "the GGUF file") -> Tokenizer:
+        """From the metadata of a GGUF file, by its keys. ``source``: the file, for messages."""
         from .gguf import build_from_gguf
 
+        check_fields(metadata, source)
         tokens = metadata.get("tokenizer.ggml.tokens") or ()
         if not tokens:
-            raise Corrupt("the GGUF file has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
-        metadata = without_foreign_ids(metadata, len(tokens))
+            raise Corrupt(f"{source} has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
+        metadata = without_foreign_ids(metadata, len(tokens), source)
         names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # (sic)
         special: dict[str, str | list[str]] = {}
         for name in ("bos", "eos", "eot", "eom", "unk", "pad", "sep", "cls", "mask"):
             index = metadata.get(f"tokenizer.ggml.{names.get(name, name)}_token_id")
             if index is not None:
                 special[f"{name}_token"] = tokens[index]
-        return cls(build_from_gguf(metadata), special)
+        with corrupt_unless_it_works(f"{source} has no usable tokenizer"):
+            backend = build_from_gguf(metadata)
+        return cls(backend, special)
 
     def encode(
         self, text: str, *, add_special_tokens: bool = True, continues: bool = False, at_most: int | None = None

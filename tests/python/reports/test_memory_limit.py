@@ -1,4 +1,4 @@
-"""A hard limit on memory ends single requests, or is a MemoryError of the call: never a dead process, never a neighbour."""
+"""A hard limit on memory ends single requests, or is a MemoryError of the call: no process dies, no neighbour."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_batch_that_does_not_fit_at_once_is_served_in_pieces(gguf: Any) -> Non
     prompts = [[token] for token in range(1, 61)]
     with LLM(gguf, kv_cache_memory="32MiB", request_memory="1MiB") as llm:
         streams = [llm.stream([9], params) for _ in range(20)]
-        with pytest.raises(OutOfMemory, match="of request_memory = 1048576 .* are for requests that run, wait"):
+        with pytest.raises(OutOfMemory, match=r"of request_memory = 1048576 .* are for requests that run, wait"):
             streams += [llm.stream([9], params) for _ in range(40)]
         streams.clear()
         outputs = llm.generate(prompts, params)

@@ -1,0 +1,121 @@
+"""Tokenizers that nobody can trust: one Corrupt error that names file and field, and no process that dies.
+
+Reported: GGUF fields of a wrong type raised whatever Python raises, and a tokenizer.json whose Replace
+steps double a text 40 times ended the process.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagedcore import Corrupt
+from pagedcore.tokenizer import Tokenizer
+
+GOOD: dict[str, Any] = {
+    "general.architecture": "llama",
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "\u2581", "a", "\u2581a"],
+    "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -1.0, -2.0, -3.0],
+    "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1],
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": 2,
+    "tokenizer.ggml.unknown_token_id": 0,
+}
+
+
+def test_the_good_one_is_good() -> None:
+    assert Tokenizer.from_gguf(GOOD).encode("a") == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", 7),
+        ("model", ["llama"]),
+        ("pre", 3),
+        ("tokens", "text"),
+        ("tokens", 5),
+        ("tokens", [1, 2, 3]),
+        ("tokens", ["a", None]),
+        ("merges", "a b"),
+        ("merges", [["a", "b"]]),
+        ("scores", "high"),
+        ("scores", ["a"] * 6),
+        ("scores", [0.0] * 5),
+        ("scores", [float("nan")] * 6),
+        ("token_type", 1),
+        ("token_type", ["1"] * 6),
+        ("token_type", [1] * 7),
+        ("add_bos_token", "yes"),
+        ("add_eos_token", 1),
+        ("add_space_prefix", "no"),
+        ("bos_token_id", "1"),
+        ("eos_token_id", [2]),
+        ("unknown_token_id", 0.5),
+        ("padding_token_id", True),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named(field: str, value: Any) -> None:
+    with pytest.raises(Corrupt, match=rf"^model\.gguf.*tokenizer\.ggml\.{field}"):
+        Tokenizer.from_gguf(GOOD | {f"tokenizer.ggml.{field}": value}, "model.gguf")
+
+
+def test_a_token_that_is_there_twice_is_named() -> None:
+    tokens = [*GOOD["tokenizer.ggml.tokens"][:5], "a"]
+    with pytest.raises(Corrupt, match="'a' twice"):
+        Tokenizer.from_gguf(GOOD | {"tokenizer.ggml.tokens": tokens}, "model.gguf")
+
+
+def _json(normalizer: Any) -> str:
+    return json.dumps(
+        {
+            "version": "1.0",
+            "normalizer": normalizer,
+            "pre_tokenizer": None,
+            "added_tokens": [],
+            "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": None},
+        }
+    )
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "Sequence", "normalizers": [_replace({"String": "a"}, "aa")] * 40},
+        {
+            "type": "Sequence",
+            "normalizers": [{"type": "Sequence", "normalizers": [_replace({"Regex": "."}, "aaa")] * 9}],
+        },
+        _replace({"String": "a"}, "a" * 300),
+        _replace({"Regex": ""}, "a" * 300),
+        {"type": "Prepend", "prepend": "a" * 1000},
+    ],
+    ids=["doubled 40 times", "nested", "long", "between characters", "prepended"],
+)
+def test_what_multiplies_a_text_is_refused_before_it_is_built(tmp_path: Path, normalizer: Any) -> None:
+    (tmp_path / "tokenizer.json").write_text(_json(normalizer))
+    with pytest.raises(Corrupt, match=r"tokenizer\.json.* times as long; at most 256"):
+        Tokenizer.from_path(tmp_path)
+
+
+def test_what_published_files_have_is_served(tmp_path: Path) -> None:
+    steps = [{"type": "NFKC"}, {"type": "Prepend", "prepend": "\u2581"}, _replace({"String": " "}, "\u2581")]
+    (tmp_path / "tokenizer.json").write_text(_json({"type": "Sequence", "normalizers": steps}))
+    assert Tokenizer.from_path(tmp_path).vocab_size == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 100_000, '{"model": 5}', '{"version": "1.0", "model": {"type": "X"}}']
+)
+def test_what_is_no_tokenizer_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(Corrupt, match=r"tokenizer\.json' is not a tokenizer"):
+        Tokenizer.from_path(tmp_path)
