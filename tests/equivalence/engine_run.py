@@ -75,7 +75,7 @@ def _run(configuration: Configuration, folder: Path, pause: float) -> tuple[list
                     spelling.register_prefix(engine, name, workload.tokens(name, count), salt)
             if number == 1:
                 if not contiguous:
-                    engine.release_prefix("tenant")
+                    spelling.release_prefix(engine, "tenant", 3)
                     spelling.register_prefix(engine, "tenant", workload.tokens("tenant", 25), 3)
                 if configuration.force[0]:
                     engine.force_preemption(*configuration.force)

@@ -138,7 +138,7 @@ class _Script:
         self._next_id += 1
         prompt = workload.tokens(f"prefix {prefix % 3}", self._random.choice([5, 16, 37]))
         request = SchedulerRequest(id=prefix, arrival=self._now, prompt=prompt, salt=self._random.choice([0, 3]))
-        if self._refusable("register", lambda: self._scheduler.register_prefix(prefix, request)):
+        if self._refusable("register", lambda: spelling.schedule_prefix(self._scheduler, prefix, request)):
             self._prefixes[prefix] = prompt
 
     def _step(self) -> None:

@@ -20,6 +20,7 @@ RENAMED = {  # in 0.1: later
     "width": "beam_width",
 }
 WORDS = {"f32": "float32", "bf16": "bfloat16", "heuristic": "false", "immediate": "true"}
+_SHARED = {"shared": True} if "shared" in (_core.Engine.register_prefix.__doc__ or "") else {}  # as all were
 _TERMS_ARE_KEYWORDS = "salt: int" in (_core.Engine.submit.__doc__ or "")
 
 
@@ -67,6 +68,13 @@ def submit(engine: Any, prompt: list[int], params: Any, **terms: Any) -> int:
 
 
 def register_prefix(engine: Any, name: str, tokens: list[int], salt: int) -> int:
-    shared = {"shared": True} if "shared" in (_core.Engine.register_prefix.__doc__ or "") else {}  # as all were
-    request: int = engine.register_prefix(name, tokens, salt, **shared)
+    request: int = engine.register_prefix(name, tokens, salt, **_SHARED)
     return request
+
+
+def release_prefix(engine: Any, name: str, salt: int) -> None:
+    engine.release_prefix(name, salt) if _SHARED else engine.release_prefix(name)
+
+
+def schedule_prefix(scheduler: Any, prefix: int, request: Any) -> None:
+    scheduler.register_prefix(prefix, request, **_SHARED)

@@ -48,7 +48,7 @@ def serve(engine: Any, seed: str, count: int, paged: bool) -> None:
     while engine.busy:
         engine.wait(1.0)
     if paged:
-        engine.release_prefix("tenant")
+        spelling.release_prefix(engine, "tenant", 3)
     engine.clear_prefix_cache()
     spelling.submit(engine, [7, 8, 9], spelling.sampling({"max_tokens": 2}))  # when it is there, so is all before
     while engine.busy:

@@ -200,8 +200,8 @@ def test_sentencepiece_equals_its_algorithm() -> None:
 
 
 def test_sentencepiece_equals_transformers() -> None:
-    """With the normalizer of Llama 2's published tokenizer.json: SentencePiece's add_dummy_prefix puts a space before any
-    text. transformers 5 puts none before one that begins with a space."""
+    """With the normalizer of Llama 2's published tokenizer.json: SentencePiece's add_dummy_prefix puts a space before
+    any text. transformers 5 puts none before one that begins with a space."""
     from tokenizers import normalizers, pre_tokenizers
     from transformers import LlamaTokenizer
     from transformers.tokenization_utils_base import generate_merges
