@@ -24,9 +24,10 @@ def llm_run(configuration: Configuration) -> dict[str, list[str]]:
     options["num_blocks"] = -(-PLUG_TOKENS // options["block_size"])
     options["max_context"] = 128
     with tempfile.TemporaryDirectory() as folder:
-        if configuration.swap[0]:
+        swaps = options.get("preemption") != "recompute"  # else later versions refuse swap space, which has no effect
+        if swaps and configuration.swap[0]:
             options["swap_space"] = f"{configuration.swap[0] * 16}KiB"
-        if configuration.swap[1]:
+        if swaps and configuration.swap[1]:
             options["swap_file"] = Path(folder) / "swap"
         if options.get("preemption") == "swap" and not any(configuration.swap):
             options["preemption"] = "auto"

@@ -38,6 +38,8 @@ def _record(kind: Any, fields: dict[str, Any]) -> Any:
 
 
 def engine_config(options: dict[str, Any], cpu: dict[str, Any]) -> Any:
+    if options.get("preemption") == "recompute":  # swap space has no effect then, which later versions refuse
+        options = {name: value for name, value in options.items() if not name.startswith("swap_")}
     if "cpu" in pagedcore.EngineConfig().to_dict():
         return _record(pagedcore.EngineConfig, {**options, "cpu": _record(pagedcore.CpuOptions, cpu)})
     return _record(pagedcore.EngineConfig, {**options, **cpu})
