@@ -107,7 +107,7 @@ void EngineLoop::with_memory(const Act& act) {
     if (++failures == 1) return;
     RequestState* largest = requests_->largest();
     if (largest == nullptr) {
-      if (++waits > 1000) throw std::bad_alloc();
+      if (++waits > 1000) throw;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       return;
     }

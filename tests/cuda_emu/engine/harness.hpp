@@ -18,8 +18,10 @@ inline EngineConfig config_for(const std::string& device) {
   config.kv.num_blocks = 120;
   config.device = device;
   config.cpu.threads = config.cuda.threads = 1;
-  config.cuda.workspace = 4 << 20;
-  config.cuda.plugin = CUDA_EMU_PLUGIN;
+  if (config.device != "cpu") {
+    config.cuda.workspace = 4 << 20;
+    config.cuda.plugin = CUDA_EMU_PLUGIN;
+  }
   return config;
 }
 
