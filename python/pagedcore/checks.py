@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from .arguments import shown
 from .errors import InvalidArgument
 
-__all__ = ["MOST_PRIORITY", "check_bool", "check_int", "check_real", "float_of", "native_record", "token_list"]
+__all__ = [
+    "MOST_PRIORITY",
+    "check_bool",
+    "check_int",
+    "check_real",
+    "check_text",
+    "float_of",
+    "native_record",
+    "token_list",
+]
 
 _R = TypeVar("_R")
 
@@ -25,6 +35,22 @@ def check_bool(name: str, value: object) -> None:
 def check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidArgument(f"{name}={shown(value)} must be an integer in [{low}, {high}]")
+
+
+def check_text(name: str, value: object) -> None:
+    """That a text or path can be given to the native library: it is UTF-8 there, and ends at a zero."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        return
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                f"{name}={shown(text)} is not valid Unicode: it holds half of a surrogate pair"
+            ) from None
+    if "\0" in text:
+        raise InvalidArgument(f"{name}={shown(text)} holds a zero character, at which it would end")
 
 
 def check_real(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> None:
@@ -56,6 +82,8 @@ def token_list(name: str, tokens: object) -> tuple[int, ...]:
 
 def native_record(record: type[_R], values: Mapping[str, Any]) -> _R:
     """A native record of these values. What a field cannot hold is InvalidArgument, as what is out of its range."""
+    for name, value in values.items():
+        check_text(name, value)
     try:
         return record(**values)
     except TypeError as error:

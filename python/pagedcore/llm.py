@@ -13,7 +13,7 @@ from . import _core
 from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .chat import Message
-from .checks import check_bool
+from .checks import check_bool, check_text
 from .dispatch import Dispatcher, NotCopied
 from .engine_options import (
     open_model,
@@ -271,6 +271,7 @@ class LLM(NotCopied):
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
         _, ids = self._prompts.read(prefix)
+        check_text("name", name)
         check_bool("shared", shared)
         inbox = self._dispatcher.inbox()
         request = self._dispatcher.register_prefix(name, ids, salt, shared, inbox)

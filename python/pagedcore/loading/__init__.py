@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 
 from .. import _core
+from ..arguments import shown
+from ..checks import check_text
 from ..config_files import open_regular
 from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .checkpoint import Checkpoint, TokenizerSource
@@ -38,6 +40,9 @@ def load_description(
 def _load(
     model: str | os.PathLike[str], *, with_tensors: bool, mmap: bool, revision: str | None, token: str | None
 ) -> Checkpoint:
+    if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
+        raise InvalidArgument(f"a model is a path, or a name on the hub, not {shown(model)}")
+    check_text("model", model)
     path = Path(model)
     if isinstance(model, str) and (model.startswith("hub:") or not path.exists()):
         from .hub import download, hub_name

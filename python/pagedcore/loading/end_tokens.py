@@ -62,6 +62,11 @@ def all_ends(declared: Mapping[int, str], tokenizer: Tokenizer | None, vocab_siz
 def _add(why: dict[int, str], ids: Iterable[int | None], reason: str, vocab_size: int) -> None:
     for token in ids:
         if token is not None and token >= vocab_size:
-            _log.warning("%s = %d is ignored: the model's token ids are in [0, %d)", reason, token, vocab_size)
+            _log.warning(
+                "token %d, which ends a text (%s), is ignored: the model's token ids are in [0, %d)",
+                token,
+                reason,
+                vocab_size,
+            )
         elif token is not None:
             why.setdefault(token, reason)

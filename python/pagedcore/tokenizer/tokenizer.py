@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Corrupt, InvalidArgument, Io
+from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .byte_level import bytes_of_token
 from .gguf_fields import check_fields
 from .judge import judge
@@ -62,7 +62,8 @@ class Tokenizer:
         backend.no_padding()
         settings = read_settings(file.parent)
         settings.apply(backend)
-        return cls(backend, settings.for_templates())
+        with corrupt_unless_it_works(f"'{file}' is a tokenizer that does not work"):
+            return cls(backend, settings.for_templates())._that_works()
 
     @classmethod
     def from_text(cls, text: str, special_tokens: Mapping[str, Any] | None = None) -> Tokenizer:
@@ -71,8 +72,7 @@ class Tokenizer:
 
         judge(text, "this")
         with corrupt_unless_it_works("this is not a tokenizer"):
-            backend = tokenizers.Tokenizer.from_str(text)
-        return cls(backend, special_tokens)
+            return cls(tokenizers.Tokenizer.from_str(text), special_tokens)._that_works()
 
     def to_text(self) -> str:
         """As a ``tokenizer.json``: what programs without pagedcore encode and decode with."""
@@ -94,9 +94,17 @@ class Tokenizer:
             index = metadata.get(f"tokenizer.ggml.{names.get(name, name)}_token_id")
             if index is not None:
                 special[f"{name}_token"] = tokens[index]
-        with corrupt_unless_it_works(f"{source} has no usable tokenizer"):
-            backend = build_from_gguf(metadata)
-        return cls(backend, special)
+        try:
+            with corrupt_unless_it_works("its tokenizer cannot be built"):
+                return cls(build_from_gguf(metadata), special)._that_works()
+        except (Corrupt, Unsupported) as error:
+            raise type(error)(f"{source}: {error}") from None
+
+    def _that_works(self) -> Tokenizer:
+        """Encodes a letter: a file may describe steps that the library finds impossible when it takes them."""
+        if not all(0 <= token < _ID_END for side in self._around for token in side):
+            raise Corrupt("a special token that it puts around a text has an id beyond 2^31")
+        return self
 
     def encode(
         self, text: str, *, add_special_tokens: bool = True, continues: bool = False, at_most: int | None = None
