@@ -26,6 +26,7 @@ LAYERS = (
         "beam_search_params",
         "chat",
         "content",
+        "history",
         "logprobs",
         "outputs",
         "prefixes",

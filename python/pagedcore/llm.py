@@ -23,6 +23,7 @@ from .engine_options import (
     with_template_options,
 )
 from .errors import Aborted, InvalidArgument
+from .history import ChatPrompt, chat_prompt
 from .memory import MemoryReport
 from .outputs import RequestOutput, Score
 from .prefixes import NO_PREFIX, Prefix, Prefixes
@@ -141,14 +142,16 @@ class LLM(NotCopied):
         **options: Unpack[ChatOptions],
     ) -> list[RequestOutput]:
         """Like :meth:`generate` for one conversation, or several: lists of messages with a role and content. With
-        ``prefix`` the conversation's text continues that prefix. How it becomes a prompt: :meth:`chat_prompt`."""
+        ``prefix`` the conversation's text continues that prefix. A message of the assistant may carry the ``token_ids``
+        of its output: they are used where they spell its content and the template shows that as it is. How it becomes
+        a prompt: :meth:`chat_prompt`."""
         progress = chosen_progress(progress, options)
         template, rest = split_chat_options(options)
         served = request_options(rest)
         # Whatever is neither is refused by the template, as one conversation.
         several = isinstance(messages, (list, tuple)) and all(isinstance(entry, (list, tuple)) for entry in messages)
         conversations: Sequence[Any] = messages if several and messages else [messages]
-        prompts = [self._templates.prompt(conversation, template) for conversation in conversations]
+        prompts = [self._chat_prompt(conversation, template) for conversation in conversations]
         params = self.default_sampling_params(chat=True) if sampling_params is None else sampling_params
         return self._run(self._requests(prompts, params, served, templated=True), progress)
 
@@ -162,7 +165,10 @@ class LLM(NotCopied):
         JSON schemas of functions. ``chat_template``: a template, or the name of one of the model's; None: ``tool_use``
         if there are tools and the model has it, else ``default``. ``template_variables``: passed by their names.
         """
-        return self._templates.prompt(messages, options)
+        return str(self._chat_prompt(messages, options))
+
+    def _chat_prompt(self, messages: Sequence[Message], options: TemplateOptions) -> ChatPrompt:
+        return chat_prompt(lambda plain: self._templates.prompt(plain, options), messages, self.tokenizer)
 
     @with_request_options
     def stream(
@@ -190,7 +196,7 @@ class LLM(NotCopied):
         """Like :meth:`stream` for a conversation; the other keywords are those of :meth:`chat_prompt`."""
         template, rest = split_chat_options(options)
         served = request_options(rest)
-        prompt = self._templates.prompt(messages, template)
+        prompt = self._chat_prompt(messages, template)
         params = self.default_sampling_params(chat=True) if sampling_params is None else streamable(sampling_params)
         (request,) = self._requests([prompt], params, served, templated=True)
         return Stream(self._dispatcher, request)

@@ -9,6 +9,7 @@ from . import _core
 from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .errors import InvalidArgument
+from .history import ChatPrompt
 from .prefixes import NO_PREFIX, Prefix
 from .request import Request, derived_seed
 from .sampling_params import NO_LIMIT, SamplingParams
@@ -152,7 +153,10 @@ class PromptReader:
         """The text, if it is one, and all token ids. What continues a prefix has no special tokens at its beginning."""
         given = _unwrapped(prompt)
         text = given if isinstance(given, str) else None
-        ids = self._encode(text, templated, bool(prefix)) if text is not None else self._check_ids(given)
+        if isinstance(given, ChatPrompt):
+            text, ids = str(given), self._check_ids(self._encode_pieces(given, bool(prefix)))
+        else:
+            ids = self._encode(text, templated, bool(prefix)) if text is not None else self._check_ids(given)
         ids = [*prefix, *ids]
         if not ids:
             raise InvalidArgument("a prompt must have at least one token")
@@ -187,6 +191,12 @@ class PromptReader:
                 f"a context of {self.max_context} tokens{self._why_no_more}: shorten it, or raise max_context where "
                 "the model allows"
             )
+        return ids
+
+    def _encode_pieces(self, prompt: ChatPrompt, continues: bool) -> list[int]:
+        ids: list[int] = []
+        for piece in prompt.pieces:
+            ids += self._encode(piece, True, continues or bool(ids)) if isinstance(piece, str) else piece
         return ids
 
     def _check_ids(self, prompt: object) -> list[int]:

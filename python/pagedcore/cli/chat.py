@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
+from ..history import TOKEN_IDS
 from .common import (
     Formatter,
     add_model_flags,
@@ -103,7 +104,7 @@ class _Conversation:
         self._params = params
         self._options = options
         self._system = [] if system is None else [{"role": "system", "content": system}]
-        self._messages: list[dict[str, str]] = []
+        self._messages: list[dict[str, Any]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -112,10 +113,13 @@ class _Conversation:
     def say(self, text: str) -> None:
         """Prints the answer as it comes, and remembers both. A turn that fails is forgotten."""
         messages = [*self._messages, {"role": "user", "content": text}]
-        answer, error = [], None
+        answer: list[str] = []
+        ids: list[int] = []
+        error = None
         try:
             for news in self._llm.stream_chat(messages, self._params, **self._options):
                 answer.append(news.outputs[0].text)
+                ids += news.outputs[0].token_ids
                 error = news.error
                 print(answer[-1], end="", flush=True)
         except KeyboardInterrupt:
@@ -126,4 +130,4 @@ class _Conversation:
         if error is not None:
             print(f"pagedcore: {error}", file=sys.stderr)
             return
-        self._messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
+        self._messages = [*messages, {"role": "assistant", "content": "".join(answer), TOKEN_IDS: ids}]
