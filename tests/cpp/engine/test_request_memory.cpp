@@ -68,7 +68,15 @@ void give(void* memory) noexcept {
 }  // namespace
 
 [[gnu::noinline]] void* operator new(std::size_t size) { return take(size); }
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return take(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { give(memory); }
+[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { give(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { give(memory); }
 
 using namespace pagedcore;
