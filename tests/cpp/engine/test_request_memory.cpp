@@ -107,8 +107,11 @@ EngineRequest neighbour() {
 /// Runs both while the allocations from `first` on fail, `count` of them. Whether any did.
 bool run(Engine& engine, EngineRequest request, const std::vector<TokenId>& expected, long first, long count) {
   const Spared spared_here;
-  const RequestId beside = engine.submit(neighbour());
-  std::vector<EngineOutput> early = engine.wait(0.0);
+  EngineRequest first_there = neighbour();
+  first_there.stream = true;
+  const RequestId beside = engine.submit(std::move(first_there));
+  std::vector<EngineOutput> early;
+  while (early.empty()) early = engine.wait(1.0);  // it has been taken in
   failing = count;
   granted = first;
   const RequestId id = engine.submit(std::move(request));
