@@ -58,7 +58,7 @@ struct RequestState {
   std::size_t first_scored() const noexcept { return std::max(request.sampling.prompt_logprob_start, 1u); }
 };
 
-/// Why a request ends whose memory could not be had. Short enough to be kept without an allocation.
+/// Why a request ends that memory cannot be allocated for. Short enough to be kept without an allocation.
 inline constexpr const char* kNoMemory = "out of memory";
 
 /// Ends a sample: its last output, with what has not been delivered, is appended to `news`. What there is no memory for
