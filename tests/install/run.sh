@@ -146,7 +146,7 @@ run_abi() {
     -Wl,-rpath-link,"$lib"
   LD_LIBRARY_PATH="$lib" "$tmp/abi" "$version" ""
 
-  git ls-files CMakeLists.txt VERSION cmake cpp | tar -cf - -T - | (mkdir -p "$tmp/next" && tar -xf - -C "$tmp/next")
+  git ls-files CMakeLists.txt VERSION cmake cpp cuda | tar -cf - -T - | (mkdir -p "$tmp/next" && tar -xf - -C "$tmp/next")
   minor=$(cut -d. -f2 VERSION)
   next=$(cut -d. -f1 VERSION).$((minor + 1)).0
   echo "$next" > "$tmp/next/VERSION"
