@@ -70,9 +70,9 @@ class RequestTable {
   /// The request's id must be new. Throws std::bad_alloc; then the request is still the caller's.
   RequestState& add(std::unique_ptr<RequestState>& request);
   RequestState* find(RequestId id) noexcept;
-  /// Some request; null when there is none.
-  /// The one that computes this prefix.
+  /// The one that computes this prefix; null when there is none.
   RequestState* find_pinning(PrefixId prefix) noexcept;
+  /// Some request; null when there is none.
   RequestState* any() noexcept { return requests_.empty() ? nullptr : requests_.begin()->second.get(); }
   /// The one that ends when there is no memory for a step: of those that may hold most, by orders of magnitude, the
   /// latest. Null when there is none.
