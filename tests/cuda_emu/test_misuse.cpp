@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "device_array.hpp"
 #include "emulator/options.hpp"
@@ -61,10 +62,10 @@ std::string complaint_of(Body body) {
   return text;
 }
 
-/// Runs the kernel with one block of 64 threads on an array of 64 ints.
+/// Runs the kernel with blocks of 64 threads on an array of 64 zeros.
 std::string complaint_of(void (*kernel)(int*), unsigned blocks = 1, std::size_t shared_bytes = 0) {
   return complaint_of([=] {
-    DeviceArray<int> array(64);
+    DeviceArray<int> array(std::vector<int>(64, 0));
     CUDA_EMU_LAUNCH(kernel, dim3(blocks), dim3(64), shared_bytes, nullptr, array.data());
     finish();
   });
@@ -178,7 +179,8 @@ __global__ void block_races_after_barrier(int* out) {
 __global__ void no_fence(int* out) {
   if (threadIdx.x > 0) return;
   out[1 + blockIdx.x] = 1;
-  if (atomicAdd(out, 1) == static_cast<int>(gridDim.x) - 2) out[40] = out[1] + out[2];
+  if (atomicAdd(out, 1) != static_cast<int>(gridDim.x) - 1) return;
+  for (unsigned i = 1; i <= gridDim.x; ++i) out[40] += out[i];  // the last block reads what all have written
 }
 __global__ void same_lanes_twice(int* out) {  // ordered: no complaint
   PC_SHARED(int[64], tile);
