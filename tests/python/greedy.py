@@ -13,7 +13,7 @@ PROMPTS = [[(7 * i * i + 3 * i + seed) % 320 for i in range(1, length)] for seed
 GREEDY = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, logprobs=2, prompt_logprobs=0)
 
 
-def check(output: Any, reference: Any) -> None:
+def check(output: Any, reference: Any, tolerance: float = 1e-3) -> None:
     (sample,) = output.outputs
     ids = output.prompt_token_ids + sample.token_ids
     with torch.inference_mode():
@@ -22,4 +22,4 @@ def check(output: Any, reference: Any) -> None:
     assert expected[start:-1].argmax(-1).tolist() == sample.token_ids
     for position, found in zip(expected, [*output.prompt_logprobs[1:], *sample.logprobs], strict=False):
         for token, entry in found.items():
-            assert entry.logprob == pytest.approx(position[token].item(), abs=1e-3)
+            assert entry.logprob == pytest.approx(position[token].item(), abs=tolerance)

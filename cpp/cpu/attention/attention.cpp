@@ -36,7 +36,7 @@ class Step {
         kernels_(kernels_of(kv.isa())),
         heads_per_kv_head_(work.shape.heads_per_kv_head) {
     const TileLayout& layout = kv.layout();
-    const bool tiles = kernels_.bf16_tile && layout.head_dim % kLanes == 0;
+    const bool tiles = kernels_.bf16_tile && layout.key_dim % kLanes == 0;
     if (layout.dtype == DType::f32) {
       kernel_ = kernels_.f32;
     } else if (kernels_.bf16_dot && q.dtype == DType::bf16) {
@@ -44,13 +44,14 @@ class Step {
     } else {
       kernel_ = kernels_.bf16;
     }
-    if (kernel_ == kernels_.f32 || kernel_ == kernels_.bf16) {
-      queries_ = q.dtype == DType::f32 ? Queries::in_place : Queries::widened;
+    if (q.dtype != DType::f32 && (kernel_ == kernels_.f32 || kernel_ == kernels_.bf16)) {
+      queries_ = Queries::widened;
     } else {
-      queries_ = kernel_ == kernels_.bf16_tile ? Queries::packed : Queries::in_place;
+      const bool padded = layout.key_dim != layout.head_dim;
+      queries_ = padded || kernel_ == kernels_.bf16_tile ? Queries::copied : Queries::in_place;
     }
     task_ = {};
-    task_.head_dim = layout.head_dim;
+    task_.key_dim = layout.key_dim;
     task_.value_dim = layout.value_dim;
     task_.scale = params.scale * kLog2e;
     if (params.softcap > 0.0f) {
@@ -63,7 +64,7 @@ class Step {
     const auto rows = static_cast<std::size_t>(padded);
     state_floats_ = aligned(SoftmaxState::floats(padded, layout.value_dim) * 4) / 4;
     rows_bytes_ = aligned(rows * (sizeof(char*) + 2 * sizeof(int)));
-    q_bytes_ = queries_ == Queries::in_place ? 0 : aligned(rows * static_cast<std::size_t>(layout.head_dim) * 4);
+    q_bytes_ = queries_ == Queries::in_place ? 0 : aligned(rows * static_cast<std::size_t>(layout.key_dim) * 4);
     kv.workspace().reserve(work.shape.threads,
                            rows_bytes_ + q_bytes_ + 3 * state_floats_ * 4 + ContextReader::scratch_bytes(layout),
                            static_cast<std::size_t>(work.num_states) * state_floats_ * 4);
@@ -122,20 +123,21 @@ class Step {
     int* begin = reinterpret_cast<int*>(q + capacity);
     int* end = begin + capacity;
     char* copies = memory + rows_bytes_;
-    const std::size_t element = q_.dtype == DType::f32 ? 4 : 2;
+    const auto element = static_cast<std::size_t>(info(q_.dtype).block_bytes);
+    const int head_dim = kv_.layout().head_dim;
     int row = 0;
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
       const std::int64_t first =
-          (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * task.head_dim;
+          (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
       const char* in = static_cast<const char*>(q_.data) + first * static_cast<std::int64_t>(element);
       const int position = tile.first_position + t;
-      for (int h = 0; h < heads_per_kv_head_; ++h, ++row, in += static_cast<std::size_t>(task.head_dim) * element) {
+      for (int h = 0; h < heads_per_kv_head_; ++h, ++row, in += static_cast<std::size_t>(head_dim) * element) {
         q[row] = in;
         begin[row] = window_ > 0 ? std::max(0, position - window_ + 1) : 0;
         end[row] = position + 1;
         if (queries_ == Queries::in_place) continue;
         q[row] = copies;
-        copies += queries_ == Queries::packed ? pack(in, copies) : widen(in, copies);
+        copies += queries_ == Queries::copied ? copy(in, copies, element) : widen(in, copies);
       }
     }
     task.q = q;
@@ -144,18 +146,24 @@ class Step {
     task.rows = row;
   }
 
-  std::size_t pack(const char* in, char* to) const noexcept {
-    std::memcpy(to, in, static_cast<std::size_t>(task_.head_dim) * 2);
-    return static_cast<std::size_t>(task_.head_dim) * 2;
+  // A query of key_dim elements, the last of them zero where the head has fewer. Return its bytes.
+  std::size_t copy(const char* in, char* to, std::size_t element) const noexcept {
+    const std::size_t given = static_cast<std::size_t>(kv_.layout().head_dim) * element;
+    const std::size_t bytes = static_cast<std::size_t>(task_.key_dim) * element;
+    std::memcpy(to, in, given);
+    std::memset(to + given, 0, bytes - given);
+    return bytes;
   }
   std::size_t widen(const char* in, char* to) const noexcept {
-    for (int d = 0; d < task_.head_dim; ++d) {
+    const int head_dim = kv_.layout().head_dim;
+    for (int d = 0; d < head_dim; ++d) {
       std::uint16_t bits;
       std::memcpy(&bits, in + d * 2, 2);
       const std::uint32_t u = std::uint32_t{bits} << 16;
       std::memcpy(to + d * 4, &u, 4);
     }
-    return static_cast<std::size_t>(task_.head_dim) * 4;
+    std::memset(to + head_dim * 4, 0, static_cast<std::size_t>(task_.key_dim - head_dim) * 4);
+    return static_cast<std::size_t>(task_.key_dim) * 4;
   }
 
   void segment(PieceTask& task, const ContextReader& context, const QueryTile& tile, std::int32_t index,
@@ -219,7 +227,7 @@ class Step {
   }
 
   void finish(const SoftmaxState& state, const QueryTile& tile, std::int32_t kv_head) const noexcept {
-    const int head_dim = task_.head_dim;
+    const int head_dim = kv_.layout().head_dim;
     for (std::int32_t t = 0, row = 0; t < tile.num_rows; ++t) {
       const std::int64_t first =
           (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
@@ -248,7 +256,7 @@ class Step {
   std::int32_t heads_per_kv_head_;
   std::int32_t window_;
   AttendPiece kernel_;
-  enum class Queries { in_place, packed, widened } queries_;
+  enum class Queries { in_place, copied, widened } queries_;
   PieceTask task_;
   // Of a worker's memory: [row descriptions | copies of q | three states | packed tiles].
   std::size_t rows_bytes_, q_bytes_, state_floats_;

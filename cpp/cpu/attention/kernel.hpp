@@ -23,11 +23,11 @@ struct PieceTask {
   int first_tile;
   int end_tile;
 
-  const char* const* q;  // [rows], head_dim elements each: f32, or bf16 for bf16_dot and bf16_tile
+  const char* const* q;  // [rows], key_dim elements each: f32, or bf16 for bf16_dot and bf16_tile
   const int* begin;
   const int* end;
   int rows;
-  int head_dim;
+  int key_dim;    // head_dim rounded up to whole steps; the rest is zero in q and K
   int value_dim;  // head_dim rounded up to whole vectors: the width of V tiles and of acc
 
   float scale;        // scores, then multiplied by log2(e): the softmax works in base 2
@@ -45,7 +45,7 @@ struct AttentionKernels {
   AttendPiece f32;       // f32 tiles, f32 queries
   AttendPiece bf16;      // bf16 tiles widened to f32, f32 queries
   AttendPiece bf16_dot;  // bf16 tiles, queries and probabilities through a bf16 dot-product instruction; may be null
-  /// The same through matrix tiles: head_dim a multiple of 16; query rows packed one after another, they and the state
+  /// The same through matrix tiles: key_dim a multiple of 16; query rows packed one after another, they and the state
   /// readable and writable up to a multiple of kTileRows. Between tile_begin(rows) and tile_end(). May be null.
   AttendPiece bf16_tile;
   void (*tile_begin)(int rows);

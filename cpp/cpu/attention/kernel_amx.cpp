@@ -46,14 +46,14 @@ inline void prefetch(const char* p, int bytes) {
 
 // Scores of all four tiles: independent sums hide the latency of the tile operation.
 void dot4(const PieceTask& t, const char* q, char* s) {
-  const int stride = t.head_dim * 2;
+  const int stride = t.key_dim * 2;
   const char *k0 = t.k[0], *k1 = t.k[1], *k2 = t.k[2], *k3 = t.k[3];
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   int d = 0, at = 0;
-  for (; d + 32 <= t.head_dim; d += 32, at += kStepTile) {
+  for (; d + 32 <= t.key_dim; d += 32, at += kStepTile) {
     _tile_loadd(4, q + d * 2, stride);
     _tile_loadd(5, k0 + at, 64);
     _tile_dpbf16ps(0, 4, 5);
@@ -64,7 +64,7 @@ void dot4(const PieceTask& t, const char* q, char* s) {
     _tile_loadd(5, k3 + at, 64);
     _tile_dpbf16ps(3, 4, 5);
   }
-  if (d < t.head_dim) {
+  if (d < t.key_dim) {
     _tile_loadd(6, q + d * 2, stride);
     _tile_loadd(7, k0 + at, 64);
     _tile_dpbf16ps(0, 6, 7);
@@ -82,15 +82,15 @@ void dot4(const PieceTask& t, const char* q, char* s) {
 }
 
 void dot1(const PieceTask& t, const char* q, int g, char* s) {
-  const int stride = t.head_dim * 2;
+  const int stride = t.key_dim * 2;
   _tile_zero(0);
   int d = 0, at = 0;
-  for (; d + 32 <= t.head_dim; d += 32, at += kStepTile) {
+  for (; d + 32 <= t.key_dim; d += 32, at += kStepTile) {
     _tile_loadd(4, q + d * 2, stride);
     _tile_loadd(5, t.k[g] + at, 64);
     _tile_dpbf16ps(0, 4, 5);
   }
-  if (d < t.head_dim) {
+  if (d < t.key_dim) {
     _tile_loadd(6, q + d * 2, stride);
     _tile_loadd(7, t.k[g] + at, 64);
     _tile_dpbf16ps(0, 6, 7);
@@ -163,7 +163,7 @@ void attend_rows(const PieceTask& t, int row, int n) {
 
 void attend_tiles(const PieceTask& t) {
   for (int g = t.first_tile; g < t.end_tile; ++g) {
-    prefetch(t.next_k[g], t.head_dim * kTileTokens * 2);
+    prefetch(t.next_k[g], t.key_dim * kTileTokens * 2);
     prefetch(t.next_v[g], t.value_dim * kTileTokens * 2);
   }
   const int n = block_rows(t.rows);

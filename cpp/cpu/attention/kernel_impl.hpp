@@ -50,7 +50,7 @@ struct AttentionKernel {
       k[b] = t.k[tile + b];
       next[b] = t.next_k[tile + b];
     }
-    const int steps = t.head_dim / Steps::kElements;
+    const int steps = t.key_dim / Steps::kElements;
     for (int i = 0; i < steps; ++i) {
       Operand x[NB];
 #pragma GCC unroll 8

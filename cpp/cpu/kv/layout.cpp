@@ -1,5 +1,6 @@
 #include "cpu/kv/layout.hpp"
 
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
@@ -14,18 +15,19 @@ TileLayout::TileLayout(const KvShape& shape) {
                               " KV heads: both must be at least 1"));
   if (shape.block_size < 1 || shape.block_size > 256)
     throw Unsupported(str("block size ", shape.block_size, " is outside 1 to 256 tokens; 16 is the usual choice"));
-  if (shape.head_dim < 8 || shape.head_dim > kMaxHeadDim || shape.head_dim % 8 != 0)
-    throw Unsupported(str("head size ", shape.head_dim, ": the CPU backend serves multiples of 8 up to ", kMaxHeadDim));
+  if (shape.head_dim < 1 || shape.head_dim > kMaxHeadDim)
+    throw Unsupported(str("head size ", shape.head_dim, ": the CPU backend serves sizes of 1 to ", kMaxHeadDim));
   if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)
     throw Unsupported(str("KV element type ", info(shape.dtype).name, ": the CPU backend stores f32 or bf16"));
   dtype = shape.dtype;
   head_dim = shape.head_dim;
   block_size = shape.block_size;
+  element = dtype == DType::f32 ? 4 : 2;
+  key_dim = element == 4 ? head_dim : (head_dim + 1) / 2 * 2;
   value_dim = (head_dim + kLanes - 1) / kLanes * kLanes;
   tiled = block_size % kTileTokens == 0;
-  element = dtype == DType::f32 ? 4 : 2;
   const auto dim = static_cast<std::size_t>(head_dim), width = static_cast<std::size_t>(value_dim);
-  k_tile = kTileTokens * dim * element;
+  k_tile = kTileTokens * static_cast<std::size_t>(key_dim) * element;
   v_tile = kTileTokens * width * element;
   const auto tokens = static_cast<std::size_t>(block_size);
   v_offset = tiled ? tokens / kTileTokens * k_tile : tokens * dim * element;
@@ -40,8 +42,12 @@ TileLayout::TileLayout(const KvShape& shape) {
 
 void pack_k(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {
   // A lane of a step holds 4 bytes of either type: one f32 or a pair of bf16.
-  const int steps = layout.head_dim * static_cast<int>(layout.element) / 4;
+  const int bytes = layout.head_dim * static_cast<int>(layout.element), steps = bytes / 4;
   for (int i = 0; i < steps; ++i) std::memcpy(tile + (i * kTileTokens + lane) * 4, row + i * 4, 4);
+  if (bytes % 4 == 0) return;
+  std::uint16_t last[2] = {};
+  std::memcpy(last, row + steps * 4, sizeof last[0]);
+  std::memcpy(tile + (steps * kTileTokens + lane) * 4, last, sizeof last);
 }
 
 void pack_v(const TileLayout& layout, char* tile, int lane, const char* row) noexcept {

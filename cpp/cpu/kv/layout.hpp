@@ -11,13 +11,14 @@ namespace pagedcore::cpu {
 /// Where a token's K and V lie inside one head's part of a block.
 ///
 /// tiled (block_size a multiple of 16), per 16 tokens:
-///   K  f32  [head_dim][16 tokens]          bf16  [head_dim / 2][16 tokens][2 dims]
+///   K  f32  [head_dim][16 tokens]          bf16  [key_dim / 2][16 tokens][2 dims]
 ///   V  f32  [16 tokens][value_dim]         bf16  [8 token pairs][value_dim][2 tokens]
 /// Otherwise K and V are plain [block_size][head_dim]; attention packs them into such tiles piece by piece, so that a
 /// small block wastes no memory on padding.
 struct TileLayout {
   DType dtype = DType::f32;
   int head_dim = 0;
+  int key_dim = 0;    // head_dim rounded up to what a lane holds: with bf16 to 2; the rest is zero in every K
   int value_dim = 0;  // head_dim rounded up to 16
   int block_size = 0;
   bool tiled = false;

@@ -51,7 +51,8 @@ TEST_CASE("every head size and number of query heads per KV head on every instru
   ThreadPool pool(2);
   for (Isa isa : isas())
     for (Types t : kTypes)
-      for (int head_dim : {8, 16, 24, 64, 72, 80, 96, 112, 128, 192, 256})
+      for (int head_dim : {1,  2,  3,  4,  5,  7,  8,   12,  15,  16,  17,  20,  24,  31,  63,
+                           64, 72, 80, 96, 97, 99, 100, 112, 127, 128, 129, 192, 250, 255, 256})
         for (int heads : {1, 3, 4, 7, 8}) {
           Setup s{.isa = isa,
                   .compute = t.compute,
@@ -76,6 +77,11 @@ TEST_CASE("every block size at the edges of blocks, pieces and segments") {
       for (int block_size : {1, 2, 4, 8, 16, 24, 32, 64, 100, 128, 256}) {
         Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
         s.block_size = block_size;
+        for (int head_dim : {3, 9, 20}) {
+          s.head_dim = head_dim;
+          check(s, {block_size, block_size + 1, 17, 65}, pool);
+        }
+        s.head_dim = 16;
         check(s, {1, 2, block_size, block_size + 1, 15, 16, 17, 63, 64, 65, 511, 512, 513, 1100}, pool);
         if (block_size > 1) check(s, {block_size - 1}, pool);
       }
@@ -84,8 +90,10 @@ TEST_CASE("every block size at the edges of blocks, pieces and segments") {
 TEST_CASE("element types of queries and storage may differ") {
   ThreadPool pool(1);
   for (Isa isa : isas()) {
-    check({.isa = isa, .compute = DType::f32, .kv = DType::bf16}, {100}, pool);
-    check({.isa = isa, .compute = DType::bf16, .kv = DType::f32}, {100}, pool);
+    for (int head_dim : {1, 15, 20, 33, 64}) {
+      check({.isa = isa, .compute = DType::f32, .kv = DType::bf16, .head_dim = head_dim}, {100}, pool);
+      check({.isa = isa, .compute = DType::bf16, .kv = DType::f32, .head_dim = head_dim}, {100}, pool);
+    }
   }
 }
 

@@ -84,31 +84,34 @@ TEST_CASE("the same with windows, soft caps, other head and block sizes") {
       s.softcap = 0;
       s.block_size = 8;
       check(s);
-      s.head_dim = 40;
       s.kv_heads = 1;
       s.block_size = 16;
-      check(s);
+      for (int head_dim : {3, 20, 40, 47}) {
+        s.head_dim = head_dim;
+        check(s);
+      }
     }
 }
 
 // rule: cpu_attention.row-stands-alone
 TEST_CASE("block size does not change a row's bits") {
   for (Isa isa : isas())
-    for (DType type : {DType::f32, DType::bf16}) {
-      ThreadPool pool(2);
-      Rows first;
-      for (int block_size : {1, 3, 16, 64, 256}) {
-        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 24, .kv_heads = 1, .heads_per_kv_head = 2};
-        World world(s, {600});
-        const std::vector<float> data = world.qkv[0];
-        s.block_size = block_size;
-        World other(s, {600});
-        other.qkv[0] = data;
-        const Rows out = chunked(other, pool, 600, 600);
-        if (first.empty()) first = out;
-        check_same(first, out);
+    for (DType type : {DType::f32, DType::bf16})
+      for (int head_dim : {5, 12, 24, 31}) {
+        ThreadPool pool(2);
+        Rows first;
+        for (int block_size : {1, 3, 16, 64, 256}) {
+          Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = head_dim, .kv_heads = 1, .heads_per_kv_head = 2};
+          World world(s, {600});
+          const std::vector<float> data = world.qkv[0];
+          s.block_size = block_size;
+          World other(s, {600});
+          other.qkv[0] = data;
+          const Rows out = chunked(other, pool, 600, 600);
+          if (first.empty()) first = out;
+          check_same(first, out);
+        }
       }
-    }
 }
 
 }  // namespace pagedcore::cpu::test

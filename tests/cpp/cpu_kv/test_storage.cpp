@@ -16,6 +16,11 @@ TEST_CASE("block bytes are the arithmetic of K and V, without padding for small 
     CHECK(kv_block_bytes({2, 4, 72, 1, DType::bf16}, isa) == 2u * 4 * 72 * 1 * 2 * 2);
     // V is held in whole vectors of 16 lanes: 80 columns for a head size of 72.
     CHECK(kv_block_bytes({2, 4, 72, 16, DType::bf16}, isa) == 2u * 4 * (72 + 80) * 16 * 2);
+    CHECK(kv_block_bytes({26, 32, 100, 16, DType::bf16}, isa) == 26u * 32 * (100 + 112) * 16 * 2);
+    // bf16 keys lie in pairs of dimensions: 4 for a head size of 3. Small blocks hold them as they come.
+    CHECK(kv_block_bytes({2, 4, 3, 16, DType::bf16}, isa) == 2u * 4 * (4 + 16) * 16 * 2);
+    CHECK(kv_block_bytes({2, 4, 3, 16, DType::f32}, isa) == 2u * 4 * (3 + 16) * 16 * 4);
+    CHECK(kv_block_bytes({2, 4, 3, 5, DType::bf16}, isa) == 2u * 4 * 3 * 5 * 2 * 2);
   }
 }
 
@@ -23,9 +28,11 @@ TEST_CASE("block bytes are the arithmetic of K and V, without padding for small 
 TEST_CASE("shapes that cannot be served are refused") {
   const auto make = [](KvShape shape) { (void)make_kv_storage(shape, 4, Isa::portable); };
   CHECK_NOTHROW(make({1, 1, 256, 256, DType::f32}));
-  CHECK_THROWS_AS(make({1, 1, 60, 16, DType::f32}), Unsupported);
-  CHECK_THROWS_AS(make({1, 1, 264, 16, DType::f32}), Unsupported);
+  CHECK_NOTHROW(make({1, 1, 1, 16, DType::bf16}));
+  CHECK_THROWS_WITH_AS(make({1, 1, 257, 16, DType::f32}), "head size 257: the CPU backend serves sizes of 1 to 256",
+                       Unsupported);
   CHECK_THROWS_AS(make({1, 1, 0, 16, DType::f32}), Unsupported);
+  CHECK_THROWS_AS(make({1, 1, -8, 16, DType::f32}), Unsupported);
   CHECK_THROWS_AS(make({1, 1, 64, 0, DType::f32}), Unsupported);
   CHECK_THROWS_AS(make({1, 1, 64, 257, DType::f32}), Unsupported);
   CHECK_THROWS_AS(make({1, 1, 64, 16, DType::f16}), Unsupported);

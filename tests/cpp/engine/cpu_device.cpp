@@ -5,7 +5,7 @@ namespace device {
 using namespace pagedcore;
 
 const Device& under_test() {
-  static const Device cpu{{DType::f32, DType::bf16}, 16, 24, 32, true};
+  static const Device cpu{{DType::f32, DType::bf16}, {16, 5}, 24, 32, true};
   return cpu;
 }
 

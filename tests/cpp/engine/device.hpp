@@ -12,7 +12,7 @@ namespace device {
 
 struct Device {
   std::vector<pagedcore::DType> dtypes;  // compute types that it serves
-  std::int32_t head_dim;                 // of a small model that it serves
+  std::vector<std::int32_t> head_dims;   // of small models that it serves
   // What its speed allows:
   std::uint32_t tokens;     // to generate
   std::uint32_t strangers;  // requests beside the observed ones
@@ -26,7 +26,8 @@ pagedcore::EngineConfig config(pagedcore::DType dtype, int threads = 1);
 /// The first of the compute types.
 inline pagedcore::EngineConfig config() { return config(under_test().dtypes.front()); }
 
-/// A model that the device serves.
-inline tiny::TinyModel model() { return tiny::TinyModel(151, 2, under_test().head_dim); }
+/// Models that the device serves.
+inline tiny::TinyModel model(std::int32_t head_dim) { return tiny::TinyModel(151, 2, head_dim); }
+inline tiny::TinyModel model() { return model(under_test().head_dims.front()); }
 
 }  // namespace device

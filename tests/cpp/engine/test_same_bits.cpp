@@ -45,12 +45,16 @@ EngineConfig first_config() { return config_for(device::under_test().dtypes.fron
 
 // rule: engine.same-request-same-bits
 TEST_CASE("same request, same bits") {
-  const TinyModel model = device::model();
   const std::uint32_t strangers = device::under_test().strangers;
   const bool every = device::under_test().every_disturbance;
   using Numbers = std::vector<std::uint32_t>;
-  for (const DType dtype : device::under_test().dtypes) {
+  std::vector<std::pair<std::int32_t, DType>> models;
+  for (const std::int32_t head_dim : device::under_test().head_dims)
+    for (const DType dtype : device::under_test().dtypes) models.emplace_back(head_dim, dtype);
+  for (const auto& [head_dim, dtype] : models) {
     CAPTURE(info(dtype).name);
+    CAPTURE(head_dim);
+    const TinyModel model = device::model(head_dim);
     const EngineConfig base = config_for(dtype);
     const auto list = observed();
     const same_bits::Bits alone = same_bits::run_alone(model, base, list);

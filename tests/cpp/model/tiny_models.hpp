@@ -137,6 +137,24 @@ inline TinyModel gpt() {  // layer norm, biases everywhere, a plain MLP, no rota
   return {d, true, true, 4};
 }
 
+inline TinyModel odd() {  // heads of an odd size, rotated but for the last dimension
+  ModelDescription d = base_description();
+  d.attention.qk_norm = true;
+  d.hidden_size = 33;
+  d.attention.num_heads = 6;
+  d.attention.num_kv_heads = 3;
+  d.attention.head_dim = 5;
+  d.position.rope_inv_freq = frequencies(2);
+  return {d, true, true, 7};
+}
+
+inline TinyModel open_llama() {  // the head size of Open LLaMA 3B
+  ModelDescription d = base_description();
+  d.attention.head_dim = 100;
+  d.position.rope_inv_freq = frequencies(50);
+  return {d, false, false, 8};
+}
+
 inline TinyModel gemma() {  // windows, softcaps, scales, weight offset, rotation of half of each head
   ModelDescription d = base_description();
   d.norm.weight_offset = 1.0f;

@@ -6,9 +6,9 @@ using namespace pagedcore;
 
 const Device& under_test() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // ten times slower
-  static const Device emulated{{DType::bf16}, 64, 5, 2, false};
+  static const Device emulated{{DType::bf16}, {64}, 5, 2, false};
 #else
-  static const Device emulated{{DType::bf16, DType::f16}, 64, 6, 4, true};
+  static const Device emulated{{DType::bf16, DType::f16}, {64}, 6, 4, true};
 #endif
   return emulated;
 }
