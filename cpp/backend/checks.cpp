@@ -56,9 +56,9 @@ void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_
   if (t.dtype != DType::f32) throw InvalidArgument(str(what, " is ", shape_text(t), "; expected f32"));
 }
 
-std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind) {
+std::int64_t checked_pack_rows(std::span<const HostTensor> parts, const WeightForm& form) {
   if (parts.empty()) throw InvalidArgument("pack: no matrices given; pass at least one");
-  if (kind == PackKind::gated &&
+  if (form.kind == PackKind::gated &&
       (parts.size() != 2 || parts[0].rows() != parts[1].rows() || parts[0].cols() != parts[1].cols()))
     throw InvalidArgument("pack: a gated weight takes exactly two matrices (gate, up) of equal shape");
   std::int64_t rows = 0;
@@ -75,7 +75,22 @@ std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind)
                                 bytes_of(part.dtype, part.count()), " bytes, but ", part.size_bytes(), " were given"));
     rows += part.rows();
   }
-  return kind == PackKind::gated ? rows / 2 : rows;
+  check_leaves(form.leaf_ends, parts[0].cols());
+  return form.kind == PackKind::gated ? rows / 2 : rows;
+}
+
+void check_leaves(std::span<const std::int64_t> leaf_ends, std::int64_t k) {
+  if (leaf_ends.empty()) return;
+  if (leaf_ends.size() > kMostLeaves)
+    throw InvalidArgument(str("pack: ", leaf_ends.size(), " leaves; a weight has at most ", kMostLeaves));
+  std::int64_t last = 0;
+  for (const std::int64_t end : leaf_ends) {
+    if (end <= last)
+      throw InvalidArgument(
+          str("pack: a leaf ends at ", end, ", the one before at ", last, "; ends of leaves ascend, from 1 or more"));
+    last = end;
+  }
+  if (last != k) throw InvalidArgument(str("pack: the last leaf ends at ", last, "; it must end at k, which is ", k));
 }
 
 void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,

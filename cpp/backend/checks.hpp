@@ -17,7 +17,9 @@ void check_shape(const char* what, const Tensor& t, std::int64_t rows, std::int6
 void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols);
 
 /// Rows of the packed matrix (of a gated pair: of one half).
-std::int64_t checked_pack_rows(std::span<const HostTensor> parts, PackKind kind);
+std::int64_t checked_pack_rows(std::span<const HostTensor> parts, const WeightForm& form);
+/// Unless the leaves, where there are any, cover k.
+void check_leaves(std::span<const std::int64_t> leaf_ends, std::int64_t k);
 /// `compute` is the type of the weight's inputs, `narrow` that of outputs that are not f32.
 void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e);

@@ -72,12 +72,12 @@ void CpuBackend::download(std::span<std::byte> dst, const Tensor& src) {
 
 // Weights and KV storage.
 
-std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, PackKind kind) {
-  return pack_weight(pool_, parts, kind, isa_, dtype_);
+std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, const WeightForm& form) {
+  return pack_weight(pool_, parts, form, isa_, dtype_);
 }
 
-std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const {
-  return packed_weight_bytes(n, k, kind, isa_, dtype_);
+std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const {
+  return packed_weight_bytes(n, k, form, isa_, dtype_);
 }
 
 std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {

@@ -22,8 +22,8 @@ class CpuBackend final : public Backend {
   void download(std::span<std::byte> dst, const Tensor& src) override;
   void synchronize() override {}  // every operation waits for its workers
 
-  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override;
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override;
+  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) override;
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;

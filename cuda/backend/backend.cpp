@@ -120,10 +120,10 @@ void CudaBackend::reserve(std::size_t bytes) {
 
 // Weights and KV storage.
 
-std::unique_ptr<Weight> CudaBackend::pack(std::span<const HostTensor> parts, PackKind kind) {
-  const std::int64_t n = checked_pack_rows(parts, kind), k = parts[0].cols();
+std::unique_ptr<Weight> CudaBackend::pack(std::span<const HostTensor> parts, const WeightForm& form) {
+  const std::int64_t n = checked_pack_rows(parts, form), k = parts[0].cols();
   device_.use();
-  const PackSpec packed = sizes_.weight(n, k, kind);
+  const PackSpec packed = sizes_.weight(n, k, form);
   DeviceMemory memory(device_, packed.weight_bytes());
   std::vector<std::byte> host(packed.weight_bytes());
   const RowSource rows = [&](std::int64_t row, std::span<float> values) {

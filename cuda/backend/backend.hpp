@@ -29,9 +29,9 @@ class CudaBackend final : public Backend {
   std::optional<std::size_t> available_memory() const override;
   void reserve(std::size_t bytes) override;
 
-  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override;
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
-    return sizes_.packed_bytes(n, k, kind);
+  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) override;
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override {
+    return sizes_.packed_bytes(n, k, form);
   }
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;

@@ -82,18 +82,20 @@ Sizes::Sizes(const CudaOptions& options)
       cublas_lt_(options.cublas_lt),
       utilization_(options.gpu_memory_utilization) {}
 
-PackSpec Sizes::weight(std::int64_t n, std::int64_t k, PackKind kind) const noexcept {
+PackSpec Sizes::weight(std::int64_t n, std::int64_t k, const WeightForm& form) const {
+  if (form.leaf_ends.size() > 1)
+    throw Unsupported("the CUDA backend sums k in one order; pack the weight without leaves");
   PackSpec spec;
   spec.n = n;
   spec.k = k;
-  spec.kind = kind;
+  spec.kind = form.kind;
   spec.format = cublas_lt_ ? WeightFormat::plain : WeightFormat::native;
   spec.type = dtype_;
   return spec;
 }
 
-std::size_t Sizes::packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const {
-  return weight(n, k, kind).weight_bytes();
+std::size_t Sizes::packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const {
+  return weight(n, k, form).weight_bytes();
 }
 
 std::size_t Sizes::kv_block_bytes(const KvShape& shape) const {

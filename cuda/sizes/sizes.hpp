@@ -24,11 +24,12 @@ class Sizes final : public CudaSizes {
 
   DType compute_dtype() const noexcept override { return dtype_; }
   DType kv_dtype() const noexcept override { return kv_dtype_; }
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override;
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   std::size_t usable(std::size_t free) const override;
 
-  PackSpec weight(std::int64_t n, std::int64_t k, PackKind kind) const noexcept;
+  /// Throws Unsupported for a weight of several leaves.
+  PackSpec weight(std::int64_t n, std::int64_t k, const WeightForm& form) const;
   /// CudaOptions::workspace.
   std::size_t step_workspace() const noexcept { return workspace_; }
   /// And with what cuBLASLt needs.

@@ -24,11 +24,11 @@ class ForwardingBackend : public Backend {
   void synchronize() override { inner_.synchronize(); }
   std::optional<std::size_t> available_memory() const override { return inner_.available_memory(); }
   void reserve(std::size_t bytes) override { inner_.reserve(bytes); }
-  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override {
-    return inner_.pack(parts, kind);
+  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) override {
+    return inner_.pack(parts, form);
   }
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
-    return inner_.packed_bytes(n, k, kind);
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override {
+    return inner_.packed_bytes(n, k, form);
   }
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t blocks) override {
     return inner_.allocate_kv(shape, blocks);

@@ -10,13 +10,22 @@ namespace pagedcore::cpu {
 enum class Finish : std::uint8_t { store, accumulate, gated, activated };
 enum class ActivationFunction : std::uint8_t { silu, gelu, gelu_tanh, relu };
 
+/// A leaf of k (WeightForm) ends before column `k_end`. In panels it is padded with zeros to whole steps along k, and
+/// ends before `padded_end`, a multiple of MatmulKernel::k_multiple.
+struct MatmulLeaf {
+  std::int64_t k_end = 0, padded_end = 0;
+};
+constexpr int kLeafLevels = 13;  // of a tree over kMostLeaves leaves, the root's included
+
 /// out [m, n] = finish(in [m, k] W^T). W lies in panels, see layout.hpp.
 struct MatmulArgs {
   const void* in = nullptr;    // f32 or bf16, as the kernel; never read beyond column k or row m
   std::int64_t in_stride = 0;  // elements
   std::int64_t m = 0;
   std::int64_t k = 0;
-  std::int64_t k_padded = 0;  // the panels carry zeros from k on
+  std::int64_t k_padded = 0;           // of a panel: all leaves with their padding
+  const MatmulLeaf* leaves = nullptr;  // in order; at least one
+  std::int64_t num_leaves = 0;
   const void* weights = nullptr;
   std::int64_t panel_bytes = 0;
   void* out = nullptr;

@@ -1,11 +1,12 @@
 // bf16 tiles of Intel AMX: 32 rows x 32 columns in four accumulator tiles, 32 consecutive k at a time. TDPBF16PS sums
 // the k of an output in order and treats rows independently, so every row count, one included, gives a row the same
-// bits.
+// bits. Where a leaf of k ends, its sums join those of the leaves before it (panel_kernel.hpp has the order).
 //
 // Order of the loops, outside in:
 //   kSuperRows rows        so that the partial sums stay in L2
-//     groups of panels     a unit, that is, kChunk k of a group's panels, stays in L2 while all rows pass over it
-//       chunks of k        so that 32 rows of inputs stay in L1; sums go to memory in between, in f32, which is exact
+//     groups of panels     a unit, that is, a chunk of k of a group's panels, stays in L2 while all rows pass over it
+//       chunks of k        so that 32 rows of inputs stay in L1; sums go to memory in between, in f32, which is exact.
+//                          A chunk is whole leaves, or a part of one
 //         blocks of 32 rows
 //           panels
 // What the vector units do to finished sums, and the fetching of the next unit, runs in the shadow of the tile
@@ -30,10 +31,12 @@ constexpr int kPanelColumns = 2 * Simd::lanes;
 constexpr int64_t kLine = 64;
 constexpr int64_t kRowBytes = kPanelColumns * 4;  // of a panel (two k of every column) and of a block of sums
 constexpr int64_t kStepBytes = kStep / 2 * kRowBytes;
-constexpr int64_t kChunkSteps = 18;  // 32 rows x 18 steps x 64 bytes = 36 KiB of the 48 KiB of L1
+constexpr int64_t kChunkSteps = 18;      // 32 rows x 18 steps x 64 bytes = 36 KiB of the 48 KiB of L1
+constexpr int64_t kWholeLeafSteps = 22;  // 44 KiB: better than to cut a leaf
 constexpr int64_t kUnitBytes = 128 << 10;
 constexpr int64_t kSuperRows = 512;
 constexpr int64_t kSumsBytes = kBlockRows * kRowBytes;
+constexpr int64_t kTailBytes = kBlockRows * kStep * 2;
 constexpr int64_t kAheadSteps = 4;  // where weights come from memory while they are used
 
 struct alignas(64) TileConfig {
@@ -61,37 +64,95 @@ void configure_tiles(int input_rows) {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/// A leaf in steps, and its first column of k.
+struct Leaf {
+  int64_t first_step, end_step, first_k, k;
+
+  Leaf(const MatmulArgs& a, int64_t i)
+      : first_step(i == 0 ? 0 : a.leaves[i - 1].padded_end / kStep),
+        end_step(a.leaves[i].padded_end / kStep),
+        first_k(i == 0 ? 0 : a.leaves[i - 1].k_end),
+        k(a.leaves[i].k_end - first_k) {}
+  bool ragged() const { return k % kStep != 0; }
+};
+
+/// How many steps the chunk from `step` on, in leaf `leaf`, has.
+int64_t chunk_at(const MatmulArgs& a, int64_t leaf, int64_t step) {
+  const int64_t left = Leaf(a, leaf).end_step - step;
+  if (left > kWholeLeafSteps) return ceil_div(left, ceil_div(left, kChunkSteps));
+  int64_t end = step + left;
+  while (++leaf < a.num_leaves && Leaf(a, leaf).end_step - step <= kChunkSteps) end = Leaf(a, leaf).end_step;
+  return end - step;
+}
+
 /// How one call is cut.
 struct Blocking {
-  int64_t steps, chunk_steps, group_panels, super_blocks;
+  int64_t steps, longest = 0, group_panels, super_blocks;
+  bool one_chunk;
+  int64_t levels = 0;   // of sums that wait for later leaves
+  bool ragged = false;  // some leaf ends within a step
 
   explicit Blocking(const MatmulArgs& a) {
     const int64_t blocks = ceil_div(a.m, kBlockRows);
     super_blocks = min(blocks, kSuperRows / kBlockRows);
     steps = a.k_padded / kStep;
-    chunk_steps = blocks == 1 ? steps : ceil_div(steps, ceil_div(steps, kChunkSteps));
-    group_panels = kUnitBytes / (chunk_steps * kStepBytes);
+    int64_t leaf = 0;
+    for (int64_t step = 0, chunk; step < steps; step += chunk) {
+      while (Leaf(a, leaf).end_step <= step) ++leaf;
+      chunk = chunk_at(a, leaf, step);
+      if (chunk > longest) longest = chunk;
+    }
+    one_chunk = blocks == 1 || longest == steps;
+    if (one_chunk) longest = steps;
+    group_panels = kUnitBytes / (longest * kStepBytes);
     if (group_panels < 1) group_panels = 1;
+    for (int64_t waiting = a.num_leaves - 1; waiting > 0; waiting /= 2) ++levels;
+    for (int64_t i = 0; i < a.num_leaves; ++i) ragged = ragged || Leaf(a, i).ragged();
   }
-  int64_t partial_bytes() const { return chunk_steps == steps ? 0 : super_blocks * group_panels * kSumsBytes; }
+  /// Blocks of sums that wait, of a panel and 32 rows: of a leaf that the next chunk goes on with, and of whole leaves.
+  int64_t waiting() const { return one_chunk ? levels : 1 + levels; }
+  int64_t waiting_bytes() const { return (one_chunk ? 1 : super_blocks * group_panels) * waiting() * kSumsBytes; }
+  int64_t tail_bytes(const MatmulArgs& a) const { return ragged ? a.num_leaves * kTailBytes : 0; }
 };
 
-int64_t scratch_bytes(const MatmulArgs& a) { return Blocking(a).partial_bytes(); }
+int64_t scratch_bytes(const MatmulArgs& a) {
+  const Blocking cut(a);
+  return cut.waiting_bytes() + cut.tail_bytes(a);
+}
 
-/// Finished sums of one block, waiting for their epilogue, which runs a few rows at a time.
+/// Block `i` of some that lie one after another.
+inline float* block_at(float* sums, int64_t i) { return sums + i * kBlockRows * kPanelColumns; }
+
+/// Sums of a leaf of one block that join those of leaves before it and, after the last leaf, go through the epilogue: a
+/// few rows at a time.
 struct Pending {
   const MatmulArgs& args;
-  const float* sums = nullptr;
-  int64_t row = 0, panel = 0;
+  float* sums = nullptr;     // of row `row`
+  float* waiting = nullptr;  // of row `row`, of the lowest level; the next is a block further
+  int64_t leaf = 0, row = 0, panel = 0;
   int rows = 0;
 
   void finish(int count) {
     if (rows == 0) return;
     if (count > rows) count = rows;
-    finish_tile(args, row, count, panel, sums);
+    const bool last = leaf + 1 == args.num_leaves;
+    if (args.num_leaves > 1) take_leaf(count, last);
+    if (last) finish_tile(args, row, count, panel, sums);
     row += count;
     rows -= count;
     sums += count * kPanelColumns;
+    if (args.num_leaves > 1) waiting += count * kPanelColumns;
+  }
+
+ private:
+  void take_leaf(int count, bool last) {
+    for (int64_t at = 0; at < count * kPanelColumns; at += Simd::lanes) {
+      Simd::F sum = Simd::load(sums + at);
+      int64_t level = 0;
+      for (int64_t others = leaf; others != 0 && (last || others % 2 != 0); others /= 2, ++level)
+        if (others % 2 != 0) sum = Simd::add(Simd::load(block_at(waiting, level) + at), sum);
+      Simd::store((last ? sums : block_at(waiting, level)) + at, sum);
+    }
   }
 };
 
@@ -166,16 +227,26 @@ void multiply(const Inputs& inputs, const unsigned char* w, int64_t steps, Fetch
 /// A chunk of k of a group of panels.
 struct Unit {
   int64_t first_panel, end_panel;
-  int64_t first_step, steps;
-  bool first_chunk, last_chunk;
+  int64_t first_leaf, first_step, steps;
   int64_t to_next;      // bytes from a panel's weights here to those of the same panel of the next unit
   int64_t next_panels;  // how many that one has
+};
+
+/// Rows of a unit whose tiles start at rows `first` and `first + second`; sums of row `row` are `skip` rows into their
+/// buffer.
+struct Rows {
+  int64_t row, rows, first, skip, second;
 };
 
 class Run {
  public:
   Run(const MatmulArgs& args, const MatmulBlock& block, void* scratch)
-      : args_(args), block_(block), cut_(args), partial_(static_cast<float*>(scratch)), pending_{args} {}
+      : args_(args),
+        block_(block),
+        cut_(args),
+        waiting_(static_cast<float*>(scratch)),
+        tails_(reinterpret_cast<uint16_t*>(static_cast<unsigned char*>(scratch) + cut_.waiting_bytes())),
+        pending_{args} {}
 
   void operator()() {
     configure_tiles(static_cast<int>(tile_rows_));
@@ -192,13 +263,14 @@ class Run {
         false;  // the first unit's weights come as they are used, the others' while the one before is computed
     for (int64_t group = block_.first_panel; group < block_.end_panel; group += cut_.group_panels) {
       const int64_t group_end = min(group + cut_.group_panels, block_.end_panel);
-      for (int64_t step = 0; step < cut_.steps; step += cut_.chunk_steps, fetched = true) {
-        Unit unit{group, group_end, step, min(cut_.chunk_steps, cut_.steps - step), step == 0, false, 0, 0};
-        unit.last_chunk = step + unit.steps == cut_.steps;
-        unit.to_next =
-            unit.last_chunk ? cut_.group_panels * args_.panel_bytes - step * kStepBytes : unit.steps * kStepBytes;
+      for (int64_t step = 0, leaf = 0, steps; step < cut_.steps; step += steps, fetched = true) {
+        while (Leaf(args_, leaf).end_step <= step) ++leaf;
+        steps = cut_.one_chunk ? cut_.steps : chunk_at(args_, leaf, step);
+        Unit unit{group, group_end, leaf, step, steps, 0, 0};
+        const bool last = step + steps == cut_.steps;
+        unit.to_next = last ? cut_.group_panels * args_.panel_bytes - step * kStepBytes : steps * kStepBytes;
         unit.next_panels =
-            (unit.last_chunk ? min(group_end + cut_.group_panels, block_.end_panel) - group_end : group_end - group);
+            (last ? min(group_end + cut_.group_panels, block_.end_panel) - group_end : group_end - group);
         for (int64_t row = first_row; row < end_row; row += kBlockRows)
           block_of_rows(unit, row, first_row, end_row, fetched);
       }
@@ -209,14 +281,11 @@ class Run {
   /// and computes them again to the same bits. Only m < 16 configures shorter tiles.
   void block_of_rows(const Unit& unit, int64_t row, int64_t first_row, int64_t end_row, bool fetched) {
     const int64_t index = (row - first_row) / kBlockRows, blocks = ceil_div(end_row - first_row, kBlockRows);
-    const int64_t rows = min(kBlockRows, end_row - row);
-    // Tiles start at rows `first` and `first + second`; sums of row `row` are `skip` rows into their buffer.
-    const int64_t first = rows < tile_rows_ ? end_row - tile_rows_ : row, skip = row - first;
-    const int64_t second = rows > tile_rows_ ? rows - tile_rows_ : 0;
-    const uint16_t* in = static_cast<const uint16_t*>(args_.in) + first * args_.in_stride;
-    const Inputs inputs{in + unit.first_step * kStep, args_.in_stride * 2, second};
-    const bool ragged = unit.last_chunk && args_.k % kStep != 0;
-    if (ragged) copy_tail(in, rows + skip);
+    Rows rows{row, min(kBlockRows, end_row - row), row, 0, 0};
+    if (rows.rows < tile_rows_) rows.first = end_row - tile_rows_;
+    rows.skip = row - rows.first;
+    if (rows.rows > tile_rows_) rows.second = rows.rows - tile_rows_;
+    copy_tails(unit, rows);
 
     for (int64_t panel = unit.first_panel; panel < unit.end_panel; ++panel) {
       const unsigned char* w =
@@ -230,28 +299,49 @@ class Run {
         const int64_t lines = ceil_div(kStepBytes / kLine, blocks - spared);
         fetch = {w + unit.to_next + (index - spared) * unit.steps * lines * kLine, lines};
       }
-      float* partial = partial_ + (index * cut_.group_panels + panel - unit.first_panel) * kBlockRows * kPanelColumns;
-      load_sums(second != 0, unit.first_chunk ? nullptr : partial, second);
-      multiply_unit(inputs, w, unit.steps, ragged, fetch);
-      if (!unit.last_chunk) {
-        store_sums(second != 0, partial, second);
-        continue;
-      }
-      pending_.finish(kBlockRows);
-      float* sums = sums_[current_ ^= 1];
-      store_sums(second != 0, sums, second);
-      pending_.sums = sums + skip * kPanelColumns;
-      pending_.row = row;
-      pending_.panel = panel;
-      pending_.rows = static_cast<int>(rows);
+      const int64_t place = cut_.one_chunk ? 0 : index * cut_.group_panels + panel - unit.first_panel;
+      visit(unit, rows, panel, w, block_at(waiting_, place * cut_.waiting()), fetch);
     }
   }
 
-  void multiply_unit(const Inputs& inputs, const unsigned char* w, int64_t steps, bool ragged, Fetch& fetch) {
+  /// One panel's part of a unit, leaf by leaf. `waiting`: the sums of an open leaf, where there are chunks, then those
+  /// of whole leaves.
+  void visit(const Unit& unit, const Rows& rows, int64_t panel, const unsigned char* w, float* waiting, Fetch& fetch) {
+    const int64_t end_step = unit.first_step + unit.steps;
+    const bool two = rows.second != 0;
+    float* whole = cut_.one_chunk || args_.num_leaves == 1 ? waiting : block_at(waiting, 1);
+    int64_t leaf = unit.first_leaf;
+    for (int64_t step = unit.first_step; step < end_step; ++leaf) {
+      const Leaf at(args_, leaf);
+      const int64_t steps = min(at.end_step, end_step) - step;
+      load_sums(two, step == at.first_step ? nullptr : waiting, rows.second);
+      multiply_leaf(rows, leaf, step, w, steps, fetch);
+      step += steps;
+      w += steps * kStepBytes;
+      if (step < at.end_step) return store_sums(two, waiting, rows.second);
+      pending_.finish(kBlockRows);
+      float* sums = sums_[current_ ^= 1];
+      store_sums(two, sums, rows.second);
+      pending_.sums = sums + rows.skip * kPanelColumns;
+      pending_.waiting = args_.num_leaves > 1 ? whole + rows.skip * kPanelColumns : nullptr;
+      pending_.leaf = leaf;
+      pending_.row = rows.row;
+      pending_.panel = panel;
+      pending_.rows = static_cast<int>(rows.rows);
+    }
+  }
+
+  void multiply_leaf(const Rows& rows, int64_t leaf, int64_t step, const unsigned char* w, int64_t steps,
+                     Fetch& fetch) {
+    const Leaf at(args_, leaf);
+    const int64_t k = at.first_k + (step - at.first_step) * kStep;
+    const Inputs inputs{static_cast<const uint16_t*>(args_.in) + rows.first * args_.in_stride + k, args_.in_stride * 2,
+                        rows.second};
     const int finish_rows = static_cast<int>(ceil_div(kBlockRows, steps));
+    const bool ragged = at.ragged() && step + steps == at.end_step;
     const int64_t whole = ragged ? steps - 1 : steps;
-    const Inputs tail{tail_, kStep * 2, inputs.second};
-    if (inputs.second != 0) {
+    const Inputs tail{tails_ + (ragged ? leaf : 0) * kBlockRows * kStep, kStep * 2, rows.second};
+    if (rows.second != 0) {
       multiply<true>(inputs, w, whole, fetch, pending_, finish_rows);
       if (ragged) multiply<true>(tail, w + whole * kStepBytes, 1, fetch, pending_, finish_rows);
     } else {
@@ -260,26 +350,34 @@ class Run {
     }
   }
 
-  /// The last k % 32 inputs of some rows, with zeros behind: what follows them in `in` may be anything, or nothing.
-  void copy_tail(const uint16_t* in, int64_t rows) {
-    const int64_t tail = args_.k % kStep;
-    for (int64_t r = 0; r < rows; ++r) {
-      uint16_t* to = tail_ + r * kStep;
-      std::memcpy(to, in + r * args_.in_stride + args_.k - tail, static_cast<std::size_t>(tail) * 2);
-      std::memset(to + tail, 0, static_cast<std::size_t>(kStep - tail) * 2);
+  /// The last k % 32 inputs of every leaf that ends in the unit, with zeros behind: what follows them in `in` may be
+  /// another leaf's, or anything, or nothing.
+  void copy_tails(const Unit& unit, const Rows& rows) {
+    if (!cut_.ragged) return;
+    const int64_t end_step = unit.first_step + unit.steps;
+    for (int64_t leaf = unit.first_leaf; leaf < args_.num_leaves && Leaf(args_, leaf).end_step <= end_step; ++leaf) {
+      const Leaf at(args_, leaf);
+      const int64_t tail = at.k % kStep;
+      if (tail == 0) continue;
+      const uint16_t* in = static_cast<const uint16_t*>(args_.in) + at.first_k + at.k - tail;
+      for (int64_t r = 0; r < rows.rows + rows.skip; ++r) {
+        uint16_t* to = tails_ + (leaf * kBlockRows + r) * kStep;
+        std::memcpy(to, in + (rows.first + r) * args_.in_stride, static_cast<std::size_t>(tail) * 2);
+        std::memset(to + tail, 0, static_cast<std::size_t>(kStep - tail) * 2);
+      }
     }
-    about_to_read(tail_);
+    about_to_read(tails_);
   }
 
   const MatmulArgs& args_;
   const MatmulBlock& block_;
   const Blocking cut_;
   const int64_t tile_rows_ = min(args_.m, kTileRows);
-  float* partial_;  // sums between chunks: [blocks of a super block][panels of a group][32][32]
+  float* waiting_;   // [blocks of a super block][panels of a group][Blocking::waiting()][32][32]; in one chunk, one
+  uint16_t* tails_;  // [leaves][32][kStep]
   Pending pending_;
   int current_ = 0;
-  alignas(64) float sums_[2][kBlockRows * kPanelColumns];  // of this panel, and of the one before
-  alignas(64) uint16_t tail_[kBlockRows * kStep];
+  alignas(64) float sums_[2][kBlockRows * kPanelColumns];  // of this leaf, and of the one before
 };
 
 void run_amx(const MatmulArgs& args, const MatmulBlock& block, void* scratch) { Run{args, block, scratch}(); }

@@ -21,15 +21,18 @@ struct StepDot {
   static std::int64_t scratch_bytes(const MatmulArgs& a) {
     return a.k == a.k_padded ? 0 : rows_of_scratch(a, sizeof(Input));
   }
-  /// In place where k is even; else copied, so that the last pair ends in a zero.
+  /// In place where every leaf is even; else copied, so that a leaf's last pair ends in a zero.
   static const Input* rows(const MatmulArgs& a, std::int64_t row, int count, void* scratch, std::int64_t& stride) {
     stride = a.in_stride;
     const Input* from = static_cast<const Input*>(a.in) + row * stride;
     if (a.k == a.k_padded) return from;
     Input* to = static_cast<Input*>(scratch);
     for (int r = 0; r < count; ++r, from += stride, to += a.k_padded) {
-      std::memcpy(to, from, static_cast<std::size_t>(a.k) * sizeof *to);
-      to[a.k] = 0;
+      std::int64_t k = 0, at = 0;
+      for (std::int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
+        for (; k < a.leaves[leaf].k_end; ++k, ++at) to[at] = from[k];
+        for (; at < a.leaves[leaf].padded_end; ++at) to[at] = 0;
+      }
     }
     stride = a.k_padded;
     return static_cast<const Input*>(scratch);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -42,20 +43,33 @@ const MatmulKernel& kernel_of(Isa isa, DType dtype) {
   return bf16 ? portable_bf16_kernel : portable_f32_kernel;
 }
 
-PackedLayout::PackedLayout(std::int64_t n, std::int64_t k, PackKind kind, const MatmulKernel& kernel, DType dtype) {
+PackedLayout::PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel,
+                           DType dtype) {
   constexpr std::int64_t kLimit = std::numeric_limits<std::int64_t>::max() / 64;
   if (n < 1 || k < 1 || n > kLimit / k)
     throw InvalidArgument(str("cannot pack a matrix of [", n, ", ", k,
                               "]; both extents must be at least 1 and their "
                               "product below 2^57"));
-  const std::int64_t columns = kind == PackKind::gated ? kernel.lanes : 2 * kernel.lanes;  // of n, in a panel
-  k_padded = ceil_div(k, kernel.k_multiple) * kernel.k_multiple;
+  check_leaves(form.leaf_ends, k);
+  const std::int64_t columns = form.kind == PackKind::gated ? kernel.lanes : 2 * kernel.lanes;  // of n, in a panel
+  const auto add_leaf = [&](std::int64_t end) {
+    const MatmulLeaf last = leaves.empty() ? MatmulLeaf{} : leaves.back();
+    k_padded = last.padded_end + ceil_div(end - last.k_end, kernel.k_multiple) * kernel.k_multiple;
+    leaves.push_back({end, k_padded});
+  };
+  for (const std::int64_t end : form.leaf_ends) add_leaf(end);
+  if (leaves.empty()) add_leaf(k);
   panels = ceil_div(n, columns);
   panel_bytes = k_padded * 2 * kernel.lanes * (dtype == DType::bf16 ? 2 : 4);
 }
 
-PackedWeight::PackedWeight(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype)
-    : n_(n), k_(k), kind_(kind), dtype_(dtype), kernel_(kernel_of(isa, dtype)), layout_(n, k, kind, kernel_, dtype) {
+PackedWeight::PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype)
+    : n_(n),
+      k_(k),
+      kind_(form.kind),
+      dtype_(dtype),
+      kernel_(kernel_of(isa, dtype)),
+      layout_(n, k, form, kernel_, dtype) {
   const bool large = bytes() >= kHugePage;
   void* memory = nullptr;
   if (posix_memalign(&memory, large ? kHugePage : kCacheLine, bytes()) != 0)

@@ -2,12 +2,14 @@
 //   f32   [panels][k][2 * lanes]
 //   bf16  [panels][k_padded / 2][2 * lanes][2]   two consecutive k of a column side by side, as dot products take them
 // A stacked weight's panel holds consecutive rows of the matrix; a gated pair's holds `lanes` rows of the gate, then
-// the same `lanes` rows of the up matrix, so that one tile sees both factors of its outputs. Padding is zero.
+// the same `lanes` rows of the up matrix, so that one tile sees both factors of its outputs. Padding is zero. Each leaf
+// of k begins with a step of its own: it is padded to a multiple of the kernel's k_multiple.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "cpu/isa.hpp"
 #include "cpu/matmul/kernel.hpp"
@@ -19,19 +21,20 @@ namespace pagedcore::cpu {
 const MatmulKernel& kernel_of(Isa isa, DType dtype);
 
 struct PackedLayout {
+  std::vector<MatmulLeaf> leaves;  // at least one
   std::int64_t k_padded = 0;
   std::int64_t panels = 0;
   std::int64_t panel_bytes = 0;
 
-  /// Throws InvalidArgument where the matrix is empty or its bytes overflow.
-  PackedLayout(std::int64_t n, std::int64_t k, PackKind kind, const MatmulKernel& kernel, DType dtype);
+  /// Throws InvalidArgument where the matrix is empty, its bytes overflow, or the leaves do not cover k.
+  PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel, DType dtype);
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(panels * panel_bytes); }
 };
 
 class PackedWeight final : public Weight {
  public:
   /// Memory for the panels, not yet written. Throws OutOfMemory.
-  PackedWeight(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype);
+  PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype);
 
   std::int64_t n() const noexcept override { return n_; }
   std::int64_t k() const noexcept override { return k_; }

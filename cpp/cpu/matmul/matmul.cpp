@@ -64,6 +64,8 @@ void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight&
   args.m = in.rows;
   args.k = weight.k();
   args.k_padded = layout.k_padded;
+  args.leaves = layout.leaves.data();
+  args.num_leaves = static_cast<std::int64_t>(layout.leaves.size());
   args.weights = weight.panel(0);
   args.panel_bytes = layout.panel_bytes;
   args.out = out.data;

@@ -13,9 +13,9 @@
 namespace pagedcore::cpu {
 
 /// Packs `parts` for `isa`, computing in `dtype` (f32 or bf16). See Backend::pack.
-std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, PackKind kind, Isa isa,
-                                    DType dtype);
-std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype);
+std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, const WeightForm& form,
+                                    Isa isa, DType dtype);
+std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype);
 
 /// See Backend::matmul. `weight` was made by pack_weight.
 void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue);

@@ -103,23 +103,64 @@ void stage(std::span<SourceRow> rows, std::int64_t k, std::int64_t first, std::i
   }
 }
 
+constexpr std::int64_t kStride = kChunk + 16;  // of a chunk's columns; no power of two: they would share cache sets
+
+/// Writes `count` elements of each of `columns` columns, `stride` apart, from the panel's place `at` along k on.
+void put(const float* chunk, std::int64_t stride, int columns, std::int64_t count, std::int64_t at, DType dtype,
+         std::byte* panel) {
+  if (dtype == DType::f32) {
+    float* out = reinterpret_cast<float*>(panel) + at * columns;
+    for (std::int64_t i = 0; i < count; ++i)
+      for (int c = 0; c < columns; ++c) *out++ = chunk[c * stride + i];
+    return;
+  }
+  auto* const out = reinterpret_cast<std::uint16_t*>(panel);
+  for (std::int64_t i = 0; i < count; ++i, ++at) {
+    std::uint16_t* pairs = out + at / 2 * columns * 2;
+    if (at % 2 == 0 && i + 1 < count) {
+      for (int c = 0; c < columns; ++c, pairs += 2) {
+        pairs[0] = to_bf16(chunk[c * stride + i]);
+        pairs[1] = to_bf16(chunk[c * stride + i + 1]);
+      }
+      ++i, ++at;
+    } else {
+      for (int c = 0; c < columns; ++c) pairs[2 * c + at % 2] = to_bf16(chunk[c * stride + i]);
+    }
+  }
+}
+
+/// Writes columns [first, first + count) of k, a chunk of `source`, where their leaves lie, and zeros behind each leaf
+/// that ends with them.
+void put_chunk(const PackedWeight& weight, const float* chunk, std::int64_t first, std::int64_t count,
+               std::byte* panel) {
+  const int columns = 2 * weight.kernel().lanes;
+  static constexpr float kZeros[32]{};  // at least k_multiple
+  MatmulLeaf before;
+  for (const MatmulLeaf& leaf : weight.layout().leaves) {
+    const std::int64_t from = std::max(first, before.k_end), to = std::min(first + count, leaf.k_end);
+    if (from < to) {
+      const std::int64_t at = before.padded_end + from - before.k_end, end = at + to - from;
+      put(chunk + (from - first), kStride, columns, to - from, at, weight.dtype(), panel);
+      if (to == leaf.k_end) put(kZeros, 0, columns, leaf.padded_end - end, end, weight.dtype(), panel);
+    }
+    before = leaf;
+  }
+}
+
 void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel,
                 std::span<std::byte> staging) {
   const int lanes = weight.kernel().lanes, columns = 2 * lanes;
-  const std::int64_t k = weight.k(), k_padded = weight.layout().k_padded;
+  const std::int64_t k = weight.k();
   const std::int64_t width = staging.empty() ? k : staged_width(parts, k);
-  constexpr std::int64_t kStride = kChunk + 16;  // not a power of two: columns would share cache sets
   alignas(64) float chunk[kMaxColumns * kStride];
   std::array<SourceRow, kMaxColumns> rows;
   std::array<HostTensor, kMaxColumns> staged;
   for (int c = 0; c < columns; ++c)
     rows[static_cast<std::size_t>(c)] = source_of(parts, weight.kind(), lanes, panel, c);
-  std::byte* to = weight.panel(panel);
   std::int64_t staged_from = 0, staged_to = 0;
-  for (std::int64_t first = 0; first < k_padded; first += kChunk) {
-    const std::int64_t padded = std::min(kChunk, k_padded - first),
-                       filled = std::clamp<std::int64_t>(k - first, 0, padded);
-    if (filled > 0 && first >= staged_to) {
+  for (std::int64_t first = 0; first < k; first += kChunk) {
+    const std::int64_t count = std::min(kChunk, k - first);
+    if (first >= staged_to) {
       staged_from = first;
       staged_to = std::min(first + width, k);
       stage(std::span(rows).first(static_cast<std::size_t>(columns)), k, staged_from, staged_to - staged_from, staging,
@@ -127,32 +168,22 @@ void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::in
     }
     for (int c = 0; c < columns; ++c) {
       const HostTensor& source = staged[static_cast<std::size_t>(c)];
-      const std::int64_t count = source.count() == 0 ? 0 : filled;
-      float* row = chunk + c * kStride;
-      if (count > 0) to_f32(source, first - staged_from, {row, static_cast<std::size_t>(count)});
-      std::fill(row + count, row + padded, 0.0f);
+      const std::span<float> row(chunk + c * kStride, static_cast<std::size_t>(count));
+      if (source.count() == 0)
+        std::ranges::fill(row, 0.0f);
+      else
+        to_f32(source, first - staged_from, row);
     }
-    if (weight.dtype() == DType::f32) {
-      float* out = reinterpret_cast<float*>(to) + first * columns;
-      for (std::int64_t i = 0; i < padded; ++i)
-        for (int c = 0; c < columns; ++c) *out++ = chunk[c * kStride + i];
-    } else {
-      std::uint16_t* out = reinterpret_cast<std::uint16_t*>(to) + first * columns;
-      for (std::int64_t i = 0; i < padded; i += 2)
-        for (int c = 0; c < columns; ++c, out += 2) {
-          out[0] = to_bf16(chunk[c * kStride + i]);
-          out[1] = to_bf16(chunk[c * kStride + i + 1]);
-        }
-    }
+    put_chunk(weight, chunk, first, count, weight.panel(panel));
   }
 }
 
 }  // namespace
 
-std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, PackKind kind, Isa isa,
-                                    DType dtype) {
-  const std::int64_t n = checked_pack_rows(parts, kind);
-  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), kind, isa, dtype);
+std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, const WeightForm& form,
+                                    Isa isa, DType dtype) {
+  const std::int64_t n = checked_pack_rows(parts, form);
+  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), form, isa, dtype);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
   const std::size_t staged = is_in_file(parts) ? std::min(kStaged, panel_bytes(parts, weight->k())) : 0;  // each thread
@@ -169,8 +200,8 @@ std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor
   return weight;
 }
 
-std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, PackKind kind, Isa isa, DType dtype) {
-  return PackedLayout(n, k, kind, kernel_of(isa, dtype), dtype).bytes();
+std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype) {
+  return PackedLayout(n, k, form, kernel_of(isa, dtype), dtype).bytes();
 }
 
 void unpack_row(const Weight& weight, std::int64_t row, float* out) {
@@ -180,12 +211,13 @@ void unpack_row(const Weight& weight, std::int64_t row, float* out) {
     throw InvalidArgument(str("unpack_row: row ", row, " of a weight with ", packed.n(), " rows"));
   const std::int64_t columns = 2 * packed.kernel().lanes, column = row % columns;
   const std::byte* panel = packed.panel(row / columns);
-  if (packed.dtype() == DType::f32) {
-    const float* from = reinterpret_cast<const float*>(panel) + column;
-    for (std::int64_t i = 0; i < packed.k(); ++i) out[i] = from[i * columns];
-  } else {
-    const std::uint16_t* from = reinterpret_cast<const std::uint16_t*>(panel) + column * 2;
-    for (std::int64_t i = 0; i < packed.k(); ++i) out[i] = from_bf16(from[i / 2 * columns * 2 + i % 2]);
+  MatmulLeaf before;
+  for (const MatmulLeaf& leaf : packed.layout().leaves) {
+    for (std::int64_t i = before.k_end, at = before.padded_end; i < leaf.k_end; ++i, ++at)
+      out[i] = packed.dtype() == DType::f32
+                   ? reinterpret_cast<const float*>(panel)[at * columns + column]
+                   : from_bf16(reinterpret_cast<const std::uint16_t*>(panel)[(at / 2 * columns + column) * 2 + at % 2]);
+    before = leaf;
   }
 }
 

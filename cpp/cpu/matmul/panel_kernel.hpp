@@ -1,6 +1,7 @@
 // The matmul of one instruction set, given its vectors (Simd) and how one step along k is done (Step). Every output is
-// one accumulator that walks k in order, whatever the tile around it: that is why a row's bits do not depend on the
-// batch. Independent outputs, tile_rows x two vectors of columns, hide the latency of the sum.
+// one accumulator that walks a leaf of k in order, and a tree over the leaves, whatever the tile around it: that is why
+// a row's bits do not depend on the batch. Independent outputs, tile_rows x two vectors of columns, hide the latency of
+// the sum.
 // Include after simd_*.hpp and epilogue.hpp, in one source per instruction set.
 #pragma once
 
@@ -55,56 +56,79 @@ struct StepWidened {
     float* to = static_cast<float*>(scratch);
     for (int r = 0; r < count; ++r, to += stride) {
       const std::uint16_t* from = static_cast<const std::uint16_t*>(a.in) + (row + r) * a.in_stride;
-      for (std::int64_t i = 0; i < a.k; ++i) {
-        const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
-        std::memcpy(to + i, &bits, sizeof bits);
+      std::int64_t i = 0, at = 0;
+      for (std::int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
+        for (; i < a.leaves[leaf].k_end; ++i, ++at) {
+          const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
+          std::memcpy(to + at, &bits, sizeof bits);
+        }
+        for (; at < a.leaves[leaf].padded_end; ++at) to[at] = 0.0f;
       }
-      for (std::int64_t i = a.k; i < stride; ++i) to[i] = 0.0f;
     }
     return static_cast<const float*>(scratch);
   }
 };
 
-/// One tile: `Rows` rows of inputs times one panel, into sums [Rows][2 * lanes].
-template <class Step, int Rows>
-void tile(const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w, std::int64_t steps,
-          float* sums) {
-  constexpr int kVectorBytes = Simd::lanes * 4;
-  Simd::F sum[Rows][2];
-  for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = Simd::zero();
-  for (std::int64_t s = 0; s < steps; ++s) {
-    __builtin_prefetch(w + kPrefetchBytes, 0, 2);
-    if constexpr (kVectorBytes == 64) __builtin_prefetch(w + kPrefetchBytes + 64, 0, 2);
-    for (int sub = 0; sub < Step::subs; ++sub) {
-      const auto w0 = Step::weights(w, sub), w1 = Step::weights(w + kVectorBytes, sub);
-      for (int r = 0; r < Rows; ++r) {
-        const auto x = Step::input(in + r * in_stride, sub);
-        sum[r][0] = Step::mac(x, w0, sum[r][0]);
-        sum[r][1] = Step::mac(x, w1, sum[r][1]);
-      }
-    }
-    in += Step::k;
-    w += 2 * kVectorBytes;
+template <int Rows>
+constexpr int kTileFloats = Rows * 2 * Simd::lanes;  // sums [Rows][2 * lanes]
+
+/// Adds the sums of leaf `leaf` to those that wait, and leaves the result among them, at `stack`, when it was the last.
+/// Leaves come in order, so they combine like the carries of a binary counter: `stack` holds, for every bit that is set
+/// in the number of leaves so far, the sum of a complete subtree of so many leaves, the smallest first. The last leaf
+/// takes in all of them: a tree that is cut at its end.
+template <int Rows>
+inline void take_leaf(Simd::F (&sum)[Rows][2], std::int64_t leaf, bool last, float* stack) {
+  float* at = stack;
+  for (std::int64_t waiting = leaf; waiting != 0 && (last || waiting % 2 != 0); waiting /= 2, at += kTileFloats<Rows>) {
+    if (waiting % 2 == 0) continue;
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < 2; ++v) sum[r][v] = Simd::add(Simd::load(at + (2 * r + v) * Simd::lanes), sum[r][v]);
   }
-  for (int r = 0; r < Rows; ++r) {
-    Simd::store(sums + r * 2 * Simd::lanes, sum[r][0]);
-    Simd::store(sums + r * 2 * Simd::lanes + Simd::lanes, sum[r][1]);
+  if (last) at = stack;
+  for (int r = 0; r < Rows; ++r)
+    for (int v = 0; v < 2; ++v) Simd::store(at + (2 * r + v) * Simd::lanes, sum[r][v]);
+}
+
+/// One tile: `Rows` rows of inputs times one panel. Its sums [Rows][2 * lanes] are then at the beginning of `stack`,
+/// which has room for kLeafLevels times as much.
+template <class Step, int Rows>
+void tile(const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w,
+          float* stack) {
+  constexpr int kVectorBytes = Simd::lanes * 4;
+  for (std::int64_t leaf = 0, s = 0; leaf < a.num_leaves; ++leaf) {
+    Simd::F sum[Rows][2];
+    for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = Simd::zero();
+    for (const std::int64_t end = a.leaves[leaf].padded_end / Step::k; s < end; ++s) {
+      __builtin_prefetch(w + kPrefetchBytes, 0, 2);
+      if constexpr (kVectorBytes == 64) __builtin_prefetch(w + kPrefetchBytes + 64, 0, 2);
+      for (int sub = 0; sub < Step::subs; ++sub) {
+        const auto w0 = Step::weights(w, sub), w1 = Step::weights(w + kVectorBytes, sub);
+        for (int r = 0; r < Rows; ++r) {
+          const auto x = Step::input(in + r * in_stride, sub);
+          sum[r][0] = Step::mac(x, w0, sum[r][0]);
+          sum[r][1] = Step::mac(x, w1, sum[r][1]);
+        }
+      }
+      in += Step::k;
+      w += 2 * kVectorBytes;
+    }
+    take_leaf<Rows>(sum, leaf, leaf + 1 == a.num_leaves, stack);
   }
 }
 
 template <class Step, int MaxRows>
-void tile_of(int rows, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w,
-             std::int64_t steps, float* sums) {
+void tile_of(int rows, const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride,
+             const unsigned char* w, float* stack) {
   if (rows == MaxRows)
-    tile<Step, MaxRows>(in, in_stride, w, steps, sums);
+    tile<Step, MaxRows>(a, in, in_stride, w, stack);
   else if constexpr (MaxRows > 1)
-    tile_of<Step, MaxRows - 1>(rows, in, in_stride, w, steps, sums);
+    tile_of<Step, MaxRows - 1>(rows, a, in, in_stride, w, stack);
 }
 
 /// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2.
 template <class Step>
 void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
-  alignas(64) float sums[Simd::tile_rows * 2 * Simd::lanes];
+  alignas(64) float stack[kLeafLevels * kTileFloats<Simd::tile_rows>];
   const unsigned char* weights = static_cast<const unsigned char*>(args.weights);
   for (std::int64_t row = block.first_row; row < block.end_row; row += Simd::tile_rows) {
     const std::int64_t left = block.end_row - row;
@@ -112,9 +136,8 @@ void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) 
     std::int64_t stride = 0;
     const typename Step::Input* in = Step::rows(args, row, rows, scratch, stride);
     for (std::int64_t panel = block.first_panel; panel < block.end_panel; ++panel) {
-      tile_of<Step, Simd::tile_rows>(rows, in, stride, weights + panel * args.panel_bytes, args.k_padded / Step::k,
-                                     sums);
-      finish_tile(args, row, rows, panel, sums);
+      tile_of<Step, Simd::tile_rows>(rows, args, in, stride, weights + panel * args.panel_bytes, stack);
+      finish_tile(args, row, rows, panel, stack);
     }
   }
 }

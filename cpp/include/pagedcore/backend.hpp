@@ -41,6 +41,22 @@ enum class PackKind : std::uint8_t {
   gated,    // exactly two matrices of equal shape (gate, up), combined by Epilogue::gated
 };
 
+/// Most leaves of a weight.
+inline constexpr std::size_t kMostLeaves = 4096;
+
+/// How a weight is kept, and in what order the products of an output are summed. Without leaves the sum runs over k in
+/// the backend's one order. With them, each leaf, a range of consecutive k, is summed by itself, in that order, and the
+/// sums meet in a binary tree: node (0, i) is leaf i, node (j, i) adds nodes (j - 1, 2 i) and (j - 1, 2 i + 1), or is
+/// the first of them where there is no second. What an Epilogue adds, bias, then residual, comes after the root. So
+/// ranges of leaves can be summed apart, on different devices too, and add up to the same bits (backend/sum_tree.hpp).
+struct WeightForm {
+  PackKind kind = PackKind::stacked;
+  std::vector<std::int64_t> leaf_ends;  // ascending, none of them 0, the last is k; at most kMostLeaves; none: one leaf
+
+  WeightForm(PackKind pack_kind = PackKind::stacked, std::vector<std::int64_t> ends = {})
+      : kind(pack_kind), leaf_ends(std::move(ends)) {}
+};
+
 /// A weight matrix [n, k] in the layout of its backend. Immutable once packed.
 class PAGEDCORE_API Weight {
  public:
@@ -187,7 +203,7 @@ class PAGEDCORE_API TensorSizes {
   /// The element type in which KV is kept: compute_dtype(), unless this backend was asked for a narrower one.
   virtual DType kv_dtype() const noexcept;
   /// Bytes that Backend::pack() will hold for an [n, k] matrix, so that memory is planned before it is allocated.
-  virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const = 0;
+  virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const = 0;
   virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
 };
 
@@ -210,8 +226,9 @@ class PAGEDCORE_API Backend : public TensorSizes {
   /// allocated.
   virtual void reserve(std::size_t bytes);
 
-  // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype().
-  virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) = 0;
+  // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype(). Throws InvalidArgument for parts
+  // and leaves that do not fit each other.
+  virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) = 0;
 
   // KV storage.
   virtual std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) = 0;

@@ -81,16 +81,16 @@ class FaultyBackend final : public forwarding::ForwardingBackend {
     for (std::byte* byte : swapped_) *byte ^= std::byte{1};
     swapped_.clear();
   }
-  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, PackKind kind) override {
-    if (fault_ != Fault::pack) return inner_.pack(parts, kind);
+  std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) override {
+    if (fault_ != Fault::pack) return inner_.pack(parts, form);
     std::vector<HostTensor> changed(parts.begin(), parts.end());
     std::vector<std::byte> bytes(parts.back().data.begin(), parts.back().data.end());
     bytes.back() ^= std::byte{0x80};
     changed.back().data = bytes;
-    return inner_.pack(changed, kind);
+    return inner_.pack(changed, form);
   }
-  std::size_t packed_bytes(std::int64_t n, std::int64_t k, PackKind kind) const override {
-    return inner_.packed_bytes(n, k, kind) - (fault_ == Fault::sizes ? 1 : 0);
+  std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override {
+    return inner_.packed_bytes(n, k, form) - (fault_ == Fault::sizes ? 1 : 0);
   }
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override {
     inner_.copy_blocks(kv, fault_ == Fault::copy_blocks ? copies.first(copies.size() - 1) : copies);
