@@ -112,6 +112,14 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
 }
 
+void check_positions(std::span<const std::int32_t> positions, std::int64_t table_rows, std::int32_t offset) {
+  if (offset < 0) throw InvalidArgument(str("embed_positions: an offset of ", offset, "; it is at least 0"));
+  for (std::size_t row = 0; row < positions.size(); ++row)
+    if (std::int64_t{positions[row]} + offset >= table_rows)
+      throw InvalidArgument(str("embed_positions: position ", positions[row], " of row ", row,
+                                " is beyond the table's last, ", table_rows - 1 - offset));
+}
+
 std::vector<std::byte> some_numbers(std::size_t bytes) {
   // bf16 numbers, 1/64 to 1/32 large.
   std::vector<std::byte> numbers(bytes);

@@ -24,6 +24,9 @@ void check_leaves(std::span<const std::int64_t> leaf_ends, std::int64_t k);
 void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e);
 
+/// Unless a table of positions has a row for each, `offset` further down.
+void check_positions(std::span<const std::int32_t> positions, std::int64_t table_rows, std::int32_t offset);
+
 /// Returns the largest block that the tables name where ranges use them; 0 without any.
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);
 /// Blocks 0 to count - 1.

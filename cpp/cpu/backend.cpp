@@ -115,8 +115,17 @@ void CpuBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight,
   cpu::norm(pool_, norms_, out, in, weight, bias, p);
 }
 
-void CpuBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) {
-  cpu::head_norm(pool_, norms_, x, head_dim, weight, p);
+void CpuBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                           const NormParams& p) {
+  cpu::head_norm(pool_, norms_, x, head_dim, weight, bias, p);
+}
+void CpuBackend::embed_positions(const Tensor& out, const Weight& table, const Batch& batch, std::int32_t offset) {
+  cpu::embed_positions(pool_, out, table, batch_positions(batch), offset);
+}
+void CpuBackend::add(const Tensor& x, const Tensor& y, float scale) { cpu::add(pool_, x, y, scale); }
+void CpuBackend::convert(const Tensor& out, const Tensor& in) {
+  if (out.dtype != DType::f32) check_compute("convert: the output", out);
+  cpu::convert(pool_, out, in);
 }
 
 void CpuBackend::matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) {

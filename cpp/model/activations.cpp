@@ -24,17 +24,26 @@ ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std
   check_rows("max_batched_tokens", max_rows);
   check_rows("max_logit_rows", max_logit_rows);
   const auto size = [](DType dtype, std::int64_t r, std::int64_t c) { return (bytes_of(dtype, r * c) + 63) / 64 * 64; };
-  const std::int64_t normed_cols = std::max<std::int64_t>(d.hidden_size, q_size(d));
+  const std::int64_t hidden = d.hidden_size, q_cols = q_size(d), embedding = embedding_size(d);
+  const std::int64_t normed_cols = std::max(hidden, d.parallel ? 0 : q_cols);
   const std::size_t qkv_bytes = size(DType::f32, rows, qkv_size(d));
 
   std::size_t end = 0;
   const auto place = [&end](std::size_t region) { return std::exchange(end, end + region); };
-  residual = place(size(DType::f32, rows, d.hidden_size));
+  const auto place_attended = [&](std::size_t shared, std::int64_t n) {
+    return d.parallel ? place(size(compute, n, q_cols)) : shared;
+  };
+  residual = place(size(DType::f32, rows, hidden));
   normed = place(size(compute, rows, normed_cols));
-  wide = place(std::max(qkv_bytes + size(compute, rows, q_size(d)), size(compute, rows, d.mlp.intermediate_size)));
+  attended = place_attended(normed, rows);
+  wide = place(std::max({qkv_bytes + size(compute, rows, q_cols), size(compute, rows, d.mlp.intermediate_size),
+                         size(compute, rows, embedding)}));
   q = wide + qkv_bytes;
-  tail_residual = place(size(DType::f32, logit_rows, d.hidden_size));
+  const bool branches = !adds_at_once(d) || d.embedding_size > 0 || d.position.learned > 0;
+  branch = place(branches ? size(DType::f32, rows, std::max(hidden, embedding)) : 0);
+  tail_residual = place(size(DType::f32, logit_rows, hidden));
   tail_normed = place(size(compute, logit_rows, normed_cols));
+  tail_attended = place_attended(tail_normed, logit_rows);
   logits = place(size(DType::f32, logit_rows, d.vocab_size));
   bytes = end;
 }
@@ -50,17 +59,26 @@ Tensor Activations::view(std::size_t offset, DType dtype, std::int64_t rows, std
   return {static_cast<std::byte*>(buffer_->data()) + offset, dtype, rows, cols, cols};
 }
 
+LayerScratch Activations::scratch(std::int64_t rows, std::size_t residual, std::size_t normed,
+                                  std::size_t attended) const noexcept {
+  return {view(residual, DType::f32, rows, d_.hidden_size),
+          view(normed, compute_, rows, d_.hidden_size),
+          view(attended, compute_, rows, q_size(d_)),
+          view(layout_.wide, compute_, rows, d_.mlp.intermediate_size),
+          view(layout_.branch, DType::f32, rows, d_.hidden_size),
+          view(layout_.wide, compute_, rows, embedding_size(d_))};
+}
+
 LayerScratch Activations::layer(std::int64_t rows) const noexcept {
-  return {view(layout_.residual, DType::f32, rows, d_.hidden_size),
-          view(layout_.normed, compute_, rows, d_.hidden_size), view(layout_.normed, compute_, rows, q_size(d_)),
-          view(layout_.wide, compute_, rows, d_.mlp.intermediate_size)};
+  return scratch(rows, layout_.residual, layout_.normed, layout_.attended);
 }
 
 LayerScratch Activations::tail(std::int64_t rows) const noexcept {
-  return {view(layout_.tail_residual, DType::f32, rows, d_.hidden_size),
-          view(layout_.tail_normed, compute_, rows, d_.hidden_size),
-          view(layout_.tail_normed, compute_, rows, q_size(d_)),
-          view(layout_.wide, compute_, rows, d_.mlp.intermediate_size)};
+  return scratch(rows, layout_.tail_residual, layout_.tail_normed, layout_.tail_attended);
+}
+
+Tensor Activations::embedded(std::int64_t rows) const noexcept {
+  return view(layout_.branch, DType::f32, rows, embedding_size(d_));
 }
 
 Tensor Activations::qkv(std::int64_t rows) const noexcept { return view(layout_.wide, DType::f32, rows, qkv_size(d_)); }

@@ -9,25 +9,34 @@
 
 namespace pagedcore {
 
+/// Whether attention and MLP end in a product that adds to the residual stream.
+inline bool adds_at_once(const ModelDescription& d) noexcept {
+  return (d.norm.place == NormPlace::before || d.norm.place == NormPlace::outside) && d.residual_scale == 1.0f;
+}
+
 /// Where everything lies in the buffer. Regions that are never needed at the same time share their bytes: the normed
 /// input of a layer with its attention output (the q, k, v product has consumed the one when the other is written),
-/// and qkv and q with the MLP's inner activations.
+/// and qkv and q with the MLP's inner activations. A parallel block reads its input again after attention: there the
+/// attention output has a region of its own.
 struct ActivationLayout {
   ActivationLayout(const ModelDescription& description, DType compute, std::uint32_t max_rows,
                    std::uint32_t max_logit_rows);
 
-  std::int64_t rows;                                                          // most rows of a step
-  std::int64_t logit_rows;                                                    // most rows of one piece of logits
-  std::size_t residual, normed, wide, q, tail_residual, tail_normed, logits;  // byte offsets
+  std::int64_t rows;                                                // most rows of a step
+  std::int64_t logit_rows;                                          // most rows of one piece of logits
+  std::size_t residual, normed, attended, wide, q, branch, logits;  // byte offsets
+  std::size_t tail_residual, tail_normed, tail_attended;
   std::size_t bytes;
 };
 
 /// Matrices of one layer's computation over the same rows.
 struct LayerScratch {
-  Tensor residual;  // f32 [rows, hidden]
-  Tensor normed;    // compute type [rows, hidden]; shares memory with attended
-  Tensor attended;  // compute type [rows, q_size]
-  Tensor inner;     // compute type [rows, intermediate]; shares memory with qkv and q
+  Tensor residual;   // f32 [rows, hidden]
+  Tensor normed;     // compute type [rows, hidden]; may share memory with attended
+  Tensor attended;   // compute type [rows, q_size]
+  Tensor inner;      // compute type [rows, intermediate]; shares memory with qkv and q
+  Tensor branch;     // f32 [rows, hidden]: what attention or MLP adds, where it cannot be added at once
+  Tensor embedding;  // compute type [rows, embedding size], before and after all layers; shares memory with inner
 };
 
 class Activations {
@@ -41,12 +50,15 @@ class Activations {
 
   // Views for a step of `rows` rows, and for the rows of one piece of logits.
   LayerScratch layer(std::int64_t rows) const noexcept;
-  Tensor qkv(std::int64_t rows) const noexcept;  // f32 [rows, qkv_size]
-  Tensor q(std::int64_t rows) const noexcept;    // compute type [rows, q_size]
+  Tensor qkv(std::int64_t rows) const noexcept;       // f32 [rows, qkv_size]
+  Tensor q(std::int64_t rows) const noexcept;         // compute type [rows, q_size]
+  Tensor embedded(std::int64_t rows) const noexcept;  // f32 [rows, embedding size]; shares memory with branch
   LayerScratch tail(std::int64_t rows) const noexcept;
   Tensor logits(std::int64_t rows) const noexcept;  // f32 [rows, vocab]
 
  private:
+  LayerScratch scratch(std::int64_t rows, std::size_t residual, std::size_t normed,
+                       std::size_t attended) const noexcept;
   Tensor view(std::size_t offset, DType dtype, std::int64_t rows, std::int64_t cols) const noexcept;
 
   const ModelDescription& d_;

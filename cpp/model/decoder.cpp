@@ -5,9 +5,11 @@
 //                    x = x + W_down (act(W_gate norm(x)) * W_up norm(x))
 //   logits = W_head norm(x)
 //
-// x, the residual stream, stays in f32; what goes into a matmul is in the backend's compute type. Keys and values of
-// all rows are needed by later steps, but what follows the last layer's attention only by the rows whose logits are
-// asked for: the rest of them stops there. Rows do not influence each other, so this changes no bit.
+// What the relatives do otherwise is data: norms lie before attention and MLP, after them, or around the sum; both may
+// read the same x; positions are rotated into q and k, added to x, or taken from the scores. x, the residual stream,
+// stays in f32; what goes into a matmul is in the backend's compute type. Keys and values of all rows are needed by
+// later steps, but what follows the last layer's attention only by the rows whose logits are asked for: the rest of
+// them stops there. Rows do not influence each other, so this changes no bit.
 #include <algorithm>
 #include <cmath>
 
@@ -39,6 +41,11 @@ struct Model::Impl {
   void check(const ForwardRequest& request, const KvStorage& kv) const;
   void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
             const std::optional<Tensor>& bias);
+  void qk_norm(const Tensor& heads, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias);
+  void add_branch(const LayerScratch& s, const Tensor& in, const Weight& weight, const std::optional<Tensor>& bias,
+                  const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias);
+  RopeParams rope_of(std::int32_t index) const;
+  void embed(const Batch& batch, const LayerScratch& s);
   void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
   void finish_layer(const LayerWeights& layer, const LayerScratch& s);
   Tensor logits_of(std::span<const std::int32_t> rows, const LayerScratch& all);
@@ -48,11 +55,60 @@ struct Model::Impl {
   DecoderWeights weights;
   Activations activations;
   const LayerGroups groups;
+  const std::vector<Tensor> rope_tables = weights.rope_tables(d.position.rope_tables);
 };
 
+/// Where there is no such norm, out = in.
 void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
                        const std::optional<Tensor>& bias) {
+  if (!weight) return backend.convert(out, in);
   backend.norm(out, in, *weight, optional(bias), {d.norm.kind, d.norm.eps, d.norm.weight_offset});
+}
+
+void Model::Impl::qk_norm(const Tensor& heads, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias) {
+  const AttentionDescription& a = d.attention;
+  const NormParams params{a.qk_norm_kind, d.norm.eps, d.norm.weight_offset};
+  if (a.qk_norm_span == QkNormSpan::row) return backend.norm(heads, heads, *weight, optional(bias), params);
+  backend.head_norm(heads, a.head_dim, *weight, optional(bias), params);
+}
+
+/// residual += W in, with the norms and the scale that lie between
+void Model::Impl::add_branch(const LayerScratch& s, const Tensor& in, const Weight& weight,
+                             const std::optional<Tensor>& bias, const std::optional<Tensor>& norm_weight,
+                             const std::optional<Tensor>& norm_bias) {
+  const bool outside = d.norm.place == NormPlace::outside;
+  if (adds_at_once(d)) {
+    backend.matmul(s.residual, in, weight, epilogue(Epilogue::Kind::accumulate, bias));
+  } else {
+    backend.matmul(s.branch, in, weight, epilogue(Epilogue::Kind::store, bias));
+    if (norm_weight && !outside) norm(s.branch, s.branch, norm_weight, norm_bias);
+    backend.add(s.residual, s.branch, d.residual_scale);
+  }
+  if (outside) norm(s.residual, s.residual, norm_weight, norm_bias);
+}
+
+RopeParams Model::Impl::rope_of(std::int32_t index) const {
+  const PositionDescription& p = d.position;
+  const std::int32_t table = p.rope_layers.empty() ? 0 : p.rope_layers[static_cast<std::size_t>(index)];
+  if (table < 0 || rope_tables.empty()) return {};
+  return {&rope_tables[static_cast<std::size_t>(table)], table == 0 ? p.rope_magnitude : 1.0f};
+}
+
+/// residual = embedding of the tokens and, where they are learned, of the positions
+void Model::Impl::embed(const Batch& batch, const LayerScratch& s) {
+  if (weights.embed_in) {
+    const Tensor narrow = activations.embedded(batch.rows());
+    backend.embed(narrow, *weights.embed, batch, d.embedding_scale);
+    backend.convert(s.embedding, narrow);
+    backend.matmul(s.residual, s.embedding, *weights.embed_in, {});
+  } else {
+    backend.embed(s.residual, *weights.embed, batch, d.embedding_scale);
+  }
+  if (weights.positions) {
+    backend.embed_positions(s.branch, *weights.positions, batch, d.position.learned_offset);
+    backend.add(s.residual, s.branch, 1.0f);
+  }
+  if (weights.embed_norm) norm(s.residual, s.residual, weights.embed_norm, weights.embed_norm_bias);
 }
 
 /// attended = attention over the context of each row, whose keys and values this step's rows join first.
@@ -65,32 +121,32 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   backend.matmul(qkv, s.normed, *layer.qkv, epilogue(Epilogue::Kind::store, layer.qkv_bias));
   const AttentionDescription& a = d.attention;
   if (a.qk_norm) {
-    const NormParams params{NormKind::rms, d.norm.eps, d.norm.weight_offset};
-    backend.head_norm(qkv.slice_cols(0, q_size(d)), a.head_dim, *layer.q_norm, params);
-    backend.head_norm(qkv.slice_cols(q_size(d), kv_size(d)), a.head_dim, *layer.k_norm, params);
+    qk_norm(qkv.slice_cols(0, q_size(d)), layer.q_norm, layer.q_norm_bias);
+    qk_norm(qkv.slice_cols(q_size(d), kv_size(d)), layer.k_norm, layer.k_norm_bias);
   }
 
   AttentionShape shape{a.num_heads, a.num_kv_heads, a.head_dim};
   const LayerGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
   shape.layer_group = place.layer_group;
-  const RopeParams rope{optional(weights.rope_inv_freq), d.position.rope_magnitude};
-  backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, rope);
+  backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, rope_of(index));
 
   AttentionParams params{shape};
   params.scale = a.scale > 0.0f ? a.scale : 1.0f / std::sqrt(static_cast<float>(a.head_dim));
   params.softcap = a.softcap;
   params.window = a.windows.empty() ? 0 : a.windows[static_cast<std::size_t>(index)];
+  params.alibi = optional(weights.alibi);
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
-/// residual += W_o attended;  residual += MLP(norm(residual))
+/// residual += W_o attended;  residual += MLP(norm(residual)), in a parallel block of the residual before both
 void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
-  backend.matmul(s.residual, s.attended, *layer.o, epilogue(Epilogue::Kind::accumulate, layer.o_bias));
+  if (d.parallel) norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
+  add_branch(s, s.attended, *layer.o, layer.o_bias, layer.attn_post_norm, layer.attn_post_norm_bias);
 
-  norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
+  if (!d.parallel) norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
   const auto kind = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
   backend.matmul(s.inner, s.normed, *layer.up, {kind, d.mlp.activation, optional(layer.up_bias)});
-  backend.matmul(s.residual, s.inner, *layer.down, epilogue(Epilogue::Kind::accumulate, layer.down_bias));
+  add_branch(s, s.inner, *layer.down, layer.down_bias, layer.mlp_post_norm, layer.mlp_post_norm_bias);
 }
 
 /// The last layer after its attention, and the head, for some rows of the step.
@@ -102,8 +158,10 @@ Tensor Model::Impl::logits_of(std::span<const std::int32_t> rows, const LayerScr
   finish_layer(weights.layers.back(), s);
 
   norm(s.normed, s.residual, weights.final_norm, weights.final_norm_bias);
+  if (weights.embed_out) backend.matmul(s.embedding, s.normed, *weights.embed_out, {});
   const Tensor logits = activations.logits(count);
-  backend.matmul(logits, s.normed, weights.head(), epilogue(Epilogue::Kind::store, weights.lm_head_bias));
+  const Tensor& last = weights.embed_out ? s.embedding : s.normed;
+  backend.matmul(logits, last, weights.head(), epilogue(Epilogue::Kind::store, weights.lm_head_bias));
   if (d.logit_scale != 1.0f || d.logit_softcap > 0.0f) backend.scale_softcap(logits, d.logit_scale, d.logit_softcap);
   return logits;
 }
@@ -141,7 +199,7 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   };
   Tensor logits;
   m.backend.run_step(batch, [&] {
-    m.backend.embed(s.residual, *m.weights.embed, batch, m.d.embedding_scale);
+    m.embed(batch, s);
     for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
       m.attend(layer, batch, kv);
       if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);

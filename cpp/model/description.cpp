@@ -42,18 +42,46 @@ void check_heads(const AttentionDescription& a) {
     throw InvalidArgument(str(kWhat, " num_heads * head_dim = ", columns, " is more than ", most));
 }
 
+/// Of a list with an entry for each layer, or with none.
+void check_entries(const ModelDescription& d, const char* name, std::size_t count) {
+  if (count != 0 && count != static_cast<std::size_t>(d.num_layers))
+    throw InvalidArgument(
+        str(kWhat, ' ', name, " has ", count, " entries for ", d.num_layers, " layers; give one for each, or none"));
+}
+
 void check_rope(const ModelDescription& d) {
-  const std::size_t rotated = 2 * d.position.rope_inv_freq.size();
+  const PositionDescription& p = d.position;
+  const auto tables = static_cast<std::size_t>(p.rope_tables);
+  if (p.rope_inv_freq.size() % tables != 0)
+    throw InvalidArgument(str(kWhat, " rope_inv_freq has ", p.rope_inv_freq.size(), " frequencies, which are not ",
+                              tables, " tables (rope_tables) of equal length"));
+  check_entries(d, "rope_layers", p.rope_layers.size());
+  for (const std::int32_t table : p.rope_layers)
+    if (table >= p.rope_tables)
+      throw InvalidArgument(str(kWhat, " rope_layers names table ", table, " of ", tables, " (rope_tables)"));
+  const std::size_t rotated = 2 * p.rope_inv_freq.size() / tables;
   if (rotated > static_cast<std::size_t>(d.attention.head_dim))
     throw InvalidArgument(str(kWhat, " rope_inv_freq has ", rotated / 2, " frequencies, which rotate ", rotated,
                               " dimensions of a head of ", d.attention.head_dim));
 }
 
-void check_windows(const ModelDescription& d) {
-  const std::size_t count = d.attention.windows.size();
-  if (count != 0 && count != static_cast<std::size_t>(d.num_layers))
+void check_positions(const ModelDescription& d) {
+  const PositionDescription& p = d.position;
+  const std::int64_t needed = std::int64_t{d.max_context} + p.learned_offset;
+  if (p.learned > 0 && p.learned < needed)
+    throw InvalidArgument(str(kWhat, " learned_positions = ", p.learned, " is below the ", needed,
+                              " that max_context = ", d.max_context, " and learned_offset = ", p.learned_offset,
+                              " need"));
+  const std::size_t slopes = p.alibi_slopes.size();
+  if (slopes != 0 && slopes != static_cast<std::size_t>(d.attention.num_heads))
+    throw InvalidArgument(str(kWhat, " alibi_slopes has ", slopes, " entries for ", d.attention.num_heads,
+                              " heads; give one for each, or none"));
+}
+
+void check_block(const ModelDescription& d) {
+  if (d.parallel && d.norm.place != NormPlace::before)
     throw InvalidArgument(
-        str(kWhat, " windows has ", count, " entries for ", d.num_layers, " layers; give one for each, or none"));
+        str(kWhat, " parallel_block = true goes with norm_place = before, not ", to_text(d.norm.place)));
 }
 
 }  // namespace
@@ -64,7 +92,9 @@ void ModelDescription::validate() const {
   check_words(*this);
   check_heads(attention);
   check_rope(*this);
-  check_windows(*this);
+  check_positions(*this);
+  check_entries(*this, "windows", attention.windows.size());
+  check_block(*this);
 }
 
 std::map<std::string, std::string> ModelDescription::to_text() const { return fields_to_text(*this); }

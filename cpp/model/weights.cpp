@@ -1,5 +1,6 @@
 #include "model/weights.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "base/text.hpp"
@@ -28,12 +29,18 @@ struct MatrixSpec {
   }
 };
 
-/// An f32 vector of `Owner`: its parts one after another. An optional one exists when any part does; others are zero.
+enum class Presence : std::uint8_t {
+  required,
+  optional,  // exists when any part does; the parts that do not are zero
+  ones,      // is in no file: of a norm that only normalises
+};
+
+/// An f32 vector of `Owner`: its parts one after another.
 template <class Owner>
 struct VectorSpec {
   std::optional<Tensor> Owner::*member;
   std::vector<Part> parts;
-  bool required;
+  Presence presence;
 
   std::int64_t n() const {
     std::int64_t length = 0;
@@ -44,46 +51,71 @@ struct VectorSpec {
 
 template <class Owner>
 struct Specs {
+  using Vector = std::optional<Tensor> Owner::*;
   std::vector<MatrixSpec<Owner>> matrices;
   std::vector<VectorSpec<Owner>> vectors;
+
+  void bias(Vector member, std::vector<Part> parts) {
+    vectors.push_back({member, std::move(parts), Presence::optional});
+  }
+  void norm(Vector weight, Vector its_bias, const std::string& name, std::int64_t n, Presence presence) {
+    vectors.push_back({weight, {{name + ".weight", n}}, presence});
+    bias(its_bias, {{name + ".bias", n}});
+  }
 };
+
+bool norms_before(const ModelDescription& d) {
+  return d.norm.place == NormPlace::before || d.norm.place == NormPlace::both;
+}
+bool norms_after(const ModelDescription& d) { return d.norm.place != NormPlace::before; }
+Presence norm_presence(const ModelDescription& d) { return d.norm.weights ? Presence::required : Presence::ones; }
 
 Specs<LayerWeights> layer_specs(const ModelDescription& d) {
   using L = LayerWeights;
   const std::int64_t hidden = d.hidden_size, inter = d.mlp.intermediate_size, q = q_size(d), kv = kv_size(d);
+  const Presence norms = norm_presence(d);
   Specs<L> s;
-  s.vectors.push_back({&L::attn_norm, {{"attn_norm.weight", hidden}}, true});
-  s.vectors.push_back({&L::attn_norm_bias, {{"attn_norm.bias", hidden}}, false});
+  if (norms_before(d)) s.norm(&L::attn_norm, &L::attn_norm_bias, "attn_norm", hidden, norms);
+  if (norms_after(d)) s.norm(&L::attn_post_norm, &L::attn_post_norm_bias, "attn_post_norm", hidden, norms);
   s.matrices.push_back({&L::qkv, {{"attn.q.weight", q}, {"attn.k.weight", kv}, {"attn.v.weight", kv}}, hidden});
-  s.vectors.push_back({&L::qkv_bias, {{"attn.q.bias", q}, {"attn.k.bias", kv}, {"attn.v.bias", kv}}, false});
+  s.bias(&L::qkv_bias, {{"attn.q.bias", q}, {"attn.k.bias", kv}, {"attn.v.bias", kv}});
   if (d.attention.qk_norm) {
-    s.vectors.push_back({&L::q_norm, {{"attn.q_norm.weight", d.attention.head_dim}}, true});
-    s.vectors.push_back({&L::k_norm, {{"attn.k_norm.weight", d.attention.head_dim}}, true});
+    const bool shared = d.attention.qk_norm_span == QkNormSpan::head;
+    const auto length = [&](std::int64_t all) { return shared ? d.attention.head_dim : all; };
+    s.norm(&L::q_norm, &L::q_norm_bias, "attn.q_norm", length(q), norms);
+    s.norm(&L::k_norm, &L::k_norm_bias, "attn.k_norm", length(kv), norms);
   }
   s.matrices.push_back({&L::o, {{"attn.o.weight", hidden}}, q});
-  s.vectors.push_back({&L::o_bias, {{"attn.o.bias", hidden}}, false});
-  s.vectors.push_back({&L::mlp_norm, {{"mlp_norm.weight", hidden}}, true});
-  s.vectors.push_back({&L::mlp_norm_bias, {{"mlp_norm.bias", hidden}}, false});
+  s.bias(&L::o_bias, {{"attn.o.bias", hidden}});
+  if (norms_before(d)) s.norm(&L::mlp_norm, &L::mlp_norm_bias, "mlp_norm", hidden, norms);
+  if (norms_after(d)) s.norm(&L::mlp_post_norm, &L::mlp_post_norm_bias, "mlp_post_norm", hidden, norms);
   if (d.mlp.gated) {
     s.matrices.push_back({&L::up, {{"mlp.gate.weight", inter}, {"mlp.up.weight", inter}}, hidden, PackKind::gated});
-    s.vectors.push_back({&L::up_bias, {{"mlp.gate.bias", inter}, {"mlp.up.bias", inter}}, false});
+    s.bias(&L::up_bias, {{"mlp.gate.bias", inter}, {"mlp.up.bias", inter}});
   } else {
     s.matrices.push_back({&L::up, {{"mlp.up.weight", inter}}, hidden});
-    s.vectors.push_back({&L::up_bias, {{"mlp.up.bias", inter}}, false});
+    s.bias(&L::up_bias, {{"mlp.up.bias", inter}});
   }
   s.matrices.push_back({&L::down, {{"mlp.down.weight", hidden}}, inter});
-  s.vectors.push_back({&L::down_bias, {{"mlp.down.bias", hidden}}, false});
+  s.bias(&L::down_bias, {{"mlp.down.bias", hidden}});
   return s;
 }
 
 Specs<DecoderWeights> decoder_specs(const ModelDescription& d) {
   using D = DecoderWeights;
   Specs<D> s;
-  s.matrices.push_back({&D::embed, {{"embed.weight", d.vocab_size}}, d.hidden_size});
-  if (!d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, d.hidden_size});
-  s.vectors.push_back({&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}}, false});
-  s.vectors.push_back({&D::final_norm, {{"final_norm.weight", d.hidden_size}}, true});
-  s.vectors.push_back({&D::final_norm_bias, {{"final_norm.bias", d.hidden_size}}, false});
+  const std::int64_t hidden = d.hidden_size, embedding = embedding_size(d);
+  s.matrices.push_back({&D::embed, {{"embed.weight", d.vocab_size}}, embedding});
+  if (d.embedding_size > 0) {
+    s.matrices.push_back({&D::embed_in, {{"embed_in.weight", hidden}}, embedding});
+    s.matrices.push_back({&D::embed_out, {{"embed_out.weight", embedding}}, hidden});
+  }
+  if (d.position.learned > 0) s.matrices.push_back({&D::positions, {{"positions.weight", d.position.learned}}, hidden});
+  if (!d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, embedding});
+  s.bias(&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}});
+  const Presence norms = norm_presence(d);
+  if (d.norm.embedding) s.norm(&D::embed_norm, &D::embed_norm_bias, "embed_norm", hidden, norms);
+  if (d.norm.final) s.norm(&D::final_norm, &D::final_norm_bias, "final_norm", hidden, norms);
   return s;
 }
 
@@ -105,7 +137,8 @@ std::size_t matrix_bytes(const Specs<Owner>& specs, const TensorSizes& sizes) {
 }
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
-  return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) + vector_bytes(decoder_specs(d)) +
+  return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) +
+         vector_bytes(static_cast<std::int64_t>(d.position.alibi_slopes.size())) + vector_bytes(decoder_specs(d)) +
          static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
 }
 
@@ -118,8 +151,11 @@ std::string extents(std::span<const std::int64_t> shape) {
 /// Fills the weights from the source, vectors one after another into one buffer.
 class Loader {
  public:
-  Loader(const WeightSource& source, Backend& backend, std::size_t bytes_of_vectors)
-      : source_(source), backend_(backend), vectors_(backend.allocate(bytes_of_vectors)) {}
+  Loader(const ModelDescription& d, const WeightSource& source, Backend& backend)
+      : source_(source),
+        backend_(backend),
+        vectors_(backend.allocate(all_vector_bytes(d))),
+        weight_offset_(d.norm.weight_offset) {}
 
   template <class Owner>
   void load(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
@@ -171,12 +207,17 @@ class Loader {
   template <class Owner>
   std::optional<Tensor> load_vector(const VectorSpec<Owner>& spec, const std::string& prefix) {
     std::vector<float> values(static_cast<std::size_t>(spec.n()));
+    if (spec.presence == Presence::ones) {
+      std::fill(values.begin(), values.end(), 1.0f - weight_offset_);
+      return add_vector(values);
+    }
     std::span<float> rest = values;
-    bool present = spec.required;
+    const bool required = spec.presence == Presence::required;
+    bool present = required;
     for (const Part& part : spec.parts) {
       const std::string name = prefix + part.name;
       const auto n = static_cast<std::size_t>(part.rows);
-      if (spec.required || source_.has(name)) {
+      if (required || source_.has(name)) {
         present = true;
         const std::int64_t shape[] = {part.rows};
         to_f32(checked(name, shape), 0, rest.first(n));
@@ -191,13 +232,16 @@ class Loader {
   const WeightSource& source_;
   Backend& backend_;
   std::unique_ptr<Buffer> vectors_;
+  float weight_offset_;
   std::size_t used_ = 0;
 };
 
 }  // namespace
 
 std::size_t DecoderWeights::bytes() const noexcept {
-  std::size_t total = vectors->bytes() + embed->bytes() + (lm_head ? lm_head->bytes() : 0);
+  std::size_t total = vectors->bytes();
+  for (const auto* matrix : {&embed, &embed_in, &embed_out, &positions, &lm_head})
+    total += *matrix ? (*matrix)->bytes() : 0;
   for (const LayerWeights& layer : layers)
     total += layer.qkv->bytes() + layer.o->bytes() + layer.up->bytes() + layer.down->bytes();
   return total;
@@ -205,8 +249,10 @@ std::size_t DecoderWeights::bytes() const noexcept {
 
 DecoderWeights load_weights(const ModelDescription& d, const WeightSource& source, Backend& backend) {
   DecoderWeights weights;
-  Loader loader(source, backend, all_vector_bytes(d));
-  if (!d.position.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(d.position.rope_inv_freq);
+  Loader loader(d, source, backend);
+  const PositionDescription& p = d.position;
+  if (!p.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(p.rope_inv_freq);
+  if (!p.alibi_slopes.empty()) weights.alibi = loader.add_vector(p.alibi_slopes);
   loader.load(decoder_specs(d), "", weights);
   const Specs<LayerWeights> specs = layer_specs(d);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {

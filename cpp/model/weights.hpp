@@ -12,13 +12,14 @@ namespace pagedcore {
 
 /// One transformer layer. Vectors are f32 [1, n] views into DecoderWeights::vectors.
 struct LayerWeights {
-  std::optional<Tensor> attn_norm, attn_norm_bias;
+  std::optional<Tensor> attn_norm, attn_norm_bias, attn_post_norm, attn_post_norm_bias;
   std::unique_ptr<Weight> qkv;  // q, k and v stacked: [q_size + 2 kv_size, hidden]
   std::optional<Tensor> qkv_bias;
-  std::optional<Tensor> q_norm, k_norm;  // [1, head_dim]
-  std::unique_ptr<Weight> o;             // [hidden, q_size]
+  std::optional<Tensor> q_norm, q_norm_bias;  // [1, head_dim or q_size]
+  std::optional<Tensor> k_norm, k_norm_bias;  // [1, head_dim or kv_size]
+  std::unique_ptr<Weight> o;                  // [hidden, q_size]
   std::optional<Tensor> o_bias;
-  std::optional<Tensor> mlp_norm, mlp_norm_bias;
+  std::optional<Tensor> mlp_norm, mlp_norm_bias, mlp_post_norm, mlp_post_norm_bias;
   std::unique_ptr<Weight> up;  // [intermediate, hidden]; with a gated MLP the pair (gate, up)
   std::optional<Tensor> up_bias;
   std::unique_ptr<Weight> down;  // [hidden, intermediate]
@@ -27,15 +28,26 @@ struct LayerWeights {
 
 struct DecoderWeights {
   std::unique_ptr<Buffer> vectors;
-  std::unique_ptr<Weight> embed;    // [vocab, hidden]
-  std::unique_ptr<Weight> lm_head;  // [vocab, hidden]; null when tied
+  std::unique_ptr<Weight> embed;                // [vocab, embedding size]
+  std::unique_ptr<Weight> embed_in, embed_out;  // [hidden, embedding size] and back; null where these are equal
+  std::unique_ptr<Weight> positions;            // [learned positions, hidden], or null
+  std::unique_ptr<Weight> lm_head;              // [vocab, embedding size]; null when tied
   std::optional<Tensor> lm_head_bias;
+  std::optional<Tensor> embed_norm, embed_norm_bias;
   std::optional<Tensor> final_norm, final_norm_bias;
-  std::optional<Tensor> rope_inv_freq;
+  std::optional<Tensor> rope_inv_freq;  // [1, tables * frequencies]
+  std::optional<Tensor> alibi;          // [1, heads]
   std::vector<LayerWeights> layers;
 
   const Weight& head() const noexcept { return lm_head ? *lm_head : *embed; }
   std::size_t bytes() const noexcept;
+  /// rope_inv_freq, cut into `count` tables; none where nothing is rotated.
+  std::vector<Tensor> rope_tables(std::int32_t count) const {
+    std::vector<Tensor> tables;
+    const std::int64_t n = rope_inv_freq ? rope_inv_freq->cols / count : 0;
+    for (std::int32_t i = 0; n > 0 && i < count; ++i) tables.push_back(rope_inv_freq->slice_cols(i * n, n));
+    return tables;
+  }
 };
 
 /// Columns of q, of k or v, and of the stacked qkv.
@@ -44,6 +56,9 @@ inline std::int64_t q_size(const ModelDescription& d) noexcept {
 }
 inline std::int64_t kv_size(const ModelDescription& d) noexcept {
   return std::int64_t{d.attention.num_kv_heads} * d.attention.head_dim;
+}
+inline std::int64_t embedding_size(const ModelDescription& d) noexcept {
+  return d.embedding_size > 0 ? d.embedding_size : d.hidden_size;
 }
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 

@@ -20,6 +20,7 @@ struct World {
   std::int32_t frequencies = 32;  // of the rotary embedding; 0: none
   float softcap = 0.0f;
   std::int32_t window = 0;
+  bool alibi = false;
   DType kv = DType::f32;    // of keys and values on the device; f32: its compute type
   bool exact_kv = false;    // numbers that this type, with a scale for each head, holds exactly
   std::int32_t shared = 0;  // tokens, whole blocks, that all sequences have in the blocks of the first
@@ -43,6 +44,13 @@ void cut_to(std::span<float> head, DType type) {
     }
   }
   head[3] = largest * scale;
+}
+
+/// Of ALiBi, another for every head; of the first, none.
+std::vector<float> slopes(std::int32_t heads) {
+  std::vector<float> all;
+  for (std::int32_t h = 0; h < heads; ++h) all.push_back(0.03f * static_cast<float>(h));
+  return all;
 }
 
 /// The sequences of a world in a KV storage of two layers, with block tables of two layer groups, of which the second
@@ -72,6 +80,7 @@ class Cache {
     for (std::size_t i = 0; i < inverse.size(); ++i) {
       inverse[i] = std::pow(10000.0f, -static_cast<float>(i) / static_cast<float>(w.frequencies));
     }
+    if (w.alibi) alibi_ = std::make_unique<Matrix>(b, DType::f32, 1, w.heads, slopes(w.heads));
     if (w.frequencies > 0) inv_freq_ = std::make_unique<Matrix>(b, DType::f32, 1, w.frequencies, inverse);
   }
 
@@ -113,7 +122,8 @@ class Cache {
     Result result{q.values(), {}};
     if (!attend) return result;
     const float scale = 1.0f / std::sqrt(static_cast<float>(w_.head_dim));
-    b_.attention(out.tensor(), q.tensor(), *kv_, kLayer, *batch, {shape, scale, w_.softcap, w_.window});
+    b_.attention(out.tensor(), q.tensor(), *kv_, kLayer, *batch,
+                 {shape, scale, w_.softcap, w_.window, alibi_ ? &alibi_->tensor() : nullptr});
     result.out = out.values();
     return result;
   }
@@ -162,7 +172,7 @@ class Cache {
   std::vector<BlockId> table_;
   std::vector<std::int32_t> offsets_;  // of each sequence in it
   std::unique_ptr<KvStorage> kv_;
-  std::unique_ptr<Matrix> inv_freq_;
+  std::unique_ptr<Matrix> inv_freq_, alibi_;
 };
 
 std::vector<float> queries(Backend& b, const World& w) {
@@ -234,6 +244,7 @@ void check_attention(Checks& checks) {
   const World bare = world([](World& w) { w.frequencies = 0; });
   const World capped = world([](World& w) { w.softcap = 2.0f, w.heads = 2; });
   const World windowed = world([](World& w) { w.window = 24, w.block_size = 8; });
+  const World sloped = world([](World& w) { w.alibi = true, w.frequencies = 0; });
   const World multi = world([](World& w) { w.heads = 17, w.kv_heads = 1, w.sequences = {{0, 9}, {37, 1}}; });
   // Long enough for contexts, and what they have in common, to be cut into pieces.
   const World prefix = world([](World& w) {
@@ -251,6 +262,7 @@ void check_attention(Checks& checks) {
   add("ragged batch", plain);
   add("soft cap, no grouped heads", capped);
   add("window, blocks behind it gone", windowed);
+  add("scores less by distance", sloped);
   add("many heads for one of keys and values", multi);
   add("a common beginning of 512 tokens", prefix);
   for (const std::int32_t dim : kHeadDims) {

@@ -33,16 +33,44 @@ std::vector<float> norm_in_place(Backend& b) {
   return x.values();
 }
 
-std::vector<float> head_norm(Backend& b) {
+/// `own`: each head has weights, and a bias, of its own.
+Checks::Run head_norm(const NormParams& params, bool own) {
+  return [=](Backend& b) {
+    std::vector<float> all;
+    for (const std::int32_t dim : {64, 80, 256}) {
+      const std::int64_t cols = 3 * std::int64_t{dim}, weights = own ? cols : dim;
+      const Matrix x(b, DType::f32, kRows, cols, normal_values(kRows * cols, 6)),
+          weight(b, DType::f32, 1, weights, normal_values(weights, 7)),
+          bias(b, DType::f32, 1, weights, normal_values(weights, 11));
+      b.head_norm(x.tensor(), dim, weight.tensor(), own ? &bias.tensor() : nullptr, params);
+      append(all, x.values());
+    }
+    return all;
+  };
+}
+
+std::vector<float> add(Backend& b) {
   std::vector<float> all;
-  for (const std::int32_t dim : {64, 80, 256}) {
-    const std::int64_t cols = 3 * std::int64_t{dim};
-    const Matrix x(b, DType::f32, kRows, cols, normal_values(kRows * cols, 6)),
-        weight(b, DType::f32, 1, dim, normal_values(dim, 7));
-    b.head_norm(x.tensor(), dim, weight.tensor(), {NormKind::rms, 1e-6f, 1.0f});
+  for (const std::int64_t cols : {101, 5003}) {
+    const Matrix x(b, DType::f32, kRows, cols, normal_values(kRows * cols, 12)),
+        y(b, DType::f32, kRows, cols, normal_values(kRows * cols, 13));
+    b.add(x.tensor(), y.tensor(), 0.25f);
     append(all, x.values());
   }
   return all;
+}
+
+Checks::Run convert(DType result) {
+  return [=](Backend& b) {
+    std::vector<float> all;
+    for (const std::int64_t cols : {101, 5003}) {
+      const Matrix in(b, DType::f32, kRows, cols, normal_values(kRows * cols, 14));
+      const Matrix out(b, result_type(b, result), kRows, cols);
+      b.convert(out.tensor(), in.tensor());
+      append(all, out.values());
+    }
+    return all;
+  };
 }
 
 std::vector<float> scale_softcap(Backend& b) {
@@ -77,7 +105,8 @@ Checks::Pair sizes(Backend& b) {
   return {bytes(got), bytes(want)};
 }
 
-std::vector<float> embed(Backend& b) {
+/// A table of 50 rows, and a batch of two sequences.
+std::vector<float> embedded(Backend& b, const std::function<void(const Tensor&, const Weight&, const Batch&)>& run) {
   const std::int64_t vocab = 50, cols = 72;
   const HostMatrix table(DType::f32, vocab, cols, normal_values(vocab * cols, 9));
   const HostTensor part = table.tensor();
@@ -87,8 +116,18 @@ std::vector<float> embed(Backend& b) {
   const std::vector<BlockId> tables{BlockId{1}, BlockId{0}};
   const auto batch = b.prepare({tokens, ranges, tables, 1}, 16);
   const Matrix out(b, DType::f32, kRows, cols);
-  b.embed(out.tensor(), *packed, *batch, 0.5f);
+  run(out.tensor(), *packed, *batch);
   return out.values();
+}
+
+std::vector<float> embed(Backend& b) {
+  return embedded(
+      b, [&](const Tensor& out, const Weight& table, const Batch& batch) { b.embed(out, table, batch, 0.5f); });
+}
+
+std::vector<float> embed_positions(Backend& b) {
+  return embedded(
+      b, [&](const Tensor& out, const Weight& table, const Batch& batch) { b.embed_positions(out, table, batch, 3); });
 }
 
 }  // namespace
@@ -101,9 +140,14 @@ void check_rows(Checks& checks) {
   checks.compare("norm", "rms, in place", DType::f32, norm_in_place);
   checks.compare("norm", "rms, to the compute type", narrow, norm({}, false, large, narrow));
   checks.compare("norm", "layer, with bias and weight offset", DType::f32, norm(layer, true, large, DType::f32));
-  checks.compare("head_norm", "rms, with weight offset", DType::f32, head_norm);
+  checks.compare("head_norm", "rms, with weight offset", DType::f32, head_norm({NormKind::rms, 1e-6f, 1.0f}, false));
+  checks.compare("head_norm", "layer, weights of each head", DType::f32, head_norm({NormKind::layer, 1e-5f}, true));
+  checks.compare("add", "scaled", DType::f32, add);
+  checks.compare("convert", "to the compute type", narrow, convert(narrow));
+  checks.compare("convert", "a copy", DType::f32, convert(DType::f32));
   checks.exact("packed_bytes, kv_block_bytes", "what is then held", sizes);
   checks.compare("pack, prepare, embed", "tokens of two sequences", DType::f32, embed);
+  checks.compare("embed_positions", "positions of two sequences", DType::f32, embed_positions);
 }
 
 }  // namespace pagedcore::selftest

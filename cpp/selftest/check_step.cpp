@@ -56,7 +56,7 @@ class Decoder {
       b_.embed(residual, *embed_, *batch, 0.5f);
       b_.norm(normed, residual, ones_.tensor(), nullptr, {});
       b_.matmul(qkv, normed, *qkv_, {});
-      b_.head_norm(qkv.slice_cols(0, kQueryCols), kShape.head_dim, ones_.tensor(), {});
+      b_.head_norm(qkv.slice_cols(0, kQueryCols), kShape.head_dim, ones_.tensor(), nullptr, {});
       b_.rope_and_cache(q, qkv, *kv_, 0, *batch, kShape, {&frequencies_.tensor(), 1.0f});
       b_.attention(attended, q, *kv_, 0, *batch, {kShape, 0.125f});
       b_.matmul(residual, attended, *output_, {Epilogue::Kind::accumulate});

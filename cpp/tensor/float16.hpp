@@ -11,6 +11,13 @@ inline float bf16_to_f32(std::uint16_t bits) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
+/// To nearest, ties to even; a NaN stays one.
+inline std::uint16_t f32_to_bf16(float value) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  return static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
 inline float f16_to_f32(std::uint16_t bits) noexcept {
   // Moves exponent (5 bits, bias 15) and mantissa (10 bits) to their places in f32 (bias 127) and adds the difference
   // of the biases to the exponent, once more for infinities and NaNs (31 becomes 255).

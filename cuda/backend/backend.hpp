@@ -45,7 +45,11 @@ class CudaBackend final : public Backend {
   void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) override;
   void norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
             const NormParams& p) override;
-  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) override;
+  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                 const NormParams& p) override;
+  void embed_positions(const Tensor& out, const Weight& table, const Batch& batch, std::int32_t offset) override;
+  void add(const Tensor& x, const Tensor& y, float scale) override;
+  void convert(const Tensor& out, const Tensor& in) override;
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override;
   void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                       const AttentionShape& shape, const RopeParams& rope) override;

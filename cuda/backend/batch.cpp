@@ -33,18 +33,18 @@ CudaBatch::CudaBatch(Device& device, Staging& staging, const BatchView& view, st
       num_layer_groups_(view.num_layer_groups),
       entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))),
       largest_block_(check_batch(view, block_size)) {
-  std::vector<std::int32_t> positions, row_tables;
-  positions.reserve(tokens_.size());
+  std::vector<std::int32_t> row_tables;
+  host_positions_.reserve(tokens_.size());
   row_tables.reserve(tokens_.size());
   for (const TokenRange& range : ranges_) {
     for (std::int32_t i = 0; i < range.num_rows; ++i) {
-      positions.push_back(range.first_position + i);
+      host_positions_.push_back(range.first_position + i);
       row_tables.push_back(range.table_offset);
     }
   }
   ArrayUpload arrays;
   tokens_at_ = arrays.add<TokenId>(tokens_);
-  positions_at_ = arrays.add<std::int32_t>(positions);
+  positions_at_ = arrays.add<std::int32_t>(host_positions_);
   row_tables_at_ = arrays.add<std::int32_t>(row_tables);
   tables_at_ = arrays.add<std::uint32_t>(tables_);
   memory_ = arrays.send(device, staging);

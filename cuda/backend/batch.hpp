@@ -35,6 +35,7 @@ class CudaBatch final : public Batch {
 
   std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
   std::span<const TokenId> host_tokens() const noexcept { return tokens_; }
+  std::span<const std::int32_t> host_positions() const noexcept { return host_positions_; }
   std::int32_t block_size() const noexcept { return block_size_; }
   std::int32_t num_layer_groups() const noexcept { return num_layer_groups_; }
   /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
@@ -81,6 +82,7 @@ class CudaBatch final : public Batch {
   Device& device_;
   Staging& staging_;
   std::vector<TokenId> tokens_;
+  std::vector<std::int32_t> host_positions_;
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> tables_;
   std::int32_t block_size_, num_layer_groups_;

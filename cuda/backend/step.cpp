@@ -16,6 +16,21 @@ namespace {
 
 const float* floats(const Tensor* t) { return t == nullptr ? nullptr : static_cast<const float*>(t->data); }
 
+void check_table(const char* what, const Tensor& out, const CudaBatch& batch, const CudaWeight& table) {
+  check_f32(str(what, ": the output").c_str(), out, batch.rows(), table.k());
+  if (table.spec().kind != PackKind::stacked) throw InvalidArgument(str(what, ": the table is a gated pair"));
+}
+
+EmbedArgs embed_args(const Tensor& out, const CudaBatch& batch, const CudaWeight& table) {
+  EmbedArgs args;
+  args.out = static_cast<float*>(out.data);
+  args.out_stride = out.stride;
+  args.weights = table.data();
+  args.rows = static_cast<std::int32_t>(batch.rows());
+  args.k = static_cast<std::int32_t>(table.k());
+  return args;
+}
+
 void check_aligned(const char* what, const Tensor& t, std::int64_t elements) {
   const bool aligned = reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 && t.stride % elements == 0;
   if (!aligned)
@@ -51,24 +66,61 @@ void CudaBackend::run_step(const Batch& any_batch, const std::function<void()>& 
 void CudaBackend::embed(const Tensor& out, const Weight& weight, const Batch& any_batch, float scale) {
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   const auto& table = static_cast<const CudaWeight&>(weight);
-  check_f32("embed: the output", out, batch.rows(), table.k());
-  if (table.spec().kind != PackKind::stacked) throw InvalidArgument("embed: the table is a gated pair");
+  check_table("embed", out, batch, table);
   for (std::size_t row = 0; row < batch.host_tokens().size(); ++row) {
     const TokenId token = batch.host_tokens()[row];
     if (token < 0 || token >= table.n())
       throw InvalidArgument(
           str("embed: token ", token, " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
   }
-  device_.use();
-  EmbedArgs args;
-  args.out = static_cast<float*>(out.data);
-  args.out_stride = out.stride;
+  EmbedArgs args = embed_args(out, batch, table);
   args.tokens = batch.tokens();
-  args.weights = table.data();
-  args.rows = static_cast<std::int32_t>(batch.rows());
-  args.k = static_cast<std::int32_t>(table.k());
   args.scale = scale;
+  device_.use();
   device_.check(launch_embed(args, dtype_, table.spec().format, device_.stream()), "embed");
+}
+
+void CudaBackend::embed_positions(const Tensor& out, const Weight& weight, const Batch& any_batch,
+                                  std::int32_t offset) {
+  const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  const auto& table = static_cast<const CudaWeight&>(weight);
+  check_table("embed_positions", out, batch, table);
+  check_positions(batch.host_positions(), table.n(), offset);
+  EmbedArgs args = embed_args(out, batch, table);
+  args.tokens = batch.positions();
+  args.first = offset;
+  device_.use();
+  device_.check(launch_embed(args, dtype_, table.spec().format, device_.stream()), "embed_positions");
+}
+
+void CudaBackend::add(const Tensor& x, const Tensor& y, float scale) {
+  check_f32("add: the sum", x, x.rows, x.cols);
+  check_f32("add: what is added", y, x.rows, x.cols);
+  device_.use();
+  AddArgs args;
+  args.x = static_cast<float*>(x.data);
+  args.y = floats(&y);
+  args.x_stride = x.stride;
+  args.y_stride = y.stride;
+  args.rows = static_cast<std::int32_t>(x.rows);
+  args.cols = static_cast<std::int32_t>(x.cols);
+  args.scale = scale;
+  device_.check(launch_add(args, device_.stream()), "add");
+}
+
+void CudaBackend::convert(const Tensor& out, const Tensor& in) {
+  check_f32("convert: the input", in, in.rows, in.cols);
+  check_shape("convert: the output", out, in.rows, in.cols);
+  if (out.dtype != DType::f32) check_compute("convert: the output", out);
+  device_.use();
+  ConvertArgs args;
+  args.out = out.data;
+  args.in = floats(&in);
+  args.out_stride = out.stride;
+  args.in_stride = in.stride;
+  args.rows = static_cast<std::int32_t>(in.rows);
+  args.cols = static_cast<std::int32_t>(in.cols);
+  device_.check(launch_convert(args, out.dtype, device_.stream()), "convert");
 }
 
 void CudaBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
@@ -94,16 +146,21 @@ void CudaBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight
   device_.check(launch_norm(args, out.dtype, device_.stream()), "norm");
 }
 
-void CudaBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) {
+void CudaBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                            const NormParams& p) {
   check_f32("head_norm: the input", x, x.rows, x.cols);
   if (head_dim < 1 || x.cols % head_dim != 0)
     throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
-  check_f32("head_norm: the weight", weight, 1, head_dim);
+  const bool shared = weight.cols == head_dim;
+  check_f32("head_norm: the weight", weight, 1, shared ? head_dim : x.cols);
+  if (bias != nullptr) check_f32("head_norm: the bias", *bias, 1, weight.cols);
   device_.use();
   HeadNormArgs args;
   args.x = static_cast<float*>(x.data);
   args.stride = x.stride;
   args.weight = floats(&weight);
+  args.bias = floats(bias);
+  args.own_weights = !shared;
   args.rows = static_cast<std::int32_t>(x.rows);
   args.heads = static_cast<std::int32_t>(x.cols / head_dim);
   args.head_dim = head_dim;
@@ -192,6 +249,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   check_shape("attention: q", q, batch.rows(), cols);
   check_aligned("attention: the output", out, 8);
   check_aligned("attention: q", q, 8);
+  if (p.alibi != nullptr) check_f32("attention: alibi", *p.alibi, 1, p.shape.num_heads);
   if (batch.rows() == 0) return;
   device_.use();
   AttentionArgs args = batch.work(p.shape, p.window, sizes_.step_workspace() / 2).args;
@@ -205,6 +263,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   args.scale = p.scale;
   args.softcap = p.softcap;
   args.window = p.window;
+  args.alibi = floats(p.alibi);
   device_.check(launch_attention(args, device_.stream()), "attention");
 }
 

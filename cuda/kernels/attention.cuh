@@ -44,7 +44,6 @@ struct ScoreMap {
   float factor, cap;
 
   __device__ explicit ScoreMap(const AttentionArgs& args) {
-    constexpr float kLog2e = 1.4426950408889634f;
     cap = args.softcap > 0.0f ? args.softcap * kLog2e : 0.0f;
     factor = args.softcap > 0.0f ? 2.0f * kLog2e * args.scale / args.softcap : args.scale * kLog2e;
   }
@@ -69,7 +68,9 @@ __device__ void finish_scores(float (&s)[Shape::kTokens / 8][4], const ScoreMap&
       float x = s[n][i];
       if constexpr (Shape::kQuantized)
         x = __fmul_rn(x, reinterpret_cast<const float*>(shared + Shape::kKeyScales)[token]);
-      s[n][i] = all_seen || rows.sees(i / 2, piece + token) ? map(x) : -kInfinity;
+      x = map(x);
+      if (rows.biased) x = __fadd_rn(x, rows.bias(i / 2, piece + token));
+      s[n][i] = all_seen || rows.sees(i / 2, piece + token) ? x : -kInfinity;
     }
   }
 }

@@ -39,6 +39,7 @@ struct AttentionArgs {
   std::int32_t num_heads = 0;                 // a multiple of kv.num_kv_heads
   float scale = 1.0f, softcap = 0.0f;         // as in pagedcore::AttentionParams
   std::int32_t window = 0;
+  const float* alibi = nullptr;  // [num_heads] in device memory, or none
 
   // The batch, and its AttentionPlan (attention_plan.hpp), in device memory.
   const std::uint32_t* tables = nullptr;

@@ -70,8 +70,11 @@ static __global__ void __launch_bounds__(kHeadsPerBlock * 32) norm_heads(const H
   float square = 0.0f;
   for (int i = lane; i < args.head_dim; i += 32) square += (x[i] - mean) * (x[i] - mean);
   const float scale = rsqrtf(warp_sum(square) / count + args.params.eps);
-  for (int i = lane; i < args.head_dim; i += 32)
-    x[i] = (x[i] - mean) * scale * (args.weight[i] + args.params.weight_offset);
+  const int first = args.own_weights ? head * args.head_dim : 0;
+  for (int i = lane; i < args.head_dim; i += 32) {
+    const float y = (x[i] - mean) * scale * (args.weight[first + i] + args.params.weight_offset);
+    x[i] = args.bias != nullptr ? y + args.bias[first + i] : y;
+  }
 }
 
 }  // namespace pagedcore::cuda

@@ -26,11 +26,14 @@ struct NormArgs {
 };
 cudaError_t launch_norm(const NormArgs& args, DType out_type, cudaStream_t stream);
 
-/// The same over each `head_dim` consecutive columns, in place; `weight` is [head_dim].
+/// The same over each `head_dim` consecutive columns, in place; weight and bias are [head_dim], or, `own_weights`, one
+/// head's after another's.
 struct HeadNormArgs {
   float* x = nullptr;  // [rows, heads * head_dim]
   std::int64_t stride = 0;
   const float* weight = nullptr;
+  const float* bias = nullptr;  // or none
+  bool own_weights = false;
   std::int32_t rows = 0;
   std::int32_t heads = 0;
   std::int32_t head_dim = 0;

@@ -19,7 +19,7 @@ __device__ inline std::uint32_t choose(std::uint32_t a, std::uint32_t b, std::ui
 template <class T, WeightFormat kFormat>
 __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) {
   using Tile = WeightTile<T, kFormat>;
-  const std::int64_t place = stacked_row(args.tokens[blockIdx.x]);
+  const std::int64_t place = stacked_row(args.first + args.tokens[blockIdx.x]);
   const int tile = static_cast<int>(place / kTileRows), row = static_cast<int>(place % kTileRows);
   const int g = row % 8, half = row / 8;
   const int groups = static_cast<int>(k_groups(args.k));
@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(kRowThreads) embed_rows(const EmbedArgs args) 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) embed_plain_rows(const EmbedArgs args) {
   using Pair = typename Narrow<T>::Pair;
-  const auto* row = reinterpret_cast<const T*>(args.weights) + std::int64_t{args.tokens[blockIdx.x]} * args.k;
+  const auto* row =
+      reinterpret_cast<const T*>(args.weights) + (std::int64_t{args.first} + args.tokens[blockIdx.x]) * args.k;
   float* out = args.out + std::int64_t{blockIdx.x} * args.out_stride;
   const bool aligned = args.k % 4 == 0;  // then all rows are, to 8 bytes
   const auto element = [&](int column) { return column < args.k ? Narrow<T>::to_float(row[column]) : 0.0f; };
@@ -73,6 +74,24 @@ __global__ void __launch_bounds__(kRowThreads) embed_plain_rows(const EmbedArgs 
     const float scale = args.scale;
     store_four(out + column, args.k - column, make_float4(scale * v.x, scale * v.y, scale * v.z, scale * v.w));
   }
+}
+
+/// grid: (rows, parts of a row).
+static __global__ void __launch_bounds__(kRowThreads) add_rows(const AddArgs args) {
+  float* x = args.x + std::int64_t{blockIdx.x} * args.x_stride;
+  const float* y = args.y + std::int64_t{blockIdx.x} * args.y_stride;
+  for (int i = blockIdx.y * kRowThreads + threadIdx.x; i < args.cols; i += gridDim.y * kRowThreads)
+    x[i] = __fadd_rn(x[i], __fmul_rn(args.scale, y[i]));
+}
+
+/// grid: (rows, parts of a row).
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) convert_rows(const ConvertArgs args) {
+  T* out = static_cast<T*>(args.out) + std::int64_t{blockIdx.x} * args.out_stride;
+  const float* in = args.in + std::int64_t{blockIdx.x} * args.in_stride;
+  const int step = static_cast<int>(gridDim.y) * kRowThreads * 4;
+  for (int i = static_cast<int>(blockIdx.y * kRowThreads + threadIdx.x) * 4; i < args.cols; i += step)
+    store_four(out + i, args.cols - i, load_four(in + i, args.cols - i, 0.0f));
 }
 
 /// grid: (rows, parts of a row).

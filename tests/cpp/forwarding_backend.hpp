@@ -54,9 +54,15 @@ class ForwardingBackend : public Backend {
             const NormParams& p) override {
     inner_.norm(out, in, weight, bias, p);
   }
-  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) override {
-    inner_.head_norm(x, head_dim, weight, p);
+  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                 const NormParams& p) override {
+    inner_.head_norm(x, head_dim, weight, bias, p);
   }
+  void embed_positions(const Tensor& out, const Weight& table, const Batch& batch, std::int32_t offset) override {
+    inner_.embed_positions(out, table, batch, offset);
+  }
+  void add(const Tensor& x, const Tensor& y, float scale) override { inner_.add(x, y, scale); }
+  void convert(const Tensor& out, const Tensor& in) override { inner_.convert(out, in); }
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
     inner_.matmul(out, in, weight, epilogue);
   }

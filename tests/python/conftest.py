@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pagedcore import LLM
 from pagedcore.default_model import default_model
 from pagedcore.families import FAMILIES
 
+LAST = r"(project_out|final_layer_?norm|\.norm|ln_f)\.(weight|bias)$"  # what precedes the head, in every family
 KV = "96MiB"  # plenty for the tests, and quickly zeroed
 
 
@@ -68,14 +71,29 @@ def reference(gguf: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
-    """``tiny("llama", **settings)``: a folder with a family's small random checkpoint, and its transformers model."""
+    """``tiny("llama", **settings)``: a folder with a family's small random checkpoint, and its transformers model.
+    ``sharp``: what the head reads is enlarged until tokens are far from uniform, so that no fault hides in flat logits.
+    All weights would do, but let rounding grow from layer to layer."""
     import torch
     import transformers
 
     made: dict[str, tuple[Path, Any]] = {}
 
-    def make(kind: str, dtype: Any = torch.float32, **settings: Any) -> tuple[Path, Any]:
-        key = f"{kind} {dtype} {sorted(settings.items())}"
+    def sharpen(model: Any) -> None:
+        vocab = model.get_output_embeddings().weight.shape[0]
+        tokens = torch.randint(0, vocab, (4, 32), generator=torch.Generator().manual_seed(1))
+        for _ in range(20):
+            with torch.inference_mode():
+                logits = model(tokens).logits.float()
+            if torch.distributions.Categorical(logits=logits).entropy().mean() < 0.5 * math.log(vocab):
+                return
+            for name, parameter in model.named_parameters():
+                if re.search(LAST, name) and not re.search(r"\.\d+\.", name):
+                    parameter.data *= 1.25
+        raise AssertionError(f"{model.config.model_type}: its tokens stay close to uniform")
+
+    def make(kind: str, dtype: Any = torch.float32, sharp: bool = False, **settings: Any) -> tuple[Path, Any]:
+        key = f"{kind} {dtype} {sharp} {sorted(settings.items())}"
         if key not in made:
             (values,) = [family.tiny_config() for family in FAMILIES if family.name == kind]
             config = transformers.AutoConfig.for_model(**(values | settings))
@@ -84,6 +102,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, 
             for name, parameter in model.named_parameters():
                 if name.endswith("bias") or "norm" in name:  # initialised to 0 and 1, which would hide their absence
                     parameter.data += 0.2 * torch.randn_like(parameter)
+            if sharp:
+                sharpen(model)
             folder = tmp_path_factory.mktemp(kind)
             model.save_pretrained(folder)
             made[key] = (folder, model)

@@ -11,35 +11,87 @@ import numpy as np
 
 
 def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
-    """What the converter does to q and k of the llama architecture."""
+    """What the converter does to q and k where llama.cpp rotates neighbours."""
     return (
         weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
     )
 
 
+def ungroup(weight: np.ndarray, kv_heads: int, group: int) -> np.ndarray:
+    """Of fused q, k and v that come by KV head: all q, all k, all v."""
+    heads = weight.reshape(kv_heads, group + 2, -1, *weight.shape[1:])
+    parts = [heads[:, :group], heads[:, group], heads[:, group + 1]]
+    return np.concatenate([part.reshape(-1, *weight.shape[1:]) for part in parts])
+
+
+INTERLEAVED = ("llama", "smollm3", "granite", "mistral3", "olmo")
+NORMS_PLUS_ONE = ("gemma", "gemma2", "gemma3")
+
+
+def converted(arch: str, name: str, array: np.ndarray, config: Any) -> np.ndarray:
+    heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    if arch in INTERLEAVED and "q_proj" in name:
+        return interleave(array, heads)
+    if arch in INTERLEAVED and "k_proj" in name:
+        return interleave(array, kv_heads)
+    if arch in NORMS_PLUS_ONE and "norm" in name:
+        return array + 1
+    if arch == "gpt2" and any(part in name for part in ("c_attn", "c_proj", "c_fc")):
+        return array.T
+    if arch in ("gptneox", "bloom") and "query_key_value" in name:
+        return ungroup(array, heads, 1)
+    if arch == "falcon" and "query_key_value" in name:
+        groups = config.num_kv_heads if config.new_decoder_architecture else 1 if config.multi_query else heads
+        return ungroup(array, groups, heads // groups)
+    return array
+
+
+def _add_metadata(writer: gguf.GGUFWriter, config: Any) -> None:
+    """What a model's configuration says, under llama.cpp's keys."""
+    heads = config.num_attention_heads
+
+    def first(*names: str, default: Any = None) -> Any:
+        found = [getattr(config, name) for name in names if getattr(config, name, None) is not None]
+        return found[0] if found else default
+
+    head_dim = first("head_dim", default=config.hidden_size // heads)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(first("max_position_embeddings", default=2048))
+    writer.add_embedding_length(config.hidden_size)
+    inner = first("intermediate_size", "n_inner", "ffn_hidden_size", default=4 * config.hidden_size)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(first("num_key_value_heads", default=heads))
+    rms, layer = first("rms_norm_eps"), first("norm_epsilon", "layer_norm_epsilon", "layer_norm_eps")
+    if rms is not None:
+        writer.add_layer_norm_rms_eps(rms)
+    else:
+        writer.add_layer_norm_eps(1e-5 if layer is None else layer)
+    ropes = getattr(config, "rope_parameters", None) or {}
+    rope = ropes.get("full_attention", ropes)
+    if "rope_theta" in rope:
+        writer.add_rope_freq_base(rope["rope_theta"])
+        writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    if rope.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    if first("sliding_window") is not None:
+        writer.add_sliding_window(config.sliding_window)
+    if first("attn_logit_softcapping") is not None:
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    if first("final_logit_softcapping") is not None:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+
+
 def write_gguf(
-    path: Path, model: Any, arch: str, edit: Callable[[Any], None] | None = None, matrix: type = np.float16
+    path: Path, model: Any, arch: str, edit: Callable[[Any], None] | None = None, matrix: Any = np.float16
 ) -> Path:
-    """Matrices in ``matrix``, vectors in f32."""
+    """Matrices in ``matrix``, a type of numpy's or of gguf's, vectors in f32. ``edit`` adds to the metadata."""
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    if hasattr(config, "rms_norm_eps"):
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    else:
-        names = ("norm_epsilon", "layer_norm_epsilon", "layer_norm_eps")
-        writer.add_layer_norm_eps(next(getattr(config, name) for name in names if hasattr(config, name)))
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if getattr(config, "head_dim", None) is not None:
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-    if getattr(config, "sliding_window", None) is not None:
-        writer.add_sliding_window(config.sliding_window)
+    _add_metadata(writer, config)
     if edit is not None:
         edit(writer)
     (number,) = [number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == arch]
@@ -48,13 +100,14 @@ def write_gguf(
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     for name, weight in state.items():
-        array = weight.numpy()
-        if arch == "llama" and "q_proj" in name:
-            array = interleave(array, config.num_attention_heads)
-        if arch == "llama" and "k_proj" in name:
-            array = interleave(array, config.num_key_value_heads)
-        known = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        writer.add_tensor(known or name, array.astype(matrix if array.ndim == 2 else np.float32))
+        array = converted(arch, name, weight.float().numpy(), config)
+        known = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        if array.ndim != 2 or known == "position_embd.weight":
+            writer.add_tensor(known, array.astype(np.float32))
+        elif isinstance(matrix, gguf.GGMLQuantizationType):
+            writer.add_tensor(known, gguf.quants.quantize(array, matrix), raw_dtype=matrix)
+        else:
+            writer.add_tensor(known, np.ascontiguousarray(array.astype(matrix)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -72,10 +72,15 @@ def test_dynamic_is_unscaled_within_the_original_context() -> None:
 
 
 def test_unserved_kinds_are_named() -> None:
-    with pytest.raises(Unsupported, match=r"rope_type 'longrope'.*default, linear, dynamic, yarn, llama3"):
-        ours({"rope_type": "longrope", "rope_theta": 1e4}, 64)
-    with pytest.raises(Unsupported, match="partial_rotary_factor"):
-        ours({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}, 64)
+    with pytest.raises(Unsupported, match=r"rope_type 'ntk'.*default, linear, dynamic, yarn, llama3, longrope"):
+        ours({"rope_type": "ntk", "rope_theta": 1e4}, 64)
+
+
+def test_heads_may_be_rotated_in_part() -> None:
+    half = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    assert ours(half, 64) == default_rope(1e4, 32)
+    with pytest.raises(Corrupt, match="must be even"):
+        ours(half, 6)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +108,24 @@ def test_impossible_parameters_are_refused(parameters: dict[str, Any]) -> None:
         ours({"rope_theta": 10000.0} | parameters, 64)
     assert caught.type is Corrupt
     assert "config.json" in str(caught.value)
+
+
+def test_longrope_like_transformers_beyond_the_original_context() -> None:
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    parameters = {
+        **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 4096},
+        **{"partial_rotary_factor": 0.75, "short_factor": [1.0] * 48},
+        "long_factor": [1.0 + 0.7 * i for i in range(48)],
+    }
+    config = transformers.Phi3Config(
+        **{"hidden_size": 256, "num_attention_heads": 2, "max_position_embeddings": 131072, "pad_token_id": 0},
+        **{"original_max_position_embeddings": 4096, "rope_parameters": dict(parameters)},
+    )
+    expected, magnitude = ROPE_INIT_FUNCTIONS["longrope"](config, device="cpu", seq_len=4097)
+    rope = ours(parameters, 128)
+    np.testing.assert_allclose(rope.inv_freq, expected.numpy(), rtol=1e-6, atol=0)  # transformers computes in f32
+    assert rope.magnitude == pytest.approx(magnitude, rel=1e-7)
+    with pytest.raises(Corrupt, match=r"long_factor = .* is not a list of 32 numbers"):
+        ours(parameters | {"partial_rotary_factor": 0.5}, 128)

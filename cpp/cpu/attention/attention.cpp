@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/attention/batch.hpp"
 #include "cpu/attention/check.hpp"
@@ -59,11 +60,12 @@ class Step {
       task_.inv_softcap = 2.0f * kLog2e * (params.scale / params.softcap);
     }
     window_ = params.window;
+    slopes_ = params.alibi ? static_cast<const float*>(params.alibi->data) : nullptr;
 
     const int padded = (work.state_rows + kTileRows - 1) / kTileRows * kTileRows;
     const auto rows = static_cast<std::size_t>(padded);
     state_floats_ = aligned(SoftmaxState::floats(padded, layout.value_dim) * 4) / 4;
-    rows_bytes_ = aligned(rows * (sizeof(char*) + 2 * sizeof(int)));
+    rows_bytes_ = aligned(rows * (sizeof(char*) + 2 * sizeof(int) + sizeof(float)));
     q_bytes_ = queries_ == Queries::in_place ? 0 : aligned(rows * static_cast<std::size_t>(layout.key_dim) * 4);
     kv.workspace().reserve(work.shape.threads,
                            rows_bytes_ + q_bytes_ + 3 * state_floats_ * 4 + ContextReader::scratch_bytes(layout),
@@ -122,6 +124,7 @@ class Step {
     auto** q = reinterpret_cast<const char**>(memory);
     int* begin = reinterpret_cast<int*>(q + capacity);
     int* end = begin + capacity;
+    auto* slopes = reinterpret_cast<float*>(end + capacity);
     char* copies = memory + rows_bytes_;
     const auto element = static_cast<std::size_t>(info(q_.dtype).block_bytes);
     const int head_dim = kv_.layout().head_dim;
@@ -135,6 +138,7 @@ class Step {
         q[row] = in;
         begin[row] = window_ > 0 ? std::max(0, position - window_ + 1) : 0;
         end[row] = position + 1;
+        if (slopes_) slopes[row] = slopes_[kv_head * heads_per_kv_head_ + h] * kLog2e;
         if (queries_ == Queries::in_place) continue;
         q[row] = copies;
         copies += queries_ == Queries::copied ? copy(in, copies, element) : widen(in, copies);
@@ -143,6 +147,7 @@ class Step {
     task.q = q;
     task.begin = begin;
     task.end = end;
+    task.slopes = slopes_ ? slopes : nullptr;
     task.rows = row;
   }
 
@@ -206,6 +211,7 @@ class Step {
       task.q += row;
       task.begin += row;
       task.end += row;
+      if (task.slopes) task.slopes += row;
       task.rows = heads_per_kv_head_;
       task.m = own.m;
       task.l = own.l;
@@ -255,6 +261,7 @@ class Step {
   const AttentionKernels& kernels_;
   std::int32_t heads_per_kv_head_;
   std::int32_t window_;
+  const float* slopes_;  // [heads], or none
   AttendPiece kernel_;
   enum class Queries { in_place, copied, widened } queries_;
   PieceTask task_;
@@ -273,6 +280,7 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   const std::int64_t cols = std::int64_t{shape.num_heads} * shape.head_dim;
   check_matrix("out", out, batch.rows(), cols);
   check_matrix("q", q, batch.rows(), cols);
+  if (params.alibi) check_f32("attention: alibi", *params.alibi, 1, shape.num_heads);
   if (params.window < 0) throw InvalidArgument(str("attention window ", params.window, "; 0 means none"));
 
   const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(),

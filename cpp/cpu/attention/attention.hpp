@@ -14,6 +14,7 @@ namespace pagedcore::cpu {
 /// rows.
 std::unique_ptr<Batch> make_batch(const BatchView& view, std::int32_t block_size);
 std::span<const TokenId> batch_tokens(const Batch& batch) noexcept;
+std::span<const std::int32_t> batch_positions(const Batch& batch) noexcept;  // of the rows
 
 /// See Backend::rope_and_cache and Backend::attention.
 void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer,

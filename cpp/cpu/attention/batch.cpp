@@ -85,6 +85,10 @@ std::unique_ptr<Batch> make_batch(const BatchView& view, std::int32_t block_size
   return std::make_unique<attention_detail::PreparedBatch>(view, block_size);
 }
 
+std::span<const std::int32_t> batch_positions(const Batch& batch) noexcept {
+  return static_cast<const attention_detail::PreparedBatch&>(batch).positions();
+}
+
 std::span<const TokenId> batch_tokens(const Batch& batch) noexcept {
   return static_cast<const attention_detail::PreparedBatch&>(batch).tokens();
 }

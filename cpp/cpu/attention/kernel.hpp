@@ -30,9 +30,10 @@ struct PieceTask {
   int key_dim;    // head_dim rounded up to whole steps; the rest is zero in q and K
   int value_dim;  // head_dim rounded up to whole vectors: the width of V tiles and of acc
 
-  float scale;        // scores, then multiplied by log2(e): the softmax works in base 2
-  float softcap;      // times log2(e); 0: none
-  float inv_softcap;  // scale / softcap, times 2 log2(e)
+  float scale;          // scores, then multiplied by log2(e): the softmax works in base 2
+  float softcap;        // times log2(e); 0: none
+  float inv_softcap;    // scale / softcap, times 2 log2(e)
+  const float* slopes;  // [rows] of ALiBi, times log2(e); or none
 
   float* m;    // [rows] running maximum
   float* l;    // [rows] running sum of exponentials

@@ -13,6 +13,8 @@
 namespace pagedcore::cpu::attention_detail {
 namespace {
 
+constexpr float kLaneNumbers[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 template <class Steps>
 struct AttentionKernel {
   using S = typename Steps::Simd;
@@ -72,10 +74,11 @@ struct AttentionKernel {
     }
   }
 
-  // Scales (or caps) and masks the scores of one row. Returns their maximum, lane by lane.
+  // Scales (or caps), biases and masks the scores of one row. Returns their maximum, lane by lane.
   template <bool kWhole, int MR>
   static inline F finish_scores(const PieceTask& t, int row, int r, int g0, int g1, Rows<MR>& w) {
     F top = S::set1(-__builtin_inff());
+    const F lanes = S::load(kLaneNumbers);
     for (int g = kWhole ? 0 : g0; g < (kWhole ? kPieceTiles : g1); ++g) {
       F x = w.s[r][g];
       if (t.softcap == 0.0f) {
@@ -86,6 +89,7 @@ struct AttentionKernel {
         x = S::sub(cap, S::div(S::add(cap, cap), S::add(S::set1(1.0f), e)));
       }
       const int start = t.position + g * kTileTokens;
+      if (t.slopes) x = S::fma(S::set1(t.slopes[row]), S::add(S::set1((float)(start - t.end[row] + 1)), lanes), x);
       if (!kWhole) x = S::keep(x, t.begin[row] - start, t.end[row] - start);
       w.s[r][g] = x;
       top = S::max(x, top);

@@ -19,10 +19,15 @@ const NormKernels& norm_kernels(Isa isa) noexcept;
 void norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& out, const Tensor& in, const Tensor& weight,
           const Tensor* bias, const NormParams& params);
 void head_norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& x, std::int32_t head_dim,
-               const Tensor& weight, const NormParams& params);
+               const Tensor& weight, const Tensor* bias, const NormParams& params);
+void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale);
+/// out: f32 or bf16.
+void convert(ThreadPool& pool, const Tensor& out, const Tensor& in);
 void scale_softcap(ThreadPool& pool, const Tensor& x, float scale, float softcap);
 
 void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale);
+void embed_positions(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
+                     std::int32_t offset);
 void gather_rows(ThreadPool& pool, const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices);
 
 }  // namespace pagedcore::cpu

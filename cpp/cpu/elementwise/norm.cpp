@@ -50,17 +50,21 @@ void norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& out, const
 }
 
 void head_norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& x, std::int32_t head_dim,
-               const Tensor& weight, const NormParams& params) {
+               const Tensor& weight, const Tensor* bias, const NormParams& params) {
   check_f32("head_norm: the input", x, x.rows, x.cols);
   if (head_dim < 1 || x.cols % head_dim != 0)
     throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
-  check_f32("head_norm: the weight", weight, 1, head_dim);
+  const bool shared = weight.cols == head_dim;
+  check_f32("head_norm: the weight", weight, 1, shared ? head_dim : x.cols);
+  if (bias != nullptr) check_f32("head_norm: the bias", *bias, 1, weight.cols);
 
   const NormKernel kernel = kernel_for(kernels, params.kind, DType::f32);
   for_each_row(pool, x.rows, x.cols, [&](std::int64_t row) {
     for (std::int64_t column = 0; column < x.cols; column += head_dim) {
       float* head = row_of<float>(x, row) + column;
-      kernel({head, head, row_of<float>(weight, 0), nullptr, head_dim, params.eps, params.weight_offset});
+      const std::int64_t first = shared ? 0 : column;
+      kernel({head, head, row_of<float>(weight, 0) + first, bias != nullptr ? row_of<float>(*bias, 0) + first : nullptr,
+              head_dim, params.eps, params.weight_offset});
     }
   });
 }

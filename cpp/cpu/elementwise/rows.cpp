@@ -5,6 +5,7 @@
 
 #include "cpu/elementwise/elementwise.hpp"
 #include "cpu/matmul/matmul.hpp"
+#include "tensor/float16.hpp"
 
 namespace pagedcore::cpu {
 
@@ -32,6 +33,41 @@ void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<c
     unpack_row(table, tokens[static_cast<std::size_t>(row)], values);
     if (scale != 1.0f)
       for (std::int64_t i = 0; i < out.cols; ++i) values[i] *= scale;
+  });
+}
+
+void embed_positions(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
+                     std::int32_t offset) {
+  check_f32("embed_positions: the output", out, static_cast<std::int64_t>(positions.size()), table.k());
+  check_positions(positions, table.n(), offset);
+  for_each_row(pool, out.rows, out.cols, [&](std::int64_t row) {
+    unpack_row(table, positions[static_cast<std::size_t>(row)] + offset, row_of<float>(out, row));
+  });
+}
+
+void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale) {
+  check_f32("add: the sum", x, x.rows, x.cols);
+  check_f32("add: what is added", y, x.rows, x.cols);
+  for_each_row(pool, x.rows, x.cols, [&](std::int64_t row) {
+    float* sum = row_of<float>(x, row);
+    const float* term = row_of<float>(y, row);
+    for (std::int64_t i = 0; i < x.cols; ++i) sum[i] += scale * term[i];
+  });
+}
+
+void convert(ThreadPool& pool, const Tensor& out, const Tensor& in) {
+  check_f32("convert: the input", in, in.rows, in.cols);
+  check_shape("convert: the output", out, in.rows, in.cols);
+  if (out.dtype != DType::f32 && out.dtype != DType::bf16)
+    throw InvalidArgument(str("convert: the output is ", shape_text(out), "; expected f32 or bf16"));
+  for_each_row(pool, in.rows, in.cols, [&](std::int64_t row) {
+    const float* from = row_of<float>(in, row);
+    if (out.dtype == DType::f32) {
+      std::copy_n(from, in.cols, row_of<float>(out, row));
+    } else {
+      std::uint16_t* to = row_of<std::uint16_t>(out, row);
+      for (std::int64_t i = 0; i < in.cols; ++i) to[i] = f32_to_bf16(from[i]);
+    }
   });
 }
 

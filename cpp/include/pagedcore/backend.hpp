@@ -160,9 +160,11 @@ struct AttentionShape {
 
 struct AttentionParams {
   AttentionShape shape;
-  float scale = 1.0f;       // multiplies q.k
-  float softcap = 0.0f;     // > 0: scores become softcap * tanh(score / softcap)
-  std::int32_t window = 0;  // > 0: a row at position p sees positions (p - window, p]
+  float scale = 1.0f;             // multiplies q.k
+  float softcap = 0.0f;           // > 0: scores become softcap * tanh(score / softcap)
+  std::int32_t window = 0;        // > 0: a row at position p sees positions (p - window, p]
+  const Tensor* alibi = nullptr;  // f32 [1, num_heads], or none: a score of a token n positions back is less by n times
+                                  // its head's number, after scale and softcap
 };
 
 /// What is wanted of one row of logits. The parameters, and the order in which they apply, are those of sampling.hpp.
@@ -248,11 +250,20 @@ class PAGEDCORE_API Backend : public TensorSizes {
 
   /// out[r, :] = scale * table[token of row r, :]; out is f32 [rows, k].
   virtual void embed(const Tensor& out, const Weight& table, const Batch& batch, float scale) = 0;
+  /// out[r, :] = table[offset + position of row r, :]; out is f32 [rows, k]. Throws InvalidArgument for a position that
+  /// the table has no row for.
+  virtual void embed_positions(const Tensor& out, const Weight& table, const Batch& batch, std::int32_t offset) = 0;
+  /// x += scale * y, both f32 of equal shape.
+  virtual void add(const Tensor& x, const Tensor& y, float scale) = 0;
+  /// out = in, which is f32, in compute_dtype() or f32; they do not overlap.
+  virtual void convert(const Tensor& out, const Tensor& in) = 0;
   /// Row-wise normalisation over all columns; out may be f32 or compute_dtype(), in is f32; out == in is allowed.
   virtual void norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
                     const NormParams& p) = 0;
-  /// The same over each consecutive `head_dim` columns (QK norm), in place on f32.
-  virtual void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) = 0;
+  /// The same over each consecutive `head_dim` columns (QK norm), in place on f32. Weight and bias have head_dim
+  /// columns, which serve every head, or those of x.
+  virtual void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                         const NormParams& p) = 0;
   /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`

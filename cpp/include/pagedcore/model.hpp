@@ -20,11 +20,43 @@ namespace pagedcore {
 
 inline constexpr std::int32_t kMostExtent = 1 << 24;  // far above any model; keeps all size arithmetic within 64 bits
 
-/// The normalisation before attention, before the MLP and at the end.
+/// Where the norms of a layer lie, f being attention or the MLP.
+enum class NormPlace : std::uint8_t {
+  before,   // x + f(norm(x))
+  after,    // x + norm(f(x))
+  both,     // x + norm(f(norm(x)))
+  outside,  // norm(x + f(x))
+};
+template <>
+struct Words<NormPlace> {
+  static constexpr Word<NormPlace> list[] = {{NormPlace::before, "before"},
+                                             {NormPlace::after, "after"},
+                                             {NormPlace::both, "both"},
+                                             {NormPlace::outside, "outside"}};
+};
+
+/// What a norm of q or k runs over, and which weights it has.
+enum class QkNormSpan : std::uint8_t {
+  head,   // each head; weights [head_dim] are those of all heads
+  heads,  // each head; weights [heads * head_dim]
+  row,    // all heads together; weights [heads * head_dim]
+};
+template <>
+struct Words<QkNormSpan> {
+  static constexpr Word<QkNormSpan> list[] = {
+      {QkNormSpan::head, "head"}, {QkNormSpan::heads, "heads"}, {QkNormSpan::row, "row"}};
+};
+
+/// The norms of layers, of embeddings and at the end. Weights and biases that a checkpoint has none of are ones and
+/// zeros.
 struct NormDescription {
   NormKind kind = NormKind::rms;
   float eps = 1e-5f;
   float weight_offset = 0.0f;
+  NormPlace place = NormPlace::before;
+  bool weights = true;
+  bool embedding = false;
+  bool final = true;
 
   template <class V>
   static void fields(V&& v) {
@@ -32,6 +64,12 @@ struct NormDescription {
     v(field("norm", &C::kind, "rms or layer."));
     v(field("norm_eps", &C::eps, "Added to the mean square, or to the variance.", at_least(0)));
     v(field("norm_weight_offset", &C::weight_offset, "Added to every weight of a norm."));
+    v(field("norm_place", &C::place,
+            "Where the norms of attention and MLP f lie: before, x + f(norm(x)); after, x + norm(f(x)); both; or "
+            "outside, norm(x + f(x))."));
+    v(field("norm_weights", &C::weights, "Norms have weights; else they only normalise."));
+    v(field("embedding_norm", &C::embedding, "A norm follows the embedding."));
+    v(field("final_norm", &C::final, "A norm follows the last layer."));
   }
 };
 
@@ -39,6 +77,11 @@ struct NormDescription {
 struct PositionDescription {
   std::vector<float> rope_inv_freq;
   float rope_magnitude = 1.0f;
+  std::int32_t rope_tables = 1;
+  std::vector<std::int32_t> rope_layers;
+  std::int32_t learned = 0;
+  std::int32_t learned_offset = 0;
+  std::vector<float> alibi_slopes;
 
   template <class V>
   static void fields(V&& v) {
@@ -47,7 +90,19 @@ struct PositionDescription {
             "Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the "
             "next, scaling already applied. Empty: no rotation.",
             at_least(0)));
-    v(field("rope_magnitude", &C::rope_magnitude, "Factor on the cosines and sines (YaRN's attention factor)."));
+    v(field("rope_magnitude", &C::rope_magnitude,
+            "Factor on the cosines and sines (YaRN's attention factor) of the first table."));
+    v(field("rope_tables", &C::rope_tables, "Tables in rope_inv_freq, of equal length, one after another.",
+            in(1, 1 << 14)));
+    v(field("rope_layers", &C::rope_layers,
+            "For each layer, the table that rotates it, from 0 on; -1: none. Empty: the first in every layer.",
+            in(-1, 1 << 14)));
+    v(field("learned_positions", &C::learned,
+            "Rows of a table of learned positions, one of which is added to each embedding; 0: none.",
+            in(0, kMostExtent)));
+    v(field("learned_offset", &C::learned_offset, "The row of position 0 in that table.", in(0, kMostExtent)));
+    v(field("alibi_slopes", &C::alibi_slopes,
+            "For each head, what is taken from a score for every token between (ALiBi). Empty: nothing.", at_least(0)));
   }
 };
 
@@ -56,6 +111,8 @@ struct AttentionDescription {
   std::int32_t num_kv_heads = 0;
   std::int32_t head_dim = 0;
   bool qk_norm = false;
+  NormKind qk_norm_kind = NormKind::rms;
+  QkNormSpan qk_norm_span = QkNormSpan::head;
   float scale = 0.0f;
   float softcap = 0.0f;
   std::vector<std::int32_t> windows;
@@ -66,7 +123,11 @@ struct AttentionDescription {
     v(field("num_heads", &C::num_heads, "Query heads.", in(1, kMostExtent)));
     v(field("num_kv_heads", &C::num_kv_heads, "Key and value heads; divides num_heads.", in(1, kMostExtent)));
     v(field("head_dim", &C::head_dim, "Dimensions of a head.", in(1, kMostExtent)));
-    v(field("qk_norm", &C::qk_norm, "RMS norm over each head of q and k."));
+    v(field("qk_norm", &C::qk_norm, "q and k are normalised before they are rotated."));
+    v(field("qk_norm_kind", &C::qk_norm_kind, "rms or layer."));
+    v(field("qk_norm_span", &C::qk_norm_span,
+            "head: over each head, with the same weights for all; heads: over each head, with weights of its own; row: "
+            "over all heads together."));
     v(field("attention_scale", &C::scale, "Multiplies the scores.", at_least(0)).zero_means("1 / sqrt(head_dim)"));
     v(field("attention_softcap", &C::softcap, "Scores become softcap * tanh(score / softcap).", at_least(0))
           .note("0 turns it off"));
@@ -102,8 +163,11 @@ struct ModelDescription {
   PositionDescription position;
   AttentionDescription attention;
   MlpDescription mlp;
+  bool parallel = false;
   bool tied_embeddings = false;
+  std::int32_t embedding_size = 0;
   float embedding_scale = 1.0f;
+  float residual_scale = 1.0f;
   float logit_scale = 1.0f;
   float logit_softcap = 0.0f;
 
@@ -119,8 +183,15 @@ struct ModelDescription {
     v(part("position", &C::position, "How a row knows its position."));
     v(part("attention", &C::attention, "Attention."));
     v(part("mlp", &C::mlp, "The MLP."));
+    v(field("parallel_block", &C::parallel,
+            "Attention and MLP read the same x, each through its own norm, and both are added to it."));
     v(field("tied_embeddings", &C::tied_embeddings, "The head's weight is the embedding."));
+    v(field("embedding_size", &C::embedding_size,
+            "Columns of the embedding, which a product takes to hidden_size, and back before the head.",
+            in(1, kMostExtent))
+          .zero_means("hidden_size, without products"));
     v(field("embedding_scale", &C::embedding_scale, "Multiplies the embedding of a token."));
+    v(field("residual_scale", &C::residual_scale, "Multiplies what attention and MLP add to the residual stream."));
     v(field("logit_scale", &C::logit_scale, "Multiplies the logits."));
     v(field("logit_softcap", &C::logit_softcap, "Logits become softcap * tanh(logit / softcap).", at_least(0))
           .note("0 turns it off"));
@@ -151,10 +222,13 @@ struct LayerGroups {
 PAGEDCORE_API LayerGroups layer_groups(const ModelDescription& description);
 
 /// Where weights come from, by canonical name:
-///   embed.weight, final_norm.weight[, .bias], lm_head.weight[, .bias] (absent when tied), and for each layer i
-///   layers.i.attn_norm.weight, layers.i.attn.{q,k,v,o}.weight[, .bias], layers.i.attn.{q,k}_norm.weight,
-///   layers.i.mlp_norm.weight, layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated).
-/// Matrices are [output features, input features].
+///   embed.weight, embed_norm.weight[, .bias], embed_in.weight and embed_out.weight (with an embedding_size),
+///   positions.weight (learned), final_norm.weight[, .bias], lm_head.weight[, .bias] (absent when tied), and for each
+///   layer i
+///   layers.i.{attn,mlp}_norm.weight[, .bias] (before), layers.i.{attn,mlp}_post_norm.weight[, .bias] (after, outside),
+///   layers.i.attn.{q,k,v,o}.weight[, .bias], layers.i.attn.{q,k}_norm.weight[, .bias],
+///   layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated).
+/// Matrices are [output features, input features]. What the description does not ask for is not read.
 class PAGEDCORE_API WeightSource {
  public:
   virtual ~WeightSource();

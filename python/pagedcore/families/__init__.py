@@ -9,14 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import Unsupported
-from . import llama, mistral, qwen2, qwen3, smollm2
+from . import gemma, gemma2, gemma3, gpt2, llama, mistral, opt, phi3, qwen2, qwen3, smollm2
 from .family import Family
 from .fields import Fields
 from .splits import SPLITS, Split
 
 __all__ = ["FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
 
-FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY, smollm2.FAMILY, qwen2.FAMILY, qwen3.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    smollm2.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    gemma.FAMILY,
+    gemma2.FAMILY,
+    gemma3.FAMILY,
+    phi3.FAMILY,
+    gpt2.FAMILY,
+    opt.FAMILY,
+)
 
 
 def of_config(config: Fields) -> tuple[str, Family]:
@@ -38,9 +50,9 @@ def of_gguf(metadata: Fields) -> tuple[str, Family]:
     """The architecture that a GGUF file names, and its family."""
     name = metadata.text("general.architecture")
     for family in FAMILIES:
-        if name in family.gguf.architectures:
+        if family.gguf is not None and name in family.gguf.architectures:
             return name, family
-    raise _unsupported(metadata.source, name, (f.gguf.architectures for f in FAMILIES))
+    raise _unsupported(metadata.source, name, (f.gguf.architectures for f in FAMILIES if f.gguf is not None))
 
 
 def _unsupported(source: str, name: str, served: Iterable[tuple[str, ...]]) -> Unsupported:

@@ -10,7 +10,7 @@ from .fields import Fields
 from .splits import Split
 from .tensors import Tensor, TensorNames
 
-__all__ = ["Described", "Family", "Gguf", "HuggingFace", "Tensors", "Transform"]
+__all__ = ["Described", "Family", "Gguf", "HuggingFace", "Parts", "Tensors", "Transform"]
 
 Tensors = Mapping[str, Tensor]
 
@@ -20,8 +20,10 @@ class Described(NamedTuple):
     biases: tuple[str, ...] = ()  # modules that have one, by canonical name, such as ``attn.q``
 
 
-Transform = Callable[[Tensor, Mapping[str, Any], str], Tensor]
-"""From a tensor as a format keeps it, the description, and what to call the tensor in an error."""
+Transform = Callable[[Tensor, Mapping[str, Any], str], "Tensor | Parts"]
+"""From a tensor as a format keeps it, the description, and what to call the tensor in an error. One that holds several
+weights, such as q, k and v, or is used in several places gives each by its canonical module."""
+Parts = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class HuggingFace:
     model_type: str  # of a config.json without ``architectures``
     describe: Callable[[Fields], Described]
     names: TensorNames
-    transforms: Mapping[str, Transform] = field(default_factory=dict)  # by canonical module, such as ``attn.q``
+    transforms: Mapping[str, Transform] = field(default_factory=dict)  # by what ``names`` calls a module: ``attn.q``
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Family:
 
     name: str
     huggingface: HuggingFace
-    gguf: Gguf
+    gguf: Gguf | None  # none where llama.cpp does not know the architecture
     tiny_config: Callable[[], dict[str, Any]]  # of the smallest checkpoint for tests: what transformers' config takes
+    odd: Mapping[str, Any] = field(default_factory=dict)  # what a second one, of sizes that divide nothing, changes
     splits: Mapping[str, Split] = field(default_factory=dict)  # by the name that GGUF files give a pre-tokenizer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import Corrupt
+from ..errors import Corrupt, Unsupported
 
 __all__ = ["Fields"]
 
@@ -18,26 +18,53 @@ class Fields:
     """A mapping whose values are checked when they are asked for. ``None`` and absence are the same, unless ``in`` is
     asked. Every message begins with ``source``, the file."""
 
-    def __init__(self, values: Mapping[str, Any], source: str, prefix: str = "") -> None:
+    def __init__(
+        self, values: Mapping[str, Any], source: str, prefix: str = "", names: Mapping[str, str] | None = None
+    ) -> None:
         self.values = values
         self.source = source
         self.prefix = prefix
+        self.names = names or {}
+
+    def renamed(self, **names: str) -> Fields:
+        """The same values, of which some have another name than the one they are asked for by."""
+        return Fields(self.values, self.source, self.prefix, {**self.names, **names})
+
+    def defaulting(self, **values: Any) -> Fields:
+        """With what is taken to be there when a name is not."""
+        known = {self.name_of(name): value for name, value in values.items()}
+        return Fields({**known, **self.values}, self.source, self.prefix, self.names)
+
+    def replacing(self, **values: Any) -> Fields:
+        """With these in place of what is there."""
+        known = {self.name_of(name): value for name, value in values.items()}
+        return Fields({**self.values, **known}, self.source, self.prefix, self.names)
+
+    def name_of(self, name: str) -> str:
+        """What the file calls it."""
+        return self.prefix + self.names.get(name, name)
 
     def __contains__(self, name: str) -> bool:
-        return self.prefix + name in self.values
+        return self.name_of(name) in self.values
 
     def get(self, name: str) -> Any:
-        return self.values.get(self.prefix + name)
+        return self.values.get(self.name_of(name))
 
     def refuse(self, name: str, problem: str) -> Corrupt:
         value = repr(self.get(name))
         if len(value) > 80:
             value = value[:77] + "..."
-        return Corrupt(f"{self.source}: {self.prefix}{name} = {value} {problem}")
+        return Corrupt(f"{self.source}: {self.name_of(name)} = {value} {problem}")
+
+    def unsupported(self, name: str, served: Iterable[str]) -> Unsupported:
+        value = str(self.get(name))
+        return Unsupported(
+            f"{self.source}: {self.name_of(name)} '{value[:80]}' is not supported; supported are {', '.join(served)}"
+        )
 
     def _or_missing(self, name: str, default: _T | None) -> _T:
         if default is None:
-            raise Corrupt(f"{self.source}: {self.prefix}{name} is missing")
+            raise Corrupt(f"{self.source}: {self.name_of(name)} is missing")
         return default
 
     def integer(self, name: str, default: int | None = None, *, minimum: int = 1, maximum: int = _INT32_MAX) -> int:
@@ -91,7 +118,17 @@ class Fields:
             value = {}
         if not isinstance(value, dict):
             raise self.refuse(name, "is not an object")
-        return Fields(value, f"{self.source}: {self.prefix}{name}")
+        return Fields(value, f"{self.source}: {self.name_of(name)}")
+
+    def numbers(self, name: str, length: int, *, above: float) -> list[float]:
+        """A list of that many finite numbers, all greater than ``above``. Required."""
+        value = self.get(name)
+        if not isinstance(value, list) or len(value) != length:
+            raise self.refuse(name, f"is not a list of {length} numbers")
+        for number in value:
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not above < number < 1e38:
+                raise self.refuse(name, f"is not a list of finite numbers above {above}")
+        return [float(number) for number in value]
 
     def token_ids(self, name: str) -> list[int]:
         """One id or a list of them; empty when absent."""

@@ -8,7 +8,17 @@ from ..errors import Corrupt, Unsupported
 from .fields import Fields
 from .rope import Rope, rope_from_parameters
 
-__all__ = ["MAX_LAYERS", "check_description", "described", "windows_by_layer", "windows_everywhere"]
+__all__ = [
+    "MAX_LAYERS",
+    "check_description",
+    "described",
+    "rope_of",
+    "slides_of",
+    "text_part",
+    "windows_by_layer",
+    "windows_everywhere",
+    "windows_of_types",
+]
 
 MAX_LAYERS = 10_000  # lists of so many entries are made before the engine checks the description
 
@@ -18,36 +28,30 @@ _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "relu": "relu",
 }
 
 
 def described(
-    config: Fields,
-    *,
-    num_kv_heads: int | None = None,
-    head_dim: int | None = None,
-    max_context: int = 32768,
-    norm_eps: str = "rms_norm_eps",
+    config: Fields, *, norm: str = "rms", norm_eps: str = "rms_norm_eps", rotates: bool = True
 ) -> dict[str, Any]:
-    """The numbers are transformers' defaults for what the configuration leaves out; None: derived from the rest.
-    ``norm_eps`` is the name that it has there."""
+    """What the configuration leaves out has LLaMA's defaults in transformers, where a family gives it no others by
+    ``defaulting``; a null is not the same as nothing: it asks for the value derived from the rest. ``norm_eps`` is the
+    name that it has there."""
     hidden_size = config.integer("hidden_size")
     num_heads = config.integer("num_attention_heads")
-    # A null is not the same as nothing: it asks for the derived value.
-    default_kv_heads = num_kv_heads if "num_key_value_heads" not in config else None
-    default_head_dim = head_dim if "head_dim" not in config else None
     description: dict[str, Any] = {
         "vocab_size": config.integer("vocab_size"),
         "hidden_size": hidden_size,
         "intermediate_size": config.integer("intermediate_size"),
         "num_layers": config.integer("num_hidden_layers", maximum=MAX_LAYERS),
         "num_heads": num_heads,
-        "num_kv_heads": config.integer("num_key_value_heads", default_kv_heads or num_heads),
-        "head_dim": config.integer("head_dim", default_head_dim or max(hidden_size // num_heads, 1), maximum=65536),
-        "max_context": config.integer("max_position_embeddings", max_context),
-        "norm": "rms",
-        "norm_eps": config.number(norm_eps, 1e-6, above=0.0),
+        "num_kv_heads": config.integer("num_key_value_heads", num_heads),
+        "head_dim": config.integer("head_dim", max(hidden_size // num_heads, 1), maximum=65536),
+        "max_context": config.integer("max_position_embeddings", 32768),
+        "norm": norm,
+        "norm_eps": config.number(norm_eps, 1e-6 if norm == "rms" else 1e-5, above=0.0),
         "activation": _activation(config),
         "gated_mlp": True,
         "tied_embeddings": config.flag("tie_word_embeddings", False),
@@ -55,10 +59,17 @@ def described(
         "windows": [],
     }
     check_description(description, config.source)
-    rope = _rope(config, description["head_dim"], description["max_context"])
-    description["rope_inv_freq"] = rope.inv_freq
-    description["rope_magnitude"] = rope.magnitude
+    description["rope_inv_freq"] = []
+    if rotates:
+        rope = rope_of(config, description)
+        description["rope_inv_freq"] = rope.inv_freq
+        description["rope_magnitude"] = rope.magnitude
     return description
+
+
+def text_part(config: Fields) -> Fields:
+    """Of a model that also sees: the configuration of its decoder."""
+    return config.mapping("text_config") if "text_config" in config else config
 
 
 def check_description(description: dict[str, Any], source: str) -> None:
@@ -66,19 +77,18 @@ def check_description(description: dict[str, Any], source: str) -> None:
     d = description
     if d["num_heads"] % d["num_kv_heads"]:
         raise Corrupt(f"{source}: {d['num_heads']} attention heads are not a multiple of {d['num_kv_heads']} KV heads")
-    if d["head_dim"] % 2:
-        raise Corrupt(f"{source}: a head of {d['head_dim']} dimensions cannot be rotated: it must be even")
 
 
 def _activation(config: Fields) -> str:
     name = config.text("hidden_act", "silu")
     if name not in _ACTIVATIONS:
-        raise Unsupported(f"{config.source}: hidden_act '{name}'; supported are {', '.join(_ACTIVATIONS)}")
+        raise config.unsupported("hidden_act", _ACTIVATIONS)
     return _ACTIVATIONS[name]
 
 
-def _rope(config: Fields, head_dim: int, max_context: int) -> Rope:
+def rope_of(config: Fields, description: dict[str, Any]) -> Rope:
     """transformers 5 keeps all in ``rope_parameters``; before, ``rope_theta`` lay beside ``rope_scaling``."""
+    head_dim, max_context = description["head_dim"], description["max_context"]
     name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     nested = config.mapping(name)
     values = dict(nested.values)
@@ -101,17 +111,25 @@ def windows_by_layer(config: Fields, description: dict[str, Any], default: int) 
     Per layer, 0 for full attention; empty when no layer has a window that matters."""
     if not config.flag("use_sliding_window", False):
         return []
-    num_layers = description["num_layers"]
-    if config.get("layer_types") is not None:
-        slides = [kind == "sliding_attention" for kind in _layer_types(config, num_layers)]
-    else:
-        first = config.integer("max_window_layers", 28, minimum=0)
-        slides = [layer >= first for layer in range(num_layers)]
-    return _windows(config, description, default, slides)
+    first = config.integer("max_window_layers", 28, minimum=0)
+    slides = [layer >= first for layer in range(description["num_layers"])]
+    return windows_of_types(config, description, default, slides)
 
 
-def _windows(config: Fields, description: dict[str, Any], default: int, slides: list[bool]) -> list[int]:
-    if "sliding_window" in config and config.get("sliding_window") is None:
+def windows_of_types(config: Fields, description: dict[str, Any], default: int | None, slides: list[bool]) -> list[int]:
+    """``sliding_window`` where ``layer_types`` says so or, when there is none, where a layer ``slides``."""
+    return _windows(config, description, default, slides_of(config, description["num_layers"], slides))
+
+
+def slides_of(config: Fields, num_layers: int, default: list[bool]) -> list[bool]:
+    """For each layer, whether ``layer_types`` gives it a window."""
+    if config.get("layer_types") is None:
+        return default
+    return [kind == "sliding_attention" for kind in _layer_types(config, num_layers)]
+
+
+def _windows(config: Fields, description: dict[str, Any], default: int | None, slides: list[bool]) -> list[int]:
+    if config.get("sliding_window") is None and ("sliding_window" in config or default is None):
         return []
     window = config.integer("sliding_window", default)
     if window >= description["max_context"] or not any(slides):

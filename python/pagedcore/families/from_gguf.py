@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import Corrupt, Unsupported
@@ -10,11 +10,14 @@ from .family import Described, Tensors
 from .fields import Fields
 from .from_config import MAX_LAYERS, check_description
 from .llama_like import GGUF_NAMES, MLP, QKVO
-from .rope import Rope, default_rope, linear_rope, to_f32, yarn_magnitude, yarn_rope
+from .rope import Rope, default_rope, linear_rope, longrope, to_f32, yarn_magnitude, yarn_rope
+from .tensors import TensorNames
 
-__all__ = ["biases", "describe", "described"]
+__all__ = ["RMS_EPS", "biases", "describe", "described", "slides", "windows"]
 
-_ROPE_FACTORS = "rope_freqs.weight"
+RMS_EPS = "attention.layer_norm_rms_epsilon"
+LAYER_EPS = "attention.layer_norm_epsilon"
+_FACTORS = {"rope_freqs": "rope_freqs.weight", "long": "rope_factors_long.weight"}
 
 
 def describe(fields: Fields, tensors: Tensors) -> Described:
@@ -22,18 +25,22 @@ def describe(fields: Fields, tensors: Tensors) -> Described:
 
 
 def described(
-    fields: Fields, tensors: Tensors, *, norm_eps: str = "attention.layer_norm_rms_epsilon"
+    fields: Fields,
+    tensors: Tensors,
+    *,
+    norm: str = "rms",
+    activation: str = "silu",
+    gated: bool = True,
+    rotates: bool = True,
 ) -> dict[str, Any]:
     """Vocabulary and tied embeddings are what the tensors say."""
     if fields.integer("expert_count", 0, minimum=0):
-        raise Unsupported(f"{fields.source}: mixtures of experts are not supported")
+        raise Unsupported(f"{fields.source}: mixtures of experts are not supported (expert_count)")
     hidden_size = fields.integer("embedding_length")
     num_heads = fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", max(hidden_size // num_heads, 1), maximum=65536)
     if fields.integer("attention.value_length", head_dim) != head_dim:
         raise Unsupported(f"{fields.source}: values of another length than keys are not supported")
-    if fields.integer("rope.dimension_count", head_dim) != head_dim:
-        raise Unsupported(f"{fields.source}: rotating a part of a head (rope.dimension_count) is not supported")
     embedding = tensors.get("token_embd.weight")
     if embedding is None:
         raise Corrupt(f"{fields.source}: has no tensor 'token_embd.weight'")
@@ -46,42 +53,88 @@ def described(
         "num_kv_heads": fields.integer("attention.head_count_kv", num_heads),
         "head_dim": head_dim,
         "max_context": fields.integer("context_length"),
-        "norm": "rms",
-        "norm_eps": fields.number(norm_eps, above=0.0),
-        "activation": "silu",
-        "gated_mlp": True,
+        "norm": norm,
+        "norm_eps": fields.number(RMS_EPS if norm == "rms" else LAYER_EPS, above=0.0),
+        "activation": activation,
+        "gated_mlp": gated,
         "tied_embeddings": "output.weight" not in tensors,
         "qk_norm": False,
+        "windows": [],
+        "rope_inv_freq": [],
     }
     check_description(description, fields.source)
-    rope = _with_factors(_rope(fields, head_dim, description["max_context"]), fields, tensors, head_dim)
-    description["rope_inv_freq"] = rope.inv_freq
-    description["rope_magnitude"] = rope.magnitude
-    window = fields.integer("attention.sliding_window", 0, minimum=0)
-    limited = 0 < window < description["max_context"]
-    description["windows"] = [window] * description["num_layers"] if limited else []
+    if rotates:
+        rope = _rope(fields, tensors, head_dim, description["max_context"])
+        description["rope_inv_freq"] = rope.inv_freq
+        description["rope_magnitude"] = rope.magnitude
+    description["windows"] = windows(fields, description, None)
     return description
 
 
-def biases(tensors: Tensors, modules: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``modules`` that have a bias in the file, by canonical name."""
-    found = {GGUF_NAMES.canonical(name) for name in tensors if name.endswith(".bias")}
+def windows(fields: Fields, description: Mapping[str, Any], pattern: int | None) -> list[int]:
+    """``attention.sliding_window`` in every layer or, with a pattern, in all but each ``pattern``-th; the file may have
+    another one. Empty when it does not matter."""
+    window = fields.integer("attention.sliding_window", 0, minimum=0)
+    slide = slides(fields, description["num_layers"], pattern)
+    if not 0 < window < description["max_context"] or not any(slide):
+        return []
+    return [window if slides else 0 for slides in slide]
+
+
+def slides(fields: Fields, num_layers: int, pattern: int | None) -> list[bool]:
+    """For each layer, whether it is one of those that may have a window."""
+    name = "attention.sliding_window_pattern"
+    given = fields.get(name)
+    if isinstance(given, list):
+        if len(given) != num_layers or not all(isinstance(slides, bool) for slides in given):
+            raise fields.refuse(name, f"is not a list of {num_layers} flags")
+        return given
+    every = fields.integer(name, pattern or 0, minimum=0)
+    return [every == 0 or (layer + 1) % every != 0 for layer in range(num_layers)]
+
+
+def biases(
+    tensors: Tensors,
+    modules: Iterable[str],
+    names: TensorNames = GGUF_NAMES,
+    stacks: Mapping[str, Iterable[str]] | None = None,
+) -> tuple[str, ...]:
+    """Those of ``modules`` that have a bias in the file, by canonical name. ``stacks``: what ``names`` calls several
+    modules in one tensor, and those modules."""
+    found = {names.canonical(name) for name in tensors if name.endswith(".bias")}
+    for stack, parts in (stacks or {}).items():
+        if f"layers.0.{stack}.bias" in found:
+            found |= {f"layers.0.{part}.bias" for part in parts}
     return tuple(m for m in modules if not found.isdisjoint((f"{m}.bias", f"layers.0.{m}.bias")))
 
 
-def _rope(fields: Fields, head_dim: int, max_context: int) -> Rope:
+def _rope(fields: Fields, tensors: Tensors, head_dim: int, max_context: int) -> Rope:
+    dim = fields.integer("rope.dimension_count", head_dim, maximum=head_dim)
+    if dim % 2:
+        raise fields.refuse("rope.dimension_count", "cannot be rotated: it must be even")
     theta = fields.number("rope.freq_base", 10000.0, above=1.0)
+    long = _factors(_FACTORS["long"], fields, tensors, dim)
+    if long is not None:
+        return longrope(theta, long, fields.number("rope.scaling.attn_factor", 1.0, above=0.0))
+    rope = _scaled_rope(fields, theta, dim, max_context)
+    factors = _factors(_FACTORS["rope_freqs"], fields, tensors, dim)  # of Llama 3.1's scaling
+    if factors is None:
+        return rope
+    return Rope([to_f32(f / factor) for f, factor in zip(rope.inv_freq, factors, strict=True)], rope.magnitude)
+
+
+def _scaled_rope(fields: Fields, theta: float, dim: int, max_context: int) -> Rope:
     kind = fields.text("rope.scaling.type", "linear")  # of a factor without a type, as llama.cpp reads it
     factor = _factor(fields)
     try:
         if kind == "none":
-            return default_rope(theta, head_dim)
+            return default_rope(theta, dim)
         if kind == "linear":
-            return linear_rope(theta, head_dim, factor)
+            return linear_rope(theta, dim, factor)
         if kind == "yarn":
             return yarn_rope(
                 theta,
-                head_dim,
+                dim,
                 factor,
                 fields.integer("rope.scaling.original_context_length", max_context),
                 beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
@@ -105,17 +158,14 @@ def _factor(fields: Fields) -> float:
     return factor or 1.0
 
 
-def _with_factors(rope: Rope, fields: Fields, tensors: Tensors, head_dim: int) -> Rope:
-    """Llama 3.1's scaling comes as a divisor for each frequency."""
-    tensor = tensors.get(_ROPE_FACTORS)
+def _factors(name: str, fields: Fields, tensors: Tensors, dim: int) -> list[float] | None:
+    """A divisor for each frequency, where the file has such."""
+    tensor = tensors.get(name)
     if tensor is None:
-        return rope
-    if tensor.dtype != "f32" or tensor.shape != (head_dim // 2,):
-        raise Corrupt(
-            f"{fields.source}: '{_ROPE_FACTORS}' is {tensor.dtype} of shape {tensor.shape}, "
-            f"not f32 of ({head_dim // 2},)"
-        )
-    factors = tensor.read().cast("f").tolist()
+        return None
+    if tensor.dtype != "f32" or tensor.shape != (dim // 2,):
+        raise Corrupt(f"{fields.source}: '{name}' is {tensor.dtype} of shape {tensor.shape}, not f32 of ({dim // 2},)")
+    factors = [float(factor) for factor in tensor.read().cast("f")]
     if not all(1e-6 < factor < 1e6 for factor in factors):
-        raise Corrupt(f"{fields.source}: '{_ROPE_FACTORS}' has a factor that is not a positive number of usual size")
-    return Rope([to_f32(f / factor) for f, factor in zip(rope.inv_freq, factors, strict=True)], rope.magnitude)
+        raise Corrupt(f"{fields.source}: '{name}' has a factor that is not a positive number of usual size")
+    return factors

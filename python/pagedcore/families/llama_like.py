@@ -29,8 +29,15 @@ HUGGINGFACE_NAMES = TensorNames(
         "mlp.up_proj": "mlp.up",
         "mlp.down_proj": "mlp.down",
     },
-    # Buffers that older versions of transformers saved; they follow from the configuration.
-    ignored=r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+    # Buffers that older versions of transformers saved; they follow from the configuration. And what sees.
+    ignored=r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+    r"|(model\.)?(vision_tower|multi_modal_projector)\..+",
+    # Of models that also see.
+    prefixes=(
+        ("model.language_model.", "model."),
+        ("language_model.model.", "model."),
+        ("language_model.lm_head", "lm_head"),
+    ),
 )
 
 GGUF_NAMES = TensorNames(
@@ -44,12 +51,14 @@ GGUF_NAMES = TensorNames(
         "attn_output": "attn.o",
         "attn_q_norm": "attn.q_norm",
         "attn_k_norm": "attn.k_norm",
+        "post_attention_norm": "attn_post_norm",
+        "post_ffw_norm": "mlp_post_norm",
         "ffn_norm": "mlp_norm",
         "ffn_gate": "mlp.gate",
         "ffn_up": "mlp.up",
         "ffn_down": "mlp.down",
     },
-    ignored=r"rope_freqs\.weight",  # a part of the configuration
+    ignored=r"rope_freqs\.weight|rope_factors_(long|short)\.weight",  # a part of the configuration
 )
 
 

@@ -13,7 +13,8 @@ __all__ = ["FAMILY"]
 
 
 def describe(config: Fields) -> Described:
-    description = from_config.described(config, num_kv_heads=8, max_context=131072)
+    config = config.defaulting(num_key_value_heads=8, max_position_embeddings=131072)
+    description = from_config.described(config)
     description["windows"] = from_config.windows_everywhere(config, description, default=4096)
     return Described(description)
 

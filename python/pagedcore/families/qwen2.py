@@ -12,7 +12,7 @@ __all__ = ["FAMILY"]
 
 
 def describe(config: Fields) -> Described:
-    description = from_config.described(config, num_kv_heads=32)
+    description = from_config.described(config.defaulting(num_key_value_heads=32))
     description["windows"] = from_config.windows_by_layer(config, description, default=4096)
     return Described(description, QKV)
 

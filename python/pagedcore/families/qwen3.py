@@ -11,7 +11,7 @@ __all__ = ["FAMILY"]
 
 
 def describe(config: Fields) -> Described:
-    description = from_config.described(config, num_kv_heads=32, head_dim=128)
+    description = from_config.described(config.defaulting(num_key_value_heads=32, head_dim=128))
     description["qk_norm"] = True
     description["windows"] = from_config.windows_by_layer(config, description, default=4096)
     return Described(description, QKVO if config.flag("attention_bias", False) else ())

@@ -14,13 +14,23 @@ from typing import NamedTuple
 from ..errors import Corrupt, Unsupported
 from .fields import Fields
 
-__all__ = ["Rope", "default_rope", "linear_rope", "llama3_rope", "rope_from_parameters", "yarn_rope"]
+__all__ = [
+    "Rope",
+    "default_rope",
+    "linear_rope",
+    "llama3_rope",
+    "longrope",
+    "rope_from_parameters",
+    "to_f32",
+    "yarn_magnitude",
+    "yarn_rope",
+]
 
-_SERVED = "default, linear, dynamic, yarn, llama3"
+_SERVED = "default, linear, dynamic, yarn, llama3, longrope"
 
 
 class Rope(NamedTuple):
-    inv_freq: list[float]  # [head_dim / 2], every value an f32
+    inv_freq: list[float]  # [dimensions that are rotated / 2], every value an f32
     magnitude: float = 1.0
 
 
@@ -85,6 +95,16 @@ def yarn_rope(
     return _rope((scale(i) for i in range(head_dim // 2)), magnitude)
 
 
+def longrope(theta: float, factors: list[float], magnitude: float) -> Rope:
+    """LongRoPE (Ding et al., 2024): each frequency divided by a factor that was searched for."""
+    dim = 2 * len(factors)
+    return _rope((1.0 / (f * theta ** (2 * i / dim)) for i, f in enumerate(factors)), magnitude)
+
+
+def longrope_magnitude(factor: float, original_context: int) -> float:
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original_context))
+
+
 def yarn_magnitude(factor: float, multiplier: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * multiplier * math.log(factor) + 1.0
 
@@ -96,8 +116,9 @@ def rope_from_parameters(parameters: Fields, head_dim: int, max_context: int) ->
     invalidate its KV cache. It is served up to there, where it is the same as no scaling.
     """
     kind = parameters.text("rope_type", parameters.text("type", "default"))
-    if parameters.number("partial_rotary_factor", 1.0) != 1.0:
-        raise Unsupported(f"{parameters.source}: rotating a part of a head (partial_rotary_factor) is not supported")
+    head_dim = int(head_dim * parameters.number("partial_rotary_factor", 1.0, above=0.0))
+    if head_dim % 2:
+        raise Corrupt(f"{parameters.source}: {head_dim} dimensions of a head cannot be rotated: it must be even")
     theta = parameters.number("rope_theta", above=1.0)
     try:
         return _dispatch(kind, parameters, theta, head_dim, max_context)
@@ -136,6 +157,17 @@ def _dispatch(kind: str, parameters: Fields, theta: float, head_dim: int, max_co
             beta_slow=parameters.number("beta_slow", 1.0) or 1.0,
             magnitude=magnitude,
             truncate=parameters.flag("truncate", True),
+        )
+    if kind in ("longrope", "su"):
+        default_factor = max_context / original_context
+        return longrope(
+            theta,
+            parameters.numbers("long_factor", head_dim // 2, above=0.0),
+            parameters.number(
+                "attention_factor",
+                longrope_magnitude(parameters.number("factor", default_factor, above=0.0), original_context),
+                above=0.0,
+            ),
         )
     raise Unsupported(f"{parameters.source}: rope_type '{kind}' is not supported; supported are {_SERVED}")
 

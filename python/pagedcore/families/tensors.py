@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
 from ..errors import Corrupt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Tensor", "TensorNames", "check_names", "expected_names"]
 
@@ -35,9 +38,14 @@ class TensorNames:
     outside: Mapping[str, str]
     in_layer: Mapping[str, str]
     ignored: str = r"(?!)"  # an expression; of tensors that are no weights
+    prefixes: tuple[tuple[str, str], ...] = ()  # beginnings of names, and what they stand for
 
     def canonical(self, name: str) -> str | None:
         """pagedcore's name of a weight; None for one that has none."""
+        for prefix, plain in self.prefixes:
+            if name.startswith(prefix):
+                name = plain + name[len(prefix) :]
+                break
         match = re.fullmatch(rf"(?:{re.escape(self.layers)}\.(0|[1-9][0-9]{{0,5}})\.)?(.+)\.(weight|bias)", name)
         if match is None:
             return None
@@ -50,20 +58,48 @@ class TensorNames:
     def is_ignored(self, name: str) -> bool:
         return re.fullmatch(self.ignored, name) is not None
 
+    def changed(self, *, outside: Mapping[str, str] | None = None, in_layer: Mapping[str, str] | None = None) -> Self:
+        """With other names in these places; an empty one: there is none."""
+
+        def changed(names: Mapping[str, str], changes: Mapping[str, str] | None) -> dict[str, str]:
+            return {name: module for name, module in {**names, **(changes or {})}.items() if module}
+
+        return replace(self, outside=changed(self.outside, outside), in_layer=changed(self.in_layer, in_layer))
+
 
 def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -> Iterator[str]:
     """Canonical names of all weights; ``biases`` names the modules that have one, such as ``attn.q``."""
-    outside = ["embed", "final_norm"] + ([] if description["tied_embeddings"] else ["lm_head"])
-    in_layer = ["attn_norm", "attn.q", "attn.k", "attn.v", "attn.o", "mlp_norm", "mlp.up", "mlp.down"]
-    if description["gated_mlp"]:
-        in_layer.append("mlp.gate")
-    if description["qk_norm"]:
-        in_layer += ["attn.q_norm", "attn.k_norm"]
+    d = description
+    place = d.get("norm_place", "before")
+    norms = d.get("norm_weights", True)
+    outside_if = {
+        "embed": True,
+        "embed_in": d.get("embedding_size"),
+        "embed_out": d.get("embedding_size"),
+        "positions": d.get("learned_positions"),
+        "embed_norm": norms and d.get("embedding_norm"),
+        "final_norm": norms and d.get("final_norm", True),
+        "lm_head": not d["tied_embeddings"],
+    }
+    in_layer_if = {
+        "attn_norm": norms and place in ("before", "both"),
+        "attn_post_norm": norms and place != "before",
+        **dict.fromkeys(("attn.q", "attn.k", "attn.v", "attn.o"), True),
+        **dict.fromkeys(("attn.q_norm", "attn.k_norm"), norms and d["qk_norm"]),
+        "mlp_norm": norms and place in ("before", "both"),
+        "mlp_post_norm": norms and place != "before",
+        "mlp.gate": d["gated_mlp"],
+        **dict.fromkeys(("mlp.up", "mlp.down"), True),
+    }
+    outside = [module for module, there in outside_if.items() if there]
+    in_layer = [module for module, there in in_layer_if.items() if there]
     names = {module: [f"{module}.weight"] for module in (*outside, *in_layer)}
     for module in biases:
-        names[module].append(f"{module}.bias")
+        names.setdefault(module, []).append(f"{module}.bias")
     for module in outside:
         yield from names[module]
+    if "lm_head" not in outside and "lm_head" in biases:
+        yield "lm_head.bias"
     for layer in range(description["num_layers"]):
         for module in in_layer:
             for name in names[module]:

@@ -115,9 +115,15 @@ def canonical_tensors(
             unused.append(name)
             continue
         module = re.sub(r"^layers\.\d+\.|\.(weight|bias)$", "", canonical)
-        if module in form.transforms:
-            tensor = form.transforms[module](tensor, described.description, f"{source}: '{name}'")
-        found[canonical] = tensor
+        if module not in form.transforms:
+            found[canonical] = tensor
+            continue
+        made = form.transforms[module](tensor, described.description, f"{source}: '{name}'")
+        if isinstance(made, Tensor):
+            found[canonical] = made
+        else:  # what has a tensor of its own stays that
+            for part, value in made.items():
+                found.setdefault(canonical.replace(module, part), value)
     if described.description["tied_embeddings"]:
         found.pop("lm_head.weight", None)  # a copy of the embedding
     extra = check_names(found, expected_names(described.description, described.biases), source)

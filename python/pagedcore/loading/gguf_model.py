@@ -8,7 +8,8 @@ from typing import Any
 
 from ..config_files import is_there, read_object
 from ..families import of_gguf
-from ..families.family import Described, Family
+from ..families.family import Described
+from ..families.family import Gguf as Form
 from ..families.fields import Fields
 from ..families.tensors import Tensor
 from ..tokenizer.special_ids import without_foreign_ids
@@ -27,10 +28,10 @@ _ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     file = open_gguf(path, mmap=mmap)
     metadata = Fields(file.metadata, str(file.path))
-    family, described = _describe(file, metadata)
+    form, described = _describe(file, metadata)
     tensors: dict[str, Tensor] = {}
     if with_tensors:
-        tensors = canonical_tensors(file.tensors, family.gguf, described, str(path))
+        tensors = canonical_tensors(file.tensors, form, described, str(path))
     vocab_size = described.description["vocab_size"]
     spellings = file.metadata.get("tokenizer.ggml.tokens")
     num_tokens = min(vocab_size, len(spellings)) if isinstance(spellings, list) and spellings else vocab_size
@@ -64,8 +65,9 @@ def _sampling(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _describe(file: Gguf, metadata: Fields) -> tuple[Family, Described]:
+def _describe(file: Gguf, metadata: Fields) -> tuple[Form, Described]:
     architecture, family = of_gguf(metadata)
+    assert family.gguf is not None
     described = family.gguf.describe(Fields(file.metadata, metadata.source, f"{architecture}."), file.tensors)
     described.description["architecture"] = family.huggingface.architectures[0]
-    return family, described
+    return family.gguf, described

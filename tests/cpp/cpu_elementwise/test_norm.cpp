@@ -107,7 +107,7 @@ TEST_CASE("head_norm is norm over each head, in place, and touches no other colu
       const Matrix weight(1, head_dim, 2), before(rows, heads * head_dim, 1);
       Matrix x(rows, heads * head_dim, 1), head(1, head_dim, 3);
       const Tensor middle = x.tensor.slice_cols(head_dim, 3 * head_dim);
-      head_norm(pool, norm_kernels(isa), middle, head_dim, weight.tensor, {NormKind::rms, 1e-6f, 0.5f});
+      head_norm(pool, norm_kernels(isa), middle, head_dim, weight.tensor, nullptr, {NormKind::rms, 1e-6f, 0.5f});
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t h = 0; h < heads; ++h) {
           Tensor source = before.tensor.slice_rows(r, 1).slice_cols(h * head_dim, head_dim);
@@ -141,7 +141,8 @@ TEST_CASE("norm and head_norm refuse what does not fit") {
   Tensor onto = in.tensor;
   onto.dtype = DType::bf16;
   CHECK_THROWS_AS(norm(pool, k, onto, in.tensor, weight.tensor, nullptr, {}), InvalidArgument);
-  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 3, weight.tensor, {}), InvalidArgument);
-  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 0, weight.tensor, {}), InvalidArgument);
-  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 4, weight.tensor, {}), InvalidArgument);
+  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 3, weight.tensor, nullptr, {}), InvalidArgument);
+  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 0, weight.tensor, nullptr, {}), InvalidArgument);
+  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 4, narrow.tensor, nullptr, {}), InvalidArgument);
+  CHECK_THROWS_AS(head_norm(pool, k, in.tensor, 4, weight.tensor, &narrow.tensor, {}), InvalidArgument);
 }

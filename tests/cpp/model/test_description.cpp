@@ -85,6 +85,18 @@ TEST_CASE("text that means nothing is refused by name") {
                                                        {"rope_inv_freq", "1,2,3,4,5,6,7,8,9"},
                                                        {"rope_inv_freq", "1,nan"},
                                                        {"rope_inv_freq", "1;2"},
+                                                       {"norm_place", "behind"},
+                                                       {"qk_norm_span", "tail"},
+                                                       {"rope_layers", "0,0"},
+                                                       {"rope_layers", "0,0,1"},
+                                                       {"rope_layers", "0,-2,0"},
+                                                       {"rope_tables", "3"},
+                                                       {"rope_tables", "0"},
+                                                       {"learned_positions", "127"},
+                                                       {"alibi_slopes", "0.5"},
+                                                       {"alibi_slopes", "0.5,0.25,0.125,-1"},
+                                                       {"embedding_size", "-1"},
+                                                       {"residual_scale", "inf"},
                                                        {"attention_scale", "-0.5"},
                                                        {"max_context", "1073741825"}};
   for (const auto& entry : cases) {
@@ -113,6 +125,9 @@ TEST_CASE("validate names the field that contradicts the rest") {
       {"logit_scale", [](auto& d) { d.logit_scale = std::numeric_limits<float>::infinity(); }},
       {"rope_inv_freq", [](auto& d) { d.position.rope_inv_freq.resize(9); }},
       {"windows", [](auto& d) { d.attention.windows = {1}; }},
+      {"rope_tables", [](auto& d) { d.position.rope_tables = 3; }},
+      {"learned_offset", [](auto& d) { d.position.learned = 129, d.position.learned_offset = 2; }},
+      {"norm_place", [](auto& d) { d.parallel = true, d.norm.place = NormPlace::both; }},
       {"architecture", [](auto& d) { d.architecture = "two\nlines"; }}};
   for (const auto& [field, damage] : cases) {
     ModelDescription d = llama().d;

@@ -21,15 +21,26 @@ class TinyModel {
     const float offset = 1.0f - d.norm.weight_offset;
     const int hidden = d.hidden_size, inter = d.mlp.intermediate_size, q = d.attention.num_heads * d.attention.head_dim,
               kv = d.attention.num_kv_heads * d.attention.head_dim;
-    matrix("embed.weight", d.vocab_size, hidden, 1.0f);
-    if (!d.tied_embeddings) matrix("lm_head.weight", d.vocab_size, hidden, 1.0f / std::sqrt(float(hidden)));
-    vector("final_norm.weight", hidden, offset);
-    if (all_biases) vector("final_norm.bias", hidden, 0.0f);
+    const int embedding = d.embedding_size > 0 ? d.embedding_size : hidden;
+    const auto norm = [&](const std::string& name, int n) {
+      if (d.norm.weights) vector(name + ".weight", n, offset);
+      if (all_biases) vector(name + ".bias", n, 0.0f);
+    };
+    matrix("embed.weight", d.vocab_size, embedding, 1.0f);
+    if (d.embedding_size > 0) matrix("embed_in.weight", hidden, embedding, 1.0f / std::sqrt(float(embedding)));
+    if (d.embedding_size > 0) matrix("embed_out.weight", embedding, hidden, 1.0f / std::sqrt(float(hidden)));
+    if (d.position.learned > 0) matrix("positions.weight", d.position.learned, hidden, 0.5f);
+    if (!d.tied_embeddings) matrix("lm_head.weight", d.vocab_size, embedding, 1.0f / std::sqrt(float(embedding)));
+    if (d.norm.embedding) norm("embed_norm", hidden);
+    if (d.norm.final) norm("final_norm", hidden);
     if (all_biases) vector("lm_head.bias", d.vocab_size, 0.0f);
     for (int i = 0; i < d.num_layers; ++i) {
       const std::string l = "layers." + std::to_string(i) + ".";
-      vector(l + "attn_norm.weight", hidden, offset);
-      vector(l + "mlp_norm.weight", hidden, offset);
+      const bool before = d.norm.place == NormPlace::before || d.norm.place == NormPlace::both;
+      for (const char* branch : {"attn", "mlp"}) {
+        if (before) norm(l + branch + "_norm", hidden);
+        if (d.norm.place != NormPlace::before) norm(l + branch + "_post_norm", hidden);
+      }
       const auto project = [&](const std::string& name, int n, int k, bool bias) {
         matrix(l + name + ".weight", n, k, 1.5f / std::sqrt(float(k)));
         if (bias) vector(l + name + ".bias", n, 0.0f);
@@ -41,10 +52,9 @@ class TinyModel {
       if (d.mlp.gated) project("mlp.gate", inter, hidden, all_biases);
       project("mlp.up", inter, hidden, all_biases);
       project("mlp.down", hidden, inter, all_biases);
-      if (all_biases) vector(l + "attn_norm.bias", hidden, 0.0f);
-      if (all_biases) vector(l + "mlp_norm.bias", hidden, 0.0f);
-      if (d.attention.qk_norm) vector(l + "attn.q_norm.weight", d.attention.head_dim, offset);
-      if (d.attention.qk_norm) vector(l + "attn.k_norm.weight", d.attention.head_dim, offset);
+      const bool shared = d.attention.qk_norm_span == QkNormSpan::head;
+      if (d.attention.qk_norm) norm(l + "attn.q_norm", shared ? d.attention.head_dim : q);
+      if (d.attention.qk_norm) norm(l + "attn.k_norm", shared ? d.attention.head_dim : kv);
     }
   }
 
@@ -169,6 +179,74 @@ inline TinyModel gemma() {  // windows, softcaps, scales, weight offset, rotatio
   d.position.rope_magnitude = 1.1f;
   d.attention.windows = {5, 0, 17};
   return {d, false, false, 5};
+}
+
+inline TinyModel gemma3() {  // norms before and after; two ropes; QK norm
+  ModelDescription d = base_description();
+  d.norm.place = NormPlace::both;
+  d.norm.weight_offset = 1.0f;
+  d.attention.qk_norm = true;
+  d.attention.windows = {6, 0, 6};
+  d.position.rope_tables = 2;
+  d.position.rope_layers = {1, 0, 1};
+  d.position.rope_magnitude = 1.2f;
+  for (const float f : frequencies(8)) d.position.rope_inv_freq.push_back(0.5f * f);
+  return {d, false, false, 7};
+}
+
+inline TinyModel olmo2() {  // norms after only, over whole rows of q and k; a scale of what is added
+  ModelDescription d = base_description();
+  d.norm.place = NormPlace::after;
+  d.attention.qk_norm = true;
+  d.attention.qk_norm_span = QkNormSpan::row;
+  d.residual_scale = 0.4f;
+  return {d, false, false, 8};
+}
+
+inline TinyModel opt() {  // norms around the sum, learned positions behind two rows, narrow embeddings, no last norm
+  ModelDescription d = base_description();
+  d.norm.kind = NormKind::layer;
+  d.norm.place = NormPlace::outside;
+  d.norm.final = false;
+  d.mlp.activation = Activation::relu;
+  d.mlp.gated = false;
+  d.tied_embeddings = true;
+  d.embedding_size = 24;
+  d.position.rope_inv_freq.clear();
+  d.position.learned = d.max_context + 2;
+  d.position.learned_offset = 2;
+  return {d, true, true, 9};
+}
+
+inline TinyModel bloom() {  // ALiBi, a norm of the embedding
+  ModelDescription d = base_description();
+  d.norm.kind = NormKind::layer;
+  d.norm.embedding = true;
+  d.mlp.gated = false;
+  d.position.rope_inv_freq.clear();
+  d.position.alibi_slopes = {0.5f, 0.25f, 0.125f, 0.0625f};
+  return {d, true, true, 10};
+}
+
+inline TinyModel cohere() {  // attention beside the MLP, layers without rotation, norms of each head of q and k
+  ModelDescription d = base_description();
+  d.norm.kind = NormKind::layer;
+  d.parallel = true;
+  d.attention.qk_norm = true;
+  d.attention.qk_norm_kind = NormKind::layer;
+  d.attention.qk_norm_span = QkNormSpan::heads;
+  d.attention.head_dim = 32;  // attention's output is wider than what the MLP reads
+  d.position.rope_layers = {0, -1, 0};
+  return {d, false, true, 11};
+}
+
+inline TinyModel olmo() {  // norms without weights
+  ModelDescription d = base_description();
+  d.norm.kind = NormKind::layer;
+  d.norm.weights = false;
+  d.parallel = true;
+  d.residual_scale = 0.5f;
+  return {d, false, false, 12};
 }
 
 }  // namespace tiny

@@ -24,11 +24,11 @@ inline void require_all_passed(const std::vector<SelftestCheck>& checks) {
 inline void require_all_operations(const std::vector<SelftestCheck>& checks) {
   std::string all;
   for (const SelftestCheck& c : checks) all += c.operation + ";";
-  for (const char* operation :
-       {"upload",         "download",       "host_view",     "allocate",     "host_parallel", "packed_bytes",
-        "kv_block_bytes", "run_step",       "sample_tokens", "gather_rows",  "swap_in",       "swap_out",
-        "copy_blocks",    "norm",           "head_norm",     "pack",         "prepare",       "embed",
-        "matmul",         "rope_and_cache", "attention",     "scale_softcap"}) {
+  for (const char* operation : {"upload",       "download",       "host_view",       "allocate",      "host_parallel",
+                                "packed_bytes", "kv_block_bytes", "run_step",        "sample_tokens", "gather_rows",
+                                "swap_in",      "swap_out",       "copy_blocks",     "norm",          "head_norm",
+                                "pack",         "prepare",        "embed",           "matmul",        "rope_and_cache",
+                                "attention",    "scale_softcap",  "embed_positions", "add",           "convert"}) {
     CAPTURE(operation);
     CHECK(all.find(operation) != std::string::npos);
   }

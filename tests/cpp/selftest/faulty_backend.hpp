@@ -28,6 +28,9 @@ enum class Fault {
   norm,
   head_norm,
   embed,
+  embed_positions,
+  add,
+  convert,
   matmul,
   rope_and_cache,
   attention,
@@ -133,9 +136,22 @@ class FaultyBackend final : public forwarding::ForwardingBackend {
     inner_.norm(out, in, weight, bias, p);
     spoil(Fault::norm, out);
   }
-  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const NormParams& p) override {
-    inner_.head_norm(x, head_dim, weight, p);
+  void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
+                 const NormParams& p) override {
+    inner_.head_norm(x, head_dim, weight, bias, p);
     spoil(Fault::head_norm, x);
+  }
+  void embed_positions(const Tensor& out, const Weight& table, const Batch& batch, std::int32_t offset) override {
+    inner_.embed_positions(out, table, batch, offset);
+    spoil(Fault::embed_positions, out);
+  }
+  void add(const Tensor& x, const Tensor& y, float scale) override {
+    inner_.add(x, y, scale);
+    spoil(Fault::add, x);
+  }
+  void convert(const Tensor& out, const Tensor& in) override {
+    inner_.convert(out, in);
+    spoil(Fault::convert, out);
   }
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
     inner_.matmul(out, in, weight, epilogue);
@@ -267,6 +283,9 @@ inline constexpr Expectation kExpectations[] = {
     {Fault::pack, "pack, prepare, embed"},
     {Fault::prepare, "pack, prepare, embed"},
     {Fault::embed, "pack, prepare, embed"},
+    {Fault::embed_positions, "embed_positions"},
+    {Fault::add, "add"},
+    {Fault::convert, "convert"},
     {Fault::matmul, "matmul"},
     {Fault::batch_bits, "matmul"},
     {Fault::rope_and_cache, "rope_and_cache"},

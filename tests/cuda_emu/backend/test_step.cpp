@@ -71,7 +71,7 @@ TEST_CASE("norms, embedding and softcap") {
         backend.norm(wide.tensor, in.tensor, weight.tensor, &weight.tensor, {NormKind::layer, 1e-5f, 1.0f});
         return wide.values();
       case 2:
-        backend.head_norm(in.tensor, 64, weight.tensor.slice_cols(0, 64), {});
+        backend.head_norm(in.tensor, 64, weight.tensor.slice_cols(0, 64), nullptr, {});
         return in.values();
       case 3:
         backend.scale_softcap(in.tensor, 2.0f, 3.0f);
@@ -131,7 +131,7 @@ TEST_CASE("arguments that do not fit") {
   const Matrix f32(*backend, DType::f32, 2, 8), bf16(*backend, DType::bf16, 2, 8), one(*backend, DType::f32, 1, 8);
   CHECK_THROWS_AS(backend->norm(bf16.tensor, bf16.tensor, one.tensor, nullptr, {}), InvalidArgument);
   CHECK_THROWS_AS(backend->norm(f32.tensor, f32.tensor, f32.tensor, nullptr, {}), InvalidArgument);
-  CHECK_THROWS_AS(backend->head_norm(f32.tensor, 3, one.tensor, {}), InvalidArgument);
+  CHECK_THROWS_AS(backend->head_norm(f32.tensor, 3, one.tensor, nullptr, {}), InvalidArgument);
   CHECK_THROWS_AS(backend->scale_softcap(bf16.tensor, 1.0f, 0.0f), InvalidArgument);
   const std::vector<TokenId> tokens{9};
   const std::vector<TokenRange> ranges{{0, 1, 0, 0}}, late{{1, 1, 0, 0}};
