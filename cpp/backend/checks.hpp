@@ -36,6 +36,10 @@ std::vector<std::uint32_t> raw_ids(std::span<const BlockId> blocks);
 /// Small numbers of both signs, which f32, bf16 and f16 hold alike when they are read from these bytes, as do tiles of
 /// KV of any layout: for measurements, since a device may draw less power, and run faster, over zeros.
 std::vector<std::byte> some_numbers(std::size_t bytes);
+/// For measurements, whose memory is no engine's plan. Throws OutOfMemory where `bytes` are more than the host has
+/// left: memory that is promised and then not there ends the process. A device with memory of its own refuses by
+/// itself.
+void check_room(const Backend& backend, const std::string& what, double bytes);
 /// Unless layer, head counts and sizes of a call fit the storage and the prepared batch.
 void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
                      const AttentionShape& shape);

@@ -258,7 +258,7 @@ void bind_memory_plan(nb::module_& m) {
         "be there then; 0: the device is asked.");
 }
 
-void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample."); }
+void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample.", Fields::fixed); }
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;

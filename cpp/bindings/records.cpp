@@ -85,12 +85,14 @@ void RecordType::bind() {
   const nb::object property = nb::module_::import_("builtins").attr("property");
   for (const Member& m : members) {
     const std::string doc = doc_of(m.facts, m.doc.c_str()), getter = str("def ", m.facts.name, "(self) -> ", m.type);
-    cls.attr(m.facts.name) =
-        property(nb::cpp_function([this, &m](nb::handle self) { return get(*this, m, self); }, nb::is_method(),
-                                  nb::sig(getter.c_str()), doc.c_str()),
-                 nb::cpp_function([this, &m](nb::handle self, nb::handle value) { set(*this, m, self, value); },
-                                  nb::is_method(), nb::arg("value").none()),
-                 nb::none(), doc);
+    nb::object setter = nb::none();
+    if (kind == Fields::assignable) {
+      setter = nb::cpp_function([this, &m](nb::handle self, nb::handle value) { set(*this, m, self, value); },
+                                nb::is_method(), nb::arg("value").none());
+    }
+    cls.attr(m.facts.name) = property(nb::cpp_function([this, &m](nb::handle self) { return get(*this, m, self); },
+                                                       nb::is_method(), nb::sig(getter.c_str()), doc.c_str()),
+                                      setter, nb::none(), doc);
     keywords += str(", ", m.facts.name, ": ", m.accepted, " = ", m.default_value);
   }
   method(
@@ -116,7 +118,7 @@ void RecordType::bind() {
         return nb::isinstance(other, cls) && to_dict(*this, self).equal(to_dict(*this, other));
       },
       nb::arg("other").none());
-  cls.attr("__hash__") = nb::none();  // mutable
+  cls.attr("__hash__") = nb::none();  // mutable, most of them
   method(*this, "__copy__", [this](nb::handle self) { return copy(*this, self); });
   method(
       *this, "__deepcopy__", [this](nb::handle self, nb::handle) { return copy(*this, self); }, nb::arg("memo"));

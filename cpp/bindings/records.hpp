@@ -20,9 +20,12 @@ struct Member {
   void (*set)(const Facts& facts, nb::handle value, void* place);
 };
 
+enum class Fields { assignable, fixed };  // once it has been constructed
+
 /// A class as Python has it, and its fields. Lives as long as the process.
 struct RecordType {
   nb::handle cls;
+  Fields kind;
   std::vector<Member> members;
   void (*construct)(void* place);
   void (*copy_to)(void* place, const void* from);
@@ -42,13 +45,15 @@ void set_member(const Facts& facts, nb::handle value, void* place) {
 }
 
 /// Binds struct T by its list of fields (pagedcore/fields.hpp); those of its parts lie flat among them. A list read
-/// from a field is a copy: assign to change it.
+/// from a field is a copy: assign to change it. Where Python is given views of a struct's memory, its fields, and those
+/// of what contains it, are fixed.
 template <class T>
 class Record {
  public:
-  Record(nb::module_& m, const char* name, const char* doc) : cls_(m, name, doc) {
+  Record(nb::module_& m, const char* name, const char* doc, Fields kind = Fields::assignable) : cls_(m, name, doc) {
     static RecordType& type =
         *new RecordType{cls_,
+                        kind,
                         {},
                         [](void* place) { new (place) T{}; },
                         [](void* place, const void* from) { new (place) T(*static_cast<const T*>(from)); }};

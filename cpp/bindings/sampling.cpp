@@ -44,7 +44,7 @@ void bind_logprobs(nb::module_& m) {
   Record<TokenLogprob>(m, "TokenLogprob", "A token's log-probability and rank (1 is the most likely).");
   Record<PositionLogprobs>(m, "PositionLogprobs",
                            "Log-probabilities at one position, before penalties and temperature.");
-  Record<LogprobTable>(m, "LogprobTable", "Log-probabilities at consecutive positions, in arrays.")
+  Record<LogprobTable>(m, "LogprobTable", "Log-probabilities at consecutive positions, in arrays.", Fields::fixed)
       .python()
       .def("__len__", &LogprobTable::size)
       .def(

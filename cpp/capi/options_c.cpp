@@ -11,12 +11,13 @@
 #include "capi/options.hpp"
 #include "capi/status.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/model.hpp"
 
 namespace pagedcore::capi {
 namespace {
 
-/// There are no more token ids.
-constexpr size_t kMostElements = size_t{1} << 31;
+/// There are no more token ids: those of the largest vocabulary.
+constexpr size_t kMostElements = kMostExtent;
 
 /// What describes the options of one kind, as C sees it. Made once, never destroyed: pc_option_info points into it.
 struct Description {

@@ -104,6 +104,14 @@ void LogprobTable::append(const PositionLogprobs& logprobs, std::size_t most) {
   set(before, logprobs);
 }
 
+std::span<const TokenLogprob> LogprobTable::top(std::size_t position) const {
+  if (position >= size()) throw InvalidArgument(str("position ", position, " of ", size(), " log-probabilities"));
+  if (counts.size() != size() || others.size() / size() != width || counts[position] > width)
+    throw InvalidArgument(str("log-probabilities of ", size(), " positions have ", counts.size(), " counts and ",
+                              others.size(), " others, for a width of ", width));
+  return std::span(others).subspan(position * width, counts[position]);
+}
+
 PositionLogprobs LogprobTable::operator[](std::size_t position) const {
   const std::span<const TokenLogprob> listed = top(position);
   return {chosen[position], {listed.begin(), listed.end()}};

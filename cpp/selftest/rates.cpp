@@ -51,6 +51,7 @@ class Measurement {
       : device_(device), sizes_(sizes), told_(told) {}
 
   std::vector<SelftestRate> run() {
+    check_room(device_, str("a measurement of ", sizes_.bytes, " bytes and ", sizes_.rows, " rows"), most_bytes());
     copies();
     products();
     decode();
@@ -60,6 +61,17 @@ class Measurement {
 
  private:
   DType dtype() const { return device_.compute_dtype(); }
+  std::int64_t element() const { return static_cast<std::int64_t>(bytes_of(dtype(), 1)); }
+  std::int64_t weight_rows() const {
+    return std::max<std::int64_t>(16, static_cast<std::int64_t>(sizes_.bytes) / (element() * kColumns));
+  }
+  /// What copies() takes; products(), with the weight as bf16 and packed, then with its largest rows; and prefill().
+  double most_bytes() const {
+    const auto bytes = static_cast<double>(sizes_.bytes), n = static_cast<double>(weight_rows());
+    const auto packed = static_cast<double>(device_.packed_bytes(weight_rows(), kColumns, PackKind::stacked));
+    const double row = static_cast<double>(4 * kColumns * element());
+    return std::max({3 * bytes, packed + 2 * n * kColumns, packed + sizes_.rows * (row + 4 * n)});
+  }
   double measure(const std::function<void()>& call) {
     const double seconds = seconds_of(device_, sizes_.seconds, call);
     if (told_) told_();
@@ -99,8 +111,7 @@ class Measurement {
   }
 
   void products() {
-    const auto element = static_cast<std::int64_t>(bytes_of(dtype(), 1));
-    const std::int64_t n = std::max<std::int64_t>(16, static_cast<std::int64_t>(sizes_.bytes) / (element * kColumns));
+    const std::int64_t n = weight_rows();
     std::unique_ptr<Weight> weight;
     {
       const std::vector<std::byte> values = some_numbers(static_cast<std::size_t>(n * kColumns) * 2);
@@ -112,7 +123,7 @@ class Measurement {
       rows = std::min<std::int64_t>(rows, sizes_.rows);
       const Matrix in(device_, dtype(), rows, kColumns), out(device_, DType::f32, rows, n);
       in.fill(device_);
-      const auto moved = static_cast<double>(n * kColumns * element + rows * kColumns * element + rows * n * 4);
+      const auto moved = static_cast<double>((n + rows) * kColumns * element() + rows * n * 4);
       rates_.push_back({"matmul", str(rows, rows == 1 ? " row, " : " rows, ", n, " x ", kColumns),
                         measure([&] { device_.matmul(out.tensor, in.tensor, *weight, {}); }), moved,
                         2.0 * static_cast<double>(rows * n * kColumns), false});

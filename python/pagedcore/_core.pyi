@@ -436,15 +436,22 @@ class LogprobTable:
         counts: Sequence[int] | None = [],
         others: Sequence[TokenLogprob] | None = [],
     ) -> None: ...
+    @property
+    def width(self) -> int:
+        """Tokens for which a position has room besides the one that was drawn or scored."""
 
-    width: int
-    """Tokens for which a position has room besides the one that was drawn or scored."""
-    chosen: list[TokenLogprob]
-    """[positions] The token that was drawn or scored."""
-    counts: list[int]
-    """[positions] How many of the others are there."""
-    others: list[TokenLogprob]
-    """[positions][width] As PositionLogprobs::top."""
+    @property
+    def chosen(self) -> list[TokenLogprob]:
+        """[positions] The token that was drawn or scored."""
+
+    @property
+    def counts(self) -> list[int]:
+        """[positions] How many of the others are there."""
+
+    @property
+    def others(self) -> list[TokenLogprob]:
+        """[positions][width] As PositionLogprobs::top."""
+
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1464,26 +1471,44 @@ class EngineOutput:
         time: float = 0.0,
         last: bool = False,
     ) -> None: ...
+    @property
+    def request(self) -> int: ...
+    @property
+    def sample(self) -> int: ...
+    @property
+    def tokens(self) -> list[int]:
+        """With stream, those since the last news of this sample, else all."""
 
-    request: int
-    sample: int
-    tokens: list[int]
-    """With stream, those since the last news of this sample, else all."""
-    logprobs: LogprobTable
-    """One per token, when asked for."""
-    prompt_logprobs: LogprobTable
-    """One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample 0."""
-    finish: Literal["none", "stop", "length", "abort", "error"]
-    score: float
-    """Of a hypothesis: its normalised sum of log-probabilities."""
-    error: str
-    """Why, when finish is error."""
-    cached_tokens: int
-    """Prompt tokens taken from the prefix cache."""
-    time: float
-    """Seconds on the engine's steady clock."""
-    last: bool
-    """Nothing more will come for this request."""
+    @property
+    def logprobs(self) -> LogprobTable:
+        """One per token, when asked for."""
+
+    @property
+    def prompt_logprobs(self) -> LogprobTable:
+        """One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample 0."""
+
+    @property
+    def finish(self) -> Literal["none", "stop", "length", "abort", "error"]: ...
+    @property
+    def score(self) -> float:
+        """Of a hypothesis: its normalised sum of log-probabilities."""
+
+    @property
+    def error(self) -> str:
+        """Why, when finish is error."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens taken from the prefix cache."""
+
+    @property
+    def time(self) -> float:
+        """Seconds on the engine's steady clock."""
+
+    @property
+    def last(self) -> bool:
+        """Nothing more will come for this request."""
+
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 

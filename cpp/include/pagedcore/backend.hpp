@@ -305,9 +305,9 @@ struct AttentionProbe {
   std::int32_t repeats = 20;  // of one call for every layer
 };
 
-/// Seconds of one call of attention(): the mean over the layers, the least over the repeats (other work only adds). A
-/// sequence has the blocks it needs, all of them in a random order (seeded: the same probe, the same order); with a
-/// block_size of `context` each is contiguous. Throws InvalidArgument for counts below 1, and as the backend does.
+/// Seconds of one call of attention(): the mean over the layers, the least over the repeats (other work only adds). All
+/// blocks lie in a random order (seeded: the same probe, the same order); with a block_size of `context` a sequence has
+/// one. Throws InvalidArgument for counts below 1, OutOfMemory for more than the memory, and as the backend does.
 PAGEDCORE_API double attention_seconds(Backend& backend, const AttentionProbe& probe);
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };

@@ -191,9 +191,9 @@ struct PAGEDCORE_API LogprobTable {
   void set(std::size_t position, const PositionLogprobs& logprobs);
   /// One position more, of at most `most`. The first of an empty table decides its width.
   void append(const PositionLogprobs& logprobs, std::size_t most);
-  std::span<const TokenLogprob> top(std::size_t position) const {
-    return std::span(others).subspan(position * width, counts[position]);
-  }
+  /// The others at a position. Throws InvalidArgument for one beyond the end, and where the arrays contradict each
+  /// other.
+  std::span<const TokenLogprob> top(std::size_t position) const;
   /// One position as a value, and all of them.
   PositionLogprobs operator[](std::size_t position) const;
   std::vector<PositionLogprobs> positions() const;

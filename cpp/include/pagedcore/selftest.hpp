@@ -95,7 +95,7 @@ struct SelftestRate {
 };
 
 /// Measures copies, swaps, products and attention, all with compute_dtype(). Throws as the backend does, and
-/// InvalidArgument for sizes out of range. `told` is called after each one.
+/// InvalidArgument for sizes out of range, OutOfMemory for more memory than there is. `told` is called after each one.
 PAGEDCORE_API std::vector<SelftestRate> selftest_rates(Backend& device, const SelftestSizes& sizes = {},
                                                        const std::function<void()>& told = {});
 

@@ -1,6 +1,8 @@
 // The micro-benchmark of attention: it measures something, and refuses what it cannot measure.
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 
@@ -33,4 +35,20 @@ TEST_CASE("a probe of nothing is refused") {
   probe.batch = 0;
   probe.context = 5;
   CHECK_THROWS_WITH_AS(attention_seconds(*backend, probe), doctest::Contains("a count of 0"), InvalidArgument);
+}
+
+TEST_CASE("a probe larger than the machine is refused, whatever its counts multiply to") {
+  const auto backend = make_cpu_backend({.threads = 1});
+  constexpr std::int32_t most = std::numeric_limits<std::int32_t>::max();
+  const auto of = [&](std::int32_t block_size, std::int32_t heads, std::int32_t batch, std::int32_t context) {
+    return attention_seconds(*backend, {{1, 1, 64, block_size, DType::bf16}, heads, batch, context, 1});
+  };
+  // 65,536 sequences of 65,536 blocks are 2^32 blocks, which 32 bits count as none.
+  CHECK_THROWS_WITH_AS(of(1, 1, 1 << 16, 1 << 16), doctest::Contains("there can be 2147483647 blocks"),
+                       InvalidArgument);
+  CHECK_THROWS_WITH_AS(of(16, 1, 1 << 20, 1 << 14),
+                       doctest::Contains("1048576 sequences of 16384 tokens in 1024 blocks"),
+                       OutOfMemory);  // 2^30 blocks of 4 KiB
+  CHECK_THROWS_AS(of(256, most, most, most), InvalidArgument);
+  CHECK_THROWS_AS(of(256, most, 1 << 20, 1), OutOfMemory);  // of queries
 }

@@ -119,6 +119,36 @@ TEST_CASE("tensors of a file are packed like those in memory, read in bounded pi
   });
 }
 
+TEST_CASE("any number of threads packs the same bytes, from every element type of checkpoints") {
+  ThreadPool one(1), three(3), many(16);
+  std::mt19937 random(34);
+  // Two whole blocks of 256 a row. 70 rows are several panels, and leave padding in the last.
+  constexpr std::int64_t kRows = 70, kColumns = 512;
+  for (int type = 0; type <= static_cast<int>(DType::q6_k); ++type) {
+    const auto dtype = static_cast<DType>(type);
+    if (dtype >= DType::f64 && dtype <= DType::boolean) continue;  // of no weights
+    CAPTURE(info(dtype).name);
+    // Any bytes are numbers of these types, NaN among them: the bytes that come out must be the same.
+    std::vector<std::uint8_t> first(bytes_of(dtype, kRows * kColumns)), second(first.size());
+    for (auto* bytes : {&first, &second})
+      for (std::uint8_t& b : *bytes) b = static_cast<std::uint8_t>(random());
+    const auto host = [&](const std::vector<std::uint8_t>& bytes) {
+      return HostTensor{dtype, {kRows, kColumns}, 2, std::as_bytes(std::span(bytes))};
+    };
+    Source file;
+    const HostTensor parts[]{host(first), host(second)}, stored[]{file.add(parts[0]), file.add(parts[1])};
+    for_every_kernel([&](Isa isa, DType compute) {
+      for (const PackKind kind : {PackKind::stacked, PackKind::gated}) {
+        const auto expected = cpu::pack_weight(one, parts, kind, isa, compute);
+        for (ThreadPool* pool : {&three, &many}) {
+          CHECK(same_panels(*cpu::pack_weight(*pool, parts, kind, isa, compute), *expected));
+          CHECK(same_panels(*cpu::pack_weight(*pool, stored, kind, isa, compute), *expected));
+        }
+      }
+    });
+  }
+}
+
 // rule: cpu.one-packed-copy
 TEST_CASE("one copy: bytes are those of the matrix up to padding") {
   for_every_kernel([&](Isa isa, DType dtype) {

@@ -139,4 +139,7 @@ TEST_CASE("rates are positive, and their bytes and operations those of the shape
        {SelftestSizes{1000, 40, 0.1}, SelftestSizes{1 << 20, 0, 0.1}, SelftestSizes{1 << 20, 40, -1.0}}) {
     CHECK_THROWS_AS(selftest_rates(*device, bad), InvalidArgument);
   }
+  // 8,388,608 results of f32 for each of 65,536 rows: 2 TiB.
+  CHECK_THROWS_WITH_AS(selftest_rates(*device, {std::size_t{1} << 36, 1 << 16, 0.0}),
+                       doctest::Contains("a measurement of 68719476736 bytes and 65536 rows takes "), OutOfMemory);
 }

@@ -5,6 +5,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <random>
+#include <thread>
 
 #include "matmul_case.hpp"
 #include "narrow_types.hpp"
@@ -41,6 +44,36 @@ void check_against_double(const MatmulCase& c) {
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST_CASE("tiles that many threads pack are the bytes of one") {
+  const Parallel by_threads = [](std::int64_t count, const std::function<void(std::int64_t)>& body) {
+    std::vector<std::thread> threads;
+    for (std::int64_t t = 0; t < 5; ++t)
+      threads.emplace_back([&, t] {
+        for (std::int64_t i = count - 1 - t; i >= 0; i -= 5) body(i);
+      });
+    for (std::thread& thread : threads) thread.join();
+  };
+  for (const PackKind kind : {PackKind::stacked, PackKind::gated})
+    for (const WeightFormat format : {WeightFormat::plain, WeightFormat::native, WeightFormat::int8_row,
+                                      WeightFormat::int8_group, WeightFormat::int4_group})
+      for (const DType type : {DType::bf16, DType::f16}) {
+        CAPTURE(static_cast<int>(format));
+        const PackSpec spec{.n = 203, .k = 300, .kind = kind, .format = format, .type = type};
+        const auto rows = [](std::int64_t row, std::span<float> values) {
+          std::mt19937 random(static_cast<unsigned>(row));
+          std::normal_distribution<float> normal;
+          for (float& v : values) v = normal(random);
+        };
+        const auto pack = [&](const Parallel& parallel) {
+          std::vector<std::byte> weights(spec.weight_bytes()), scales(spec.scale_bytes());
+          pack_matrix(spec, rows, weights, scales, parallel);
+          weights.insert(weights.end(), scales.begin(), scales.end());
+          return weights;
+        };
+        CHECK(pack(by_threads) == pack(one_after_the_other));
+      }
 }
 
 TEST_CASE("shapes that fit no tile, in every format, type and kernel") {

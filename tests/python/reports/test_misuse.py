@@ -54,6 +54,44 @@ def test_beams_are_counted_within_their_width() -> None:
     assert _core.place_beams([_core.BeamChild(parent=p) for p in (2, 2, 0)]) == [2, 1, 0]
 
 
+def test_log_probabilities_whose_arrays_contradict_each_other_are_refused() -> None:
+    """An entry is three numbers; width says how many lie at a position, counts how many of them are there."""
+    one = _core.TokenLogprob(token=7, logprob=-0.5, rank=1)
+    table = _core.LogprobTable(width=2, chosen=[one, one], counts=[1, 2], others=[one] * 4)
+    assert [len(table[i].top) for i in (0, 1, -1)] == [1, 2, 2]
+    for wrong in (
+        {"counts": [1, 3]},  # more than a position has
+        {"counts": [1]},
+        {"others": [one] * 3},
+        {"width": 2**32 - 1},
+        {"width": 0},
+    ):
+        table = _core.LogprobTable(**{"width": 2, "chosen": [one, one], "counts": [1, 2], "others": [one] * 4, **wrong})
+        with pytest.raises(InvalidArgument, match="log-probabilities of 2 positions have"):
+            table[1]
+    assert table.views()[0].nbytes == 2 * 12
+
+
+def test_what_is_viewed_stays_where_it_is() -> None:
+    """views() shows the memory of a table, which assigning to it, or to the output that holds it, would free."""
+    one = _core.TokenLogprob(token=7, logprob=-0.5, rank=1)
+    output = _core.EngineOutput(logprobs=_core.LogprobTable(chosen=[one] * 1000, counts=[0] * 1000))
+    chosen = output.logprobs.views()[0]
+    for call in (
+        lambda: setattr(output, "logprobs", _core.LogprobTable()),
+        lambda: setattr(output.logprobs, "chosen", []),
+        lambda: _core.EngineOutput.logprobs.__set__(output, _core.LogprobTable()),
+    ):
+        with pytest.raises(AttributeError):
+            call()
+    for record in (output, output.logprobs):
+        with pytest.raises(TypeError, match="initialized already"):
+            record.__init__(error="else")
+    output = record = None
+    gc.collect()
+    assert bytes(chosen) == bytes(chosen[:12]) * 1000
+
+
 def test_tables_that_no_memory_holds_are_refused() -> None:
     """2^32 - 2 blocks are in the documented range; at 16 tokens of 4 bytes their index alone takes 256 GiB."""
     with pytest.raises(OutOfMemory, match="4294967294 KV blocks of 16 tokens"):
