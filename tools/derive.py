@@ -9,7 +9,8 @@ PYTHONPATH), and writes into this checkout:
 - python/pagedcore/_core.pyi: the types of the native module,
 - python/pagedcore/_options.py: what Python's own parameter classes and keywords hold,
 - docs/options.md: every option of every struct, for people,
-- docs/stats.md: every statistic of an engine.
+- docs/stats.md: every statistic of an engine,
+- docs/models.md, its table of families: from pagedcore.families, which is importable likewise.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from nanobind.stubgen import StubGen
 
-from pagedcore import _core
+from pagedcore import _core, families
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 120
@@ -308,6 +309,24 @@ def stats_page() -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# The table of docs/models.md
+
+FAMILIES = "<!-- Families: written by tools/derive.py from python/pagedcore/families -->"
+
+
+def models_page() -> str:
+    page = (ROOT / "docs/models.md").read_text()
+    before, _, rest = page.partition(f"{FAMILIES}\n")
+    _, _, after = rest.partition(f"\n{FAMILIES}")
+    lines = ["| Family | `architectures` in config.json | `general.architecture` in GGUF |", "|---|---|---|"]
+    for family in families.FAMILIES:
+        gguf = family.gguf.architectures if family.gguf is not None else ()
+        cells = (", ".join(f"`{name}`" for name in names) for names in (family.huggingface.architectures, gguf))
+        lines.append(f"| {family.name} | {' | '.join(cell or '-' for cell in cells)} |")
+    return "\n".join([f"{before}{FAMILIES}", *lines, f"{FAMILIES}{after}"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # All of them
 
 
@@ -342,6 +361,7 @@ FILES: dict[str, Callable[[], str]] = {
     "python/pagedcore/_options.py": lambda: _formatted(options_module(), "python/pagedcore/_options.py"),
     "docs/options.md": options_page,
     "docs/stats.md": stats_page,
+    "docs/models.md": models_page,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import torch
 
 
 def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -22,6 +23,13 @@ def ungroup(weight: np.ndarray, kv_heads: int, group: int) -> np.ndarray:
     heads = weight.reshape(kv_heads, group + 2, -1, *weight.shape[1:])
     parts = [heads[:, :group], heads[:, group], heads[:, group + 1]]
     return np.concatenate([part.reshape(-1, *weight.shape[1:]) for part in parts])
+
+
+def falcon_groups(config: Any) -> int:
+    """KV heads."""
+    if config.new_decoder_architecture:
+        return int(config.num_kv_heads)
+    return 1 if config.multi_query else int(config.num_attention_heads)
 
 
 INTERLEAVED = ("llama", "smollm3", "granite", "mistral3", "olmo")
@@ -41,12 +49,12 @@ def converted(arch: str, name: str, array: np.ndarray, config: Any) -> np.ndarra
     if arch in ("gptneox", "bloom") and "query_key_value" in name:
         return ungroup(array, heads, 1)
     if arch == "falcon" and "query_key_value" in name:
-        groups = config.num_kv_heads if config.new_decoder_architecture else 1 if config.multi_query else heads
+        groups = falcon_groups(config)
         return ungroup(array, groups, heads // groups)
     return array
 
 
-def _add_metadata(writer: gguf.GGUFWriter, config: Any) -> None:
+def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
     """What a model's configuration says, under llama.cpp's keys."""
     heads = config.num_attention_heads
 
@@ -61,7 +69,7 @@ def _add_metadata(writer: gguf.GGUFWriter, config: Any) -> None:
     inner = first("intermediate_size", "n_inner", "ffn_hidden_size", default=4 * config.hidden_size)
     writer.add_feed_forward_length(inner)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(first("num_key_value_heads", default=heads))
+    writer.add_head_count_kv(falcon_groups(config) if arch == "falcon" else first("num_key_value_heads", default=heads))
     rms, layer = first("rms_norm_eps"), first("norm_epsilon", "layer_norm_epsilon", "layer_norm_eps")
     if rms is not None:
         writer.add_layer_norm_rms_eps(rms)
@@ -77,6 +85,15 @@ def _add_metadata(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
+    if arch == "granite":
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    elif first("logit_scale") is not None:
+        writer.add_logit_scale(config.logit_scale)
+    if first("use_parallel_residual") is not None:
+        writer.add_parallel_residual(config.use_parallel_residual)
     if first("sliding_window") is not None:
         writer.add_sliding_window(config.sliding_window)
     if first("attn_logit_softcapping") is not None:
@@ -91,7 +108,7 @@ def write_gguf(
     """Matrices in ``matrix``, a type of numpy's or of gguf's, vectors in f32. ``edit`` adds to the metadata."""
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
-    _add_metadata(writer, config)
+    _add_metadata(writer, arch, config)
     if edit is not None:
         edit(writer)
     (number,) = [number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == arch]
@@ -99,10 +116,20 @@ def write_gguf(
     state = dict(model.state_dict())
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
+    for name in [name for name in state if "layernorm.norms.0." in name]:  # StableLM's norms of each head: one tensor
+        begin, end = name.split("norms.0.")
+        heads = [
+            state.pop(f"{begin}norms.{i}.{end}")
+            for i in range(config.num_attention_heads)
+            if f"{begin}norms.{i}.{end}" in state
+        ]
+        state[begin + end] = torch.stack(heads)
     for name, weight in state.items():
         array = converted(arch, name, weight.float().numpy(), config)
+        if arch == "bloom":
+            name = name.removeprefix("transformer.")
         known = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
-        if array.ndim != 2 or known == "position_embd.weight":
+        if array.ndim != 2 or known == "position_embd.weight" or "_norm" in known:
             writer.add_tensor(known, array.astype(np.float32))
         elif isinstance(matrix, gguf.GGMLQuantizationType):
             writer.add_tensor(known, gguf.quants.quantize(array, matrix), raw_dtype=matrix)

@@ -9,7 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import Unsupported
-from . import gemma, gemma2, gemma3, gpt2, llama, mistral, opt, phi3, qwen2, qwen3, smollm2
+from . import (
+    bloom,
+    cohere,
+    falcon,
+    gemma,
+    gemma2,
+    gemma3,
+    glm4,
+    gpt2,
+    gpt_neox,
+    granite,
+    llama,
+    mistral,
+    olmo,
+    olmo2,
+    opt,
+    phi2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm2,
+    stablelm,
+    starcoder2,
+)
 from .family import Family
 from .fields import Fields
 from .splits import SPLITS, Split
@@ -28,6 +51,19 @@ FAMILIES: tuple[Family, ...] = (
     phi3.FAMILY,
     gpt2.FAMILY,
     opt.FAMILY,
+    gpt_neox.FAMILY,
+    bloom.FAMILY,
+    falcon.FAMILY,
+    phi2.FAMILY,
+    stablelm.FAMILY,
+    starcoder2.FAMILY,
+    olmo.FAMILY,
+    olmo2.FAMILY,
+    granite.FAMILY,
+    cohere.FAMILY,
+    cohere.COHERE2,
+    glm4.FAMILY,
+    glm4.GLM4,
 )
 
 

@@ -35,6 +35,7 @@ class HuggingFace:
     describe: Callable[[Fields], Described]
     names: TensorNames
     transforms: Mapping[str, Transform] = field(default_factory=dict)  # by what ``names`` calls a module: ``attn.q``
+    prepare: Callable[[Tensors], Tensors] = dict  # of the files' tensors, before ``names`` sees them
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkp
     tensors: dict[str, Tensor] = {}
     dtype = _dtype(config)
     if with_tensors:
-        tensors = canonical_tensors(_read_tensors(directory, mmap), family.huggingface, described, str(directory))
+        read = family.huggingface.prepare(_read_tensors(directory, mmap))
+        tensors = canonical_tensors(read, family.huggingface, described, str(directory))
         dtype = source_dtype(tensors.values())
     vocab_size = described.description["vocab_size"]
     bos = [token for fields in (generation, config) for token in known_ids(fields, "bos_token_id", vocab_size)]
