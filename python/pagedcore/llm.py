@@ -297,8 +297,10 @@ class LLM(NotCopied):
     def release_prefix(self, name: str, *, salt: int = 0) -> None:
         """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt``: the
         one that it was registered under."""
-        self.engine.release_prefix(name, salt)
-        self._prefixes.drop(name, salt)
+        try:
+            self.engine.release_prefix(name, salt)
+        finally:  # also one that the engine does not know, as its registration was interrupted
+            self._prefixes.drop(name, salt)
 
     def cache_events(self) -> list[_core.CacheEvent]:
         """News of the prefix cache since the last call, oldest first, for those who route requests to where their

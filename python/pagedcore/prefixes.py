@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .errors import InvalidArgument
@@ -57,5 +58,6 @@ class Prefixes:
 
     def drop(self, name: str, salt: int) -> None:
         """The one that this salt registered, if any."""
-        if self._own.pop((salt, name), None) is None and self._shared.get(name, (None,))[0] == salt:
-            self._shared.pop(name, None)
+        with suppress(TypeError):  # a name or a salt that is none
+            if self._own.pop((salt, name), None) is None and self._shared.get(name, (None,))[0] == salt:
+                self._shared.pop(name, None)

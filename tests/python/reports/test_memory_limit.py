@@ -19,15 +19,29 @@ HERE = Path(__file__).parents[1]
 STEPS = 400 if os.environ.get("PAGEDCORE_LONG_TESTS") else 20
 
 
-def test_every_step_of_a_limit_ends_at_most_the_request_that_asks() -> None:
-    """SECURITY.md has the figures of 400 steps. The limit bites in at least one step of each kind of request."""
+# The allocator reserves address space ahead, 64 MB for a thread, which hides the limit from the engine's thread: not so
+# where it takes and returns what is asked for.
+NOTHING_AHEAD = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TOP_PAD_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
+
+
+@pytest.mark.parametrize("allocator", [{}, NOTHING_AHEAD], ids=["as it is", "nothing ahead"])
+def test_every_step_of_a_limit_ends_at_most_the_request_that_asks(allocator: dict[str, str]) -> None:
+    """SECURITY.md has the figures of 400 steps. Where nothing is reserved ahead, the limit bites on the engine's thread
+    too, and ends requests that were accepted."""
     command = [sys.executable, str(HERE / "memory_sweep.py"), str(STEPS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=500, check=False, env={**os.environ, **allocator}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     counts: dict[str, int] = ast.literal_eval(done.stdout[done.stdout.index("{") :])
     assert counts["steps"] == STEPS and counts["lost_neighbours"] == 0
     assert counts["ended"] + counts["memory_errors"] >= STEPS // 2, counts
-    assert counts["served"] > 0, counts
+    assert counts["ended" if allocator else "served"] > 0, counts
 
 
 def test_many_samples_of_a_long_prompt_fit_into_400_megabytes(gguf: Any) -> None:
