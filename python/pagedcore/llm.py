@@ -297,10 +297,8 @@ class LLM(NotCopied):
     def release_prefix(self, name: str, *, salt: int = 0) -> None:
         """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt``: the
         one that it was registered under."""
-        try:
-            self.engine.release_prefix(name, salt)
-        finally:  # also one that the engine does not know, as its registration was interrupted
-            self._prefixes.drop(name, salt)
+        self._prefixes.drop(name, salt)  # first: the engine may not know it, as its registration was interrupted
+        self.engine.release_prefix(name, salt)
 
     def cache_events(self) -> list[_core.CacheEvent]:
         """News of the prefix cache since the last call, oldest first, for those who route requests to where their
