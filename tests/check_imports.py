@@ -36,8 +36,9 @@ LAYERS = (
     ),
     ("loading",),
     ("engine_options",),
-    ("dispatch", "prompts", "request", "running", "scoring", "stream"),
-    ("llm",),
+    ("async_stream", "dispatch", "loop_queue", "prompts", "request", "running", "scoring", "stream"),
+    ("loaded_model",),
+    ("async_llm", "llm"),
     ("pagedcore",),  # the package's own __init__: its public names
     ("lab",),
     ("cli",),

@@ -47,6 +47,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "container_text.hpp": "io",
     "input_file.hpp": "io",
     "engine.hpp": "engine",
+    "engine_request.hpp": "engine",
     "options.hpp": "engine",
     "simulation.hpp": "sim",
     "pagedcore.h": "capi",

@@ -277,7 +277,7 @@ GROUPS = (
         "`blocks_total = blocks_free + blocks_cached + blocks_in_flight + blocks_used`, always.",
         r"blocks_.*|kv_.*",
     ),
-    ("Work", "", r"steps|tokens_.*|forks|block_copies"),
+    ("Work", "", r"steps|tokens_.*|forks|block_copies|draining|paused"),
     ("Time", "Seconds.", r".*_seconds.*"),
 )
 SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time")

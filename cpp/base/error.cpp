@@ -6,6 +6,7 @@ namespace pagedcore {
 Error::~Error() = default;
 InvalidArgument::~InvalidArgument() = default;
 OutOfMemory::~OutOfMemory() = default;
+Overloaded::~Overloaded() = default;
 Unsupported::~Unsupported() = default;
 Corrupt::~Corrupt() = default;
 Aborted::~Aborted() = default;

@@ -10,27 +10,12 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/engine_handle.hpp"
 #include "bindings/records.hpp"
 #include "bindings/weights.hpp"
 
 namespace pagedcore::bindings {
 namespace {
-
-/// The engine thread never needs the GIL, so that joining it cannot deadlock. Closing takes up to a step: the other
-/// Python threads run meanwhile.
-struct EngineHandle {
-  std::shared_ptr<Engine> engine;
-  /// Taken from the engine and not yet given out, since there was no memory for the objects. The GIL guards it.
-  std::list<std::vector<EngineOutput>> undelivered;
-
-  explicit EngineHandle(std::shared_ptr<Engine> running) : engine(std::move(running)) {}
-  EngineHandle(const EngineHandle&) = delete;
-  EngineHandle& operator=(const EngineHandle&) = delete;
-  ~EngineHandle() {
-    const ReleasedGil released;
-    engine.reset();
-  }
-};
 
 /// Engines that live; the GIL guards it.
 std::vector<std::weak_ptr<Engine>>& live_engines() {
@@ -107,14 +92,15 @@ void set_params(nb::handle params, EngineRequest& request) {
   }
 }
 
-EngineRequest request_of(const char* name, nb::handle prompt, nb::handle params, nb::handle options,
-                         nb::handle stream) {
+EngineRequest request_of(const char* name, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream,
+                         QueueId queue) {
   take_exception_memory_once();
   EngineRequest request;
   request.prompt = tokens_of(name, prompt);
   set_params(params, request);
   from_python(Facts{"options", {}}, options, request.options);
   from_python(Facts{"stream", {}}, stream, request.stream);
+  request.queue = queue;
   return request;
 }
 
@@ -139,20 +125,21 @@ class OneOrEach {
 };
 
 std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts, nb::handle params,
-                                  nb::handle options, nb::handle stream) {
+                                  nb::handle options, nb::handle stream, QueueId queue) {
   const OneOrEach of_params("params", params, prompts.size()), of_options("options", options, prompts.size()),
       of_stream("stream", stream, prompts.size());
   std::vector<EngineRequest> requests;
   requests.reserve(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    requests.push_back(
-        request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_params[i], of_options[i], of_stream[i]));
+    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_params[i], of_options[i],
+                                  of_stream[i], queue));
   const ReleasedGil released;
   return self.engine->submit_all(std::move(requests));
 }
 
-RequestId submit(EngineHandle& self, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream) {
-  EngineRequest request = request_of("prompt", prompt, params, options, stream);
+RequestId submit(EngineHandle& self, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream,
+                 QueueId queue) {
+  EngineRequest request = request_of("prompt", prompt, params, options, stream, queue);
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
@@ -162,6 +149,19 @@ void validate_request(const EngineHandle& self, nb::handle prompt, nb::handle pa
   request.prompt = tokens_of("prompt", prompt);
   set_params(params, request);
   self.engine->validate(request);
+}
+
+/// A finaliser may call it at any point of any thread: it keeps the GIL and never waits.
+void abort_request(EngineHandle& self, nb::handle id) {
+  take_exception_memory_once();
+  if (nb::isinstance<nb::str>(id)) {
+    std::string name;
+    from_python(Facts{"id", {}}, id, name);
+    return self.engine->abort(name);
+  }
+  std::uint64_t number = 0;
+  from_python(Facts{"id", {}}, id, number);
+  self.engine->abort(RequestId{number});
 }
 
 /// Outputs as Python's objects. First the objects, whose memory may be short, then what they hold, which is moved: none
@@ -189,29 +189,34 @@ nb::object delivered(std::vector<EngineOutput>& outputs) {
   return list;
 }
 
-/// In slices, so that Ctrl-C interrupts a long wait.
-nb::object wait(EngineHandle& self, double timeout) {
-  constexpr double kSlice = 0.1;  // seconds
-  std::list<std::vector<EngineOutput>> taken;
-  if (!self.undelivered.empty()) {
-    taken.splice(taken.end(), self.undelivered, self.undelivered.begin());
+/// In slices, so that Ctrl-C interrupts a long wait. Where it does not wait it keeps the GIL, which the engine's thread
+/// never takes: an event loop would otherwise stand behind every thread that computes.
+nb::object wait(EngineHandle& self, double timeout, QueueId queue) {
+  take_exception_memory_once();
+  std::list<EngineHandle::Taken> taken;
+  const auto left = std::ranges::find(self.undelivered, queue, &EngineHandle::Taken::queue);
+  if (left != self.undelivered.end()) {
+    taken.splice(taken.end(), self.undelivered, left);
   } else {
-    taken.emplace_back();
+    taken.emplace_back().queue = queue;
   }
-  for (; taken.front().empty();) {
-    {
+  std::vector<EngineOutput>& outputs = taken.front().outputs;
+  for (; outputs.empty();) {
+    if (timeout > 0) {
       const ReleasedGil released;
-      taken.front() = self.engine->wait(std::min(timeout, kSlice));
+      outputs = self.engine->wait(std::min(timeout, kSlice), queue);
+    } else {
+      outputs = self.engine->wait(timeout, queue);
     }
     timeout -= kSlice;
-    if (timeout <= 0) break;
-    if (taken.front().empty() && PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (!(timeout > 0)) break;
+    if (outputs.empty() && PyErr_CheckSignals() != 0) throw nb::python_error();
   }
   const auto keep = [&] {
-    if (!taken.front().empty()) self.undelivered.splice(self.undelivered.begin(), taken);
+    if (!outputs.empty()) self.undelivered.splice(self.undelivered.begin(), taken);
   };
   try {
-    nb::object list = delivered(taken.front());
+    nb::object list = delivered(outputs);
     keep();
     return list;
   } catch (...) {
@@ -262,35 +267,38 @@ void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;
-  nb::class_<E>(m, "Engine", "Plans, runs and commits steps on a native thread. Safe to use from several threads.",
-                nb::is_weak_referenceable())
+  nb::class_<E> engine(m, "Engine",
+                       "Plans, runs and commits steps on a native thread. Safe to use from several threads.",
+                       nb::is_weak_referenceable());
+  engine
       .def("__init__", &construct<KeptWeights>, "model"_a, "weights"_a, "config"_a = EngineConfig{},
            "progress"_a = nb::none(),
            "progress(number) is called before each weight, with how many were read before it.")
       .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{},
            "progress"_a = nb::none())
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
-           "stream"_a = false,
+           "stream"_a = false, "queue"_a = 0,
            nb::sig("def submit(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
                    "params: SamplingParams | BeamSearchParams = ..., options: RequestOptions = ..., "
-                   "stream: bool = False) -> int"),
+                   "stream: bool = False, queue: int = 0) -> int"),
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
       .def("submit_all", &submit_all, "prompts"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
-           "stream"_a = false,
+           "stream"_a = false, "queue"_a = 0,
            nb::sig("def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
                    "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
                    "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
                    "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
-                   "False) -> list[int]"),
+                   "False, queue: int = 0) -> list[int]"),
            "Checks all requests, then submits all; when one is refused, none is. Returns their ids.")
       .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{},
            nb::sig("def validate(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
                    "params: SamplingParams | BeamSearchParams = ...) -> None"),
            "The checks of submit() alone.")
-      .def(
-          "abort", [](E& self, RequestId id) { self.engine->abort(id); }, "id"_a, release_gil())
-      .def("wait", &wait, "timeout"_a, nb::sig("def wait(self, timeout: float) -> list[EngineOutput]"),
-           "All outputs that are ready, waiting at most `timeout` seconds for the first.")
+      .def("abort", &abort_request, "id"_a, nb::sig("def abort(self, id: int | str) -> None"),
+           "Ends a request, by its number or its request_id. One that is unknown or has ended is ignored.")
+      .def("wait", &wait, "timeout"_a, "queue"_a = 0,
+           nb::sig("def wait(self, timeout: float, queue: int = 0) -> list[EngineOutput]"),
+           "All outputs of a queue that are ready, waiting at most `timeout` seconds for the first.")
       .def_prop_ro(
           "busy",
           [](const E& self) {
@@ -309,10 +317,9 @@ void bind_engine_class(nb::module_& m) {
           "clear_prefix_cache", [](E& self) { self.engine->clear_prefix_cache(); }, release_gil())
       .def(
           "register_prefix",
-          [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared) {
-            return self.engine->register_prefix(name, std::move(tokens), salt, shared);
-          },
-          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, release_gil(),
+          [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
+             QueueId queue) { return self.engine->register_prefix(name, std::move(tokens), salt, shared, queue); },
+          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, "queue"_a = 0, release_gil(),
           "Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same "
           "salt can name it, or, when it is shared, those of every salt.")
       .def(
@@ -334,6 +341,7 @@ void bind_engine_class(nb::module_& m) {
           "Testing aid: preempt before every period-th step; 0 turns it off.")
       .def(
           "close", [](E& self) { self.engine->close(); }, release_gil(), "Ends all requests, frees all memory.");
+  bind_serving(engine);
 }
 
 }  // namespace

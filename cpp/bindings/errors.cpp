@@ -10,7 +10,7 @@ namespace {
 /// Held for as long as the process lives: at its end nothing can be imported any more, and streams that are left over
 /// are told that their engine is closed.
 struct ErrorClasses {
-  nb::handle error, invalid_argument, out_of_memory, unsupported, corrupt, aborted, io;
+  nb::handle error, invalid_argument, out_of_memory, overloaded, unsupported, corrupt, aborted, io;
 };
 ErrorClasses classes;
 
@@ -34,6 +34,8 @@ void translate(const std::exception_ptr& error, void*) {
     raise(classes.invalid_argument, e);
   } catch (const OutOfMemory& e) {
     raise(classes.out_of_memory, e);
+  } catch (const Overloaded& e) {
+    raise(classes.overloaded, e);
   } catch (const Unsupported& e) {
     raise(classes.unsupported, e);
   } catch (const Corrupt& e) {
@@ -51,9 +53,9 @@ void translate(const std::exception_ptr& error, void*) {
 
 void bind_errors(nb::module_&) {
   // An installation without the Python half fails at import.
-  classes = {error_class("Error"),       error_class("InvalidArgument"), error_class("OutOfMemory"),
-             error_class("Unsupported"), error_class("Corrupt"),         error_class("Aborted"),
-             error_class("Io")};
+  classes = {
+      error_class("Error"),       error_class("InvalidArgument"), error_class("OutOfMemory"), error_class("Overloaded"),
+      error_class("Unsupported"), error_class("Corrupt"),         error_class("Aborted"),     error_class("Io")};
   nb::register_exception_translator(translate);
 }
 

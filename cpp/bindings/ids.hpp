@@ -34,6 +34,8 @@ struct type_caster<pagedcore::RequestId> : id_caster<pagedcore::RequestId> {};
 template <>
 struct type_caster<pagedcore::PrefixId> : id_caster<pagedcore::PrefixId> {};
 template <>
+struct type_caster<pagedcore::QueueId> : id_caster<pagedcore::QueueId> {};
+template <>
 struct type_caster<pagedcore::SwapSlot> : id_caster<pagedcore::SwapSlot> {};
 template <>
 struct type_caster<pagedcore::StepId> : id_caster<pagedcore::StepId> {};

@@ -193,6 +193,36 @@ pc_status pc_engine_busy(const pc_engine* engine, int32_t* busy) noexcept {
   });
 }
 
+pc_status pc_engine_drain(pc_engine* engine, double timeout, size_t* left) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(left, "left");
+    *left = engine->engine.drain(timeout).size();
+  });
+}
+
+pc_status pc_engine_pause(pc_engine* engine) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    engine->engine.pause();
+  });
+}
+
+pc_status pc_engine_resume(pc_engine* engine) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    engine->engine.resume();
+  });
+}
+
+pc_status pc_engine_output_fd(pc_engine* engine, int* fd) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(fd, "fd");
+    *fd = engine->engine.output_fd();
+  });
+}
+
 pc_status pc_engine_wait(pc_engine* engine, double timeout, pc_outputs** outputs) noexcept {
   return guarded([&] {
     require(engine, "engine");

@@ -19,6 +19,8 @@ pc_finish view_of(FinishReason finish) {
       return PC_FINISH_LENGTH;
     case FinishReason::abort:
       return PC_FINISH_ABORT;
+    case FinishReason::deadline:
+      return PC_FINISH_DEADLINE;
     case FinishReason::error:
       break;
   }
@@ -70,6 +72,11 @@ pc_outputs::pc_outputs(std::vector<EngineOutput> taken) : outputs(std::move(take
     view.finish = view_of(o.finish);
     view.last = o.last ? 1 : 0;
     view.score = o.score;
+    view.queued_time = o.times.queued;
+    view.scheduled_time = o.times.scheduled;
+    view.prefilled_time = o.times.prefilled;
+    view.first_token_time = o.times.first_token;
+    view.last_token_time = o.times.last_token;
   }
 }
 

@@ -63,6 +63,8 @@ pc_status status_of_current_exception() noexcept {
     return remember(PC_INVALID_ARGUMENT, e.what());
   } catch (const OutOfMemory& e) {
     return remember(PC_OUT_OF_MEMORY, e.what());
+  } catch (const Overloaded& e) {
+    return remember(PC_OVERLOADED, e.what());
   } catch (const Unsupported& e) {
     return remember(PC_UNSUPPORTED, e.what());
   } catch (const Corrupt& e) {
@@ -109,6 +111,8 @@ const char* pc_status_name(pc_status status) noexcept {
       return "PC_IO";
     case PC_INTERNAL:
       return "PC_INTERNAL";
+    case PC_OVERLOADED:
+      return "PC_OVERLOADED";
   }
   return "unknown pc_status";
 }

@@ -46,9 +46,10 @@ struct Engine::Impl {
                               .max_events = config.kv.cache_events};
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(
-        RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events, plan.requests},
-        Scheduler(scheduling, cache), std::move(requests), std::move(executor), std::move(trace));
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
+                                                      plan.requests, config.max_waiting},
+                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
+                                        std::move(trace));
   }
 
   void close() noexcept {
@@ -89,16 +90,27 @@ std::vector<RequestId> Engine::submit_all(std::vector<EngineRequest> requests) {
 }
 void Engine::validate(const EngineRequest& request) const { impl_->loop->validate(request); }
 void Engine::abort(RequestId id) { impl_->loop->abort(id); }
-std::vector<EngineOutput> Engine::wait(double timeout) { return impl_->loop->wait(timeout); }
+void Engine::abort(std::string_view request_id) { impl_->loop->abort(request_id); }
+std::vector<EngineOutput> Engine::wait(double timeout, QueueId queue) { return impl_->loop->wait(timeout, queue); }
+int Engine::output_fd(QueueId queue) { return impl_->loop->output_fd(queue); }
+void Engine::on_output(std::function<void()> callback, QueueId queue) {
+  impl_->loop->on_output(std::move(callback), queue);
+}
+QueueId Engine::open_queue() { return impl_->loop->open_queue(); }
+void Engine::close_queue(QueueId queue) noexcept { impl_->loop->close_queue(queue); }
+std::vector<RequestId> Engine::drain(double timeout) { return impl_->loop->drain(timeout); }
+void Engine::pause() { impl_->loop->pause(); }
+void Engine::resume() { impl_->loop->resume(); }
+double Engine::now() const noexcept { return impl_->loop->now(); }
 bool Engine::busy() const { return impl_->loop->busy(); }
 std::map<std::string, double> Engine::stats() const { return to_map(impl_->loop->stats()); }
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
 std::string Engine::describe() const { return impl_->text; }
 void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
-RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
-                                  bool shared) {
-  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared);
+RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
+                                  QueueId queue) {
+  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue);
 }
 void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
 std::vector<CacheEvent> Engine::cache_events() { return impl_->loop->cache_events(); }

@@ -14,6 +14,8 @@
 namespace pagedcore {
 namespace {
 
+constexpr std::size_t kMostNameBytes = 256;
+
 void check_tokens(const std::vector<TokenId>& prompt, std::int32_t vocab_size) {
   const auto bad = std::find_if(prompt.begin(), prompt.end(), [&](TokenId t) { return t < 0 || t >= vocab_size; });
   if (bad != prompt.end()) {
@@ -38,7 +40,7 @@ std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::ui
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
                        std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
     : limits_(limits),
-      mailbox_(limits.max_cache_events, limits.request_memory),
+      mailbox_({limits.max_cache_events, limits.request_memory, limits.max_waiting}),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
       executor_(std::move(executor)),
@@ -59,6 +61,8 @@ EngineLoop::~EngineLoop() { close(); }
 SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
   check_ranges(request.options, "request option");
+  if (const std::size_t size = request.options.request_id.size(); size > kMostNameBytes)
+    throw InvalidArgument(str("request_id has ", size, " bytes; it may have ", kMostNameBytes));
   SchedulerRequest s;
   if (request.beam) {
     pagedcore::validate(*request.beam, limits_.vocab_size);
@@ -138,9 +142,48 @@ void EngineLoop::abort(RequestId id) {
   mailbox_.post(AbortCommand{id});
 }
 
-std::vector<EngineOutput> EngineLoop::wait(double timeout) {
+void EngineLoop::abort(std::string_view request_id) {
   fork_guard_.check();
-  return mailbox_.wait(timeout);
+  if (const std::optional<RequestId> id = mailbox_.named(request_id)) mailbox_.post(AbortCommand{*id});
+}
+
+std::vector<EngineOutput> EngineLoop::wait(double timeout, QueueId queue) {
+  fork_guard_.check();
+  return mailbox_.wait(timeout, queue);
+}
+
+QueueId EngineLoop::open_queue() {
+  fork_guard_.check();
+  return mailbox_.open_queue();
+}
+
+void EngineLoop::close_queue(QueueId queue) noexcept {
+  if (!fork_guard_.in_child()) mailbox_.close_queue(queue);
+}
+
+int EngineLoop::output_fd(QueueId queue) {
+  fork_guard_.check();
+  return mailbox_.output_fd(queue);
+}
+
+void EngineLoop::on_output(std::function<void()> callback, QueueId queue) {
+  fork_guard_.check();
+  mailbox_.on_output(std::move(callback), queue);
+}
+
+std::vector<RequestId> EngineLoop::drain(double timeout) {
+  fork_guard_.check();
+  return mailbox_.drain(timeout);
+}
+
+void EngineLoop::pause() {
+  fork_guard_.check();
+  mailbox_.pause();
+}
+
+void EngineLoop::resume() {
+  fork_guard_.check();
+  mailbox_.resume();
 }
 
 bool EngineLoop::busy() const {
@@ -159,11 +202,12 @@ void EngineLoop::clear_prefix_cache() {
 }
 
 RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
-                                      bool shared) {
+                                      bool shared, QueueId queue) {
   if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
   EngineRequest request;
   request.prompt = std::move(tokens);
   request.options.salt = salt;
+  request.queue = queue;
   request.sampling.max_tokens = 0;
   std::unique_lock naming(naming_, std::defer_lock);
   SubmitCommand command = command_of(std::move(request), naming);

@@ -12,13 +12,23 @@
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
+namespace {
+
+constexpr double kHour = 3600.0;  // seconds: the longest sleep before a deadline is looked at again
+
+}  // namespace
+
 void EngineLoop::run() noexcept {
   take_exception_memory();
   try {
     while (true) {
-      if (!mailbox_.take(taken_.commands, patience())) return;
+      const MailboxState state = mailbox_.take(taken_.commands, patience());
+      if (!state.open) return mailbox_.farewell();
+      pace_.paused = state.paused;
       run_commands();
-      if (scheduler_.has_work()) step();
+      if (state.orphans) end_orphans();
+      end_overdue();
+      if (scheduler_.has_work() && !pace_.paused) step();
       publish();
     }
   } catch (const std::bad_alloc&) {
@@ -30,10 +40,26 @@ void EngineLoop::run() noexcept {
   }
 }
 
-/// Nothing to do: sleep until called. Work that could not be planned: look again, ever more rarely, up to 64 ms.
-std::optional<std::chrono::milliseconds> EngineLoop::patience() const noexcept {
-  if (!scheduler_.has_work()) return std::nullopt;
-  return std::chrono::milliseconds(empty_plans_ == 0 ? 0 : 1 << std::min(empty_plans_, 6u));
+/// Nothing to do: sleep until called. Work that could not be planned: look again, ever more rarely, up to 64 ms. A
+/// deadline is looked at when it is over.
+std::optional<std::chrono::duration<double>> EngineLoop::patience() const noexcept {
+  std::optional<double> seconds;
+  if (scheduler_.has_work() && !pace_.paused)
+    seconds = pace_.empty_plans == 0 ? 0.0 : 1e-3 * (1 << std::min(pace_.empty_plans, 6u));
+  if (const std::optional<double> first = requests_->first_deadline(); first && seconds != 0.0)
+    seconds = std::clamp(*first - mailbox_.now(), 0.0, seconds.value_or(kHour));
+  return seconds ? std::optional(std::chrono::duration<double>(*seconds)) : std::nullopt;
+}
+
+void EngineLoop::end_overdue() {
+  if (!requests_->first_deadline()) return;
+  const double now = mailbox_.now();
+  while (RequestState* request = requests_->overdue(now)) stop(*request, FinishReason::deadline);
+}
+
+/// Those whose outputs nobody will take.
+void EngineLoop::end_orphans() {
+  while (RequestState* request = requests_->orphan()) stop(*request, FinishReason::abort);
 }
 
 void EngineLoop::run_commands() {
@@ -76,8 +102,7 @@ void EngineLoop::forget_prefix(PrefixId id) {
 }
 
 void EngineLoop::run_command(AbortCommand& command) {
-  if (scheduler_.abort(command.id) && trace_) trace_->abort(command.id);
-  end_request(command.id, FinishReason::abort);
+  if (RequestState* request = requests_->find(command.id)) stop(*request, FinishReason::abort);
 }
 
 void EngineLoop::run_command(ReleasePrefixCommand& command) {
@@ -112,8 +137,7 @@ void EngineLoop::with_memory(const Act& act) {
       return;
     }
     largest->error = kNoMemory;
-    if (scheduler_.abort(largest->id) && trace_) trace_->abort(largest->id);
-    end(*largest, FinishReason::error);
+    stop(*largest, FinishReason::error);
   };
   while (true) {
     try {
@@ -128,26 +152,27 @@ void EngineLoop::with_memory(const Act& act) {
 
 void EngineLoop::step() {
   const double start = mailbox_.now();
-  if (forced_.period > 0 && (steps_ + 1) % forced_.period == 0) with_memory([&] { preempt_latest(); });
+  if (forced_.period > 0 && (pace_.steps + 1) % forced_.period == 0) with_memory([&] { preempt_latest(); });
   with_memory([&] { scheduler_.plan(start, plan_); });
   const StepPlan& plan = plan_;
   if (trace_) trace_->plan(start, plan);
   stats_.plan_seconds += mailbox_.now() - start;
   if (plan.empty()) {  // not a step: there is nothing to commit
-    empty_plans_ = plan.plan_again() ? 0 : empty_plans_ + 1;
+    pace_.empty_plans = plan.plan_again() ? 0 : pace_.empty_plans + 1;
     return;
   }
-  empty_plans_ = 0;
-  ++steps_;
+  pace_.empty_plans = 0;
+  ++pace_.steps;
 
-  note_scheduled(plan);
+  note_scheduled(plan, start);
   StepResult result;
   with_memory([&] { result = executor_->run(plan); });
   std::vector<SampleUpdate> updates;
   with_memory([&] { updates = scheduler_.commit(result); });
+  const double done = mailbox_.now();
   for (const SampleUpdate& update : updates) {
     bool has_token = false;
-    with_memory([&] { take_in(update, has_token); });
+    with_memory([&] { take_in(update, has_token, done); });
   }
   if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
@@ -176,11 +201,13 @@ void EngineLoop::measure(const StepPlan& plan, double seconds) {
   if (trace_) trace_->set_preemption_costs(measured);
 }
 
-void EngineLoop::note_scheduled(const StepPlan& plan) {
+void EngineLoop::note_scheduled(const StepPlan& plan, double now) {
   for (const ScheduledSequence& s : plan.sequences) {
     RequestState* request = requests_->find(s.request);
     if (request == nullptr || request->scheduled) continue;
     request->scheduled = true;
+    request->times.scheduled = now;
+    ++pace_.begun;
     request->cached_tokens = s.first_position;  // the first rows of a request follow its cached prefix
   }
 }
@@ -198,12 +225,16 @@ void EngineLoop::preempt_latest() {
 }
 
 /// `has_token`: its token was taken in before, by a call that lacked the memory to tell of it.
-void EngineLoop::take_in(const SampleUpdate& update, bool& has_token) {
+void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now) {
   RequestState* request = requests_->find(update.request);
   if (request == nullptr) return;
+  RequestTimes& times = request->times;
+  if (times.prefilled == 0.0) times.prefilled = now;
   if (request->beams) {
     if (update.finish == FinishReason::error) return;  // step() ends failed requests
     request->advanced = true;
+    if (times.first_token == 0.0) times.first_token = now;
+    times.last_token = now;
     report_beams(*request, update.finish != FinishReason::none);
   } else {
     SampleState& sample = request->samples.at(update.sample);
@@ -211,6 +242,8 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token) {
     if (update.token >= 0 && !has_token) {
       sample.output.push_back(update.token);
       has_token = request->advanced = true;
+      if (sample.first_token == 0.0) sample.first_token = now;
+      sample.last_token = now;
     }
     if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
   }
@@ -236,6 +269,7 @@ void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason
   if (index == 0) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
   output.cached_tokens = request.cached_tokens;
   output.time = mailbox_.now();
+  output.times = times_of(request, index);
   outputs_.splice(outputs_.end(), news);
 }
 
@@ -250,6 +284,7 @@ void EngineLoop::report_beams(RequestState& request, bool ended) {
     output.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(index == 0 ? beams.delivered : 0), tokens.end());
     output.cached_tokens = request.cached_tokens;
     output.time = mailbox_.now();
+    output.times = request.times;
     return output;
   };
   if (!ended) {
@@ -278,8 +313,15 @@ void EngineLoop::end_request(RequestId id, FinishReason finish) noexcept {
   if (RequestState* request = requests_->find(id)) end(*request, finish);
 }
 
+/// Ends a request that the scheduler still has, perhaps.
+void EngineLoop::stop(RequestState& request, FinishReason finish) {
+  if (scheduler_.abort(request.id) && trace_) trace_->abort(request.id);
+  end(request, finish);
+}
+
 /// Ends every sample that has not ended, and forgets the request. Needs no memory.
 void EngineLoop::end(RequestState& request, FinishReason finish) noexcept {
+  if (!request.scheduled) ++pace_.begun;
   if (raw(request.pins) != 0) forget_prefix(request.pins);
   for (std::uint32_t i = 0; i < request.samples.size(); ++i) {
     if (!request.samples[i].finished) report(request, i, finish);
@@ -290,6 +332,8 @@ void EngineLoop::end(RequestState& request, FinishReason finish) noexcept {
 void EngineLoop::count_finish(FinishReason finish) noexcept {
   if (finish == FinishReason::abort) {
     ++stats_.requests_aborted;
+  } else if (finish == FinishReason::deadline) {
+    ++stats_.requests_expired;
   } else if (finish == FinishReason::error) {
     ++stats_.requests_failed;
   } else {
@@ -304,7 +348,7 @@ void EngineLoop::publish() {
     events_ = scheduler_.take_events();
   } catch (const std::bad_alloc&) {  // they stay for the next time
   }
-  mailbox_.publish(outputs_, events_, stats_);
+  mailbox_.publish(outputs_, events_, stats_, std::exchange(pace_.begun, 0));
 }
 
 void EngineLoop::fail(const char* reason) noexcept {

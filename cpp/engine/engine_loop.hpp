@@ -5,11 +5,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -29,6 +31,7 @@ struct RequestLimits {
   std::uint32_t max_context = 0;
   std::uint32_t max_cache_events = 0;
   std::uint64_t request_memory = std::numeric_limits<std::uint64_t>::max();  // bytes, of all together
+  std::uint32_t max_waiting = 0;                                             // 0: any number
 };
 
 class EngineLoop {
@@ -47,12 +50,21 @@ class EngineLoop {
   std::vector<RequestId> submit_all(std::vector<EngineRequest> requests);
   void validate(const EngineRequest& request) const;
   void abort(RequestId id);
-  std::vector<EngineOutput> wait(double timeout);
+  void abort(std::string_view request_id);
+  std::vector<EngineOutput> wait(double timeout, QueueId queue = {});
+  QueueId open_queue();
+  void close_queue(QueueId queue) noexcept;
+  int output_fd(QueueId queue = {});
+  void on_output(std::function<void()> callback, QueueId queue = {});
+  std::vector<RequestId> drain(double timeout);
+  void pause();
+  void resume();
+  double now() const noexcept { return mailbox_.now(); }
   bool busy() const;
   EngineStats stats() const;
   void clear_prefix_cache();
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
-                            bool shared = false);
+                            bool shared = false, QueueId queue = {});
   void release_prefix(const std::string& name, std::uint64_t salt = 0);
   std::vector<CacheEvent> cache_events();
   void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
@@ -69,7 +81,7 @@ class EngineLoop {
 
   // Everything below runs on the engine thread.
   void run() noexcept;
-  std::optional<std::chrono::milliseconds> patience() const noexcept;
+  std::optional<std::chrono::duration<double>> patience() const noexcept;
   void run_commands();
   void run_command(SubmitCommand& command);
   void run_command(AbortCommand& command);
@@ -78,15 +90,18 @@ class EngineLoop {
   void run_command(ForcePreemptionCommand& command);
   template <class Act>
   void with_memory(const Act& act);
+  void end_overdue();
+  void end_orphans();
   void step();
-  void note_scheduled(const StepPlan& plan);
+  void note_scheduled(const StepPlan& plan, double now);
   void preempt_latest();
   void measure(const StepPlan& plan, double seconds);
   void forget_prefix(PrefixId id);
-  void take_in(const SampleUpdate& update, bool& has_token);
+  void take_in(const SampleUpdate& update, bool& has_token, double now);
   void report(RequestState& request, std::uint32_t sample, FinishReason finish);
   void report_beams(RequestState& request, bool ended);
   void end_request(RequestId id, FinishReason finish) noexcept;
+  void stop(RequestState& request, FinishReason finish);
   void end(RequestState& request, FinishReason finish) noexcept;
   void count_finish(FinishReason finish) noexcept;
   void publish();
@@ -114,8 +129,12 @@ class EngineLoop {
     PreemptionCosts measured;  // a moving average
     PreemptionCosts known;     // those that the scheduler has
   } costs_;
-  std::uint64_t steps_ = 0;
-  std::uint32_t empty_plans_ = 0;  // in a row
+  struct Pace {
+    std::uint64_t steps = 0;
+    std::uint32_t empty_plans = 0;  // in a row
+    std::uint64_t begun = 0;        // requests that wait no more, since the last publication
+    bool paused = false;
+  } pace_;
 
   mutable std::mutex naming_;  // held while a command that names a prefix is posted, so that commands keep their order
   PrefixNames prefixes_;

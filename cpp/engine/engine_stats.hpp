@@ -18,9 +18,13 @@ struct EngineStats {
   std::uint64_t requests_finished = 0;
   std::uint64_t requests_aborted = 0;
   std::uint64_t requests_failed = 0;
+  std::uint64_t requests_expired = 0;
+  std::uint64_t requests_refused = 0;
   std::uint64_t prefix_query_tokens = 0;
   double step_seconds = 0.0;
   double plan_seconds = 0.0;
+  std::uint32_t draining = 0;
+  std::uint32_t paused = 0;
 
   template <class V>
   static void fields(V&& v) {
@@ -31,9 +35,13 @@ struct EngineStats {
     v(field("requests_finished", &S::requests_finished, "Requests ended by a stop token or by length."));
     v(field("requests_aborted", &S::requests_aborted, "Requests ended by abort."));
     v(field("requests_failed", &S::requests_failed, "Requests ended by an error of their own."));
+    v(field("requests_expired", &S::requests_expired, "Requests ended by their deadline."));
+    v(field("requests_refused", &S::requests_refused, "Requests refused since max_waiting others had not begun."));
     v(field("prefix_query_tokens", &S::prefix_query_tokens, "Prompt tokens of all accepted requests."));
     v(field("step_seconds_total", &S::step_seconds, "Planning, running and committing of all steps."));
     v(field("plan_seconds_total", &S::plan_seconds, "Of that: planning."));
+    v(field("draining", &S::draining, "1: no request is accepted, until resume().").gauge("draining"));
+    v(field("paused", &S::paused, "1: no step begins, until resume().").gauge("paused"));
   }
 };
 

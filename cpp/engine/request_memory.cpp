@@ -27,7 +27,7 @@ RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens, st
   const auto vocab = static_cast<std::size_t>(vocab_size);
   const std::uint64_t prompt = request.prompt.size();
   RequestBytes bytes;
-  bytes.fixed = kRequest + 2 * request.options.prefix.size();
+  bytes.fixed = kRequest + 2 * (request.options.prefix.size() + request.options.request_id.size());
   bytes.prompt = prompt * kPromptToken;
   bytes.samples = kSample + blocks * kTableEntry;
   bytes.tokens = max_tokens * kToken;

@@ -5,6 +5,8 @@
 #include <new>
 #include <utility>
 
+#include "engine/output_queue.hpp"
+
 namespace pagedcore {
 
 namespace {
@@ -36,7 +38,7 @@ RequestState::RequestState(EngineRequest given) : request(std::move(given)) {
 void finish_sample(RequestState& request, std::uint32_t index, FinishReason finish, double now, News& news) {
   SampleState& sample = request.samples[index];
   EngineOutput& output = sample.last.front();
-  const bool fails = finish == FinishReason::error || finish == FinishReason::abort;
+  const bool fails = finish == FinishReason::error || finish == FinishReason::abort || finish == FinishReason::deadline;
   try {
     const std::size_t new_tokens = sample.output.size() - sample.delivered;
     if (sample.delivered == 0) {
@@ -54,6 +56,7 @@ void finish_sample(RequestState& request, std::uint32_t index, FinishReason fini
   output.sample = index;
   output.cached_tokens = request.cached_tokens;
   output.time = now;
+  output.times = times_of(request, index);
   output.finish = finish;
   if (finish == FinishReason::error) set_text(output.error, request.error.empty() ? kNoMemory : request.error);
   sample.finished = true;
@@ -61,10 +64,41 @@ void finish_sample(RequestState& request, std::uint32_t index, FinishReason fini
   news.splice(news.end(), sample.last);
 }
 
+RequestTimes times_of(const RequestState& request, std::uint32_t sample) noexcept {
+  RequestTimes times = request.times;
+  if (request.beams) return times;
+  times.first_token = request.samples[sample].first_token;
+  times.last_token = request.samples[sample].last_token;
+  return times;
+}
+
 RequestState& RequestTable::add(std::unique_ptr<RequestState>& request) {
-  std::unique_ptr<RequestState>& place = requests_[raw(request->id)];
-  place = std::move(request);
-  return *place;
+  const std::uint64_t id = raw(request->id);
+  const double deadline = request->deadline;
+  if (deadline > 0.0) deadlines_.emplace(deadline, id);
+  try {
+    std::unique_ptr<RequestState>& place = requests_[id];
+    place = std::move(request);
+    return *place;
+  } catch (...) {
+    deadlines_.erase({deadline, id});
+    throw;
+  }
+}
+
+RequestState* RequestTable::overdue(double now) noexcept {
+  if (deadlines_.empty() || deadlines_.begin()->first > now) return nullptr;
+  return requests_.at(deadlines_.begin()->second).get();
+}
+
+std::optional<double> RequestTable::first_deadline() const noexcept {
+  return deadlines_.empty() ? std::nullopt : std::optional(deadlines_.begin()->first);
+}
+
+RequestState* RequestTable::orphan() noexcept {
+  const auto found =
+      std::ranges::find_if(requests_, [](const auto& entry) { return entry.second->queue->closed.load(); });
+  return found == requests_.end() ? nullptr : found->second.get();
 }
 
 RequestState* RequestTable::find_pinning(PrefixId prefix) noexcept {
@@ -86,7 +120,12 @@ RequestState* RequestTable::find(RequestId id) noexcept {
   return it == requests_.end() ? nullptr : it->second.get();
 }
 
-void RequestTable::erase(RequestId id) noexcept { requests_.erase(raw(id)); }
+void RequestTable::erase(RequestId id) noexcept {
+  const auto it = requests_.find(raw(id));
+  if (it == requests_.end()) return;
+  if (it->second->deadline > 0.0) deadlines_.erase({it->second->deadline, raw(id)});
+  requests_.erase(it);
+}
 
 std::vector<RequestId> RequestTable::ids() const {
   std::vector<RequestId> ids;

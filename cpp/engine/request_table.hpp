@@ -9,14 +9,18 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "pagedcore/engine.hpp"
 #include "sampling/beam_search.hpp"
 
 namespace pagedcore {
+
+class OutputQueue;
 
 /// Outputs on their way to the callers. They move from list to list without an allocation.
 using News = std::list<EngineOutput>;
@@ -27,6 +31,7 @@ struct SampleState {
   std::size_t delivered = 0;  // output tokens that the caller was told of
   News last;                  // room for its last output, which must not fail for want of it
   bool finished = false;
+  double first_token = 0.0, last_token = 0.0;  // when they came
 };
 
 /// A beam search, and where its running beams are in the scheduler. Advanced by the executor.
@@ -50,9 +55,12 @@ struct RequestState {
   LogprobTable prompt_logprobs;      // [prompt - first_scored], when asked for; written by the executor
   std::string error;                 // why the request failed; written by the executor
   std::uint32_t cached_tokens = 0;
-  PrefixId pins{};         // not 0: the registered prefix that it computes
-  bool scheduled = false;  // has been in a plan
-  bool advanced = false;   // has gained a token since force_preemption last took it
+  RequestTimes times;                  // the tokens' only of a beam search: samples have their own
+  double deadline = 0.0;               // on the engine's clock; 0: none
+  std::shared_ptr<OutputQueue> queue;  // where its outputs go; the mailbox's
+  PrefixId pins{};                     // not 0: the registered prefix that it computes
+  bool scheduled = false;              // has been in a plan
+  bool advanced = false;               // has gained a token since force_preemption last took it
 
   /// The first token of the prompt that is scored, when prompt_logprobs are asked for.
   std::size_t first_scored() const noexcept { return std::max(request.sampling.prompt_logprob_start, 1u); }
@@ -64,6 +72,8 @@ inline constexpr const char* kNoMemory = "out of memory";
 /// Ends a sample: its last output, with what has not been delivered, is appended to `news`. What there is no memory for
 /// is left out of an output that says error or abort; of another one std::bad_alloc is thrown, and nothing has changed.
 void finish_sample(RequestState& request, std::uint32_t sample, FinishReason finish, double now, News& news);
+/// What has been noted for news of this sample.
+RequestTimes times_of(const RequestState& request, std::uint32_t sample) noexcept;
 
 class RequestTable {
  public:
@@ -77,6 +87,11 @@ class RequestTable {
   /// The one that ends when there is no memory for a step: of those that may hold most, by orders of magnitude, the
   /// latest. Null when there is none.
   RequestState* largest() noexcept;
+  /// The one whose deadline is the first to be over; null when none has one, or that is later than `now`.
+  RequestState* overdue(double now) noexcept;
+  std::optional<double> first_deadline() const noexcept;
+  /// One whose outputs nobody will take; null when there is none.
+  RequestState* orphan() noexcept;
   void erase(RequestId id) noexcept;
   std::size_t size() const noexcept { return requests_.size(); }
   /// Ids of all requests, ascending: the order of submission.
@@ -84,6 +99,7 @@ class RequestTable {
 
  private:
   std::unordered_map<std::uint64_t, std::unique_ptr<RequestState>> requests_;
+  std::set<std::pair<double, std::uint64_t>> deadlines_;  // of those that have one
 };
 
 }  // namespace pagedcore

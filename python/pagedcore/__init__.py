@@ -34,9 +34,11 @@ from pagedcore._core import (
     replay_trace,
     save_model,
 )
-from pagedcore.errors import Aborted, Corrupt, Error, InvalidArgument, Io, OutOfMemory, Unsupported
+from pagedcore.errors import Aborted, Corrupt, Error, InvalidArgument, Io, OutOfMemory, Overloaded, Unsupported
 
 if TYPE_CHECKING:
+    from pagedcore.async_llm import AsyncLLM
+    from pagedcore.async_stream import AsyncStream
     from pagedcore.beam_search_params import BeamSearchParams
     from pagedcore.llm import LLM
     from pagedcore.outputs import CompletionOutput, RequestOutput
@@ -47,6 +49,8 @@ __version__ = _core.version()
 __all__ = [
     "LLM",
     "Aborted",
+    "AsyncLLM",
+    "AsyncStream",
     "BeamSearchParams",
     "CompletionOutput",
     "Corrupt",
@@ -62,6 +66,7 @@ __all__ = [
     "ModelDescription",
     "ModelFile",
     "OutOfMemory",
+    "Overloaded",
     "RequestOptions",
     "RequestOutput",
     "SampledToken",
@@ -86,6 +91,8 @@ __all__ = [
 # Imported on first use: they need numpy, tokenizers or huggingface_hub, which take longer to import than all the rest.
 _LAZY = {
     "LLM": "pagedcore.llm",
+    "AsyncLLM": "pagedcore.async_llm",
+    "AsyncStream": "pagedcore.async_stream",
     "CompletionOutput": "pagedcore.outputs",
     "RequestOutput": "pagedcore.outputs",
     "SamplingParams": "pagedcore.sampling_params",

@@ -1064,7 +1064,7 @@ class SampleUpdate:
         request: int = 0,
         sample: int = 0,
         token: int = -1,
-        finish: Literal["none", "stop", "length", "abort", "error"] = "none",
+        finish: Literal["none", "stop", "length", "abort", "error", "deadline"] = "none",
     ) -> None: ...
 
     request: int
@@ -1072,7 +1072,7 @@ class SampleUpdate:
     token: int
     """-1: no token (an abort, an error, a request with max_tokens = 0, or a beam search, which has one update a
     step, for sample 0)."""
-    finish: Literal["none", "stop", "length", "abort", "error"]
+    finish: Literal["none", "stop", "length", "abort", "error", "deadline"]
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1235,7 +1235,16 @@ class Scheduler:
 class RequestOptions:
     """What every kind of request may say besides its prompt."""
 
-    def __init__(self, *, prefix: str | None = None, salt: int = 0, priority: int = 0, tenant: int = 0) -> None: ...
+    def __init__(
+        self,
+        *,
+        prefix: str | None = None,
+        salt: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
+        request_id: str | None = None,
+        deadline: float | None = None,
+    ) -> None: ...
 
     prefix: str
     """Name of a prefix that was registered under the same salt, or shared: the prompt begins with its tokens, and
@@ -1246,6 +1255,12 @@ class RequestOptions:
     """With order priority: the higher goes first. In [-1000000, 1000000]."""
     tenant: int
     """With order fair: who is served by it."""
+    request_id: str
+    """A name for the request, of 256 bytes at most, by which it can be aborted. No other that is open has it. None:
+    no name: the engine's number."""
+    deadline: float
+    """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
+    reason is deadline. None: no deadline. Above 0."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1290,6 +1305,7 @@ class EngineConfig:
         gpu_memory_utilization: float = 0.9,
         plugin: str | os.PathLike[str] | None = None,
         request_memory: int | str | None = None,
+        max_waiting: int | None = None,
         trace_file: str | os.PathLike[str] | None = None,
     ) -> None: ...
 
@@ -1374,6 +1390,9 @@ class EngineConfig:
     the last output has been taken. A request counts with the most that it may come to need, and is refused where
     that does not fit. None: 1 GiB, or a quarter of the available memory where that is less. In [1,
     9223372036854775807]."""
+    max_waiting: int
+    """Requests that may wait to begin. What would exceed it is refused at once (Overloaded). None: as many as
+    request_memory holds. In [1, 2147483647]."""
     trace_file: str
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
     def to_dict(self) -> dict[str, Any]:
@@ -1464,11 +1483,16 @@ class EngineOutput:
         tokens: Sequence[int] | None = [],
         logprobs: LogprobTable = ...,
         prompt_logprobs: LogprobTable = ...,
-        finish: Literal["none", "stop", "length", "abort", "error"] = "none",
+        finish: Literal["none", "stop", "length", "abort", "error", "deadline"] = "none",
         score: float = 0.0,
         error: str = "",
         cached_tokens: int = 0,
         time: float = 0.0,
+        queued_time: float = 0.0,
+        scheduled_time: float = 0.0,
+        prefilled_time: float = 0.0,
+        first_token_time: float = 0.0,
+        last_token_time: float = 0.0,
         last: bool = False,
     ) -> None: ...
     @property
@@ -1488,7 +1512,7 @@ class EngineOutput:
         """One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample 0."""
 
     @property
-    def finish(self) -> Literal["none", "stop", "length", "abort", "error"]: ...
+    def finish(self) -> Literal["none", "stop", "length", "abort", "error", "deadline"]: ...
     @property
     def score(self) -> float:
         """Of a hypothesis: its normalised sum of log-probabilities."""
@@ -1503,7 +1527,27 @@ class EngineOutput:
 
     @property
     def time(self) -> float:
-        """Seconds on the engine's steady clock."""
+        """When it was told, in seconds on the engine's clock."""
+
+    @property
+    def queued_time(self) -> float:
+        """When it was submitted, on the engine's clock."""
+
+    @property
+    def scheduled_time(self) -> float:
+        """When the first step that computes something of it began; 0: not yet."""
+
+    @property
+    def prefilled_time(self) -> float:
+        """When its whole prompt had been computed."""
+
+    @property
+    def first_token_time(self) -> float:
+        """When the sample's first token was there."""
+
+    @property
+    def last_token_time(self) -> float:
+        """When its latest token was."""
 
     @property
     def last(self) -> bool:
@@ -1534,6 +1578,7 @@ class Engine:
         params: SamplingParams | BeamSearchParams = ...,
         options: RequestOptions = ...,
         stream: bool = False,
+        queue: int = 0,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
 
@@ -1543,6 +1588,7 @@ class Engine:
         params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
         options: RequestOptions | Sequence[RequestOptions] = ...,
         stream: bool | Sequence[bool] = False,
+        queue: int = 0,
     ) -> list[int]:
         """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
 
@@ -1551,9 +1597,11 @@ class Engine:
     ) -> None:
         """The checks of submit() alone."""
 
-    def abort(self, id: int) -> None: ...
-    def wait(self, timeout: float) -> list[EngineOutput]:
-        """All outputs that are ready, waiting at most `timeout` seconds for the first."""
+    def abort(self, id: int | str) -> None:
+        """Ends a request, by its number or its request_id. One that is unknown or has ended is ignored."""
+
+    def wait(self, timeout: float, queue: int = 0) -> list[EngineOutput]:
+        """All outputs of a queue that are ready, waiting at most `timeout` seconds for the first."""
 
     @property
     def busy(self) -> bool:
@@ -1566,7 +1614,9 @@ class Engine:
     def model(self) -> ModelDescription: ...
     def describe(self) -> str: ...
     def clear_prefix_cache(self) -> None: ...
-    def register_prefix(self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False) -> int:
+    def register_prefix(
+        self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False, queue: int = 0
+    ) -> int:
         """Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same
         salt can name it, or, when it is shared, those of every salt."""
 
@@ -1579,6 +1629,28 @@ class Engine:
 
     def close(self) -> None:
         """Ends all requests, frees all memory."""
+
+    def open_queue(self) -> int:
+        """A place for outputs beside the engine's own, which is queue 0: for submit() and wait()."""
+
+    def close_queue(self, queue: int) -> None:
+        """Drops what is in it and ends the requests whose outputs would come there."""
+
+    def output_fd(self, queue: int = 0) -> int:
+        """A descriptor for an event loop: readable while wait() would not sleep, which makes it unreadable. Nobody
+        else is to read, write or close it; it lives as long as its queue and the engine."""
+
+    def drain(self, timeout: float) -> list[int]:
+        """Refuses requests from now on and waits until those that are there have ended. Returns those that have not."""
+
+    def pause(self) -> None:
+        """Returns when no step is under way; none begins until resume()."""
+
+    def resume(self) -> None:
+        """Undoes pause() and drain()."""
+
+    def now(self) -> float:
+        """The engine's clock, in seconds, on which outputs say their times."""
 
 class CudaDevice:
     """A GPU as its driver describes it."""

@@ -167,6 +167,9 @@ class EngineOptions(TypedDict, total=False):
     """Host memory for requests, apart from their KV: prompts, outputs and log-probabilities, from submission until
     the last output has been taken. A request counts with the most that it may come to need, and is refused where
     that does not fit. None: 1 GiB, or a quarter of the available memory where that is less. In [1, 2^63 - 1]."""
+    max_waiting: int | None
+    """Requests that may wait to begin. What would exceed it is refused at once (Overloaded). None: as many as
+    request_memory holds. In [1, 2^31 - 1]."""
     trace_file: str | os.PathLike[str] | None
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
 
@@ -183,3 +186,9 @@ class RequestOptions(TypedDict, total=False):
     """With order priority: the higher goes first. In [-1000000, 1000000]."""
     tenant: int
     """With order fair: who is served by it."""
+    request_id: str | None
+    """A name for the request, of 256 bytes at most, by which it can be aborted. No other that is open has it. None:
+    no name: the engine's number."""
+    deadline: float | None
+    """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
+    reason is deadline. None: no deadline. Above 0."""

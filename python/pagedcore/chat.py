@@ -64,6 +64,10 @@ class ChatTemplates:
     def __len__(self) -> int:
         return len(self._sources)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._sources)
+
     def prompt(self, messages: Sequence[Message], options: TemplateOptions) -> str:
         """The prompt's text. Raises InvalidArgument for messages that the template refuses, and for templates that are
         not valid or take too much time or memory."""

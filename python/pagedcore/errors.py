@@ -13,6 +13,10 @@ class OutOfMemory(Error, MemoryError):
     """Memory for the call could not be allocated. Nothing has changed."""
 
 
+class Overloaded(Error):
+    """Too many requests wait: the same call may succeed later. Nothing has changed."""
+
+
 class Unsupported(Error):
     """A model, tensor type, device or instruction set that this build does not serve."""
 

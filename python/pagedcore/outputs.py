@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .logprobs import Logprob, Logprobs
 
 __all__ = ["CompletionOutput", "FinishReason", "Logprob", "Logprobs", "RequestMetrics", "RequestOutput", "Score"]
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "abort", "error", "deadline"]
 
 
 @dataclass
@@ -36,18 +36,41 @@ class CompletionOutput:
     def finished(self) -> bool:
         return self.finish_reason is not None
 
+    def append(self, delta: CompletionOutput) -> None:
+        """What came after this."""
+        self.text += delta.text
+        self.token_ids += delta.token_ids
+        if delta.logprobs is not None and self.logprobs is not None:
+            self.logprobs.extend(delta.logprobs)
+            self.cumulative_logprob = delta.cumulative_logprob
+        self.finish_reason, self.stop_reason, self.error = delta.finish_reason, delta.stop_reason, delta.error
+        self.score = delta.score
+
+    def copy(self) -> CompletionOutput:
+        """One that does not grow with this."""
+        logprobs = None if self.logprobs is None else self.logprobs.without_first(0)
+        return replace(self, token_ids=list(self.token_ids), logprobs=logprobs)
+
 
 @dataclass
 class RequestMetrics:
-    """Seconds on this process's monotonic clock, as the caller saw them."""
+    """Seconds on this process's monotonic clock; None: not yet."""
 
     arrival_time: float
+    """When the call was made."""
     first_token_time: float | None = None
+    """Of the sample that was first, in the engine, as the next four."""
     finished_time: float | None = None
+    """When the caller's side had taken in the last output."""
+    queued_time: float | None = None
+    scheduled_time: float | None = None
+    """When the first step that computes something of it began."""
+    prefilled_time: float | None = None
+    """When its whole prompt had been computed."""
+    last_token_time: float | None = None
 
     @property
     def time_to_first_token(self) -> float | None:
-        """Known for streamed requests; otherwise the first news of a sample is its last."""
         return None if self.first_token_time is None else self.first_token_time - self.arrival_time
 
     @property
@@ -59,7 +82,8 @@ class RequestMetrics:
 class RequestOutput:
     """A request's samples so far. From ``stream`` only those with news, and only their news."""
 
-    request_id: int
+    request_id: int | str
+    """The caller's name for it, or the engine's number."""
     prompt: str | None
     """None when the prompt was given as token ids."""
     prompt_token_ids: list[int]

@@ -60,7 +60,11 @@ class PromptReader:
         description: _core.ModelDescription,
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int],
+        *,
+        clock: float = 0.0,
     ) -> None:
+        """``clock``: what this process's monotonic clock showed when the engine's began."""
+        self._clock = clock
         self.max_context = plan.max_context or description.max_context
         self._why_no_more = ""
         if self.max_context == plan.kv_tokens and self.max_context < description.max_context:
@@ -128,7 +132,7 @@ class PromptReader:
             seed=derived_seed(*seed) if params.seed is None else params.seed % 2**64,
             prompt_logprob_start=params.prompt_logprob_start + (params.prompt_logprobs is not None) * prefix.hidden,
         )
-        return Request(text, ids, params, native, options, self._tokenizer, hidden=prefix.hidden)
+        return Request(text, ids, params, native, options, self._tokenizer, prefix.hidden, self._clock)
 
     def beam_search(
         self, prompt: Prompt, params: BeamSearchParams, options: _core.RequestOptions, *, prefix: Prefix = NO_PREFIX
@@ -145,7 +149,7 @@ class PromptReader:
             skip_special_tokens=params.skip_special_tokens,
             detokenize=params.detokenize,
         )
-        return Request(text, ids, form, native, options, self._tokenizer, hidden=prefix.hidden)
+        return Request(text, ids, form, native, options, self._tokenizer, prefix.hidden, self._clock)
 
     def read(
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,8 @@ class Request:
     tokenizer: Tokenizer | None
     hidden: int = 0
     """Tokens of the prompt that are not shown: those of a shared prefix."""
+    clock: float = 0.0
+    """What the monotonic clock showed when the engine's began."""
     id: int = -1
     _samples: list[_Sample] = field(default_factory=list)
     _prompt_logprobs: Logprobs | None = None
@@ -63,6 +66,11 @@ class Request:
         stop = StopIndex(self.params.stop)
         self._unfinished = self.params.num_samples
         self._samples = [_Sample(index, self.params, self.tokenizer, stop) for index in range(self._unfinished)]
+
+    @property
+    def name(self) -> int | str:
+        """The caller's name for it, or the engine's number."""
+        return self.options.request_id or self.id
 
     @property
     def finished(self) -> bool:
@@ -92,9 +100,7 @@ class Request:
 
     def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
         """Takes in news of one sample and returns what is new; None after the sample ended."""
-        now = time.monotonic()
-        if self._metrics.first_token_time is None and news.tokens:
-            self._metrics.first_token_time = now
+        self._note_times(news)
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
         prompt_logprobs = news.prompt_logprobs
         if self.params.prompt_logprobs is not None and len(prompt_logprobs) > 0:
@@ -109,8 +115,19 @@ class Request:
             self._samples = [sample for sample in self._samples if sample.total.finished]
             self._unfinished = 0
         if self.finished:
-            self._metrics.finished_time = now
+            self._metrics.finished_time = time.monotonic()
         return delta
+
+    def _note_times(self, news: _core.EngineOutput) -> None:
+        metrics, begin = self._metrics, self.clock
+        metrics.queued_time = begin + news.queued_time
+        if news.scheduled_time:
+            metrics.scheduled_time = begin + news.scheduled_time
+        if news.prefilled_time:
+            metrics.prefilled_time = begin + news.prefilled_time
+        if news.first_token_time:
+            metrics.first_token_time = min(metrics.first_token_time or math.inf, begin + news.first_token_time)
+            metrics.last_token_time = max(metrics.last_token_time or 0.0, begin + news.last_token_time)
 
     def output(self, samples: Sequence[CompletionOutput] | None = None) -> RequestOutput:
         """Everything so far, or the given news."""
@@ -118,7 +135,7 @@ class Request:
         if self.params.prompt_logprobs is not None and prompt_logprobs is None and len(self.token_ids) == 1:
             prompt_logprobs = Logprobs(None, 1)
         return RequestOutput(
-            request_id=self.id,
+            request_id=self.name,
             prompt=self.prompt,
             prompt_token_ids=self.token_ids[self.hidden :] if self.hidden else self.token_ids,
             outputs=self._best() if samples is None else list(samples),
@@ -172,7 +189,7 @@ class _Sample:
             delta.error = news.error or None
         delta.text = "".join(text)
         self._add_logprobs(delta, news)
-        self._append(delta)
+        self.total.append(delta)
         return delta
 
     def _push(self, token: int, count: int) -> str:
@@ -195,15 +212,6 @@ class _Sample:
         self.logprob += logprobs.add(native, min(len(native), len(delta.token_ids)))
         if self._params.reports_logprobs:
             delta.logprobs, delta.cumulative_logprob = logprobs, self.logprob
-
-    def _append(self, delta: CompletionOutput) -> None:
-        total = self.total
-        total.text += delta.text
-        total.token_ids += delta.token_ids
-        if delta.logprobs is not None and total.logprobs is not None:
-            total.logprobs.extend(delta.logprobs)
-            total.cumulative_logprob = delta.cumulative_logprob
-        total.finish_reason, total.stop_reason, total.error = delta.finish_reason, delta.stop_reason, delta.error
 
 
 def _text_of(tokenizer: Tokenizer | None) -> Callable[[int], str] | None:

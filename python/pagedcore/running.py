@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
-from .dispatch import Dispatcher, Inbox
+from .dispatch import Dispatcher
 from .errors import OutOfMemory
 from .outputs import RequestOutput
 from .progress import Progress
 from .request import Request
 
-__all__ = ["run_all"]
+__all__ = ["Feed", "run_all"]
+
+_I = TypeVar("_I", contravariant=True)
 
 
-class Feed:
+class Submits(Protocol[_I]):
+    """What requests are handed to, each for somebody's inbox."""
+
+    def submit_all(self, requests: Sequence[Request], inbox: _I, *, every_token: bool = False) -> list[int]: ...
+
+    def validate(self, requests: Sequence[Request]) -> None: ...
+
+    def take_leftovers(self, inbox: _I) -> bool: ...
+
+
+class Feed(Generic[_I]):
     """Submits the requests of one call: all at once, or, where ``request_memory`` does not hold them all, in order as
     those before them end. Whether each could run at all is checked before any does."""
 
-    def __init__(self, dispatcher: Dispatcher, requests: Sequence[Request], inbox: Inbox, every_token: bool) -> None:
+    def __init__(self, dispatcher: Submits[_I], requests: Sequence[Request], inbox: _I, every_token: bool) -> None:
         self._dispatcher = dispatcher
         self._requests = requests
         self._inbox = inbox

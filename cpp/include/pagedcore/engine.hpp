@@ -4,14 +4,16 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pagedcore/backend.hpp"
+#include "pagedcore/engine_request.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/model.hpp"
@@ -89,6 +91,7 @@ struct EngineConfig {
   CpuOptions cpu;
   CudaOptions cuda;
   std::size_t request_memory = 0;
+  std::uint32_t max_waiting = 0;
   std::string trace_file;
 
   template <class V>
@@ -108,6 +111,9 @@ struct EngineConfig {
             in(1, 0x7fffffffffffffff))
           .bytes()
           .zero_means("1 GiB, or a quarter of the available memory where that is less"));
+    v(field("max_waiting", &C::max_waiting,
+            "Requests that may wait to begin. What would exceed it is refused at once (Overloaded).", in(1, 0x7fffffff))
+          .zero_means("as many as request_memory holds"));
     v(field("trace_file", &C::trace_file, "Write all that the scheduler is told and plans there, as text, for replay.")
           .path()
           .zero_means("no trace"));
@@ -163,72 +169,6 @@ struct MemoryPlan {
 PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config,
                                      std::size_t device_memory = 0);
 
-/// What every kind of request may say besides its prompt and parameters.
-struct RequestOptions {
-  std::string prefix;
-  std::uint64_t salt = 0;
-  std::int32_t priority = 0;
-  std::uint64_t tenant = 0;
-
-  template <class V>
-  static void fields(V&& v) {
-    using O = RequestOptions;
-    v(field(
-          "prefix", &O::prefix,
-          "Name of a prefix that was registered under the same salt, or shared: the prompt begins with its tokens, and "
-          "its KV is shared.")
-          .zero_means("no prefix"));
-    v(field("salt", &O::salt, "Requests with different salts never share cached prefixes."));
-    v(field("priority", &O::priority, "With order priority: the higher goes first.",
-            in(-kMostPriority, kMostPriority)));
-    v(field("tenant", &O::tenant, "With order fair: who is served by it."));
-  }
-};
-
-struct EngineRequest {
-  std::vector<TokenId> prompt;
-  SamplingParams sampling;
-  std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
-  RequestOptions options;
-  bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
-};
-
-/// News of one sample. With stream, `tokens` are those since the last news of this sample, else all of them.
-/// A beam search ends with one output for each hypothesis (there may be fewer than n), best first; `sample` counts
-/// them. With stream, sample 0 grows on the way by what can no longer change: the tokens that the running beams and the
-/// best hypothesis so far have in common.
-struct EngineOutput {
-  RequestId request{};
-  std::uint32_t sample = 0;
-  std::vector<TokenId> tokens;
-  LogprobTable logprobs;
-  LogprobTable prompt_logprobs;
-  FinishReason finish = FinishReason::none;
-  float score = 0.0f;
-  std::string error;
-  std::uint32_t cached_tokens = 0;
-  double time = 0.0;
-  bool last = false;
-
-  template <class V>
-  static void fields(V&& v) {
-    using O = EngineOutput;
-    v(field("request", &O::request, ""));
-    v(field("sample", &O::sample, ""));
-    v(field("tokens", &O::tokens, "With stream, those since the last news of this sample, else all."));
-    v(field("logprobs", &O::logprobs, "One per token, when asked for."));
-    v(field("prompt_logprobs", &O::prompt_logprobs,
-            "One per prompt token from prompt_logprob_start on, but none of the first; with the first news of sample "
-            "0."));
-    v(field("finish", &O::finish, ""));
-    v(field("score", &O::score, "Of a hypothesis: its normalised sum of log-probabilities."));
-    v(field("error", &O::error, "Why, when finish is error."));
-    v(field("cached_tokens", &O::cached_tokens, "Prompt tokens taken from the prefix cache."));
-    v(field("time", &O::time, "Seconds on the engine's steady clock."));
-    v(field("last", &O::last, "Nothing more will come for this request."));
-  }
-};
-
 /// What moving blocks to and from the swap space has cost so far.
 struct SwapCounters {
   std::uint64_t bytes_out = 0;
@@ -280,8 +220,9 @@ class PAGEDCORE_API Engine {
   // engine was poisoned (with the reason), and in a child of fork(); memory_plan(), model() and describe() always
   // answer.
 
-  /// Throws InvalidArgument for a request that is malformed or could never fit, and OutOfMemory for one that does not
-  /// fit into `request_memory` beside those that are there; nothing else is affected by that.
+  /// Throws InvalidArgument for a request that is malformed or could never fit, or whose request_id is in use,
+  /// OutOfMemory for one that does not fit into `request_memory` beside those that are there, and Overloaded when
+  /// `max_waiting` others have not begun; nothing else is affected by that.
   RequestId submit(EngineRequest request);
   /// Checks all of them, then submits all; when one is refused, none is submitted, and the error names which ("request
   /// 3: ..."). They arrive at one time, in this order.
@@ -290,10 +231,39 @@ class PAGEDCORE_API Engine {
   void validate(const EngineRequest& request) const;
   /// Ends a request; its last output says FinishReason::abort. Unknown or finished ids are ignored.
   void abort(RequestId id);
+  /// The same by RequestOptions::request_id.
+  void abort(std::string_view request_id);
   /// Moves out all outputs that are ready, waiting at most `timeout` seconds for the first; empty on time-out. Fewer,
   /// where there is no memory for all; std::bad_alloc where there is none for one: they stay. Throws InvalidArgument
-  /// for a time-out that is no number.
-  std::vector<EngineOutput> wait(double timeout);
+  /// for a time-out that is no number, and for a queue that there is not.
+  std::vector<EngineOutput> wait(double timeout, QueueId queue = {});
+
+  /// A descriptor that poll(), epoll or an event loop can watch: readable while wait() would not sleep, that is, while
+  /// outputs wait or the engine is closed or has failed. wait() makes it unreadable; nobody else is to read, write or
+  /// close it. It lives as long as its queue, and as the engine. Made at the first call (an eventfd, or a pipe where
+  /// there is none): throws Io when the process has no descriptor left.
+  int output_fd(QueueId queue = {});
+  /// Calls back on the engine's thread after each step that brought outputs, once for all of them, and when the engine
+  /// is closed or fails. If outputs wait already, also at once, on this thread. The callback must neither throw (that
+  /// ends the process) nor block, and may call wait(0), submit() and abort(), but neither this nor close(). An empty
+  /// one ends it: when this returns, the callback before is not running and will not be called again.
+  void on_output(std::function<void()> callback, QueueId queue = {});
+  /// A place for outputs beside the engine's own, for callers that take theirs apart from all others':
+  /// EngineRequest::queue. The outputs of one request stay in order.
+  QueueId open_queue();
+  /// Drops what is in it and ends the requests whose outputs would come there. Queue 0 and unknown ones are left alone.
+  void close_queue(QueueId queue) noexcept;
+
+  /// Refuses requests (Aborted) from now on and waits until those that are there, the waiting ones too, have ended, at
+  /// most `timeout` seconds. Returns those that have not, which go on. resume() ends it.
+  std::vector<RequestId> drain(double timeout);
+  /// Returns when no step is under way. None begins until resume(): requests are accepted and wait, aborts and
+  /// deadlines end them. Waits for up to a step.
+  void pause();
+  /// Undoes pause() and drain().
+  void resume();
+  /// The engine's clock, on which outputs say their times: seconds since it was made, steady.
+  double now() const noexcept;
   /// True while submitted requests have not delivered their last output.
   bool busy() const;
 
@@ -311,7 +281,7 @@ class PAGEDCORE_API Engine {
   /// A prefix belongs to its salt: under any other its name is unknown, or means that salt's own. One that is `shared`
   /// is usable under every salt that has none of its own by this name; nothing that an engine says shows its tokens.
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
-                            bool shared = false);
+                            bool shared = false, QueueId queue = {});
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
   /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
   void release_prefix(const std::string& name, std::uint64_t salt = 0);

@@ -29,6 +29,13 @@ class PAGEDCORE_API OutOfMemory : public Error {
   ~OutOfMemory() override;
 };
 
+/// Too many requests wait: the same call may succeed later. Nothing has changed.
+class PAGEDCORE_API Overloaded : public Error {
+ public:
+  using Error::Error;
+  ~Overloaded() override;
+};
+
 /// A model, tensor type, device or instruction set that this build does not serve.
 class PAGEDCORE_API Unsupported : public Error {
  public:

@@ -39,7 +39,8 @@ typedef enum pc_status {
   PC_CORRUPT = 4,          /* a file contradicts itself, or an invariant is broken */
   PC_ABORTED = 5,          /* the engine was closed, has failed, or is used in a child of fork() */
   PC_IO = 6,               /* the operating system refused to open, map, read or write */
-  PC_INTERNAL = 7          /* anything else: please report it */
+  PC_INTERNAL = 7,         /* anything else: please report it */
+  PC_OVERLOADED = 8        /* too many requests wait: the same call may succeed later; nothing has changed */
 } pc_status;
 
 /* The name of a status, such as "PC_OK". Never null. */
@@ -56,8 +57,9 @@ PAGEDCORE_API const char* pc_version(void) PC_NOEXCEPT;
 
 typedef enum pc_options_kind {
   PC_OPTIONS_ENGINE = 0,     /* block_size, kv_cache_memory, order, device, threads ... */
-  PC_OPTIONS_SAMPLING = 1,   /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant, stream */
-  PC_OPTIONS_BEAM_SEARCH = 2 /* of a beam search: beam_width, length_penalty ..., and the same five */
+  PC_OPTIONS_SAMPLING = 1,   /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant,
+                                request_id, deadline, stream */
+  PC_OPTIONS_BEAM_SEARCH = 2 /* of a beam search: beam_width, length_penalty ..., and the same seven */
 } pc_options_kind;
 
 typedef struct pc_options pc_options; /* opaque */
@@ -177,6 +179,14 @@ PAGEDCORE_API pc_status pc_engine_submit(pc_engine* engine, const int32_t* promp
                                          const pc_options* options, uint64_t* request) PC_NOEXCEPT;
 /* Ends a request; its last output says PC_FINISH_ABORT. Unknown and finished requests are ignored. */
 PAGEDCORE_API pc_status pc_engine_abort(pc_engine* engine, uint64_t request) PC_NOEXCEPT;
+/* Refuses requests (PC_ABORTED) from now on and waits until those that are there have ended, at most `timeout` seconds;
+ * *left is how many have not, which go on. pc_engine_resume() ends it. */
+PAGEDCORE_API pc_status pc_engine_drain(pc_engine* engine, double timeout, size_t* left) PC_NOEXCEPT;
+/* Returns when no step is under way. None begins until pc_engine_resume(): requests wait, aborts and deadlines end
+ * them. */
+PAGEDCORE_API pc_status pc_engine_pause(pc_engine* engine) PC_NOEXCEPT;
+/* Undoes pc_engine_pause() and pc_engine_drain(). */
+PAGEDCORE_API pc_status pc_engine_resume(pc_engine* engine) PC_NOEXCEPT;
 /* *busy is 1 while a submitted request has not delivered its last output. */
 PAGEDCORE_API pc_status pc_engine_busy(const pc_engine* engine, int32_t* busy) PC_NOEXCEPT;
 
@@ -187,7 +197,8 @@ typedef enum pc_finish {
   PC_FINISH_STOP = 1,   /* one of stop_token_ids */
   PC_FINISH_LENGTH = 2, /* max_tokens, or the end of the context */
   PC_FINISH_ABORT = 3,
-  PC_FINISH_ERROR = 4 /* this request failed, see pc_output.error; others are not affected */
+  PC_FINISH_ERROR = 4,   /* this request failed, see pc_output.error; others are not affected */
+  PC_FINISH_DEADLINE = 5 /* its deadline is over */
 } pc_finish;
 
 typedef struct pc_token_logprob {
@@ -219,12 +230,23 @@ typedef struct pc_output {
   pc_finish finish;  /* PC_FINISH_NONE: more will come for this sample */
   int32_t last;      /* 1: nothing more will come for this request */
   float score;       /* of a hypothesis: its normalised sum of log-probabilities */
+  /* Seconds on the engine's clock; 0: not yet. */
+  double queued_time;      /* when it was submitted */
+  double scheduled_time;   /* when the first step that computes something of it began */
+  double prefilled_time;   /* when its whole prompt had been computed */
+  double first_token_time; /* of the sample */
+  double last_token_time;
 } pc_output;
 
 typedef struct pc_outputs pc_outputs; /* opaque: a batch of news */
 
-/* All news that is ready, waiting at most `timeout` seconds for the first; an empty batch on time-out. Poll with 0. */
+/* All news that is ready, waiting at most `timeout` seconds for the first; an empty batch on time-out. Poll with 0.
+ * News that nobody has taken when the next of its sample comes is joined to that. */
 PAGEDCORE_API pc_status pc_engine_wait(pc_engine* engine, double timeout, pc_outputs** outputs) PC_NOEXCEPT;
+/* A descriptor for poll(), epoll or an event loop: readable while pc_engine_wait() would not sleep, that is, while news
+ * waits or the engine is closed or has failed. pc_engine_wait() makes it unreadable; nobody else is to read, write or
+ * close it. It lives as long as the engine. */
+PAGEDCORE_API pc_status pc_engine_output_fd(pc_engine* engine, int* fd) PC_NOEXCEPT;
 PAGEDCORE_API size_t pc_outputs_count(const pc_outputs* outputs) PC_NOEXCEPT;
 /* The i-th, in the order in which it happened; null when `index` is out of range. Valid until pc_outputs_free(). */
 PAGEDCORE_API const pc_output* pc_outputs_get(const pc_outputs* outputs, size_t index) PC_NOEXCEPT;

@@ -164,14 +164,12 @@ struct StepResult {
 /// keeps its blocks; every other child takes, in order, the lowest place that is left. [children.size()]
 PAGEDCORE_API std::vector<std::uint32_t> place_beams(std::span<const BeamChild> children);
 
-enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
+enum class FinishReason : std::uint8_t { none, stop, length, abort, error, deadline };
 template <>
 struct Words<FinishReason> {
-  static constexpr Word<FinishReason> list[] = {{FinishReason::none, "none"},
-                                                {FinishReason::stop, "stop"},
-                                                {FinishReason::length, "length"},
-                                                {FinishReason::abort, "abort"},
-                                                {FinishReason::error, "error"}};
+  static constexpr Word<FinishReason> list[] = {{FinishReason::none, "none"},     {FinishReason::stop, "stop"},
+                                                {FinishReason::length, "length"}, {FinishReason::abort, "abort"},
+                                                {FinishReason::error, "error"},   {FinishReason::deadline, "deadline"}};
 };
 
 /// What became of one sample in a step. Order: as in the plan.

