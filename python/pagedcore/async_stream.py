@@ -71,7 +71,7 @@ class Batch(_Taker):
     def __init__(self, engine: Engine, queue: LoopQueue, requests: Sequence[Request]) -> None:
         super().__init__(engine)
         self._requests = requests
-        loop_queue: LoopQueue = weakref.proxy(queue)  # the loop alone holds it
+        loop_queue = cast(LoopQueue, weakref.proxy(queue))  # the loop alone holds it
         self._feed = Feed(loop_queue, requests, self, every_token=False)
 
     def take(self, output: EngineOutput) -> None:
