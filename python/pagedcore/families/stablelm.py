@@ -1,5 +1,5 @@
-"""StableLM (2024): LLaMA with layer norm, a quarter of each head rotated. The one of 12B parameters has attention and MLP
-side by side, and norms of each head of q and k."""
+"""StableLM (2024): LLaMA with layer norm, a quarter of each head rotated. The one of 12B has attention beside the MLP,
+and norms of each head of q and k."""
 
 from __future__ import annotations
 
