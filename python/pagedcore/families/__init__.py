@@ -30,6 +30,7 @@ from . import (
     qwen2,
     qwen3,
     smollm2,
+    smollm3,
     stablelm,
     starcoder2,
 )
@@ -43,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
     mistral.FAMILY,
     smollm2.FAMILY,
+    smollm3.FAMILY,
     qwen2.FAMILY,
     qwen3.FAMILY,
     gemma.FAMILY,
