@@ -206,16 +206,16 @@ struct ModelDescription {
   PAGEDCORE_API static ModelDescription from_text(const std::map<std::string, std::string>& text);
 };
 
-/// How the layers share a KV cache: in layer groups of equally many layers with one attention window, so that every
-/// group can have block tables of its own and blocks behind a window go. Groups with full context come first. When
-/// windows are so unevenly distributed that there would be more than 16 groups, all layers are one group with full
-/// context.
+/// How the layers share a KV cache: in at most 16 layer groups of equally many places, whose layers have one attention
+/// window, so that every group can have block tables of its own and blocks behind a window go. Groups with full context
+/// come first. The last group of a window may leave places unused: the number of places is the one that wastes least at
+/// the model's full context. With more than 16 windows all layers are one group with full context.
 struct LayerGroups {
   struct Place {
     std::int32_t layer_group = 0;
     std::int32_t index = 0;  // of the layer within its layer group, and within a block
   };
-  std::int32_t layers_per_group = 0;
+  std::int32_t layers_per_group = 0;   // places
   std::vector<std::uint32_t> windows;  // [layer groups] in tokens, 0: full context
   std::vector<Place> layers;           // [layers]
 };
