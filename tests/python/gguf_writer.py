@@ -105,7 +105,8 @@ def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
 def write_gguf(
     path: Path, model: Any, arch: str, edit: Callable[[Any], None] | None = None, matrix: Any = np.float16
 ) -> Path:
-    """Matrices in ``matrix``, a type of numpy's or of gguf's, vectors in f32. ``edit`` adds to the metadata."""
+    """Matrices in ``matrix``, a type of numpy's or of gguf's or a function of them. In f32: vectors, and matrices
+    whose rows are no blocks of 32. ``edit`` adds to the metadata."""
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
     _add_metadata(writer, arch, config)
@@ -129,12 +130,18 @@ def write_gguf(
         if arch == "bloom":
             name = name.removeprefix("transformer.")
         known = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
-        if array.ndim != 2 or known == "position_embd.weight" or "_norm" in known:
+        is_numpy = isinstance(matrix, type)
+        if (
+            array.ndim != 2
+            or (not is_numpy and array.shape[1] % 32)
+            or known == "position_embd.weight"
+            or "_norm" in known
+        ):
             writer.add_tensor(known, array.astype(np.float32))
         elif isinstance(matrix, gguf.GGMLQuantizationType):
             writer.add_tensor(known, gguf.quants.quantize(array, matrix), raw_dtype=matrix)
         else:
-            writer.add_tensor(known, np.ascontiguousarray(array.astype(matrix)))
+            writer.add_tensor(known, np.ascontiguousarray(array.astype(matrix) if is_numpy else matrix(array)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

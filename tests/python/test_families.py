@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gguf_writer import write_gguf
-from greedy import GREEDY, PROMPTS, check
-from pagedcore import LLM
+from greedy import GREEDY, PROMPTS, check, log_probs
+from pagedcore import LLM, BeamSearchParams, SamplingParams
 from pagedcore.errors import Unsupported
 from pagedcore.families import FAMILIES, of_config, of_gguf
 from pagedcore.families.family import Family
@@ -55,6 +56,66 @@ def test_every_format_equals_transformers(family: Family, odd: bool, tiny: Tiny,
     with load_checkpoint(source) as opened:
         save_container(tmp_path / "model.safetensors", opened)
     assert samples(generate(tmp_path / "model.safetensors")) == samples(found)
+
+
+@each_with_gguf
+def test_quantized_files_are_what_they_were_rounded_to(family: Family, tiny: Tiny, tmp_path: Path) -> None:
+    """Q8_0 against the same file in f32, whose matrices are those of Q8_0."""
+    import gguf
+
+    assert family.gguf is not None
+    _, model = checkpoint(tiny, family)
+    kind = gguf.GGMLQuantizationType.Q8_0
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return gguf.quants.dequantize(gguf.quants.quantize(array, kind), kind)
+
+    arch = family.gguf.architectures[0]
+    exact = generate(write_gguf(tmp_path / "f32.gguf", model, arch, matrix=rounded), PROMPTS[1:3], dtype="float32")
+    found = generate(write_gguf(tmp_path / "q8_0.gguf", model, arch, matrix=kind), PROMPTS[1:3], dtype="float32")
+    assert samples(found) == samples(exact)
+
+
+@each_family
+def test_bfloat16_stays_close(family: Family, tiny: Tiny) -> None:
+    """Mean KL divergence per token from float64 over the same weights, over the whole vocabulary."""
+    folder, model = tiny(family.name, torch.bfloat16, sharp=True)
+    ids = PROMPTS[2]
+    with LLM(folder, dtype="bfloat16", kv_cache_memory="2MiB", threads=1) as llm:
+        params = SamplingParams(max_tokens=0, prompt_logprobs=llm.description.vocab_size)
+        (output,) = llm.generate([ids], params)
+    mine = torch.full((len(ids) - 1, llm.description.vocab_size), -torch.inf, dtype=torch.float64)
+    for row, position in zip(mine, output.prompt_logprobs[1:], strict=True):
+        for token, entry in position.items():
+            row[token] = entry.logprob
+    expected = log_probs(model, ids)[:-1]
+    divergence = (expected.exp() * (expected - mine)).sum(-1)
+    assert divergence.mean().item() < 1e-3
+
+
+def bits(outputs: list[Any]) -> list[Any]:
+    return [[(s.token_ids, s.logprobs) for s in output.outputs] for output in outputs]
+
+
+@each_family
+def test_same_bits_however_disturbed(family: Family, tiny: Tiny) -> None:
+    """Alone on one thread, against a batch in small chunks on two, with prefixes cached, preempted and swapped."""
+    folder, _ = checkpoint(tiny, family, odd=True)
+    params = SamplingParams(temperature=0.8, seed=7, max_tokens=20, ignore_eos=True, logprobs=1, n=2)
+    beams = BeamSearchParams(beam_width=3, max_tokens=8)
+    prompts = [PROMPTS[2], PROMPTS[1], PROMPTS[2][:40] + PROMPTS[1], PROMPTS[3][:70]]
+    plain: dict[str, Any] = {"threads": 1, "enable_prefix_caching": False, "kv_cache_memory": "8MiB"}
+    with LLM(folder, block_size=8, **plain) as llm:
+        expected = [bits(llm.generate([prompt], params))[0] for prompt in prompts]
+        best = [[s.token_ids for s in llm.beam_search([prompt], beams)[0].outputs] for prompt in prompts[:2]]
+    for preemption, options in (("recompute", {}), ("swap", {"preemption": "swap", "swap_space": "8MiB"})):
+        with LLM(folder, block_size=8, threads=2, max_batched_tokens=24, kv_cache_memory="8MiB", **options) as llm:
+            assert bits(llm.generate(prompts, params)) == expected
+            llm.engine.force_preemption(5, preemption)
+            assert bits(llm.generate(prompts, params)) == expected  # their prefixes are cached
+            found = llm.beam_search(prompts[:2], beams)
+            assert [[s.token_ids for s in output.outputs] for output in found] == best
+            assert llm.stats()[f"preemptions_{preemption}"] > 0
 
 
 # What GGUF files hold otherwise: norms with the 1 added that Gemma's configuration asks for.

@@ -21,6 +21,7 @@ from . import (
     gpt_neox,
     granite,
     llama,
+    ministral3,
     mistral,
     olmo,
     olmo2,
@@ -43,6 +44,7 @@ __all__ = ["FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
 FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
     mistral.FAMILY,
+    ministral3.FAMILY,
     smollm2.FAMILY,
     smollm3.FAMILY,
     qwen2.FAMILY,

@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al., 2023): LLaMA with a window in every layer. GGUF files call it a llama."""
+"""Mistral (Jiang et al., 2023): LLaMA with a window in every layer, or in some. GGUF files call it a llama."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ __all__ = ["FAMILY"]
 def describe(config: Fields) -> Described:
     config = config.defaulting(num_key_value_heads=8, max_position_embeddings=131072)
     description = from_config.described(config)
-    description["windows"] = from_config.windows_everywhere(config, description, default=4096)
+    slides = [True] * description["num_layers"]
+    description["windows"] = from_config.windows_of_types(config, description, 4096, slides)
     return Described(description)
 
 
 FAMILY = Family(
     name="mistral",
     huggingface=HuggingFace(
-        architectures=("MistralForCausalLM",), model_type="mistral", describe=describe, names=HUGGINGFACE_NAMES
+        architectures=("MistralForCausalLM", "MinistralForCausalLM"),
+        model_type="mistral",
+        describe=describe,
+        names=HUGGINGFACE_NAMES,
     ),
     gguf=GGUF,
     tiny_config=lambda: tiny_config("mistral", sliding_window=24, head_dim=16),

@@ -17,6 +17,7 @@ FAMILY = Family(
     tiny_config=lambda: tiny_config(
         "llama",
         hidden_size=120,
+        initializer_range=0.1,
         num_attention_heads=3,
         num_key_value_heads=1,
         tie_word_embeddings=True,

@@ -75,7 +75,7 @@ FAMILY = Family(
         names=GGUF_NAMES,
         transforms={"attn_norm": input_norm, "attn.q_norm": flat, "attn.k_norm": flat},
     ),
-    tiny_config=lambda: tiny_config("stablelm", hidden_size=128, use_qkv_bias=True),
+    tiny_config=lambda: tiny_config("stablelm", hidden_size=128, initializer_range=0.1, use_qkv_bias=True),
     odd={
         **{"hidden_size": 120, "num_attention_heads": 3, "num_key_value_heads": 1, "intermediate_size": 100},
         **{"use_parallel_residual": True, "qk_layernorm": True, "use_qkv_bias": False},
