@@ -32,6 +32,7 @@ def bits(array: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(array), np.float32(np.nan), array).view(np.uint32)
 
 
+# rule: tensor.bits-of-the-reference
 @pytest.mark.parametrize("name", BLOCK_FORMATS)
 def test_block_formats_decode_bit_for_bit(name: str) -> None:
     kind = reference_gguf.GGMLQuantizationType[name]
@@ -46,7 +47,7 @@ def test_block_formats_decode_bit_for_bit(name: str) -> None:
     assert np.array_equal(bits(found), bits(expected))
 
 
-# rule: tensor.bits-of-the-reference
+# rule: tensor.floats-are-exact
 @pytest.mark.parametrize("name", ["F16", "BF16"])
 def test_half_precision_decodes_bit_for_bit(name: str) -> None:
     raw = np.arange(65536, dtype=np.uint16).view(np.uint8)

@@ -143,7 +143,6 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
         "tokens, bias, share, threads, file");
 }
 
-// rule: base.ranges-have-ends
 TEST_CASE("a field that somebody does not honour and that is not its default is found") {
   Inner inner;
   constexpr std::string_view honoured[] = {"share", "file"};
@@ -155,6 +154,7 @@ TEST_CASE("a field that somebody does not honour and that is not its default is 
   CHECK(changed_beyond(inner, {}) == std::string("share"));
 }
 
+// rule: base.ranges-have-ends
 TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and lists") {
   const auto check = [](const std::function<void(Sample&)>& change) {
     Sample s;

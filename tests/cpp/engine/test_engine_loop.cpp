@@ -95,7 +95,6 @@ TEST_CASE("requests that are malformed or cannot fit are refused with the number
   CHECK(loop->wait(0.0).empty());
 }
 
-// rule: engine.context-is-the-end
 TEST_CASE("many requests are submitted at once, or none of them") {
   const auto loop = make_loop();
   const auto prefix = loop->register_prefix("p", make_prompt(8, 1), 0);
@@ -129,6 +128,7 @@ TEST_CASE("many requests are submitted at once, or none of them") {
   CHECK_THROWS_AS(loop->submit_all(requests), Aborted);
 }
 
+// rule: engine.context-is-the-end
 TEST_CASE("generation is cut where the context ends") {
   const auto loop = make_loop();
   const auto prompt = make_prompt(190, 1);

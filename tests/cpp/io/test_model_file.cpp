@@ -115,7 +115,6 @@ TEST_CASE("what is saved is read back: tensors, description, metadata") {
   CHECK_THROWS_WITH_AS(file.get("nothing"), doctest::Contains((path + ": has no tensor 'nothing'").c_str()), Corrupt);
 }
 
-// rule: io.refusal-is-io
 TEST_CASE("what a container says about text is a struct") {
   const Folder folder;
   const SmallWeights weights;
@@ -141,6 +140,7 @@ TEST_CASE("what a container says about text is a struct") {
   }
 }
 
+// rule: io.refusal-is-io
 TEST_CASE("the operating system's refusals are Io") {
   const Folder folder;
   CHECK_THROWS_WITH_AS(ModelFile(folder / "missing"), doctest::Contains("missing: cannot be opened: No such file"), Io);

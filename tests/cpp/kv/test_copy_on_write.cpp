@@ -81,7 +81,6 @@ TEST_CASE("an owner writes behind what was borrowed of its block, without a copy
   kv.check();
 }
 
-// rule: kv.windows-let-go
 TEST_CASE("the last block is copied in all groups of layers when one of them shares it") {
   for (const bool first : {false, true}) {
     CAPTURE(first);

@@ -79,6 +79,7 @@ TEST_CASE("siblings leave their list from anywhere in it") {
   }
 }
 
+// rule: kv.windows-let-go
 TEST_CASE("a block of another group of layers is attached to one entry, of one tenant") {
   KvCacheManager kv({.num_blocks = 9, .block_size = 4, .windows = {0, 4}});
   constexpr SequenceId A{1}, B{2}, C{3}, D{4};

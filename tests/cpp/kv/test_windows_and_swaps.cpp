@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "pagedcore/error.hpp"
@@ -35,6 +36,30 @@ TEST_CASE("a sequence holds no more than its footprint between steps, in all gro
     // The tokens of a window begin and end inside a block.
     CHECK(kv.footprint(60) == 15 + kv.blocks_for(window) + 1);
   }
+}
+
+// rule: kv.windows-let-go
+TEST_CASE("a prefix is found where every group still has the blocks that its window reaches, and nowhere else") {
+  KvCacheManager kv({.num_blocks = 15, .block_size = 4, .windows = {0, 4}});
+  std::vector<TokenId> tokens(16);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  start(kv, A, 16);
+  kv.publish(A, tokens, 16);
+  kv.slide(A, 16, kNow);  // of group 1 only the last block is held
+  const auto found = [&](std::uint32_t most) { return kv.match_prefix(tokens, 0, most).num_tokens; };
+  CHECK(found(8) == 8);  // the others are cached
+  start(kv, B, 20);      // takes all ten that are not held: those
+  REQUIRE(kv.available() == 0);
+  for (const std::uint32_t most : {4u, 8u, 12u, 14u}) CHECK(found(most) == 0);
+  CHECK(found(15) == 15);  // the next token, at 15, sees from 12 on
+  CHECK(found(16) == 16);
+  const PrefixMatch match = kv.match_prefix(tokens, 0, 16);
+  REQUIRE(match.blocks.size() == 8);
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(match.blocks[2 * i] == kv.block_table(A)[2 * i]);
+    CHECK(match.blocks[2 * i + 1] == (i < 3 ? kNoBlock : kv.block_table(A)[7]));
+  }
+  kv.check();
 }
 
 TEST_CASE("nobody forks where the window has passed what the fork would see") {

@@ -256,7 +256,6 @@ TEST_CASE("log-probabilities are those of the model, whatever the sampling param
   CHECK(logprobs_of(std::vector<float>{0.0f, -kInf}, 1, 2).top.size() == 1);
 }
 
-// rule: sampling.same-key-same-bits, sampling.draws-have-no-state
 TEST_CASE("log-probabilities of named tokens are reported behind the most likely ones") {
   const std::vector<float> logits{1.0f, 3.0f, -std::numeric_limits<float>::infinity(), 2.0f, 3.0f};
   SamplingParams p;
@@ -288,6 +287,7 @@ TEST_CASE("log-probabilities of named tokens are reported behind the most likely
   CHECK_THROWS_AS(validate(p), InvalidArgument);  // without prompt_logprobs
 }
 
+// rule: sampling.same-key-same-bits, sampling.draws-have-no-state
 TEST_CASE("a draw is the same bits on every thread and in every order of calls") {
   std::mt19937 rng(23);
   std::vector<std::vector<float>> rows;
