@@ -89,7 +89,7 @@ build() {  # PRESET CMAKE_ARGUMENT...
 }
 
 release_tests() {
-  [ $long = OFF ] || export PAGEDCORE_PROPERTY_OPS=10000000
+  [ $long = OFF ] || local -x PAGEDCORE_PROPERTY_OPS=10000000  # of these alone: mutations run tests hundreds of times
   ctest --preset release -j "$jobs"
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 import textwrap
@@ -12,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from long_run import LONG_RUN
 from pagedcore import LLM, InvalidArgument, OutOfMemory, SamplingParams
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is enforced by Linux")
 HERE = Path(__file__).parents[1]
-STEPS = 400 if os.environ.get("PAGEDCORE_LONG_TESTS") else 20
+STEPS = 400 if LONG_RUN else 20
 
 
 # The allocator reserves address space ahead, 64 MB for a thread, which hides the limit from the engine's thread: not so
