@@ -121,6 +121,36 @@ void check_positions(std::span<const std::int32_t> positions, std::int64_t table
                                 " is beyond the table's last, ", table_rows - 1 - offset));
 }
 
+void check_norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias, DType narrow) {
+  check_f32("norm: the input", in, in.rows, in.cols);
+  check_shape("norm: the output", out, in.rows, in.cols);
+  check_f32("norm: the weight", weight, 1, in.cols);
+  if (bias != nullptr) check_f32("norm: the bias", *bias, 1, in.cols);
+  if (out.dtype != DType::f32 && out.dtype != narrow)
+    throw InvalidArgument(str("norm: the output is ", shape_text(out), "; expected f32 or ", info(narrow).name));
+  if (out.data == in.data && (out.dtype != in.dtype || out.stride != in.stride))
+    throw InvalidArgument("norm: in place, the output must be f32 with the stride of the input");
+}
+
+bool check_head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias) {
+  check_f32("head_norm: the input", x, x.rows, x.cols);
+  if (head_dim < 1 || x.cols % head_dim != 0)
+    throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
+  const bool shared = weight.cols == head_dim;
+  check_f32("head_norm: the weight", weight, 1, shared ? head_dim : x.cols);
+  if (bias != nullptr) check_f32("head_norm: the bias", *bias, 1, weight.cols);
+  return shared;
+}
+
+void check_kv_shape(const KvShape& shape) {
+  if (shape.num_layers < 1 || shape.num_kv_heads < 1)
+    throw InvalidArgument(str("KV storage of ", shape.num_layers, " layers x ", shape.num_kv_heads,
+                              " KV heads: both must be at least 1"));
+  if (shape.block_size < 1 || shape.block_size > kMostBlockSize)
+    throw Unsupported(
+        str("block size ", shape.block_size, " is outside 1 to ", kMostBlockSize, " tokens; 16 is the usual choice"));
+}
+
 std::vector<std::byte> some_numbers(std::size_t bytes) {
   // bf16 numbers, 1/64 to 1/32 large.
   std::vector<std::byte> numbers(bytes);

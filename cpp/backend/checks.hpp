@@ -26,6 +26,13 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
 
 /// Unless a table of positions has a row for each, `offset` further down.
 void check_positions(std::span<const std::int32_t> positions, std::int64_t table_rows, std::int32_t offset);
+/// `out` is a matrix like `in`, f32 or `narrow`; in place only where it has the same type and stride.
+void check_norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias, DType narrow);
+/// Whether all heads share the weight, which else has a part for each; likewise the bias.
+bool check_head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias);
+
+/// Sizes of KV that every backend serves; throws Unsupported for a block that is too large.
+void check_kv_shape(const KvShape& shape);
 
 /// Returns the largest block that the tables name where ranges use them; 0 without any.
 std::uint32_t check_batch(const BatchView& view, std::int32_t block_size);

@@ -28,6 +28,13 @@ std::string type_range_text() {
   return str('[', to_text(std::numeric_limits<I>::min()), ", ", to_text(std::numeric_limits<I>::max()), ']');
 }
 
+/// Whether it holds all values of its type.
+template <class D>
+constexpr bool has_no_limits(const Range<D>& range) {
+  return std::is_integral_v<D> && range.low == std::numeric_limits<D>::lowest() &&
+         range.high == std::numeric_limits<D>::max() && !range.open_low && !range.open_high;
+}
+
 /// Whether a value lies within the field's limits; 0 does where the list says what it stands for.
 template <class T, class D>
 bool admits(const Field<T, D>& f, element_of<D> value) {
@@ -64,7 +71,7 @@ void check_ranges(const T& t, std::string_view what) {
         check_range(f, what, value);
       } else if constexpr (std::is_same_v<D, std::optional<element_of<D>>>) {
         if (value) check_range(f, what, *value);
-      } else {
+      } else if (!has_no_limits(f.range)) {  // a prompt is long
         for (const auto element : value) check_range(f, what, element);
       }
     }

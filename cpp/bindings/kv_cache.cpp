@@ -15,6 +15,8 @@ std::vector<T> copy_of(std::span<const T> values) {
 
 void bind_records(nb::module_& m) {
   Record<KvCacheConfig>(m, "KvCacheConfig", "Sizes of a block pool.");
+  m.def("validate", nb::overload_cast<const KvCacheConfig&>(&validate), "config"_a,
+        "Raises InvalidArgument for a value outside its range.");
   Record<KvCacheCounts>(m, "KvCacheCounts", "Where every block is: free + cached + in_flight + used == total.");
   Record<BlockSwap>(m, "BlockSwap", "Move a block out to a slot of the swap space, or in from there.");
   Record<CacheEvent>(m, "CacheEvent", "News of the prefix cache.");

@@ -16,6 +16,8 @@ std::span<const float> view(const Logits& logits) { return {logits.data(), logit
 
 void bind_params(nb::module_& m) {
   using P = SamplingParams;
+  m.attr("MOST_SAMPLES") = kMostSamples;
+  m.attr("NO_TOKEN_LIMIT") = kNoTokenLimit;
   Record<P>(m, "SamplingParams", "How the tokens of a request are chosen. validate() checks the ranges.");
   m.def("validate", nb::overload_cast<const P&, std::int32_t>(&validate), "params"_a, "vocab_size"_a,
         "Raises InvalidArgument naming the first bad value.");

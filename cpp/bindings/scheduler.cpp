@@ -11,6 +11,9 @@ namespace {
 
 void bind_requests(nb::module_& m) {
   Record<SchedulerConfig>(m, "SchedulerConfig", "Budgets of one step.");
+  m.def("validate", nb::overload_cast<const SchedulerConfig&>(&validate), "config"_a,
+        "Raises InvalidArgument for a value outside its range.");
+  m.attr("MOST_PRIORITY") = kMostPriority;
   Record<PreemptionCosts>(m, "PreemptionCosts", "Measured costs in seconds; 0: not known yet.");
   Record<SchedulerRequest>(m, "SchedulerRequest", "A request to a bare scheduler.");
 }

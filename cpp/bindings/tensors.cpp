@@ -35,7 +35,8 @@ HostTensor host_tensor(std::string_view dtype, const std::vector<std::int64_t>& 
   }
   tensor.dtype = dtype_from_name(dtype);
   if (shape.size() > tensor.shape.size())
-    throw InvalidArgument("a tensor has at most 4 dimensions, not " + std::to_string(shape.size()));
+    throw InvalidArgument("a tensor has at most " + std::to_string(tensor.shape.size()) + " dimensions, not " +
+                          std::to_string(shape.size()));
   std::int64_t count = 1;
   for (const std::int64_t extent : shape) {
     if (extent < 0 || (extent > 0 && count > std::numeric_limits<std::int64_t>::max() / extent))

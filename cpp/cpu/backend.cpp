@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "base/field_lists.hpp"
 #include "cpu/attention/attention.hpp"
 #include "cpu/cpu_count.hpp"
 #include "cpu/elementwise/rows.hpp"
@@ -13,7 +14,6 @@ namespace pagedcore::cpu {
 namespace {
 
 constexpr std::align_val_t kAlignment{64};
-constexpr int kMaxThreads = 4096;
 
 class CpuBuffer final : public Buffer {
  public:
@@ -164,9 +164,7 @@ void CpuBackend::host_parallel(std::int64_t count, const std::function<void(std:
 namespace pagedcore {
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
-  if (options.threads < 0 || options.threads > cpu::kMaxThreads)
-    throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", cpu::kMaxThreads,
-                              "]; 0 means every CPU that this process may run on"));
+  check_ranges(options, "CPU option");
   if (options.dtype != DType::f32 && options.dtype != DType::bf16)
     throw Unsupported(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
   const cpu::Isa isa = cpu::parse_isa(options.isa);

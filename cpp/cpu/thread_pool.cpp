@@ -15,19 +15,19 @@
 #include "base/exception_memory.hpp"
 #include "base/signals_blocked.hpp"
 #include "base/text.hpp"
+#include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 
 // How an operation runs. The caller writes the job, opens the gate and bumps the epoch. A worker that notices enters
 // the gate, takes part and leaves it. Once the caller finds no index unclaimed it shuts the gate and waits for those
 // inside only: a worker that the operating system had put aside is not waited for when there is nothing left for it to
-// do. (on_each keeps the gate open until everyone has been through.) The job may be rewritten once nobody is inside.
+// do. The job may be rewritten once nobody is inside.
 
 namespace pagedcore::cpu {
 namespace {
 
 // Long enough to bridge the serial stretch between two operations of a step, short against a scheduler's time slice.
 constexpr std::chrono::microseconds kSpin{30};
-constexpr int kMaxThreads = 4096;
 
 void pause() {
 #if defined(__x86_64__)
@@ -85,8 +85,8 @@ struct ThreadPool::Impl {
                        : std::chrono::microseconds{0}),  // more threads than CPUs: spinning would hold up the others
         owner(getpid()) {}
 
-  // Gate: bit 31 open; bits 16..30 workers that have entered since it opened; bits 0..15 workers inside.
-  static constexpr std::uint32_t kOpen = 1u << 31, kEntered = 1u << 16, kInside = kEntered - 1;
+  // Gate: bit 31 open; the other bits count the workers inside.
+  static constexpr std::uint32_t kOpen = 1u << 31;
 
   const int threads;
   const std::chrono::microseconds spin_limit;
@@ -117,7 +117,7 @@ struct ThreadPool::Impl {
   bool enter() {
     std::uint32_t now = gate.load(std::memory_order_relaxed);
     while ((now & kOpen) != 0)
-      if (gate.compare_exchange_weak(now, now + kEntered + 1)) return true;
+      if (gate.compare_exchange_weak(now, now + 1)) return true;
     return false;
   }
 
@@ -130,14 +130,10 @@ struct ThreadPool::Impl {
     for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(body, i, worker);
   }
 
-  /// Waits until `entered` workers have been through the gate and nobody is inside; the gate is shut then.
-  void finish(std::uint32_t entered) {
-    if (entered == 0) gate.fetch_and(~kOpen);
-    work_done.wait(spin_limit, [&] {
-      const std::uint32_t now = gate.load();
-      return (now & kInside) == 0 && (now & ~kOpen) / kEntered >= entered;
-    });
-    gate.store(0);
+  /// Shuts the gate and waits until nobody is inside.
+  void finish() {
+    gate.fetch_and(~kOpen);
+    work_done.wait(spin_limit, [&] { return gate.load() == 0; });
   }
 
   void work(int worker) {
@@ -148,8 +144,7 @@ struct ThreadPool::Impl {
       if (!enter()) continue;
       seen = job_epoch;  // perhaps a later job than the one that woke us
       const bool last = stop;
-      if (!last && count < 0) task(body, 0, worker);
-      if (!last && count >= 0) claim_indices(worker);
+      if (!last) claim_indices(worker);
       leave();
       if (last) return;
     }
@@ -164,8 +159,8 @@ struct ThreadPool::Impl {
 };
 
 ThreadPool::ThreadPool(int threads) {
-  if (threads < 1 || threads > kMaxThreads)
-    throw InvalidArgument(str("a thread pool of ", threads, " threads; ask for 1 to ", kMaxThreads));
+  if (threads < 1 || threads > kMostThreads)
+    throw InvalidArgument(str("a thread pool of ", threads, " threads; ask for 1 to ", kMostThreads));
   int started = 1;
   try {
     impl_ = std::make_unique<Impl>(threads);
@@ -214,7 +209,6 @@ void ThreadPool::run(std::int64_t count, Task task, const void* body) {
     throw Aborted(
         "a thread pool made before fork() is used in the child, where its threads do not exist; make another");
   if (p.threads == 1 || count == 0 || count == 1) {
-    if (count < 0) task(body, 0, 0);
     for (std::int64_t i = 0; i < count; ++i) task(body, i, 0);
     return;
   }
@@ -222,11 +216,8 @@ void ThreadPool::run(std::int64_t count, Task task, const void* body) {
   p.body = body;
   p.count = count;
   p.open();
-  if (count < 0)
-    task(body, 0, 0);
-  else
-    p.claim_indices(0);
-  p.finish(count < 0 ? static_cast<std::uint32_t>(p.threads - 1) : 0);
+  p.claim_indices(0);
+  p.finish();
 }
 
 }  // namespace pagedcore::cpu

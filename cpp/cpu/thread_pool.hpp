@@ -18,19 +18,13 @@ class ThreadPool {
 
   int threads() const noexcept;
 
-  /// body(worker) once on every worker; waits. The body must not throw. Not reentrant; one caller at a time.
-  template <class Body>
-  void on_each(const Body& body) {
-    run(
-        -1, [](const void* b, std::int64_t, int worker) { (*static_cast<const Body*>(b))(worker); }, &body);
-  }
-
   /// As Backend::host_parallel: body(i) for every i in [0, count), all of them even when some throw; waits, then
   /// rethrows the exception of the smallest i.
   void for_each_rethrowing(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
   /// body(i, worker) for every i in [0, count), claimed in ascending order by whichever worker is free; waits. Which
-  /// worker runs an i varies, so results may not depend on it. The body must not throw.
+  /// worker runs an i varies, so results may not depend on it. The body must not throw. Not reentrant; one caller at a
+  /// time.
   template <class Body>
   void for_each(std::int64_t count, const Body& body) {
     run(
@@ -39,7 +33,7 @@ class ThreadPool {
 
  private:
   using Task = void (*)(const void* body, std::int64_t index, int worker);
-  void run(std::int64_t count, Task task, const void* body);  // count -1: once per worker
+  void run(std::int64_t count, Task task, const void* body);
 
   struct Impl;
   std::unique_ptr<Impl> impl_;

@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
 constexpr std::size_t kDefaultRequestMemory = std::size_t{1} << 30;
-constexpr std::uint32_t kMaxBlocks = 0xfffffffeu;  // the largest id is kNoBlock
 
 constexpr std::uint32_t kCpuLogitRows = 64;   // enough to stream the head's weights efficiently
 constexpr std::uint32_t kGpuLogitRows = 256;  // a decode batch at once; enough to be bound by the tensor cores
@@ -101,12 +100,12 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
 
   const std::uint64_t context = config.scheduler.max_context > 0 ? config.scheduler.max_context
                                 : model_context > 0              ? model_context
-                                                                 : std::numeric_limits<std::uint32_t>::max();
+                                                                 : kMostCount;
   plan.num_blocks = config.kv.num_blocks;
   if (config.kv.num_blocks == 0) {
     const std::size_t budget = config.kv.kv_cache_memory > 0 ? config.kv.kv_cache_memory
                                                              : default_cache_bytes(config, context, plan, available);
-    plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMaxBlocks));
+    plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMostBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("kv_cache_memory = ", budget, " bytes holds no block: one block of ",
                                 config.kv.block_size, " tokens takes ", memory.kv_block,
@@ -126,9 +125,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
     throw InvalidArgument(str("swap_file_size = ", config.swap.swap_file_size, " holds no block: one takes ",
                               memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
   }
-  if (host_slots + file_slots >= 0x80000000u) {
+  if (host_slots + file_slots > kMostCount) {
     throw InvalidArgument(str("swap_space and swap_file_size make a swap space of ", host_slots + file_slots,
-                              " blocks; lower them to 2^31 - 1 blocks of ", memory.kv_block, " bytes at most"));
+                              " blocks; lower them to ", kMostCount, " blocks of ", memory.kv_block, " bytes at most"));
   }
   const std::size_t host = on_gpu(config) ? available_host_memory() : available;
   plan.requests =

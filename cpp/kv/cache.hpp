@@ -44,7 +44,8 @@ class Cache {
   virtual void release(BlockTable& table, StepId last_reader) = 0;
   virtual void complete(StepId step) noexcept { pool.complete(step); }
 
-  virtual void publish(BlockTable&, std::span<const TokenId>, std::uint32_t, bool) {}
+  virtual void publish(BlockTable&, std::span<const TokenId>, std::uint32_t, bool, std::uint32_t) {}
+  virtual std::uint32_t published(const BlockTable&) const noexcept { return kMostLength; }
   virtual void clear_prefix_cache() noexcept {}
   virtual std::vector<CacheEvent> take_events() { return {}; }
   virtual void swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) = 0;
@@ -94,7 +95,6 @@ class Scratch {
 
   virtual bool append(SequenceId seq, std::uint32_t length) = 0;
   virtual bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) = 0;
-  virtual bool reserve(std::uint32_t count, std::uint32_t tokens) = 0;
   virtual bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) = 0;
   virtual void free(SequenceId seq, StepId last_reader) = 0;
   virtual bool swap_out(std::span<const SequenceId> group, StepId last_reader) = 0;

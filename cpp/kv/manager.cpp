@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/field_lists.hpp"
 #include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "kv/paged.hpp"
@@ -9,22 +10,16 @@
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
-namespace {
 
 void validate(const KvCacheConfig& config) {
-  if (config.num_blocks == 0 || config.num_blocks == raw(kNoBlock)) {
-    throw InvalidArgument(str("num_blocks is ", config.num_blocks, "; it must be in [1, ", raw(kNoBlock) - 1, "]"));
-  }
-  if (config.block_size == 0 || config.block_size > 65536) {
-    throw InvalidArgument(str("block_size is ", config.block_size, "; it must be in [1, 65536] tokens"));
-  }
-  if (config.windows.size() > 64) {
-    throw InvalidArgument(str("windows names ", config.windows.size(), " groups of layers; there may be 64 at most"));
-  }
-  if (config.num_swap_blocks >= 0x80000000u) {
-    throw InvalidArgument(str("num_swap_blocks is ", config.num_swap_blocks, "; it must be below 2^31"));
+  check_ranges(config, "KV cache option");
+  if (config.windows.size() > kMostWindows) {
+    throw InvalidArgument(
+        str("windows names ", config.windows.size(), " groups of layers; there may be ", kMostWindows, " at most"));
   }
 }
+
+namespace {
 
 /// What the tables of a cache take at most. Arithmetic, as memory that is promised and then not there ends the process.
 std::uint64_t table_bytes(const KvCacheConfig& config) {
@@ -185,19 +180,21 @@ void KvCacheManager::fork(SequenceId parent, SequenceId child, std::uint32_t num
   start_fork(parent, child, num_tokens, salt);
 }
 
-bool KvCacheManager::publishes(SequenceId seq, std::uint32_t num_computed) const {
-  const kv::BlockTable& table = impl_->table(seq);
-  return table.publishes && table.published < num_computed / impl_->config.block_size;
-}
+std::uint32_t KvCacheManager::published(SequenceId seq) const { return impl_->published(impl_->table(seq)); }
 
-void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
+void KvCacheManager::publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail,
+                             std::uint32_t left_out) {
   kv::BlockTable& table = impl_->resident_table(seq);
-  if (num_computed > table.length || num_computed > tokens.size()) {
+  if (num_computed > table.length || num_computed > left_out + tokens.size()) {
     throw InvalidArgument(str("publish of ", num_computed, " computed tokens of sequence ", raw(seq), ", which has ",
-                              table.length, " slots and came with ", tokens.size(), " tokens"));
+                              table.length, " slots and came with ", left_out + tokens.size(), " tokens"));
+  }
+  if (left_out > 0 && left_out > impl_->published(table)) {
+    throw InvalidArgument(str("publish without the first ", left_out, " tokens of sequence ", raw(seq), ", of which ",
+                              impl_->published(table), " are known; leave out that many at most"));
   }
   ++impl_->changes;
-  impl_->publish(table, tokens, num_computed, tail);
+  impl_->publish(table, tokens, num_computed, tail, left_out);
 }
 
 void KvCacheManager::slide(SequenceId seq, std::uint32_t next, StepId last_reader) {
@@ -264,10 +261,6 @@ bool KvScratch::append(SequenceId seq, std::uint32_t length) {
 bool KvScratch::create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) {
   impl_->refuse_if_stale();
   return impl_->create(match, length, spare, group);
-}
-bool KvScratch::reserve(std::uint32_t count, std::uint32_t tokens) {
-  impl_->refuse_if_stale();
-  return impl_->reserve(count, tokens);
 }
 bool KvScratch::fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) {
   impl_->refuse_if_stale();

@@ -33,7 +33,9 @@ class PagedCache final : public Cache {
   void append(BlockTable& table, std::uint32_t length, std::vector<BlockCopy>& copies, StepId reader) override;
   void release(BlockTable& table, StepId last_reader) override;
 
-  void publish(BlockTable& table, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) override;
+  void publish(BlockTable& table, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail,
+               std::uint32_t left_out) override;
+  std::uint32_t published(const BlockTable& table) const noexcept override;
   void clear_prefix_cache() noexcept override;
   std::vector<CacheEvent> take_events() override;
   void swap_out(std::span<const SequenceId> group, std::vector<BlockSwap>& moves, StepId last_reader) override;

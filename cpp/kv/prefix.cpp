@@ -141,7 +141,13 @@ bool PagedCache::publish_block(BlockTable& table, std::uint32_t at, std::span<co
   return true;
 }
 
-void PagedCache::publish(BlockTable& table, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail) {
+std::uint32_t PagedCache::published(const BlockTable& table) const noexcept {
+  if (!index || !table.publishes) return kMostLength;
+  return index->is_alive(table.tail) ? table.published * config.block_size : 0;
+}
+
+void PagedCache::publish(BlockTable& table, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail,
+                         std::uint32_t left_out) {
   const std::uint32_t block_size = config.block_size;
   const std::uint32_t full = num_computed / block_size;
   const bool has_tail = tail && num_computed % block_size != 0 && !table.borrows;
@@ -152,15 +158,15 @@ void PagedCache::publish(BlockTable& table, std::span<const TokenId> tokens, std
     table.tail = PrefixLink::root(table.salt);
   }
   for (; table.published < full; ++table.published) {
-    const auto key = tokens.subspan(std::size_t{table.published} * block_size, block_size);
+    const auto key = tokens.subspan(std::size_t{table.published} * block_size - left_out, block_size);
     if (publish_block(table, table.published, key)) continue;
     table.publishes = false;
     return;
   }
   if (has_tail && table.published == full) {
+    const std::uint32_t rest = num_computed % block_size;
     table.own_slots = 0;
-    static_cast<void>(publish_block(
-        table, full, tokens.subspan(num_computed - num_computed % block_size, num_computed % block_size)));
+    static_cast<void>(publish_block(table, full, tokens.subspan(num_computed - rest - left_out, rest)));
   }
 }
 

@@ -10,7 +10,6 @@ namespace pagedcore::kv {
 namespace {
 
 const KvCacheConfig& validated(const KvCacheConfig& config) {
-  if (config.max_reservation == 0) throw InvalidArgument("max_reservation is 0; a sequence has one token at least");
   if (config.num_swap_blocks > 0 || config.windows.size() > 1 || (!config.windows.empty() && config.windows[0] > 0)) {
     throw InvalidArgument(
         str("contiguous allocation with ", config.num_swap_blocks, " swap blocks and ", config.windows.size(),
@@ -29,12 +28,9 @@ class ReservedScratch final : public Scratch {
     return freed_.find(raw(seq)) == nullptr;
   }
   bool create(const PrefixMatch&, std::uint32_t, std::uint64_t, const KvGroup& group) override {
-    return reserve(group.sequences, group.tokens);
-  }
-  bool reserve(std::uint32_t count, std::uint32_t tokens) override {
     BuddyAllocator::Counts counts = chunks_;
-    for (std::uint32_t i = 0; i < count; ++i) {
-      if (!BuddyAllocator::take(counts, kv_.order_of(tokens))) return false;
+    for (std::uint32_t i = 0; i < group.sequences; ++i) {
+      if (!BuddyAllocator::take(counts, kv_.order_of(group.tokens))) return false;
     }
     chunks_ = counts;
     return true;

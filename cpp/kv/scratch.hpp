@@ -16,7 +16,6 @@ class PagedScratch final : public Scratch {
 
   bool append(SequenceId seq, std::uint32_t length) override;
   bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare, const KvGroup& group) override;
-  bool reserve(std::uint32_t, std::uint32_t) override { return false; }
   bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare) override;
   void free(SequenceId seq, StepId last_reader) override;
   bool swap_out(std::span<const SequenceId> group, StepId last_reader) override;

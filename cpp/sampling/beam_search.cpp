@@ -77,7 +77,6 @@ std::vector<BeamSearch::Child> BeamSearch::advance(std::span<const std::vector<B
   std::vector<Beam> running;
   std::vector<Finished> finished = finished_;
   const bool is_last = length_ + 1 == params_.max_tokens;
-  const bool takes_more = params_.early_stopping != EarlyStopping::immediate || finished.size() < params_.beam_width;
   try {
     const auto add_node = [&](const Option& option) {
       nodes_.push_back({running_[option.parent].node, length_ + 1, option.token});
@@ -90,7 +89,7 @@ std::vector<BeamSearch::Child> BeamSearch::advance(std::span<const std::vector<B
         if (running.size() == params_.beam_width) continue;
         children.push_back({option.parent, option.token});
         running.push_back({add_node(option), option.score});
-      } else if (rank < params_.beam_width && takes_more) {  // those behind are kept to run on in its place only
+      } else if (rank < params_.beam_width) {  // those behind are kept to run on in its place only
         finished.push_back({add_node(option), normalised(option.score, length_ + 1), stops});
       }
     }

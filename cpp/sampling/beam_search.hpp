@@ -42,7 +42,6 @@ class BeamSearch {
 
   /// How many candidates of each beam advance() wants: with that many, `width` remain that do not stop.
   std::size_t candidates_per_beam() const noexcept { return keep_; }
-  std::size_t num_running() const noexcept { return running_.size(); }
   /// One list for each running beam, in their order. Returns the beams that run on, best first; none: the search has
   /// ended. Strong guarantee: a call that throws (std::bad_alloc) has changed nothing.
   std::vector<Child> advance(std::span<const std::vector<BeamCandidate>> candidates);

@@ -76,9 +76,7 @@ void take_in(SchedulerState& state, const Work& work, const Intake& intake, std:
   if (work.end() >= sequence.block_end) {
     const std::uint32_t block_size = state.rules.block_size;
     sequence.block_end = work.end() - work.end() % block_size + block_size;
-    if (state.rules.shares_prefixes && state.cache.publishes(work.sequence, sequence.computed)) {
-      state.cache.publish(work.sequence, state.whole(request, sequence), sequence.computed);
-    }
+    if (state.rules.shares_prefixes) state.publish(request, sequence, false);
   }
 
   const bool has_prompt = work.end() >= request.limits.prompt_size;
@@ -154,7 +152,7 @@ void recompute(SchedulerState& state, RequestId id) {
 void gather_memory(SchedulerState& state, const Intake& intake, std::vector<SampleUpdate>& updates) {
   const std::vector<Work>& in_flight = state.flight.work;
   std::size_t count = intake.beam_steps().size();
-  std::uint32_t longest = 0;  // what whole() may be asked for
+  std::uint32_t longest = 0;  // what tokens() may be asked for
   for (std::size_t i = 0; i < in_flight.size(); ++i) {
     const Work& work = in_flight[i];
     if (work.request == nullptr) continue;

@@ -9,13 +9,12 @@
 namespace pagedcore {
 
 std::vector<std::uint32_t> place_beams(std::span<const BeamChild> children) {
-  constexpr std::uint32_t kMostBeams = 65536;
-  if (children.size() > kMostBeams)
-    throw InvalidArgument(str(children.size(), " beams go on; a search has ", kMostBeams, " at most"));
+  if (children.size() > kMostSamples)
+    throw InvalidArgument(str(children.size(), " beams go on; a search has ", kMostSamples, " at most"));
   std::uint32_t places = static_cast<std::uint32_t>(children.size());
   for (const BeamChild& child : children) {
-    if (child.parent >= kMostBeams)
-      throw InvalidArgument(str("beam ", child.parent, " goes on; beams are counted from 0 to ", kMostBeams - 1));
+    if (child.parent >= kMostSamples)
+      throw InvalidArgument(str("beam ", child.parent, " goes on; beams are counted from 0 to ", kMostSamples - 1));
     places = std::max(places, child.parent + 1);
   }
   std::vector<std::uint8_t> taken(places, 0);

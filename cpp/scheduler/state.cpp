@@ -8,11 +8,9 @@
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
-namespace pagedcore::sched {
+namespace pagedcore {
 
-namespace {
-
-SchedulerConfig validated(SchedulerConfig config) {
+void validate(const SchedulerConfig& config) {
   check_ranges(config, "scheduler option");
   const auto refuse_unknown = [](const char* what, auto value, auto last) {
     if (value > last) throw InvalidArgument(str(what, " policy ", static_cast<int>(value), " is unknown"));
@@ -20,6 +18,13 @@ SchedulerConfig validated(SchedulerConfig config) {
   refuse_unknown("order", config.order, ServiceOrder::fair);
   refuse_unknown("admission", config.admission, AdmissionPolicy::adaptive);
   refuse_unknown("victim", config.victim, VictimPolicy::last_arrival);
+}
+
+namespace sched {
+namespace {
+
+SchedulerConfig validated(SchedulerConfig config) {
+  validate(config);
   if (config.max_batched_tokens == 0) config.max_batched_tokens = kDefaultBatchedTokens;
   return config;
 }
@@ -60,11 +65,21 @@ Request* SchedulerState::find(RequestId id) const noexcept {
   return found != nullptr ? found->get() : nullptr;
 }
 
-std::span<const TokenId> SchedulerState::whole(const Request& request, const Sample& sample) const {
-  if (sample.tokens.empty()) return request.prompt;
+std::span<const TokenId> SchedulerState::tokens(const Request& request, const Sample& sample,
+                                                std::uint32_t first) const {
+  const std::uint32_t prompt = request.limits.prompt_size;
+  if (sample.tokens.empty()) return std::span(request.prompt).subspan(first);
+  if (first >= prompt) return std::span(sample.tokens).subspan(first - prompt);
   joined.clear();
-  request.copy_tokens(sample, 0, request.size(sample), joined);
+  request.copy_tokens(sample, first, request.size(sample), joined);
   return joined;
+}
+
+/// Computed blocks of a sample enter the prefix cache. With `tail` the partly filled last one too, of one that goes.
+void SchedulerState::publish(const Request& request, const Sample& sample, bool tail) {
+  const std::uint32_t known = cache.published(sample.sequence);
+  if (sample.computed <= known || (!tail && sample.computed - known < rules.block_size)) return;
+  cache.publish(sample.sequence, tokens(request, sample, known), sample.computed, tail, known);
 }
 
 void SchedulerState::refuse_if_broken() const {
@@ -124,7 +139,7 @@ void SchedulerState::erase_if_unused(PinnedPrefix& prefix) {
 /// The prefix that a request has computed takes over its sequence.
 void SchedulerState::pin(Request& request) {
   Sample& sample = request.samples[0];
-  if (rules.shares_prefixes) cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
+  if (rules.shares_prefixes) publish(request, sample, true);
   // What no window reaches any more goes now: the request is not among those that slide when the step is over.
   if (rules.has_windows) cache.slide(sample.sequence, sample.computed, flight.step);
   prefixes.hold(*request.prefix_computed, sample.sequence, cache.block_table(sample.sequence));
@@ -168,7 +183,7 @@ void SchedulerState::free_sequences(Request& request) {
 void SchedulerState::preempt(Request& request, bool keeps_blocks) {
   for (const Sample& sample : request.samples) {
     if (!keeps_blocks || !sample.started || sample.computed == 0) continue;
-    cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
+    publish(request, sample, true);
   }
   free_sequences(request);
   wait_again(request);
@@ -203,9 +218,7 @@ void SchedulerState::finish_sample(Request& request, std::uint32_t index, Finish
   --request.unfinished;
   if (sample.started) {
     // The end of a beam is of no use to others.
-    if (rules.shares_prefixes && !request.is_beam_search()) {
-      cache.publish(sample.sequence, whole(request, sample), sample.computed, true);
-    }
+    if (rules.shares_prefixes && !request.is_beam_search()) publish(request, sample, true);
     cache.free(sample.sequence, request.last_step);
     sample.started = false;
   } else {
@@ -234,4 +247,5 @@ SchedulerStats SchedulerState::gauges() const {
   return now;
 }
 
-}  // namespace pagedcore::sched
+}  // namespace sched
+}  // namespace pagedcore

@@ -95,9 +95,9 @@ struct SchedulerState {
     for (Request* request = running.front(); request != nullptr; request = request->place.next) call(*request);
   }
   SchedulerStats gauges() const;
-  /// All tokens of a sample, in one piece until the next call. Needs no memory for a sample whose tokens were drawn by
-  /// commit(), which has made room.
-  std::span<const TokenId> whole(const Request& request, const Sample& sample) const;
+  /// The tokens of a sample from `first` on, in one piece until the next call. Needs no memory for a sample whose
+  /// tokens were drawn by commit(), which has made room.
+  std::span<const TokenId> tokens(const Request& request, const Sample& sample, std::uint32_t first = 0) const;
   void check() const;
 
   // Blocks (blocks.cpp).
@@ -142,6 +142,7 @@ struct SchedulerState {
   void swap_in(Request& request);
   void discard_swapped(Request& request);
   void finish_sample(Request& request, std::uint32_t sample, FinishReason reason);
+  void publish(const Request& request, const Sample& sample, bool tail);
   void pin(Request& request);
 
   SchedulerConfig config;
@@ -160,7 +161,7 @@ struct SchedulerState {
   NextIds next;
   Flight flight;
   std::vector<RequestId> preempted;     // by force_preempt() since the last plan
-  mutable std::vector<TokenId> joined;  // scratch of whole()
+  mutable std::vector<TokenId> joined;  // scratch of tokens()
   bool swaps_forced = false;            // some request is swapped out by the next plan
   bool preempts_after_commit = false;
   SchedulerStats stats;       // the counters

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "scheduler/state.hpp"
@@ -11,8 +12,6 @@
 namespace pagedcore::sched {
 
 namespace {
-
-constexpr std::uint32_t kMaxSamples = 65536;
 
 /// Id 0 is none yet: an engine gives ids to what it has accepted.
 std::string name_of(const SchedulerRequest& request) {
@@ -40,15 +39,7 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
     throw InvalidArgument(name() + str("token ", *bad, " at position ", bad - request.prompt.begin(),
                                        " of the prompt is negative; tokens are in [0, vocabulary)"));
   }
-  if (request.num_samples == 0 || request.num_samples > kMaxSamples) {
-    throw InvalidArgument(name() +
-                          str("num_samples is ", request.num_samples, "; it must be in [1, ", kMaxSamples, "]"));
-  }
-  if (request.priority < -kMostPriority || request.priority > kMostPriority) {
-    throw InvalidArgument(
-        name() + str("priority is ", request.priority, "; it must be in [", -kMostPriority, ", ", kMostPriority, "]"));
-  }
-  if (std::isnan(request.arrival)) throw InvalidArgument(name() + "arrival is not a number; use seconds on one clock");
+  check_ranges(request, raw(request.id) == 0 ? "request" : "request " + std::to_string(raw(request.id)) + ':');
   if (request.beam_width > 0) validate_beams(request);
 
   const std::uint64_t prompt = request.prompt.size();

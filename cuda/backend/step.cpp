@@ -125,13 +125,7 @@ void CudaBackend::convert(const Tensor& out, const Tensor& in) {
 
 void CudaBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias,
                        const NormParams& p) {
-  check_f32("norm: the input", in, in.rows, in.cols);
-  check_shape("norm: the output", out, in.rows, in.cols);
-  if (out.dtype != DType::f32) check_compute("norm: the output", out);
-  check_f32("norm: the weight", weight, 1, in.cols);
-  if (bias != nullptr) check_f32("norm: the bias", *bias, 1, in.cols);
-  if (out.data == in.data && (out.dtype != in.dtype || out.stride != in.stride))
-    throw InvalidArgument("norm: in place, the output must be f32 with the stride of the input");
+  check_norm(out, in, weight, bias, dtype_);
   device_.use();
   NormArgs args;
   args.in = floats(&in);
@@ -148,12 +142,7 @@ void CudaBackend::norm(const Tensor& out, const Tensor& in, const Tensor& weight
 
 void CudaBackend::head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
                             const NormParams& p) {
-  check_f32("head_norm: the input", x, x.rows, x.cols);
-  if (head_dim < 1 || x.cols % head_dim != 0)
-    throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
-  const bool shared = weight.cols == head_dim;
-  check_f32("head_norm: the weight", weight, 1, shared ? head_dim : x.cols);
-  if (bias != nullptr) check_f32("head_norm: the bias", *bias, 1, weight.cols);
+  const bool shared = check_head_norm(x, head_dim, weight, bias);
   device_.use();
   HeadNormArgs args;
   args.x = static_cast<float*>(x.data);

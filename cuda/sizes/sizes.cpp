@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backend/checks.hpp"
+#include "base/field_lists.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -9,8 +11,6 @@ namespace pagedcore {
 namespace cuda {
 namespace {
 
-constexpr int kMaxThreads = 4096;
-constexpr std::size_t kMinWorkspace = std::size_t{1} << 20;
 constexpr std::size_t kGranule = 256;                         // whole pieces of the arena
 constexpr std::size_t kMostCublasLt = std::size_t{32} << 20;  // what NVIDIA advises for sm_90; other cards need less
 // Assumed, not measured: eight graphs of up to 2,000 nodes of about 2 KiB; kernels of a few shapes.
@@ -18,18 +18,9 @@ constexpr std::size_t kGraphBytes = std::size_t{32} << 20;
 constexpr std::size_t kCublasLtCode = std::size_t{64} << 20;
 
 const CudaOptions& checked(const CudaOptions& options) {
+  check_ranges(options, "CUDA option");
   if (options.dtype != DType::bf16 && options.dtype != DType::f16)
     throw InvalidArgument(str("the CUDA backend computes in bf16 or f16, not in ", info(options.dtype).name));
-  if (options.threads < 0 || options.threads > kMaxThreads)
-    throw InvalidArgument(str("threads = ", options.threads, " is outside [0, ", kMaxThreads,
-                              "]; 0 means every CPU that this process may run on"));
-  if (options.graph_rows < 0)
-    throw InvalidArgument(str("graph_rows = ", options.graph_rows, "; 0 for no graphs, or the most rows of a step"));
-  if (options.workspace < kMinWorkspace)
-    throw InvalidArgument(str("workspace = ", options.workspace, "; at least ", kMinWorkspace));
-  if (!(options.gpu_memory_utilization > 0.0 && options.gpu_memory_utilization <= 1.0))
-    throw InvalidArgument(str("gpu_memory_utilization = ", options.gpu_memory_utilization,
-                              " is outside (0, 1]; 0.9 is nine tenths of the memory that is free"));
   return options;
 }
 
@@ -64,11 +55,7 @@ KvType kv_type_of(DType dtype) {
 }  // namespace
 
 KvTile kv_tile_of(const KvShape& shape) {
-  if (shape.num_layers < 1 || shape.num_kv_heads < 1)
-    throw InvalidArgument(str("KV storage of ", shape.num_layers, " layers x ", shape.num_kv_heads,
-                              " KV heads: both must be at least 1"));
-  if (shape.block_size < 1 || shape.block_size > 256)
-    throw Unsupported(str("block size ", shape.block_size, " is outside 1 to 256 tokens; 16 is the usual choice"));
+  check_kv_shape(shape);
   if (!attention_supports(shape.head_dim))
     throw Unsupported(str("head size ", shape.head_dim, ": the CUDA backend serves 64, 80, 96, 112, 128 and 256"));
   return {kv_type_of(shape.dtype), shape.head_dim, shape.block_size};

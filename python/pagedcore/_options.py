@@ -90,7 +90,7 @@ class EngineOptions(TypedDict, total=False):
     device: str
     """cpu, cuda or cuda:<index>; a GPU needs the CUDA plugin."""
     block_size: int
-    """Tokens per block of KV cache. In [1, 65536]."""
+    """Tokens per block of KV cache. In [1, 256]."""
     num_blocks: int | None
     """Blocks of KV cache, instead of kv_cache_memory. None: what kv_cache_memory holds. In [1, 2^32 - 2]."""
     kv_cache_memory: int | str | None

@@ -11,7 +11,6 @@ from .arguments import shown
 from .errors import InvalidArgument
 
 __all__ = [
-    "MOST_PRIORITY",
     "check_bool",
     "check_int",
     "check_real",
@@ -22,9 +21,6 @@ __all__ = [
 ]
 
 _R = TypeVar("_R")
-
-MOST_PRIORITY = 1_000_000
-"""Priorities of requests lie within plus and minus that."""
 
 
 def check_bool(name: str, value: object) -> None:

@@ -15,7 +15,7 @@ from .names import knows_its_fields
 
 __all__ = ["SamplingParams"]
 
-NO_LIMIT = 2**31 - 1
+NO_LIMIT = _core.NO_TOKEN_LIMIT
 """What the native library takes for max_tokens None: as many as the context and the KV cache hold."""
 
 
@@ -50,7 +50,7 @@ class SamplingParams(SamplingFields):
         if self.logit_bias is not None:
             self._set("logit_bias", _bias(self.logit_bias))
         if self.best_of is not None:
-            check_int("best_of", self.best_of, 1, 65536)
+            check_int("best_of", self.best_of, 1, _core.MOST_SAMPLES)
             if self.best_of < self.n:
                 raise InvalidArgument(
                     f"best_of={self.best_of} is less than n={self.n}: the n best are chosen from best_of"

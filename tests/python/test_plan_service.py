@@ -248,8 +248,13 @@ def test_goals_that_nothing_meets_get_an_honest_answer() -> None:
         ({"target_rate": 1e9}, "1,000,000 at most are planned for"),
         ({"replicas": 0}, "replicas=0 must"),
         ({"block_size": 16_000}, "15728 slots hold no block"),
-        ({"block_size": 0}, "block_size=0 must"),
-        ({"max_sequences": 0}, "max_sequences=0 must"),
+        ({"block_size": 0}, "block_size=0 is a number of tokens"),
+        (
+            {"block_size": 100_000, "slots": 200_000},
+            r"block_size = 100000 is out of range: it must lie in \[1, 65536\]",
+        ),
+        ({"max_batched_tokens": 0}, "max_batched_tokens=0 is a number of tokens"),
+        ({"max_sequences": 0}, r"max_sequences = 0 is out of range: it must lie in \[1, 1048576\]"),
         ({"allocation": "first-fit"}, "'first-fit' is not one of paged, max"),
     ],
 )

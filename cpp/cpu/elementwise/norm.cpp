@@ -32,15 +32,7 @@ const NormKernels& norm_kernels(Isa isa) noexcept {
 
 void norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& out, const Tensor& in, const Tensor& weight,
           const Tensor* bias, const NormParams& params) {
-  check_f32("norm: the input", in, in.rows, in.cols);
-  check_shape("norm: the output", out, in.rows, in.cols);
-  check_f32("norm: the weight", weight, 1, in.cols);
-  if (bias != nullptr) check_f32("norm: the bias", *bias, 1, in.cols);
-  if (out.dtype != DType::f32 && out.dtype != DType::bf16)
-    throw InvalidArgument(str("norm: the output is ", shape_text(out), "; expected f32 or bf16"));
-  if (out.data == in.data && (out.dtype != in.dtype || out.stride != in.stride))
-    throw InvalidArgument("norm: in place, the output must be f32 with the stride of the input");
-
+  check_norm(out, in, weight, bias, DType::bf16);
   const NormKernel kernel = kernel_for(kernels, params.kind, out.dtype);
   const std::int64_t out_stride = out.stride * info(out.dtype).block_bytes;
   for_each_row(pool, in.rows, in.cols, [&](std::int64_t row) {
@@ -51,13 +43,7 @@ void norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& out, const
 
 void head_norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& x, std::int32_t head_dim,
                const Tensor& weight, const Tensor* bias, const NormParams& params) {
-  check_f32("head_norm: the input", x, x.rows, x.cols);
-  if (head_dim < 1 || x.cols % head_dim != 0)
-    throw InvalidArgument(str("head_norm: ", x.cols, " columns are not a multiple of the head size ", head_dim));
-  const bool shared = weight.cols == head_dim;
-  check_f32("head_norm: the weight", weight, 1, shared ? head_dim : x.cols);
-  if (bias != nullptr) check_f32("head_norm: the bias", *bias, 1, weight.cols);
-
+  const bool shared = check_head_norm(x, head_dim, weight, bias);
   const NormKernel kernel = kernel_for(kernels, params.kind, DType::f32);
   for_each_row(pool, x.rows, x.cols, [&](std::int64_t row) {
     for (std::int64_t column = 0; column < x.cols; column += head_dim) {

@@ -4,17 +4,14 @@
 #include <cstring>
 #include <limits>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 
 TileLayout::TileLayout(const KvShape& shape) {
-  if (shape.num_layers < 1 || shape.num_kv_heads < 1)
-    throw InvalidArgument(str("KV storage of ", shape.num_layers, " layers x ", shape.num_kv_heads,
-                              " KV heads: both must be at least 1"));
-  if (shape.block_size < 1 || shape.block_size > 256)
-    throw Unsupported(str("block size ", shape.block_size, " is outside 1 to 256 tokens; 16 is the usual choice"));
+  check_kv_shape(shape);
   if (shape.head_dim < 1 || shape.head_dim > kMaxHeadDim)
     throw Unsupported(str("head size ", shape.head_dim, ": the CPU backend serves sizes of 1 to ", kMaxHeadDim));
   if (shape.dtype != DType::f32 && shape.dtype != DType::bf16)

@@ -72,7 +72,7 @@ struct KvShape {
   std::int32_t num_layers = 0;
   std::int32_t num_kv_heads = 0;
   std::int32_t head_dim = 0;
-  std::int32_t block_size = 0;  // tokens per block
+  std::int32_t block_size = 0;  // tokens per block, at most kMostBlockSize
   DType dtype = DType::f32;
 };
 
@@ -326,7 +326,7 @@ struct CpuOptions {
   template <class V>
   static void fields(V&& v) {
     using C = CpuOptions;
-    v(field("threads", &C::threads, "Threads of the host.", in(1, 4096))
+    v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
@@ -367,7 +367,7 @@ struct CudaOptions {
   template <class V>
   static void fields(V&& v) {
     using C = CudaOptions;
-    v(field("threads", &C::threads, "Threads of the host.", in(1, 4096))
+    v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
     v(field(

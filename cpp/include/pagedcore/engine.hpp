@@ -1,7 +1,6 @@
 // The engine: a native thread that plans, runs and commits steps, and a queue of outputs that the caller drains.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -35,10 +34,10 @@ struct KvOptions {
   template <class V>
   static void fields(V&& v) {
     using C = KvOptions;
-    v(field("block_size", &C::block_size, "Tokens per block of KV cache.", in(1, 65536)));
-    v(field("num_blocks", &C::num_blocks, "Blocks of KV cache, instead of kv_cache_memory.", in(1, 0xfffffffe))
+    v(field("block_size", &C::block_size, "Tokens per block of KV cache.", in(1, kMostBlockSize)));
+    v(field("num_blocks", &C::num_blocks, "Blocks of KV cache, instead of kv_cache_memory.", in(1, kMostBlocks))
           .zero_means("what kv_cache_memory holds"));
-    v(field("kv_cache_memory", &C::kv_cache_memory, "Memory of the KV cache.", in(1, 0x7fffffffffffffff))
+    v(field("kv_cache_memory", &C::kv_cache_memory, "Memory of the KV cache.", in(1, kMostBytes))
           .bytes()
           .zero_means("what max_sequences full contexts need, at most 1 GiB and half of the available memory, on a GPU "
                       "all of gpu_memory_utilization"));
@@ -50,10 +49,10 @@ struct KvOptions {
         "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
         "exactly that (oracle), and shares nothing."));
     v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
-            in(1, 0x7fffffff))
+            in(1, kMostCount))
           .zero_means("the longest that fits"));
     v(field("cache_events", &C::cache_events, "Events of the prefix cache that are kept; 0: none are recorded.",
-            in(0, 0x7fffffff)));
+            in(0, kMostCount)));
   }
 };
 
@@ -66,8 +65,7 @@ struct SwapOptions {
   template <class V>
   static void fields(V&& v) {
     using C = SwapOptions;
-    v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.",
-            in(1, 0x7fffffffffffffff))
+    v(field("swap_space", &C::swap_space, "Host memory for the KV of requests that make room.", in(1, kMostBytes))
           .bytes()
           .zero_means("no swap space"));
     v(field("swap_file", &C::swap_file,
@@ -75,7 +73,7 @@ struct SwapOptions {
             "with it.")
           .path()
           .zero_means("no file"));
-    v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, 0x7fffffffffffffff))
+    v(field("swap_file_size", &C::swap_file_size, "Size of that file.", in(1, kMostBytes))
           .bytes()
           .zero_means("as much as the KV cache"));
   }
@@ -108,7 +106,7 @@ struct EngineConfig {
             "until "
             "the last output has been taken. A request counts with the most that it may come to need, and is refused "
             "where that does not fit.",
-            in(1, 0x7fffffffffffffff))
+            in(1, kMostBytes))
           .bytes()
           .zero_means("1 GiB, or a quarter of the available memory where that is less"));
     v(field("max_waiting", &C::max_waiting,
@@ -158,7 +156,7 @@ struct MemoryPlan {
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
   std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + requests; }
-  std::uint64_t num_layer_groups() const noexcept { return std::max<std::uint64_t>(1, windows.size()); }
+  std::uint64_t num_layer_groups() const noexcept { return windows.empty() ? 1 : windows.size(); }
   /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
   std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
 };

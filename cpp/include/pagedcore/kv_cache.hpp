@@ -50,13 +50,16 @@ struct Words<AllocationPolicy> {
                                                     {AllocationPolicy::oracle, "oracle"}};
 };
 
+inline constexpr std::size_t kMostWindows = 64;
+inline constexpr std::uint32_t kMostLength = 0xffffffff;  // tokens of a sequence
+
 struct KvCacheConfig {
-  std::uint32_t num_blocks = 0;   // in [1, 2^32 - 2]
-  std::uint32_t block_size = 16;  // tokens per block, in [1, 65536]
+  std::uint32_t num_blocks = 0;
+  std::uint32_t block_size = 16;
   bool enable_prefix_caching = true;
   PrefixHash prefix_hash = nullptr;      // null: the built-in one
   std::vector<std::uint32_t> windows{};  // attention window of each group of layers in tokens, 0: full context; empty:
-                                         // one group with full context. At most 64 groups
+                                         // one group with full context. At most kMostWindows
   std::uint32_t num_swap_blocks = 0;     // slots of the swap space; lower slots are used first
   AllocationPolicy allocation = AllocationPolicy::paged;
   std::uint32_t max_reservation = 2048;  // tokens of the longest sequence, unless paged. The largest chunk has as many
@@ -67,23 +70,26 @@ struct KvCacheConfig {
   template <class V>
   static void fields(V&& v) {
     using C = KvCacheConfig;
-    v(field("num_blocks", &C::num_blocks, "Physical blocks.", in(1, 0xfffffffe)));
+    v(field("num_blocks", &C::num_blocks, "Physical blocks.", in(1, kMostBlocks)));
     v(field("block_size", &C::block_size, "Tokens per block.", in(1, 65536)));
     v(field("enable_prefix_caching", &C::enable_prefix_caching,
             "Keep the KV of finished requests for prompts that begin alike."));
     v(field("windows", &C::windows,
             "Attention window of each group of layers in tokens, 0: full context. None: one group with full context."));
-    v(field("num_swap_blocks", &C::num_swap_blocks, "Slots of the swap space.", in(0, 0x7fffffff)));
+    v(field("num_swap_blocks", &C::num_swap_blocks, "Slots of the swap space.", in(0, kMostCount)));
     v(field(
         "allocation", &C::allocation,
         "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
         "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
         "exactly that (oracle), and shares nothing."));
     v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
-            in(1, 0x7fffffff)));
-    v(field("max_events", &C::max_events, "Events of the prefix cache that are kept.", in(0, 0x7fffffff)));
+            in(1, kMostCount)));
+    v(field("max_events", &C::max_events, "Events of the prefix cache that are kept.", in(0, kMostCount)));
   }
 };
+
+/// Throws InvalidArgument for a value outside its range, and for more windows than there may be.
+PAGEDCORE_API void validate(const KvCacheConfig& config);
 
 /// Where every block is. free + cached + in_flight + used == num_blocks at all times.
 struct KvCacheCounts {
@@ -188,10 +194,8 @@ class PAGEDCORE_API KvScratch {
   /// rest. False, changing nothing, when fewer than `spare` blocks would then be available, and also when an append()
   /// tried here is going to overwrite a matched block. Apply all creations before the appends, so that no append evicts
   /// what a match found.
-  /// Where slots are set aside, `group` is what must be there, and nothing else counts.
+  /// Where slots are set aside, as create_reserved(): `group` is what must be there, and nothing else counts.
   bool create(const PrefixMatch& match, std::uint32_t length, std::uint64_t spare = 0, const KvGroup& group = {});
-  /// As KvCacheManager::create_reserved() followed by append(), unless paged; false when chunks are short.
-  bool reserve(std::uint32_t count, std::uint32_t tokens);
   /// As KvCacheManager::fork() of a parent at num_tokens followed by append(length); `spare` as above.
   bool fork(SequenceId parent, std::uint32_t num_tokens, std::uint32_t length, std::uint64_t spare = 0);
   /// As KvCacheManager::free(seq, last_reader).
@@ -209,7 +213,7 @@ class PAGEDCORE_API KvScratch {
 
 class PAGEDCORE_API KvCacheManager {
  public:
-  /// Throws InvalidArgument for sizes outside the documented ranges.
+  /// Throws as validate(), and OutOfMemory for tables that are more than the available memory.
   explicit KvCacheManager(const KvCacheConfig& config);
   ~KvCacheManager();
   KvCacheManager(KvCacheManager&&) noexcept;
@@ -283,10 +287,12 @@ class PAGEDCORE_API KvCacheManager {
 
   /// Records that the first `num_computed` slots hold the KV of `tokens` (at least that many): full blocks enter the
   /// prefix cache, and with `tail` the partly filled last one, for a sequence that is about to go. `tokens` must extend
-  /// what was published for this sequence before.
-  void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail = false);
-  /// Whether there is a full block among so many tokens that publish() has not seen.
-  bool publishes(SequenceId seq, std::uint32_t num_computed) const;
+  /// what was published for this sequence before. `tokens` may leave out the first ones, at most published() of them.
+  void publish(SequenceId seq, std::span<const TokenId> tokens, std::uint32_t num_computed, bool tail = false,
+               std::uint32_t left_out = 0);
+  /// How many of its first tokens, in full blocks, publish() has seen and need not see again; kMostLength for a
+  /// sequence that publishes nothing any more.
+  std::uint32_t published(SequenceId seq) const;
 
   /// Frees the blocks that no window reaches any more from position `next` on (at most the length).
   void slide(SequenceId seq, std::uint32_t next, StepId last_reader);

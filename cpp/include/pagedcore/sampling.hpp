@@ -16,7 +16,7 @@ namespace pagedcore {
 
 /// SamplingParams::max_tokens of a request that may go on to the end of its context, or of what the KV cache has for it
 /// beside registered prefixes.
-inline constexpr std::uint32_t kNoTokenLimit = 0x7fffffff;
+inline constexpr std::uint32_t kNoTokenLimit = kMostCount;
 
 /// How the tokens of a request are chosen. The order of operations is the field's: penalties, logit bias, banned and
 /// allowed tokens, temperature, min-p, top-k, top-p, then one draw.
@@ -49,13 +49,13 @@ struct SamplingParams {
         "n", &P::n,
         "Independent samples of one prompt; its KV blocks are computed once and shared. More than max_sequences: the "
         "request runs alone, and its samples take turns.",
-        in(1, 65536)));
+        in(1, kMostSamples)));
     v(field("max_tokens", &P::max_tokens, "Tokens generated, per sample. 0: compute (score) the prompt only.",
             in(0, kNoTokenLimit))
           .note("the most is no limit: as many as the context and the KV cache hold"));
-    v(field("min_tokens", &P::min_tokens, "No stop token ends a sample before this many tokens.", in(0, 0x7fffffff)));
+    v(field("min_tokens", &P::min_tokens, "No stop token ends a sample before this many tokens.", in(0, kMostCount)));
     v(field("temperature", &P::temperature, "Divides the logits.", at_least(0)).note("0 is greedy"));
-    v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", in(-1, 0x7fffffff))
+    v(field("top_k", &P::top_k, "Draw from this many most likely tokens.", in(-1, kMostCount))
           .note("0 or -1 turns it off"));
     v(field("top_p", &P::top_p, "Draw from the fewest most likely tokens that have this probability together.",
             above_up_to(0, 1))
@@ -87,7 +87,7 @@ struct SamplingParams {
           "prompt_logprob_start", &P::prompt_logprob_start,
           "With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from "
           "the prefix cache.",
-          in(0, 0x7fffffff))
+          in(0, kMostCount))
           .note("0 and 1 score all but the first, which nothing predicts"));
     v(field("logprob_token_ids", &P::logprob_token_ids,
             "Tokens whose log-probabilities are reported too, at every position that is. Without logprobs they are "
@@ -136,9 +136,9 @@ struct BeamSearchParams {
   template <class V>
   static void fields(V&& v) {
     using P = BeamSearchParams;
-    v(field("beam_width", &P::beam_width, "Running beams.", in(1, 65536)));
-    v(field("n", &P::n, "Hypotheses to return, at most beam_width.", in(1, 65536)));
-    v(field("max_tokens", &P::max_tokens, "Tokens of a hypothesis.", in(1, 0x7fffffff)));
+    v(field("beam_width", &P::beam_width, "Running beams.", in(1, kMostSamples)));
+    v(field("n", &P::n, "Hypotheses to return, at most beam_width.", in(1, kMostSamples)));
+    v(field("max_tokens", &P::max_tokens, "Tokens of a hypothesis.", in(1, kMostCount)));
     v(field("length_penalty", &P::length_penalty,
             "A hypothesis scores the sum of its log-probabilities divided by its length to this power."));
     v(field(

@@ -116,7 +116,7 @@ struct SchedulerConfig {
             "Tokens computed in one step; longer prompts are computed in chunks.", in(1, 1 << 20))
           .zero_means("512, on a GPU 2048"));
     v(field("max_sequences", &C::max_sequences, "Sequences of one step.", in(1, 1 << 20)));
-    v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, 0x7fffffff))
+    v(field("max_context", &C::max_context, "Tokens of one sequence, prompt and output.", in(1, kMostCount))
           .zero_means("as many as the model and the memory allow"));
     v(field("watermark", &C::watermark,
             "Share of the blocks that an admission must leave free, so that it is not preempted at once.", in(0, 1)));
@@ -141,6 +141,9 @@ struct SchedulerConfig {
             at_least(0)));
   }
 };
+
+/// Throws InvalidArgument for a value outside its range.
+PAGEDCORE_API void validate(const SchedulerConfig& config);
 
 /// SchedulerConfig::max_batched_tokens where that is 0; an engine on a GPU has another.
 inline constexpr std::uint32_t kDefaultBatchedTokens = 512;
@@ -167,8 +170,9 @@ struct SchedulerRequest {
     v(field("id", &R::id, ""));
     v(field("arrival", &R::arrival, "Seconds on the caller's clock; ties keep the order of submission."));
     v(field("prompt", &R::prompt, "One token at least."));
-    v(field("num_samples", &R::num_samples, ""));
-    v(field("beam_width", &R::beam_width, "Above 0: a beam search of this width; num_samples is 1."));
+    v(field("num_samples", &R::num_samples, "", in(1, kMostSamples)));
+    v(field("beam_width", &R::beam_width, "Above 0: a beam search of this width; num_samples is 1.",
+            in(0, kMostSamples)));
     v(field("max_tokens", &R::max_tokens, "Generated tokens per sample; 0: only compute (score) the prompt."));
     v(field("is_open_ended", &R::is_open_ended,
             "max_tokens is lowered to what the cache holds beside registered prefixes, later ones too."));
@@ -179,7 +183,7 @@ struct SchedulerRequest {
             "Of those, the first: what comes before may be cached; 0 and 1 are all but the first of the prompt."));
     v(field("prefix", &R::prefix,
             "A registered prefix of this salt, or a shared one, with which the prompt begins; 0: none."));
-    v(field("priority", &R::priority, "Higher goes first, with order priority; within +-kMostPriority."));
+    v(field("priority", &R::priority, "Higher goes first, with order priority.", in(-kMostPriority, kMostPriority)));
     v(field("tenant", &R::tenant, "Who is served by it, for order fair."));
   }
 };

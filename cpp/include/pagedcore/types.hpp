@@ -39,6 +39,14 @@ constexpr auto raw(Id id) noexcept {
   return static_cast<std::underlying_type_t<Id>>(id);
 }
 
+// Limits that several lists of fields and checks name.
+inline constexpr std::uint32_t kMostBlocks = raw(kNoBlock) - 1;     // of a pool
+inline constexpr std::int32_t kMostBlockSize = 256;                 // tokens, on any device
+inline constexpr std::uint32_t kMostSamples = 65536;                // samples, or beams, of one request
+inline constexpr int kMostThreads = 4096;                           // of the host, for one backend
+inline constexpr std::uint32_t kMostCount = 0x7fffffff;             // of what a signed 32-bit number counts elsewhere
+inline constexpr std::uint64_t kMostBytes = 0x7fff'ffff'ffff'ffff;  // of one purpose
+
 /// A token, its log-probability and its place among all tokens.
 struct TokenLogprob {
   TokenId token = -1;

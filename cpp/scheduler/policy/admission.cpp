@@ -151,7 +151,7 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
   const bool shares = state_.rules.shares_prefixes, is_new = sample.computed_before == 0;
   PrefixMatch match;
   if (most > 0 && (shares || !is_new))
-    match = state_.cache.match_prefix(state_.whole(request, sample), request.salt, most);
+    match = state_.cache.match_prefix(state_.tokens(request, sample), request.salt, most);
   const bool scores_all = request.progress.scores && most == 0;  // what is cached is of no use to it
   waits = (shares && most > 0 && has_prefix_underway(request, sample, match.num_tokens, most)) ||
           (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !scores_all);

@@ -16,7 +16,6 @@ class ServiceWalk {
     unseen_ = room.active().front();
     seen_.clear();
     has_looked_ = false;
-    tenants_seen_ = 0;
   }
 
   /// Null when there is nobody left.
@@ -28,7 +27,6 @@ class ServiceWalk {
       seen_.push_back({unseen_->served, unseen_->waiting.front()});
       std::ranges::push_heap(seen_, is_behind);
       unseen_ = unseen_->place.next;
-      ++tenants_seen_;
     }
     return seen_.empty() ? nullptr : seen_.front().request;
   }
@@ -46,7 +44,6 @@ class ServiceWalk {
   }
   /// Whether anybody was asked for.
   bool has_looked() const noexcept { return has_looked_; }
-  std::uint32_t tenants_seen() const noexcept { return tenants_seen_; }
 
  private:
   struct Candidate {
@@ -61,7 +58,6 @@ class ServiceWalk {
   const Tenant* unseen_ = nullptr;  // the first that the walk has not come to
   std::vector<Candidate> seen_;     // a heap
   bool has_looked_ = false;
-  std::uint32_t tenants_seen_ = 0;
 };
 
 }  // namespace pagedcore::sched

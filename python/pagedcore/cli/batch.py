@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from .. import _core
+from ..checks import check_int
 from ..errors import Aborted, InvalidArgument, Io
 from ..request import derived_seed
 from .common import (
@@ -76,8 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ours: dict[str, Any] = {"max_tokens": 256}
     sampling_params(arguments, **ours)
     engine_options(arguments)
-    if not 1 <= arguments.in_flight <= 4096:
-        raise InvalidArgument(f"--in-flight {arguments.in_flight} must lie in [1, 4096]")
+    check_int("--in-flight", arguments.in_flight, 1, 4096)
     if arguments.resume and arguments.output is None:
         raise InvalidArgument("--resume needs -o: the file that has the answers so far")
     with ExitStack() as stack:

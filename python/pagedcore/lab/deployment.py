@@ -82,9 +82,10 @@ class Deployment:
         )
 
     def config(self) -> _core.SimulationConfig:
-        """Raises InvalidArgument for a cache of less than a block."""
-        if self.block_size < 1:
-            raise InvalidArgument(f"block_size={self.block_size} is tokens in a block, 1 at least")
+        """Raises InvalidArgument for sizes out of their ranges, and for a cache of less than a block."""
+        for name in ("block_size", "max_batched_tokens"):  # 0 has no meaning here
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"{name}={getattr(self, name)} is a number of tokens, 1 at least")
         num_blocks = self.slots // self.block_size
         if num_blocks == 0:
             raise InvalidArgument(
@@ -95,7 +96,7 @@ class Deployment:
         cost |= {name: cost[name] * self.block_size for name in per_block}
         cost["swap_out_block"] += self.swap_out_overhead
         cost["swap_in_block"] += self.swap_in_overhead
-        return _core.SimulationConfig(
+        config = _core.SimulationConfig(
             scheduler=_core.SchedulerConfig(
                 max_batched_tokens=self.max_batched_tokens,
                 max_sequences=self.max_sequences,
@@ -117,6 +118,9 @@ class Deployment:
             beam_mixing=self.beam_mixing,
             copy_reservations=self.copy_reservations,
         )
+        _core.validate(config.scheduler)
+        _core.validate(config.cache)
+        return config
 
 
 def paper_batch(model: str, dataset: str) -> tuple[int, float]:

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_int
 from ..errors import InvalidArgument
 from ..memory import format_bytes
 from .deployment import Deployment
@@ -49,8 +48,6 @@ class Placement:
     def deploy(self, *, block_size: int = 16, max_batched_tokens: int = 2560, **policies: Any) -> Deployment:
         """A Deployment with these policies. Raises InvalidArgument, with the arithmetic, when the model does not fit,
         and for more KV memory than there is."""
-        check_int("block_size", block_size, 1, 65536)
-        check_int("max_batched_tokens", max_batched_tokens, 1, 1 << 20)
         shared: dict[str, Any] = {
             "tensor_parallel": self.tensor_parallel,
             "weight_bytes": self.weight_bytes,

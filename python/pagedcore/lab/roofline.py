@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import _core
-from ..checks import check_int, check_real
+from ..checks import check_int, check_real, native_record
 from ..errors import InvalidArgument
 from ..memory import format_bytes
 from .device import Device
@@ -125,7 +125,8 @@ def kv_slots(
     """Tokens of KV that fit beside the weights and the activations of a step of max_batched_tokens, in whole blocks.
     Raises InvalidArgument with the arithmetic when that is not one block."""
     _check_group(model, device, tensor_parallel)
-    check_int("block_size", block_size, 1, 2**30)
+    _core.validate(native_record(_core.KvCacheConfig, {"num_blocks": 1, "block_size": block_size}))
+    _core.validate(native_record(_core.SchedulerConfig, {"max_batched_tokens": max_batched_tokens}))
     tp = tensor_parallel
     free = tp * device.free_memory
     weights = model.weights * weight_bytes

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..checks import MOST_PRIORITY, check_int
+from .. import _core
+from ..checks import check_int
 from ..errors import InvalidArgument
 
 __all__ = ["Workload", "poisson_arrivals", "poisson_workload", "shared_prefix_workload"]
@@ -46,7 +47,7 @@ class Workload:
                 "give one of each for every request"
             )
         for name, values, low, high in (
-            ("priorities", self.priorities, -MOST_PRIORITY, MOST_PRIORITY),
+            ("priorities", self.priorities, -_core.MOST_PRIORITY, _core.MOST_PRIORITY),
             ("tenants", self.tenants, 0, 2**64 - 1),
         ):
             if values is None:
@@ -56,7 +57,7 @@ class Workload:
             for index, value in enumerate(values):
                 check_int(f"{name}[{index}]", value, low, high)
         if self.max_tokens is not None:
-            check_int("max_tokens", self.max_tokens, 1, 2**31 - 1)
+            check_int("max_tokens", self.max_tokens, 1, _core.NO_TOKEN_LIMIT)
 
     def __len__(self) -> int:
         return len(self.arrivals)

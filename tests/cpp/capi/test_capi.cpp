@@ -114,7 +114,7 @@ TEST_CASE("errors have codes and messages; nothing is written on failure") {
   };
   refused("isa", "sse9", PC_INVALID_ARGUMENT);
   refused("block_size", "0", PC_INVALID_ARGUMENT);
-  CHECK(says("block_size = 0 is out of range: it must lie in [1, 65536]"));
+  CHECK(says("block_size = 0 is out of range: it must lie in [1, 256]"));
   refused("device", "gpu", PC_INVALID_ARGUMENT);
   CHECK(says("use cpu, cuda or cuda:<index>"));
   refused("dtype", "float16", PC_UNSUPPORTED);

@@ -19,6 +19,18 @@
 
 using pagedcore::cpu::ThreadPool;
 
+namespace {
+/// body(worker) once on every worker: each waits in its index until all have one.
+template <class Body>
+void on_each(ThreadPool& pool, const Body& body) {
+  std::atomic<int> arrived{0};
+  pool.for_each(pool.threads(), [&](std::int64_t, int worker) {
+    for (arrived.fetch_add(1); arrived.load() < pool.threads();) std::this_thread::yield();
+    body(worker);
+  });
+}
+}  // namespace
+
 TEST_CASE("for_each runs every index once, on a worker of the pool") {
   std::mt19937 random(1);
   for (const int threads : {1, 2, 3, 8}) {
@@ -37,13 +49,13 @@ TEST_CASE("for_each runs every index once, on a worker of the pool") {
   }
 }
 
-TEST_CASE("on_each runs once per worker, on threads of their own, the caller being worker 0") {
+TEST_CASE("all workers take part, on threads of their own, the caller being worker 0") {
   for (const int threads : {1, 2, 5}) {
     ThreadPool pool(threads);
     for (int round = 0; round < 50; ++round) {
       std::vector<std::thread::id> ids(static_cast<std::size_t>(threads));
       std::vector<int> runs(static_cast<std::size_t>(threads), 0);
-      pool.on_each([&](int worker) {
+      on_each(pool, [&](int worker) {
         ids[static_cast<std::size_t>(worker)] = std::this_thread::get_id();
         ++runs[static_cast<std::size_t>(worker)];
       });
@@ -69,7 +81,7 @@ TEST_CASE("operations back to back and after sleeps: what workers wrote is visib
     expected += count * (count - 1) / 2;
     if (round % 3 == 0) {
       partial.assign(4, 0);
-      pool.on_each([&](int worker) { partial[static_cast<std::size_t>(worker)] = worker; });
+      on_each(pool, [&](int worker) { partial[static_cast<std::size_t>(worker)] = worker; });
       sum += std::accumulate(partial.begin(), partial.end(), std::int64_t{0});
       expected += 6;
     }
@@ -81,7 +93,7 @@ TEST_CASE("operations back to back and after sleeps: what workers wrote is visib
 // rule: cpu.idle-costs-nothing
 TEST_CASE("an idle pool costs no CPU") {
   ThreadPool pool(4);
-  pool.on_each([](int) {});
+  on_each(pool, [](int) {});
   const auto cpu_seconds = [] {
     timespec t{};
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -101,7 +113,7 @@ TEST_CASE("workers block signals, the caller's mask is untouched") {
   pthread_sigmask(SIG_SETMASK, nullptr, &after);
   for (const int s : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) CHECK(sigismember(&before, s) == sigismember(&after, s));
   std::vector<int> blocked(3, -1);
-  pool.on_each([&](int worker) {
+  on_each(pool, [&](int worker) {
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, nullptr, &mask);
     blocked[static_cast<std::size_t>(worker)] = sigismember(&mask, SIGINT) + sigismember(&mask, SIGUSR1);
@@ -143,21 +155,21 @@ int in_child(const Body& body) {
 // rule: cpu.refuses-after-fork
 TEST_CASE("in a forked child a pool refuses work and is destroyed without hanging") {
   auto pool = std::make_unique<ThreadPool>(4);
-  pool->on_each([](int) {});
+  on_each(*pool, [](int) {});
   const int result = in_child([&] {
     try {
-      pool->on_each([](int) {});
+      on_each(*pool, [](int) {});
       return 1;
     } catch (const pagedcore::Aborted&) {
     }
     pool.reset();
     ThreadPool fresh(2);  // the child may make its own
     int ran[2] = {0, 0};
-    fresh.on_each([&](int worker) { ran[worker] = 1; });
+    on_each(fresh, [&](int worker) { ran[worker] = 1; });
     return ran[0] + ran[1] == 2 ? 42 : 2;
   });
   CHECK(result == 42);
-  pool->on_each([](int) {});  // the parent's still works
+  on_each(*pool, [](int) {});  // the parent's still works
 }
 
 // rule: cpu.failure-changes-nothing

@@ -93,10 +93,10 @@ TEST_CASE("15,728 slots hold exactly seven sequences of Orca (Max)") {
   cache.check();
   CHECK(cache.counts().reserved == 7 * 128);
   cache.free(SequenceId{3}, StepId{5});
-  CHECK_FALSE(cache.scratch().reserve(1, 2048));  // a step may still read it
+  CHECK_FALSE(cache.scratch().create({}, 0, 0, {1, 2048}));  // a step may still read it
   cache.complete(StepId{5});
-  CHECK(cache.scratch().reserve(1, 2048));
-  CHECK_FALSE(cache.scratch().reserve(2, 2048));
+  CHECK(cache.scratch().create({}, 0, 0, {1, 2048}));
+  CHECK_FALSE(cache.scratch().create({}, 0, 0, {2, 2048}));
   cache.create_reserved(SequenceId{8}, 1, 2048);
   cache.check();
 }

@@ -32,7 +32,7 @@ TEST_CASE("a chunk waits for the last steps of all members of its group, in what
   kv.free(A, StepId{3});
   kv.complete(StepId{3});
   CHECK(kv.counts().reserved == 8);
-  CHECK_FALSE(kv.scratch().reserve(1, 16));
+  CHECK_FALSE(kv.scratch().create({}, 0, 0, {1, 16}));
   kv.complete(StepId{9});
   CHECK(kv.counts().reserved == 0);
   kv.check();
@@ -77,8 +77,8 @@ TEST_CASE("forks whose parent is gone copy its blocks out of a chunk that nobody
 TEST_CASE("a group gets all of its chunks or none") {
   KvCacheManager kv = make(12);  // three chunks of four blocks
   kv.create_reserved(A, 2, 16);
-  CHECK_FALSE(kv.scratch().reserve(2, 16));
-  CHECK(kv.scratch().reserve(1, 16));
+  CHECK_FALSE(kv.scratch().create({}, 0, 0, {2, 16}));
+  CHECK(kv.scratch().create({}, 0, 0, {1, 16}));
   CHECK_THROWS_AS(kv.create_reserved(B, 2, 16), OutOfMemory);
   CHECK_FALSE(kv.contains(B));
   CHECK(kv.counts().reserved == 8);

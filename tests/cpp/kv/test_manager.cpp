@@ -38,7 +38,16 @@ TEST_CASE("sizes outside the documented ranges are refused with their limits") {
   CHECK_THROWS_AS(make(0), InvalidArgument);
   CHECK_THROWS_AS(make(0xffffffffu), InvalidArgument);
   CHECK_THROWS_AS(make(1, 0), InvalidArgument);
-  CHECK_THROWS_WITH_AS(make(1, 65537), "block_size is 65537; it must be in [1, 65536] tokens", InvalidArgument);
+  CHECK_THROWS_WITH_AS(make(1, 65537), "KV cache option block_size = 65537 is out of range: it must lie in [1, 65536]",
+                       InvalidArgument);
+  CHECK_THROWS_AS(validate(KvCacheConfig{.num_blocks = 1, .num_swap_blocks = 0x80000000u}), InvalidArgument);
+  CHECK_THROWS_AS(validate(KvCacheConfig{.num_blocks = 1, .max_reservation = 0}), InvalidArgument);
+  CHECK_THROWS_AS(validate(KvCacheConfig{.num_blocks = 1, .max_events = 0x80000000u}), InvalidArgument);
+  KvCacheConfig windows{.num_blocks = 1, .windows = std::vector<std::uint32_t>(64)};
+  validate(windows);
+  windows.windows.push_back(0);
+  CHECK_THROWS_WITH_AS(validate(windows), "windows names 65 groups of layers; there may be 64 at most",
+                       InvalidArgument);
   const KvCacheManager kv = make(3, 4);
   CHECK(kv.blocks_for(0) == 0);
   CHECK(kv.blocks_for(4) == 1);
@@ -168,6 +177,47 @@ TEST_CASE("published prefixes are found per salt and up to the limit") {
   kv.publish(B, range(0, 12), 12);
   CHECK(kv.match_prefix(tokens, 7, 100).num_tokens == 0);  // computed before the clear
   kv.check();
+}
+
+TEST_CASE("whoever publishes may leave out the tokens that are known already, and no others") {
+  const std::vector<TokenId> tokens = range(0, 16);
+  const auto from = [&](std::size_t first) { return std::span(tokens).subspan(first); };
+  std::vector<BlockCopy> copies;
+  KvCacheManager kv = make(8);
+  kv.create(A, 0, {});
+  kv.append(A, 12, copies);
+  CHECK(kv.published(A) == 0);
+  kv.publish(A, tokens, 8);
+  CHECK(kv.published(A) == 8);
+  CHECK_THROWS_AS(kv.publish(A, from(12), 12, false, 12), InvalidArgument);
+  CHECK_THROWS_AS(kv.publish(A, from(8).first(3), 12, false, 8), InvalidArgument);
+  CHECK(kv.match_prefix(tokens, 0, 16).num_tokens == 8);
+  kv.publish(A, from(8).first(4), 12, false, 8);
+  CHECK(kv.match_prefix(tokens, 0, 16).num_tokens == 12);
+  kv.append(A, 14, copies);
+  kv.publish(A, from(12).first(2), 14, true, 12);
+  CHECK(kv.match_prefix(tokens, 0, 16).num_tokens == 14);
+  kv.check();
+  kv.clear_prefix_cache();
+  CHECK(kv.published(A) == kMostLength);
+
+  // What A has published stands on B's block of the same tokens: when that goes, A is to begin again.
+  KvCacheManager small = make(5);
+  for (const SequenceId seq : {A, B}) {
+    small.create(seq, 0, {});
+    small.append(seq, seq == A ? 8 : 4, copies);
+  }
+  small.publish(B, tokens, 4);
+  small.publish(A, tokens, 4);
+  CHECK(small.published(A) == 4);
+  small.free(B, kNow);
+  small.create(C, 0, {});
+  small.append(C, 12, copies);
+  CHECK(small.published(A) == 0);
+  CHECK_THROWS_AS(small.publish(A, from(4), 8, false, 4), InvalidArgument);
+  small.publish(A, tokens, 8);
+  CHECK(small.match_prefix(tokens, 0, 8).num_tokens == 8);
+  small.check();
 }
 
 // rule: kv.reuse-order

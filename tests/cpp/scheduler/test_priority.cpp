@@ -180,6 +180,7 @@ TEST_CASE("policies and priorities that there are not") {
   }
   Scheduler scheduler({}, cache);
   CHECK_THROWS_WITH_AS(scheduler.submit(request(1, kMostPriority + 1, 4, 4)),
-                       "request 1: priority is 1000001; it must be in [-1000000, 1000000]", InvalidArgument);
+                       "request 1: priority = 1000001 is out of range: it must lie in [-1000000, 1000000]",
+                       InvalidArgument);
   CHECK_THROWS_AS(scheduler.submit(request(1, -kMostPriority - 1, 4, 4)), InvalidArgument);
 }

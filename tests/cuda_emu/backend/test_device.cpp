@@ -114,7 +114,8 @@ TEST_CASE("memory is counted once every kernel is loaded, and no launch loads on
   options.graph_rows = 0;
   CHECK(make(options)->available_memory() == all - code - options.workspace);
   options.gpu_memory_utilization = 1.5;
-  CHECK_THROWS_WITH_AS(make(options), doctest::Contains("gpu_memory_utilization = 1.5 is outside (0, 1]"),
+  CHECK_THROWS_WITH_AS(make(options),
+                       doctest::Contains("gpu_memory_utilization = 1.5 is out of range: it must lie in (0, 1]"),
                        InvalidArgument);
 
   const Matrix in(*backend, DType::f32, 4, 64, random_values(256, 1)), one(*backend, DType::f32, 1, 64);

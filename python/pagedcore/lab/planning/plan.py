@@ -59,9 +59,7 @@ def plan_service(
     check_int("replicas", replicas, 1, _MOST_REPLICAS)
     placement = service if isinstance(service, Placement) else None
     deployment = service.deploy(**policies) if isinstance(service, Placement) else replace(service, **policies)
-    for name, most in (("block_size", 65536), ("max_batched_tokens", 1 << 20), ("max_sequences", 1 << 20)):
-        check_int(name, getattr(deployment, name), 1, most)
-    deployment.config()  # refuses policies that there are not
+    deployment.config()  # refuses sizes out of their ranges, and policies that there are not
     arriving = Arriving.of(requests, deployment)
 
     def rate_of(other: Deployment) -> tuple[StationaryBatch, float]:
