@@ -40,7 +40,7 @@ LAYERS = (
     ("loaded_model",),
     ("async_llm", "llm"),
     ("pagedcore",),  # the package's own __init__: its public names
-    ("lab",),
+    ("lab", "server"),
     ("cli",),
     ("__main__",),
 )

@@ -68,6 +68,10 @@ class ChatTemplates:
     def names(self) -> tuple[str, ...]:
         return tuple(self._sources)
 
+    def text(self, chosen: str | None = None, *, with_tools: bool = False) -> str:
+        """The text of the template that is used where this one is chosen; empty where there is none."""
+        return self._choose(chosen, with_tools=with_tools).text if chosen or self._sources else ""
+
     def prompt(self, messages: Sequence[Message], options: TemplateOptions) -> str:
         """The prompt's text. Raises InvalidArgument for messages that the template refuses, and for templates that are
         not valid or take too much time or memory."""

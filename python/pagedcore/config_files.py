@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from .errors import Corrupt, Io
 
-__all__ = ["is_there", "open_regular", "read_object", "read_text"]
+__all__ = ["is_there", "open_regular", "read_given", "read_object", "read_text"]
 
 _MOST_BYTES = 64 << 20
 _MOST_VALUES = 500_000  # of a JSON document: each takes some hundred bytes of memory, however few it has in the file
@@ -82,6 +82,22 @@ def read_text(path: Path, *, most: int = _MOST_BYTES) -> str:
         return str(_read(path, most), "utf-8")
     except UnicodeDecodeError as error:
         raise Corrupt(f"{path}: is not UTF-8: {error}") from None
+
+
+def read_given(path: str | os.PathLike[str], *, most: int = 1 << 20) -> str:
+    """The text of a file that its owner names, such as a configuration; it may be a pipe. Raises Io if it cannot be
+    read, Corrupt if it is longer than ``most`` bytes or no UTF-8."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise Io(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
+    if len(data) > most:
+        raise Corrupt(f"{os.fspath(path)}: has more than {most} bytes")
+    try:
+        return str(data, "utf-8")
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{os.fspath(path)}: is not UTF-8: {error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

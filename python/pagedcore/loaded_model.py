@@ -193,6 +193,10 @@ class LoadedModel(NotCopied):
         """Of the model's chat templates, such as "default" and "tool_use"."""
         return self._templates.names
 
+    def chat_template_text(self, chosen: str | None = None, *, tools: bool = False) -> str:
+        """The text of a chat template, chosen as :meth:`chat_prompt` does; empty where there is none."""
+        return self._templates.text(chosen, with_tools=tools)
+
     @property
     def max_context(self) -> int:
         return self._prompts.max_context

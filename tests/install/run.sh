@@ -108,6 +108,8 @@ run_wheel() {
   local package
   package=$("$tmp/venv/bin/python" -c 'import pathlib, pagedcore; print(pathlib.Path(pagedcore.__file__).parent)')
   [ "$(find "$package" -name 'libpagedcore*' | wc -l)" = 2 ] || fail "the wheel holds the libraries more than once"
+  # The server is an extra: without it the rest works, and the command says what to install.
+  (! "$tmp/venv/bin/pagedcore" serve 2>&1) | grep -q "pip install 'pagedcore\[server\]'" || fail "pagedcore serve does not say what it needs"
   check_headers "$("$tmp/venv/bin/python" -c 'import pagedcore; print(pagedcore.get_include())')"
   check_symbols "$package"/lib/libpagedcore.so.*
   check_c_symbols "$package"/lib/libpagedcore_c.so.1

@@ -34,7 +34,9 @@ def test_version() -> None:
 COMMANDS = ("generate", "chat", "batch", "score", "tokenize", "convert", "plan", "bench", "simulate", "calibrate")
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in (*COMMANDS, "selftest", "doctor", "completion"))])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in (*COMMANDS, "serve", "selftest", "doctor", "completion"))]
+)
 def test_help_teaches(command: list[str]) -> None:
     done = cli(*command, "--help")
     assert done.returncode == 0

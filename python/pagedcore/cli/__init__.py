@@ -15,6 +15,7 @@ examples:
   echo "Once upon a time" | pagedcore generate --max-tokens 200
   pagedcore generate --chat "What is the capital of France?"
   pagedcore chat --system "You answer in one sentence."
+  pagedcore serve --port 8000
   pagedcore plan --model YOUR_MODEL.gguf --kv-cache-memory 2GiB
   pagedcore bench throughput --num-prompts 32 --input-len 128 --output-len 64
   pagedcore doctor
@@ -67,7 +68,11 @@ def _run(argv: Sequence[str] | None) -> int:
 
     debug = False
     try:
-        arguments = _parser().parse_args(argv)
+        parser = _parser()
+        arguments = parser.parse_args(argv)
+        if getattr(arguments, "config", None) is not None:
+            arguments.take_config(arguments)
+            arguments = parser.parse_args(argv)
         debug = arguments.debug
         check_stdout()
         with _logging_to_stderr(arguments.verbose):
@@ -109,7 +114,7 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import batch, chat, completion, convert, doctor, generate, score, selftest, tokenize
+    from . import batch, chat, completion, convert, doctor, generate, score, selftest, serve, tokenize
     from .common import Command, Formatter
     from .lab import bench, calibrate, plan, replay, simulate
 
@@ -122,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Command)
-    serve = (generate, chat, batch, score, tokenize, convert)
-    for command in (*serve, plan, bench, replay, simulate, calibrate, selftest, doctor):
+    serving = (generate, chat, serve, batch, score, tokenize, convert)
+    for command in (*serving, plan, bench, replay, simulate, calibrate, selftest, doctor):
         command.add_to(commands)
     completion.add_to(commands, parser)
     return parser

@@ -1,0 +1,80 @@
+"""Flags from a TOML file."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..config_files import read_given
+from ..errors import InvalidArgument, Unsupported
+
+__all__ = ["take_config"]
+
+
+def take_config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Makes what the file ``arguments.config`` says the defaults of this parser's flags. Keys are the flags' names,
+    with ``-`` or ``_``; a table does no more than group some. Raises InvalidArgument for a key that is no flag, or a
+    value that is none."""
+    path: str = arguments.config
+    for key, value in _flat(_read(path)):
+        actions = {action.dest: action for action in parser._actions if action.option_strings}
+        action = actions.get(key.replace("-", "_"))
+        if action is None or action.dest in ("config", "help"):
+            near = difflib.get_close_matches(key, [name.replace("_", "-") for name in actions], n=1, cutoff=0.0)
+            raise InvalidArgument(f"{path}: there is no flag {key!r}; did you mean {near[0]!r}?")
+        converted = _value(path, key, action, value)
+        if isinstance(action, argparse._AppendAction) and getattr(arguments, action.dest) is not None:
+            continue  # argparse would append what is given to its default
+        parser.set_defaults(**{action.dest: converted})
+
+
+def _read(path: str) -> dict[str, Any]:
+    text = read_given(path)
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+        except ModuleNotFoundError:
+            raise Unsupported("--config needs tomli on Python 3.10: pip install 'pagedcore[server]'") from None
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"{path}: is not TOML: {error}") from None
+    return values
+
+
+def _flat(values: dict[str, Any]) -> Sequence[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        found += _flat(value) if isinstance(value, dict) else [(key, value)]
+    return found
+
+
+def _value(path: str, key: str, action: argparse.Action, value: Any) -> Any:
+    several = isinstance(action, argparse._AppendAction)
+    if isinstance(action, (argparse.BooleanOptionalAction, argparse._StoreTrueAction)):
+        if not isinstance(value, bool):
+            raise InvalidArgument(f"{path}: {key} = {value!r} must be true or false")
+        return value
+    if several and isinstance(value, list):
+        return [_converted(path, key, action, item) for item in value]
+    converted = _converted(path, key, action, value)
+    return [converted] if several else converted
+
+
+def _converted(path: str, key: str, action: argparse.Action, value: Any) -> Any:
+    """As the flag would have it."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise InvalidArgument(f"{path}: {key} = {value!r} must be a text or a number")
+    kind: Any = action.type or str
+    try:
+        converted = kind(str(value))
+    except ValueError:
+        raise InvalidArgument(f"{path}: {key} = {value!r} is no value of --{key}") from None
+    if action.choices is not None and converted not in action.choices:
+        raise InvalidArgument(f"{path}: {key} = {value!r} must be one of {', '.join(map(str, action.choices))}")
+    return converted

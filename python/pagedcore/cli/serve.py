@@ -1,0 +1,137 @@
+"""``pagedcore serve``: HTTP for the clients of OpenAI and Anthropic."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgument, Unsupported
+from ..memory import parse_bytes
+from .common import Formatter, add_model_flags, engine_options
+from .config import take_config
+
+if TYPE_CHECKING:
+    from ..async_llm import AsyncLLM
+    from ..server.settings import Settings
+
+__all__ = ["add_to"]
+
+_EPILOG = """\
+examples:
+  pagedcore serve                                       at http://127.0.0.1:8000/v1, for openai and anthropic clients
+  pagedcore serve -m model.gguf --served-model-name chat --port 9000
+  PAGEDCORE_API_KEY=secret pagedcore serve --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
+  pagedcore serve --config server.toml                  its keys are the flags' names: port = 9000
+
+It says "ready" on stderr, in a line of JSON as everything, when it takes calls. SIGTERM and Ctrl-C end it when the
+calls that are there have been answered, or after --drain-timeout seconds; a second one at once."""
+
+
+def add_to(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="HTTP for the clients of OpenAI and Anthropic",
+        description="Serves a model over HTTP, as OpenAI and Anthropic do. Needs pip install 'pagedcore[server]'.",
+        epilog=_EPILOG,
+        formatter_class=Formatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="flags from a TOML file; those that are given win")
+    where = parser.add_argument_group("socket")
+    where.add_argument("--host", default="127.0.0.1", metavar="TEXT", help="address to listen on (default: 127.0.0.1)")
+    where.add_argument("--port", type=int, default=8000, metavar="N", help="0: any that is free (default: 8000)")
+    where.add_argument("--uds", metavar="PATH", help="a Unix socket, instead of host and port")
+    where.add_argument("--ssl-certfile", metavar="PATH", help="certificate: serve https")
+    where.add_argument("--ssl-keyfile", metavar="PATH", help="its key (default: in the certificate's file)")
+    where.add_argument("--ssl-keyfile-password", metavar="TEXT", help="of that key; better in --config")
+    where.add_argument("--ssl-ca-certs", metavar="PATH", help="clients must show a certificate signed by one of these")
+    what = parser.add_argument_group("calls")
+    what.add_argument(
+        "--served-model-name",
+        action="append",
+        metavar="TEXT",
+        help="of the model, in calls (repeat it); default: file's",
+    )
+    what.add_argument(
+        "--api-key-file", metavar="PATH", help="API keys, one a line (default: PAGEDCORE_API_KEY, by commas; else none)"
+    )
+    what.add_argument("--cors-origin", action="append", metavar="TEXT", help="pages from there may call (repeat it)")
+    what.add_argument("--chat-template", metavar="PATH", help="a Jinja template, instead of the model's")
+    what.add_argument(
+        "--tool-format",
+        metavar="WORD",
+        help="how the model writes tool calls: hermes, llama3, mistral, qwen, qwen3_coder (default: by its template)",
+    )
+    what.add_argument("--log-calls", action=argparse.BooleanOptionalAction, default=True, help="a line for each call")
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument("--max-body-size", default="8MiB", metavar="SIZE", help="of a call (default: 8MiB)")
+    bounds.add_argument("--max-connections", type=int, default=4096, metavar="N", help="open at a time (default: 4096)")
+    for flag, default, what_for in (
+        ("header-timeout", 30.0, "for the headers of a call to come"),
+        ("body-timeout", 60.0, "for its body to come"),
+        ("write-timeout", 60.0, "in which a client reads nothing of its answer"),
+        ("keep-alive", 75, "between two calls of a connection"),
+        ("drain-timeout", 30, "for the calls that are there when the server is to end"),
+    ):
+        text = f"seconds {what_for} (default: {default:g})"
+        bounds.add_argument(f"--{flag}", type=type(default), default=default, metavar="X", help=text)
+    bounds.add_argument("--request-timeout", type=float, metavar="X", help="seconds for an answer (default: any)")
+    add_model_flags(parser)
+    parser.set_defaults(run=_run, take_config=partial(take_config, parser))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    options = engine_options(arguments)
+    try:
+        from ..server.run import serve
+    except ModuleNotFoundError as error:
+        raise Unsupported(
+            f"serving needs {error.name}, which is not installed: pip install 'pagedcore[server]'"
+        ) from None
+
+    def open_llm() -> AsyncLLM:
+        from ..async_llm import AsyncLLM
+
+        return AsyncLLM(arguments.model, tokenizer=arguments.tokenizer, revision=arguments.revision, **options)
+
+    return serve(open_llm, settings)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    try:
+        from ..server.access import read_keys
+        from ..server.answer import TOOL_FORMATS
+        from ..server.settings import Settings
+    except ModuleNotFoundError as error:
+        raise Unsupported(
+            f"serving needs {error.name}, which is not installed: pip install 'pagedcore[server]'"
+        ) from None
+    if not 0 <= arguments.port < 65536:
+        raise InvalidArgument(f"--port {arguments.port} must be in [0, 65535]")
+    if arguments.tool_format not in (None, *TOOL_FORMATS):
+        raise InvalidArgument(f"--tool-format {arguments.tool_format} must be one of {', '.join(TOOL_FORMATS)}")
+    same = {name: getattr(arguments, name) for name in _SAME}
+    for name, value in same.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "port" and not 0 < value < 1e9:
+            raise InvalidArgument(f"--{name.replace('_', '-')} {value:g} must be above 0 and below 10^9")
+    template = None
+    if arguments.chat_template is not None:
+        from ..config_files import read_given
+
+        template = read_given(arguments.chat_template)
+    return Settings(
+        api_keys=read_keys(arguments.api_key_file),
+        chat_template=template,
+        cors_origins=tuple(arguments.cors_origin or ()),
+        max_body_size=parse_bytes(arguments.max_body_size),
+        served_names=tuple(arguments.served_model_name or ()),
+        **same,
+    )
+
+
+_SAME = (
+    *("host", "port", "uds", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "tool_format"),
+    *("log_calls", "max_connections", "header_timeout", "body_timeout", "write_timeout", "keep_alive"),
+    *("drain_timeout", "request_timeout"),
+)

@@ -1,0 +1,1 @@
+"""The dialect of Anthropic, as its official clients read it."""

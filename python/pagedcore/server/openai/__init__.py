@@ -1,0 +1,1 @@
+"""The dialect of OpenAI, as its official clients read it, with vLLM's additions."""

@@ -1,0 +1,139 @@
+"""A server from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ..async_llm import AsyncLLM
+from ..errors import InvalidArgument, Io
+from .app import application
+from .log import log
+from .protocol import bounded_protocol
+from .settings import Settings
+from .sockets import address_of, bound_socket, remove_socket_file
+from .state import State, name_of_model
+
+__all__ = ["serve"]
+
+
+def serve(open_llm: Callable[[], AsyncLLM], settings: Settings) -> int:
+    """Binds the socket, loads the model, and answers calls until SIGTERM or Ctrl-C. Then it takes no more, waits
+    ``drain_timeout`` seconds for those that are there, ends the others and returns 0. Raises Io where the socket cannot
+    be had."""
+    begun = time.monotonic()
+    bound = bound_socket(settings.host, settings.port, settings.uds)
+    try:
+        tls = _tls(settings)
+        state = State(open_llm(), settings, [])
+        state.names.extend(settings.served_names or [name_of_model(str(state.llm.model))])
+        _take_over_logging()
+        config = uvicorn.Config(
+            application(state),
+            http=bounded_protocol(
+                header_timeout=settings.header_timeout,
+                write_timeout=settings.write_timeout,
+                most_connections=settings.max_connections,
+            ),
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive,
+            timeout_graceful_shutdown=settings.drain_timeout,
+            **tls,
+        )
+        server = _Server(config, state, begun, address_of(bound, tls=bool(tls)))
+        try:
+            asyncio.run(server.serve([bound]))
+        except OSError as error:
+            raise Io(f"cannot listen on {address_of(bound, tls=bool(tls))}: {error.strerror or error}") from None
+    finally:
+        remove_socket_file(bound, settings.uds)
+        bound.close()
+    return 0
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    options = {
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_keyfile_password": settings.ssl_keyfile_password,
+        "ssl_ca_certs": settings.ssl_ca_certs,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if given and settings.ssl_certfile is None:
+        raise InvalidArgument(f"--{next(iter(given)).replace('_', '-')} needs --ssl-certfile")
+    if settings.ssl_ca_certs is not None:
+        given["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    return given
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, state: State, begun: float, address: str) -> None:
+        super().__init__(config)
+        self._state = state
+        self._begun = begun
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        seconds = round(time.monotonic() - self._begun, 3)
+        log("ready", {"address": self._address, "models": self._state.names, "seconds": seconds})
+        if not self._state.settings.api_keys and self._reachable():
+            log("warning", {"message": "others may call: the server is not on a loopback address, and has no API keys"})
+
+    def _reachable(self) -> bool:
+        return self._address.startswith("http") and not any(f"//{host}" in self._address for host in ("127.", "[::1]"))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.draining = True
+        log("draining", {"calls": self._state.calls})
+        await super().shutdown(sockets)
+        if self.server_state.tasks:  # cancelled: their last words
+            await asyncio.wait(self.server_state.tasks, timeout=1.0)
+        await self._state.llm.aclose()
+        log("stopped", {})
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal that ended the server well is not raised again when it has."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The second signal does not wait for calls."""
+        self._state.draining = True
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+class _ToLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log(record.levelname.lower(), {"message": record.getMessage().strip()})
+
+
+def _take_over_logging() -> None:
+    """uvicorn's warnings, in the form of our log and without tracebacks: they may hold what was asked."""
+    for name in ("uvicorn.error", "uvicorn", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.handlers[:] = [_ToLog()]

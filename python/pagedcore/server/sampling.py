@@ -1,0 +1,141 @@
+"""Sampling parameters of a body, under the names that OpenAI and vLLM give them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..beam_search_params import BeamSearchParams
+from ..checks import MOST_PRIORITY
+from ..errors import InvalidArgument
+from ..sampling_params import SamplingParams
+from ..tokenizer import Tokenizer
+from .errors import ApiError, not_supported
+from .fields import Fields, wrong
+
+__all__ = ["MOST_CHOICES", "beam_params", "refuse_unsupported", "request_options", "sampling_params"]
+
+MOST_CHOICES = 128  # n and best_of; the width of a beam search
+
+_GRAMMAR = "the model is not held to a grammar here; ask for the form in the prompt"
+_UNSUPPORTED = {
+    **dict.fromkeys(
+        ("grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema"), _GRAMMAR
+    ),
+    **dict.fromkeys(("guided_decoding_backend", "guided_whitespace_pattern", "structured_outputs"), _GRAMMAR),
+    "audio": "models here write text only",
+    "documents": "put them into a message",
+    "kv_transfer_params": "leave it out",
+    "logits_processors": "logit_bias changes single tokens",
+    "media_io_kwargs": "models here read text only",
+    "mm_processor_kwargs": "models here read text only",
+    "repetition_detection": "leave it out",
+    "thinking_token_budget": "max_tokens bounds the whole answer",
+    "truncate_prompt_tokens": "shorten the prompt",
+    "vllm_xargs": "leave it out",
+}
+
+
+def refuse_unsupported(
+    fields: Fields, more: Mapping[str, str] = {}, harmless: Mapping[str, Collection[Any]] = {}
+) -> None:
+    """Raises for what is known to have an effect elsewhere, and has none here. ``harmless``: values that ask for what
+    is done anyway."""
+    fields.refuse({**_UNSUPPORTED, **more}, harmless)
+    form = fields.within("response_format")
+    kind = form.text("type", "text")
+    if kind != "text":
+        known = kind in ("json_object", "json_schema", "structural_tag")
+        raise not_supported("response_format", _GRAMMAR) if known else wrong("response_format.type", kind, "'text'")
+    tier = fields.raw("service_tier")
+    if tier not in (None, "auto", "default", "standard_only"):
+        raise not_supported("service_tier", "there is one tier, 'default'")
+
+
+def sampling_params(
+    fields: Fields, defaults: SamplingParams, tokenizer: Tokenizer | None, **ours: Any
+) -> SamplingParams:
+    """``defaults``: what the model's publishers recommend. ``ours``: what the endpoint says itself."""
+    values: dict[str, Any] = dict(ours)
+    for name, low, high in (("temperature", 0.0, 1000.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0)):
+        values[name] = fields.number(name, low, high)
+    for name in ("presence_penalty", "frequency_penalty"):
+        values[name] = fields.number(name, -2.0, 2.0)
+    values["repetition_penalty"] = fields.number("repetition_penalty", 0.0)
+    values["top_k"] = fields.integer("top_k", -1)
+    values["n"] = fields.integer("n", 1, MOST_CHOICES)
+    values["best_of"] = fields.integer("best_of", 1, MOST_CHOICES)
+    values["seed"] = fields.integer("seed", -(2**63), 2**64 - 1)
+    values["min_tokens"] = fields.integer("min_tokens", 0)
+    values["stop"] = fields.texts("stop")
+    values["stop_token_ids"] = fields.token_ids("stop_token_ids")
+    for name in ("ignore_eos", "include_stop_str_in_output"):
+        values[name] = fields.flag(name)
+    if "skip_special_tokens" in fields:
+        values.setdefault("skip_special_tokens", fields.flag("skip_special_tokens"))
+    if "allowed_token_ids" in fields:
+        values["allowed_token_ids"] = fields.token_ids("allowed_token_ids")
+    if fields.mapping("logit_bias"):
+        values["logit_bias"] = fields.mapping("logit_bias")
+    words = fields.texts("bad_words")
+    if words:
+        values["banned_tokens"] = [token for word in words for token in _tokens_of_word(word, tokenizer)]
+    return replace(defaults, **{name: value for name, value in values.items() if value is not None})
+
+
+def beam_params(fields: Fields, max_tokens: int, defaults: SamplingParams) -> BeamSearchParams:
+    """vLLM's meaning of ``n`` in a beam search: its width, all of whose hypotheses are returned."""
+    for name, harmless in (("logprobs", (None, False)), ("best_of", (None,)), ("stop", (None, [], ""))):
+        if fields.raw(name) not in harmless:
+            raise not_supported(name, "a beam search has none; leave out use_beam_search, or this")
+    if fields.number("temperature", 0.0, 1000.0, 0.0) != 0:
+        raise ApiError(400, "a beam search does not sample: temperature must be 0", param="temperature")
+    return BeamSearchParams(
+        beam_width=fields.integer("n", 1, MOST_CHOICES, 1) or 1,
+        max_tokens=max_tokens,
+        length_penalty=fields.number("length_penalty", -1000.0, 1000.0, 1.0) or 0.0,
+        early_stopping=_early_stopping(fields),
+        stop_token_ids=fields.token_ids("stop_token_ids"),
+        ignore_eos=fields.flag("ignore_eos"),
+        skip_special_tokens=fields.flag("skip_special_tokens", defaults.skip_special_tokens),
+    )
+
+
+def _early_stopping(fields: Fields) -> Any:
+    value = fields.raw("early_stopping")
+    if value not in (None, True, False, "never"):
+        raise wrong("early_stopping", value, "true, false or 'never'")
+    return False if value is None else value
+
+
+def request_options(fields: Fields) -> dict[str, Any]:
+    """How the request is served, as keywords."""
+    options: dict[str, Any] = {}
+    priority = fields.integer("priority", -MOST_PRIORITY, MOST_PRIORITY)
+    if priority is not None:
+        options["priority"] = -priority  # of vLLM: the lower goes first
+    salt = fields.text("cache_salt")
+    if salt == "":
+        raise wrong("cache_salt", salt, "a text of one character or more")
+    if salt is not None:
+        options["salt"] = int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7], "little") + 1
+    prefix = fields.text("prefix")
+    if prefix is not None:
+        options["prefix"] = prefix
+    return options
+
+
+def _tokens_of_word(word: str, tokenizer: Tokenizer | None) -> list[int]:
+    """The word as a token of its own, at the beginning of a text and behind a space."""
+    if tokenizer is None or not word:
+        raise InvalidArgument("bad_words must be texts that have tokens")
+    found = []
+    for spelled in (word, " " + word.lstrip(" ")):
+        ids = tokenizer.encode(spelled, add_special_tokens=False, continues=True)
+        if len(ids) == 1:
+            found.append(ids[0])
+        elif spelled == word:
+            raise not_supported("bad_words", f"{word[:64]!r} is {len(ids)} tokens, and single tokens can be banned")
+    return found

@@ -1,0 +1,68 @@
+"""/tokenize and /detokenize, as vLLM has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from ..tokenizer import Tokenizer
+from .call import Call
+from .chat import conversation_prompt
+from .errors import ApiError
+from .http import Json, in_thread_if
+from .openai.chat import chat_options
+from .openai.conversation import conversation, tool_use
+from .state import State
+
+__all__ = ["detokenize", "tokenize"]
+
+_IN_A_THREAD = 4096  # characters or tokens, from which on others are served meanwhile
+
+
+async def tokenize(call: Call) -> Response:
+    """Of a ``prompt``, or of the ``messages`` of a conversation."""
+    fields, state = call.fields, call.state
+    call.model()
+    tokenizer = _tokenizer(state)
+    if "messages" in fields:
+        options = chat_options(call)
+        template = state.template(chosen=options.get("chat_template"), tools="tools" in fields)
+        tools = tool_use(fields, state.tool_format(template))
+        if tools.tools:
+            options["tools"] = tools.tools
+        text = str(await conversation_prompt(call, conversation(fields, template), options, ""))
+        add = fields.flag("add_special_tokens")
+    else:
+        fields.required("prompt")
+        text = fields.text("prompt", most=None) or ""
+        add = fields.flag("add_special_tokens", True)
+
+    def encode() -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=add)
+
+    ids = await in_thread_if(len(text) > _IN_A_THREAD, encode)
+    answer: dict[str, Any] = {"count": len(ids), "max_model_len": state.llm.max_context, "tokens": ids}
+    spelled = [tokenizer.token_text(token) for token in ids] if fields.flag("return_token_strs") else None
+    return Json(answer | {"token_strs": spelled})
+
+
+async def detokenize(call: Call) -> Response:
+    call.model()
+    tokenizer = _tokenizer(call.state)
+    call.fields.required("tokens")
+    ids = call.fields.token_ids("tokens")
+    if ids and max(ids) >= call.state.llm.description.vocab_size:
+        size = call.state.llm.description.vocab_size
+        raise ApiError(400, f"tokens holds {max(ids)}: ids are integers in [0, {size})", param="tokens")
+
+    def decode() -> str:
+        return tokenizer.decode(ids)
+
+    return Json({"prompt": await in_thread_if(len(ids) > _IN_A_THREAD, decode)})
+
+
+def _tokenizer(state: State) -> Tokenizer:
+    if state.llm.tokenizer is None:
+        raise ApiError(400, "the model has no tokenizer: pass token ids")
+    return state.llm.tokenizer
