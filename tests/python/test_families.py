@@ -13,12 +13,14 @@ import torch
 from gguf_writer import write_gguf
 from greedy import GREEDY, PROMPTS, check, log_probs
 from pagedcore import LLM, BeamSearchParams, SamplingParams
-from pagedcore.errors import Unsupported
+from pagedcore.errors import Error, Unsupported
 from pagedcore.families import FAMILIES, of_config, of_gguf
 from pagedcore.families.family import Family
 from pagedcore.families.fields import Fields
+from pagedcore.families.llama_like import tiny_config
 from pagedcore.loading import load_checkpoint, load_description
 from pagedcore.loading.container import save_container
+from pagedcore.loading.huggingface import describe
 
 Tiny = Callable[..., tuple[Path, Any]]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -166,6 +168,39 @@ def test_no_two_families_read_one_architecture_or_vocabulary_differently() -> No
         for name in family.splits:
             assert seen.setdefault(f"split {name}", family) is family
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"architectures": ["MixtralForCausalLM"], "num_local_experts": 8},
+            "'MixtralForCausalLM' is a mixture of experts",
+        ),
+        ({"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 64}, r"mixture of experts \(num_experts = 64\)"),
+        ({"hidden_act": "swiglu7"}, r"hidden_act 'swiglu7' is not supported; supported are silu,"),
+        ({"rope_parameters": {"rope_type": "ntk"}}, "rope_type 'ntk' is not supported; supported are default, linear"),
+        ({"architectures": ["BloomForCausalLM"], "apply_residual_connection_post_layernorm": True}, "is not supported"),
+        (
+            {"architectures": ["OlmoForCausalLM"], "clip_qkv": 8.0},
+            r"clip_qkv '8.0' is not supported; supported are null",
+        ),
+        (
+            {"architectures": ["Phi3ForCausalLM"], "rope_scaling": {"type": "longrope"}},
+            "long_factor = None is not a list",
+        ),
+        (
+            {"architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1, 2]},
+            r"no_rope_layers = \[1, 2\] is not a list",
+        ),
+        ({"architectures": ["Gemma3ForCausalLM"], "layer_types": ["recurrent"] * 3}, "the layer type 'recurrent'"),
+        ({"architectures": ["GPT2LMHeadModel"], "n_embd": "x", "n_head": 4}, "n_embd = 'x' is not an integer"),
+    ],
+)
+def test_what_is_not_served_is_named_with_its_file_and_field(settings: dict[str, Any], message: str) -> None:
+    values = tiny_config("llama") | {"architectures": ["LlamaForCausalLM"]} | settings
+    with pytest.raises(Error, match=f"^/m/config.json.*{message}"):
+        describe(Fields(values, "/m/config.json"))
 
 
 def test_an_unknown_architecture_is_answered_with_all_that_are_served() -> None:

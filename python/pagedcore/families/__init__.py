@@ -71,6 +71,9 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # what configurations call it
+
+
 def of_config(config: Fields) -> tuple[str, Family]:
     """The architecture that a config.json names, and its family."""
     names = config.get("architectures")
@@ -83,6 +86,12 @@ def of_config(config: Fields) -> tuple[str, Family]:
     for family in FAMILIES:
         if names[0] in family.huggingface.architectures:
             return names[0], family
+    for field in _EXPERTS:
+        if config.get(field) is not None:
+            raise Unsupported(
+                f"{config.source}: '{names[0][:80]}' is a mixture of experts ({field} = "
+                f"{str(config.get(field))[:20]}); mixtures are not supported"
+            )
     raise _unsupported(config.source, names[0], (f.huggingface.architectures for f in FAMILIES))
 
 

@@ -34,8 +34,9 @@ def described(
     rotates: bool = True,
 ) -> dict[str, Any]:
     """Vocabulary and tied embeddings are what the tensors say."""
-    if fields.integer("expert_count", 0, minimum=0):
-        raise Unsupported(f"{fields.source}: mixtures of experts are not supported (expert_count)")
+    if experts := fields.integer("expert_count", 0, minimum=0):
+        name = fields.name_of("expert_count")
+        raise Unsupported(f"{fields.source}: {name} = {experts}: mixtures of experts are not supported")
     hidden_size = fields.integer("embedding_length")
     num_heads = fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", max(hidden_size // num_heads, 1), maximum=65536)
