@@ -39,6 +39,8 @@ __device__ constexpr bool has_output(int column, int j) {
   return Shape::kSteps % Shape::kColumnWarps == 0 || column + j * Shape::kColumnWarps < Shape::kSteps;
 }
 
+inline constexpr float kLog2e = 1.4426950408889634f;
+
 /// From q k to a score in base 2: scaled, capped and times log2(e).
 struct ScoreMap {
   float factor, cap;
@@ -68,9 +70,31 @@ __device__ void finish_scores(float (&s)[Shape::kTokens / 8][4], const ScoreMap&
       float x = s[n][i];
       if constexpr (Shape::kQuantized)
         x = __fmul_rn(x, reinterpret_cast<const float*>(shared + Shape::kKeyScales)[token]);
-      x = map(x);
-      if (rows.biased) x = __fadd_rn(x, rows.bias(i / 2, piece + token));
-      s[n][i] = all_seen || rows.sees(i / 2, piece + token) ? x : -kInfinity;
+      s[n][i] = all_seen || rows.sees(i / 2, piece + token) ? map(x) : -kInfinity;
+    }
+  }
+}
+
+/// ALiBi: takes from finished scores what their tokens' distance costs. A pass of its own, so that kernels without it
+/// hold no register for it.
+template <class Shape>
+__device__ void subtract_distances(float (&s)[Shape::kTokens / 8][4], const AttentionArgs& args,
+                                   const AttentionItem& item, int kv_head, int first_row, int first) {
+  const int lane = static_cast<int>(lane_index());
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = first_row + lane / 4 + i * 8;
+    if (row >= item.count) continue;
+    const QueryRow query(args, item, kv_head, row);
+    const float slope = __fmul_rn(args.alibi[query.head], kLog2e);
+    const int position = args.positions[query.row];
+#pragma unroll
+    for (int n = 0; n < Shape::kTokens / 8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int token = first + lane % 4 * 2 + n * 8 + j;
+        s[n][2 * i + j] = __fadd_rn(s[n][2 * i + j], __fmul_rn(slope, static_cast<float>(token - position)));
+      }
     }
   }
 }
@@ -241,6 +265,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
     float s[Shape::kTokens / 8][4] = {};
     if (rows.reaches(piece, kContextPiece)) multiply_keys<Shape>(s, q, shared, first_row, column);
     finish_scores<Shape>(s, map, shared, rows, piece, column);
+    if (args.alibi != nullptr)
+      subtract_distances<Shape>(s, args, item, kv_head, first_row, piece + column * Shape::kTokens);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float top = -kInfinity;

@@ -6,8 +6,6 @@
 
 namespace pagedcore::cuda {
 
-inline constexpr float kLog2e = 1.4426950408889634f;
-
 /// A query row of an item: one head of one row of the batch.
 struct QueryRow {
   int row, head;
@@ -23,22 +21,17 @@ struct QueryRow {
 /// count have position -1 and see nothing.
 struct WarpRows {
   int position[2], lowest[2];
-  float slope[2];          // of ALiBi, in base 2
-  bool biased;             // with it
   int begin, end;          // tokens that some row sees
   int all_begin, all_end;  // tokens that every row sees
 
   __device__ WarpRows(const AttentionArgs& args, const AttentionItem& item, int kv_head, int first_row) {
     constexpr int kFar = 0x7fffffff;
-    biased = args.alibi != nullptr;
     begin = kFar, end = 0, all_begin = 0, all_end = kFar;
     for (int i = 0; i < 2; ++i) {
       const int r = first_row + static_cast<int>(lane_index()) / 4 + i * 8;
-      position[i] = -1, lowest[i] = 0, slope[i] = 0.0f;
+      position[i] = -1, lowest[i] = 0;
       if (r >= item.count) continue;
-      const QueryRow query(args, item, kv_head, r);
-      position[i] = args.positions[query.row];
-      if (biased) slope[i] = __fmul_rn(args.alibi[query.head], kLog2e);
+      position[i] = args.positions[QueryRow(args, item, kv_head, r).row];
       if (args.window > 0) lowest[i] = max(0, position[i] - args.window + 1);
       begin = min(begin, lowest[i]);
       end = max(end, position[i] + 1);
@@ -52,8 +45,6 @@ struct WarpRows {
   }
 
   __device__ bool sees(int i, int token) const { return token >= lowest[i] && token <= position[i]; }
-  /// What is added to row i's score of a token that it sees.
-  __device__ float bias(int i, int token) const { return __fmul_rn(slope[i], static_cast<float>(token - position[i])); }
   /// Whether some row sees one of the tokens [first, first + count).
   __device__ bool reaches(int first, int count) const { return first < end && first + count > begin; }
 };
