@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .. import _core
 from ..beam_search_params import BeamSearchParams
-from ..checks import MOST_PRIORITY
 from ..errors import InvalidArgument
 from ..sampling_params import SamplingParams
 from ..tokenizer import Tokenizer
@@ -113,7 +113,7 @@ def _early_stopping(fields: Fields) -> Any:
 def request_options(fields: Fields) -> dict[str, Any]:
     """How the request is served, as keywords."""
     options: dict[str, Any] = {}
-    priority = fields.integer("priority", -MOST_PRIORITY, MOST_PRIORITY)
+    priority = fields.integer("priority", -_core.MOST_PRIORITY, _core.MOST_PRIORITY)
     if priority is not None:
         options["priority"] = -priority  # of vLLM: the lower goes first
     salt = fields.text("cache_salt")
