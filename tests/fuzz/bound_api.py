@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,19 @@ VALUES = st.one_of(
 MODEST = {"attention_seconds", "selftest_checks", "selftest_rates", "run", "force_preemption"}
 HANGS = 60.0  # seconds
 # They measure, or load the default model: seconds of work are no wait.
-LONG = {"attention_seconds", "selftest_checks", "selftest_rates", "LLM", "LLM.__init__"}
+LONG = {
+    "attention_seconds",
+    "selftest_checks",
+    "selftest_rates",
+    "LLM",
+    "LLM.__init__",
+    "AsyncLLM",
+    "AsyncLLM.__init__",
+}
+# They wait for as long as they are asked to: for no time at all.
+WAITS = {"wait", "drain"}
+# After them others would wait, or be refused.
+STOPS = {"pause", "drain"}
 # They end what everything else is called on, or wait for a terminal or the network.
 RARE = {
     "close",
@@ -73,6 +86,8 @@ RARE = {
     "Engine",
     "LLM",
     "LLM.__init__",
+    "AsyncLLM",
+    "AsyncLLM.__init__",
     "selftest_checks",
     "selftest_rates",
 }
@@ -295,6 +310,9 @@ class Fuzzer:
                 raise AssertionError(f"{name} says what only nanobind understands: {error}") from error
             if isinstance(error, (SystemError, OverflowError)):
                 raise AssertionError(f"{name} raised {error!r} for {arguments!r:.300}, {keywords!r:.300}") from error
+        if name.rpartition(".")[2] in STOPS and arguments and hasattr(arguments[0], "resume"):
+            with suppress(Exception):  # closed, or a class
+                arguments[0].resume()
         took = time.perf_counter() - began
         self.calls += 1
         self.answers[answer] += 1
@@ -325,7 +343,7 @@ class Fuzzer:
             return chosen + [world.argument("object", source)] * name.endswith(" (set)"), {}
         if source.random() < 0.1:  # anything, however many
             chosen += [source.choice(world.values) for _ in range(source.randrange(5))]
-            if short == "wait":  # it would wait for as long as it is asked to
+            if short in WAITS:
                 chosen = [0 if isinstance(value, (int, float)) and value == value else value for value in chosen]
             return chosen, {}
         keywords: dict[str, Any] = {}
@@ -340,7 +358,7 @@ class Fuzzer:
                 value = small_engine()
             if short == "attention_seconds" and isinstance(value, _core.ModelDescription):
                 value = world.probed(value)
-            if short == "wait":
+            if short in WAITS:
                 value = 0 if isinstance(value, (int, float)) and value == value else value
             if short in MODEST and isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = modest(parameter, value)
