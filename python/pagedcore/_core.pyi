@@ -110,20 +110,34 @@ class ModelDescription:
         norm: Literal["rms", "layer"] = "rms",
         norm_eps: float = 9.999999747378752e-06,
         norm_weight_offset: float = 0.0,
+        norm_place: Literal["before", "after", "both", "outside"] = "before",
+        norm_weights: bool = True,
+        embedding_norm: bool = False,
+        final_norm: bool = True,
         rope_inv_freq: Sequence[float] | None = [],
         rope_magnitude: float = 1.0,
+        rope_tables: int = 1,
+        rope_layers: Sequence[int] | None = [],
+        learned_positions: int = 0,
+        learned_offset: int = 0,
+        alibi_slopes: Sequence[float] | None = [],
         num_heads: int = 0,
         num_kv_heads: int = 0,
         head_dim: int = 0,
         qk_norm: bool = False,
+        qk_norm_kind: Literal["rms", "layer"] = "rms",
+        qk_norm_span: Literal["head", "heads", "row"] = "head",
         attention_scale: float | None = None,
         attention_softcap: float = 0.0,
         windows: Sequence[int] | None = [],
         intermediate_size: int = 0,
         activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
         gated_mlp: bool = True,
+        parallel_block: bool = False,
         tied_embeddings: bool = False,
+        embedding_size: int | None = None,
         embedding_scale: float = 1.0,
+        residual_scale: float = 1.0,
         logit_scale: float = 1.0,
         logit_softcap: float = 0.0,
     ) -> None: ...
@@ -144,11 +158,31 @@ class ModelDescription:
     """Added to the mean square, or to the variance. At least 0."""
     norm_weight_offset: float
     """Added to every weight of a norm."""
+    norm_place: Literal["before", "after", "both", "outside"]
+    """Where the norms of attention and MLP f lie: before, x + f(norm(x)); after, x + norm(f(x)); both; or outside,
+    norm(x + f(x))."""
+    norm_weights: bool
+    """Norms have weights; else they only normalise."""
+    embedding_norm: bool
+    """A norm follows the embedding."""
+    final_norm: bool
+    """A norm follows the last layer."""
     rope_inv_freq: list[float]
     """Rotary embedding: the angle by which each pair of dimensions of a head turns from one position to the next,
     scaling already applied. Empty: no rotation. At least 0."""
     rope_magnitude: float
-    """Factor on the cosines and sines (YaRN's attention factor)."""
+    """Factor on the cosines and sines (YaRN's attention factor) of the first table."""
+    rope_tables: int
+    """Tables in rope_inv_freq, of equal length, one after another. In [1, 16384]."""
+    rope_layers: list[int]
+    """For each layer, the table that rotates it, from 0 on; -1: none. Empty: the first in every layer. In [-1,
+    16384]."""
+    learned_positions: int
+    """Rows of a table of learned positions, one of which is added to each embedding; 0: none. In [0, 16777216]."""
+    learned_offset: int
+    """The row of position 0 in that table. In [0, 16777216]."""
+    alibi_slopes: list[float]
+    """For each head, what is taken from a score for every token between (ALiBi). Empty: nothing. At least 0."""
     num_heads: int
     """Query heads. In [1, 16777216]."""
     num_kv_heads: int
@@ -156,7 +190,12 @@ class ModelDescription:
     head_dim: int
     """Dimensions of a head. In [1, 16777216]."""
     qk_norm: bool
-    """RMS norm over each head of q and k."""
+    """q and k are normalised before they are rotated."""
+    qk_norm_kind: Literal["rms", "layer"]
+    """rms or layer."""
+    qk_norm_span: Literal["head", "heads", "row"]
+    """head: over each head, with the same weights for all; heads: over each head, with weights of its own; row: over
+    all heads together."""
     attention_scale: float
     """Multiplies the scores. None: 1 / sqrt(head_dim). At least 0."""
     attention_softcap: float
@@ -170,10 +209,17 @@ class ModelDescription:
     """silu, gelu, gelu_tanh or relu."""
     gated_mlp: bool
     """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    parallel_block: bool
+    """Attention and MLP read the same x, each through its own norm, and both are added to it."""
     tied_embeddings: bool
     """The head's weight is the embedding."""
+    embedding_size: int
+    """Columns of the embedding, which a product takes to hidden_size, and back before the head. None: hidden_size,
+    without products. In [1, 16777216]."""
     embedding_scale: float
     """Multiplies the embedding of a token."""
+    residual_scale: float
+    """Multiplies what attention and MLP add to the residual stream."""
     logit_scale: float
     """Multiplies the logits."""
     logit_softcap: float

@@ -19,9 +19,9 @@ QKV = ("attn.q", "attn.k", "attn.v")
 
 def rows_of(tensor: Tensor, first: int, count: int) -> Tensor:
     """Some rows of a matrix, or elements of a vector."""
-    size = len(tensor.read()) // tensor.shape[0]
-    part = tensor.read()[first * size : (first + count) * size]
-    return tensor._replace(shape=(count, *tensor.shape[1:]), buffer=part)
+    data = tensor.read()
+    size = len(data) // tensor.shape[0]
+    return tensor._replace(shape=(count, *tensor.shape[1:]), buffer=data[first * size : (first + count) * size])
 
 
 def split_rows(sizes: Callable[[_Description], Mapping[str, int]]) -> Transform:
@@ -31,6 +31,7 @@ def split_rows(sizes: Callable[[_Description], Mapping[str, int]]) -> Transform:
         counts = sizes(description)
         if tensor.shape[0] != sum(counts.values()):
             raise Corrupt(f"{source} has {tensor.shape[0]} rows, not {' + '.join(map(str, counts.values()))}")
+        tensor = tensor._replace(buffer=tensor.read())  # once
         parts, first = {}, 0
         for module, count in counts.items():
             parts[module] = rows_of(tensor, first, count)
