@@ -26,7 +26,7 @@ std::uint64_t bytes_from_text(std::string_view name, std::string_view text) {
       malformed(name, text, expected);
     return bytes;
   }
-  constexpr std::string_view letters = "KMGT";
+  constexpr std::string_view letters = "KMGTPE";
   const std::size_t power = unit.empty() ? std::string_view::npos : letters.find(unit[0]);
   const bool binary = unit.size() == 3 && unit[1] == 'I';
   if (power == std::string_view::npos || unit.back() != 'B' || !(binary || unit.size() == 2))

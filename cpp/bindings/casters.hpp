@@ -10,7 +10,33 @@
 #include <utility>
 #include <vector>
 
+namespace pagedcore::bindings {
+
+/// The name of a file. Python spells bytes that are not UTF-8 as halves of surrogate pairs.
+struct FilePath {
+  std::string bytes;
+};
+
+}  // namespace pagedcore::bindings
+
 namespace nanobind::detail {
+
+template <>
+struct type_caster<pagedcore::bindings::FilePath> {
+  NB_TYPE_CASTER(pagedcore::bindings::FilePath, const_name("str"))
+
+  bool from_python(handle source, uint32_t, cleanup_list*) {
+    if (!PyUnicode_Check(source.ptr())) return false;
+    const object bytes = steal(PyUnicode_EncodeFSDefault(source.ptr()));
+    char* data = nullptr;
+    Py_ssize_t size = 0;
+    if (bytes.is_valid()) PyBytes_AsStringAndSize(bytes.ptr(), &data, &size);
+    if (data == nullptr && PyErr_ExceptionMatches(PyExc_MemoryError)) raise_python_error();
+    if (data == nullptr) PyErr_Clear();  // other surrogates: no file's name
+    if (data != nullptr) value.bytes.assign(data, static_cast<std::size_t>(size));
+    return data != nullptr;
+  }
+};
 
 template <>
 struct type_caster<std::string> {
@@ -26,7 +52,8 @@ struct type_caster<std::string> {
     return text != nullptr;
   }
   static handle from_cpp(const std::string& value, rv_policy, cleanup_list*) noexcept {
-    return PyUnicode_FromStringAndSize(value.data(), static_cast<Py_ssize_t>(value.size()));
+    // A file's name need not be UTF-8: Python gets it as it spells it itself.
+    return PyUnicode_DecodeUTF8(value.data(), static_cast<Py_ssize_t>(value.size()), "surrogateescape");
   }
 };
 

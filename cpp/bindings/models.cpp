@@ -50,7 +50,9 @@ void bind_weight_map(nb::module_& m) {
 
 void bind_model_file(nb::module_& m) {
   nb::class_<ModelFile>(m, "ModelFile", "A model container or a plain safetensors file. mmap: see InputFile.")
-      .def(nb::init<const std::string&, bool>(), "path"_a, "mmap"_a = false, release_gil())
+      .def(
+          "__init__", [](ModelFile* self, const FilePath& path, bool mmap) { new (self) ModelFile(path.bytes, mmap); },
+          "path"_a, "mmap"_a = false, release_gil())
       .def("names", &ModelFile::names)
       .def_prop_ro("metadata", [](const ModelFile& self) { return self.metadata(); })
       .def("description", &ModelFile::description, "Raises Corrupt for a plain safetensors file.")
@@ -70,11 +72,11 @@ void bind_model_file(nb::module_& m) {
       .def("__len__", [](const ModelFile& self) { return self.names().size(); });
   m.def(
       "save_model",
-      [](const std::string& path, const ModelDescription& description, const KeptWeights& weights,
+      [](const FilePath& path, const ModelDescription& description, const KeptWeights& weights,
          const std::map<std::string, std::string>& metadata) {
         const WeightMap snapshot = weights.map;  // another thread may add to the original meanwhile
         ReleasedGil released;
-        save_model(path, description, snapshot, metadata);
+        save_model(path.bytes, description, snapshot, metadata);
       },
       "path"_a, "description"_a, "weights"_a, "metadata"_a = nb::dict(), "Writes a container, atomically.");
 }

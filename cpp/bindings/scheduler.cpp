@@ -41,8 +41,9 @@ void bind_result(nb::module_& m) {
 
 void bind_trace(nb::module_& m) {
   Record<TraceReplay>(m, "TraceReplay", "What came of replaying a trace.");
-  m.def("replay_trace", nb::overload_cast<const std::string&>(&replay_trace), "path"_a, release_gil(),
-        "Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line.");
+  m.def(
+      "replay_trace", [](const FilePath& path) { return replay_trace(path.bytes); }, "path"_a, release_gil(),
+      "Feeds a trace to a new scheduler and compares the plans. Raises Io or Corrupt, with the line.");
 }
 
 void bind_scheduler_class(nb::module_& m) {

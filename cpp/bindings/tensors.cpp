@@ -97,7 +97,9 @@ void bind_files(nb::module_& m) {
           nb::sig("def read(self) -> memoryview"), "All of them. Raises Io when the file has changed.");
   nb::class_<InputFile>(m, "InputFile",
                         "A regular file, read by pread; with mmap=True mapped, which trusts whoever may write to it.")
-      .def(nb::init<const std::string&, bool>(), "path"_a, "mmap"_a = false, release_gil())
+      .def(
+          "__init__", [](InputFile* self, const FilePath& path, bool mmap) { new (self) InputFile(path.bytes, mmap); },
+          "path"_a, "mmap"_a = false, release_gil())
       .def_prop_ro("size", &InputFile::size, "Bytes, when it was opened.")
       .def(
           "part",

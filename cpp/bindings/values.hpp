@@ -188,7 +188,7 @@ void from_python(const Facts& f, nb::handle value, D& out) {
       out = *nb::inst_ptr<D>(path);
     } else {
       if (!nb::isinstance<nb::str>(path)) refuse(f.name, value, "a " + PythonType<D>::name());
-      out = nb::cast<D>(path);
+      out = f.unit == Unit::path ? nb::cast<FilePath>(path).bytes : nb::cast<D>(path);
     }
   }
 }

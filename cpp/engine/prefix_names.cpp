@@ -1,11 +1,19 @@
 #include "engine/prefix_names.hpp"
 
 #include <algorithm>
+#include <ranges>
+#include <set>
+#include <string_view>
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
+namespace {
+
+constexpr std::ptrdiff_t kMostShown = 20;
+
+}  // namespace
 
 PrefixId PrefixNames::add(const std::string& name, Prefix prefix) {
   const auto shared = shared_.find(name);
@@ -31,11 +39,16 @@ const PrefixNames::Prefix* PrefixNames::find(const std::string& name, std::uint6
 
 /// Tells of no other salt's, not even how many there are.
 void PrefixNames::refuse_unknown(const std::string& name, std::uint64_t salt) const {
-  const auto first = own_.lower_bound({salt, {}});
-  const auto last = std::find_if(first, own_.end(), [&](const auto& entry) { return entry.first.first != salt; });
-  const auto known = static_cast<std::size_t>(std::distance(first, last)) + shared_.size();
-  throw InvalidArgument(str("prefix '", name, "' is unknown under salt ", salt, ": it was not registered, or was ",
-                            "released; ", known, " can be named there; register it first or name none"));
+  std::set<std::string_view> known;
+  for (auto own = own_.lower_bound({salt, {}}); own != own_.end() && own->first.first == salt; ++own)
+    known.insert(own->first.second);
+  for (const auto& [shared, prefix] : shared_) known.insert(shared);
+  std::string names;
+  for (const std::string_view one : known | std::views::take(kMostShown))
+    names.append(names.empty() ? "" : ", ") += one;
+  if (std::ssize(known) > kMostShown) names += str(" and ", std::ssize(known) - kMostShown, " more");
+  throw InvalidArgument(str("prefix '", name, "' is not registered under salt ", salt,
+                            " (registered: ", known.empty() ? "none" : names, "): register it first, or name none"));
 }
 
 PrefixId PrefixNames::named_by(const EngineRequest& request) const {

@@ -15,7 +15,7 @@ from . import _core
 from .async_stream import AsyncStream, Batch, OutputKind, PrefixTaker
 from .beam_search_params import BeamSearchParams
 from .chat import Message
-from .checks import check_bool, check_text
+from .checks import check_bool
 from .engine_options import with_request_options, with_template_options
 from .errors import Aborted, InvalidArgument
 from .loaded_model import LoadedModel, Params
@@ -23,7 +23,7 @@ from .loop_queue import LoopQueue
 from .outputs import RequestOutput, Score
 from .prefixes import Prefix
 from .prompts import Prompt, is_single_prompt
-from .request import Request
+from .request import Request, check_prefix_name
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ class AsyncLLM(LoadedModel):
         """Computes a prefix and keeps its KV, as :meth:`LLM.register_prefix`."""
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
-        _, ids = await self._made(prefix, partial(self._prompts.read, prefix))
-        check_text("name", name)
+        check_prefix_name(name, salt)
         check_bool("shared", shared)
+        _, ids = await self._made(prefix, partial(self._prompts.read, prefix))
         taker = PrefixTaker(self.engine)
         self._queue().register_prefix(name, ids, (salt, shared), taker)
         try:

@@ -182,9 +182,13 @@ class _Rendering:
             if name in variables:
                 raise InvalidArgument(f"template_variables has {name!r}, which is an argument of its own")
         plain = self._given.plain
-        self._variables: dict[str, Any] = {"documents": None, "tools": plain(_checked_tools(options.get("tools")))}
+        tools = plain(_checked_tools(options.get("tools")), "tools")
+        self._variables: dict[str, Any] = {"documents": None, "tools": tools}
         self._variables |= special_tokens
-        self._variables |= {name: value if callable(value) else plain(value) for name, value in variables.items()}
+        self._variables |= {
+            name: value if callable(value) else plain(value, f"template_variables[{name!r}]")
+            for name, value in variables.items()
+        }
         self._continues = options.get("continue_final_message", False)
         self._budget: Budget
 
@@ -200,9 +204,8 @@ class _Rendering:
         return self._rendered(plain)
 
     def _plain(self, position: int, message: Message) -> dict[str, Any]:
-        plain = self._given.plain(message)
-        role = message.get("role") if isinstance(message, Mapping) else None  # of another object: what became of it
-        if not isinstance(plain, dict) or not isinstance(plain.get("role") if role is None else role, str):
+        plain = self._given.plain(message, f"message {position} of the conversation")
+        if not isinstance(plain, dict) or not isinstance(plain.get("role"), str):
             raise InvalidArgument(f"message {position} of the conversation is {plain!r}: it needs a role and content")
         return _normalised(plain)
 

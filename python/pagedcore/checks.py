@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .arguments import shown
@@ -33,14 +33,15 @@ def check_int(name: str, value: object, low: int, high: int) -> None:
         raise InvalidArgument(f"{name}={shown(value)} must be an integer in [{low}, {high}]")
 
 
-def check_text(name: str, value: object) -> None:
-    """That a text or path can be given to the native library: it is UTF-8 there, and ends at a zero."""
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+def check_text(name: str, value: object, *, path: bool = False) -> None:
+    """That a text can be given to the native library: it is UTF-8 there, and ends at a zero. ``path``: it names a file,
+    whose name may have other bytes."""
+    text = os.fspath(value) if path and isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
         return
     if not text.isascii():
         try:
-            text.encode()
+            os.fsencode(text) if path else text.encode()
         except UnicodeEncodeError:
             raise InvalidArgument(
                 f"{name}={shown(text)} is not valid Unicode: it holds half of a surrogate pair"
@@ -76,10 +77,11 @@ def token_list(name: str, tokens: object) -> tuple[int, ...]:
     return tuple(listed)
 
 
-def native_record(record: type[_R], values: Mapping[str, Any]) -> _R:
-    """A native record of these values. What a field cannot hold is InvalidArgument, as what is out of its range."""
+def native_record(record: type[_R], values: Mapping[str, Any], *, paths: Collection[str] = ()) -> _R:
+    """A native record of these values. What a field cannot hold is InvalidArgument, as what is out of its range.
+    ``paths``: the fields that name files."""
     for name, value in values.items():
-        check_text(name, value)
+        check_text(name, value, path=name in paths)
     try:
         return record(**values)
     except TypeError as error:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from .errors import Corrupt, Io
 
-__all__ = ["is_there", "open_regular", "read_given", "read_object", "read_text"]
+__all__ = ["exists", "is_there", "open_regular", "read_given", "read_object", "read_text", "short_name"]
 
 _MOST_BYTES = 64 << 20
 _MOST_VALUES = 500_000  # of a JSON document: each takes some hundred bytes of memory, however few it has in the file
@@ -27,6 +27,24 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def exists(path: Path) -> bool:
+    """Whether it leads to a file or a directory. Raises Io for a name that cannot be looked at, such as one that is too
+    long."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Io(f"{short_name(path)}: cannot be looked at: {error.strerror}") from None
+    return True
+
+
+def short_name(path: Path | str) -> str:
+    """A path for a message."""
+    name = str(path)
+    return name if len(name) <= 300 else name[:150] + "..." + name[-50:]
 
 
 def is_there(path: Path) -> bool:
@@ -43,7 +61,7 @@ def _check_regular(path: Path) -> None:
             raise Io(f"{path}: is a link to '{os.readlink(path)}', where there is nothing") from None
         raise Io(f"{path}: there is no such file") from None
     except OSError as error:
-        raise Io(f"{path}: cannot be read: {error.strerror}") from None
+        raise Io(f"{short_name(path)}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise Io(f"{path}: is {kind}; a model's files are regular files")

@@ -76,7 +76,8 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
             values["dtype"] = "float32" if source_dtype in ("f32", "f64") else "bfloat16"
         else:
             values["dtype"] = "float16" if source_dtype == "f16" else "bfloat16"
-    config = native_record(_core.EngineConfig, values)
+    paths = [name for name, info in _infos().items() if info.type == "path"]
+    config = native_record(_core.EngineConfig, values, paths=paths)
     for name, value in values.items():  # 0 is what None stands for: nobody who means that writes 0
         info = _infos()[name]
         if info.zero and info.type in ("int", "size") and value is not None and getattr(config, name) == 0:

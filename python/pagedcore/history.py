@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .arguments import shown
 from .detokenizer import Detokenizer
 from .errors import InvalidArgument
 
@@ -39,7 +40,8 @@ def chat_prompt(render: _Render, messages: _Messages, tokenizer: Tokenizer | Non
     content and the template puts that into the prompt as it is; elsewhere the text counts."""
     plain = [_without_ids(message) for message in messages]
     text = render(plain)
-    answers = {} if tokenizer is None else _answers(messages, tokenizer)
+    given = _given_ids(messages)
+    answers = {} if tokenizer is None else _answers(messages, given, tokenizer)
     if not answers:
         return ChatPrompt(text, (text,))
     pieces: list[str | list[int]] = []
@@ -56,34 +58,39 @@ def _without_ids(message: Any) -> Any:
     return {key: value for key, value in message.items() if key != TOKEN_IDS}
 
 
-def _answers(messages: _Messages, tokenizer: Tokenizer) -> dict[int, list[int]]:
+def _given_ids(messages: _Messages) -> dict[int, list[int]]:
+    """Of the messages that carry some, by their position."""
+    carried = {at: message.get(TOKEN_IDS) for at, message in enumerate(messages) if isinstance(message, Mapping)}
+    return {at: _checked(ids, at) for at, ids in carried.items() if ids is not None}
+
+
+def _answers(messages: _Messages, given: Mapping[int, list[int]], tokenizer: Tokenizer) -> dict[int, list[int]]:
     """By a message's position the ids that spell its content: those of the output but for the end of the turn, which is
     the template's to write."""
     found = {}
-    for position, message in enumerate(messages):
-        given = message.get(TOKEN_IDS)
-        if given is None:
-            continue
-        ids = _checked(given, position)
+    for position, ids in given.items():
         while ids and tokenizer.is_special(ids[-1]):
             ids.pop()
+        message = messages[position]
         if ids and message.get("role") == "assistant" and _spelled(tokenizer, ids) == message.get("content"):
             found[position] = ids
     return found
 
 
 def _checked(given: Any, position: int) -> list[int]:
-    try:
-        ids = list(given)
-    except TypeError:
-        ids = [given]
-    for token in ids:
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(listed, (list, tuple)):
+        raise InvalidArgument(
+            f"message {position} of the conversation has {TOKEN_IDS} = {shown(given)}: they are a list, the token ids "
+            "of the output that it was"
+        )
+    for token in listed:
         if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= int(token) < 2**31:
             raise InvalidArgument(
-                f"message {position} of the conversation has {token!r} among its {TOKEN_IDS}: they are the token ids "
-                "of the output that it was"
+                f"message {position} of the conversation has {shown(token)} among its {TOKEN_IDS}: they are the token "
+                "ids of the output that it was"
             )
-    return [int(token) for token in ids]
+    return [int(token) for token in listed]
 
 
 def _spelled(tokenizer: Tokenizer, ids: list[int]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 from . import _core
 from .beam_search_params import BeamSearchParams
 from .chat import Message
-from .checks import check_bool, check_text
+from .checks import check_bool
 from .dispatch import Dispatcher
 from .engine_options import with_request_options, with_template_options
 from .errors import Aborted, InvalidArgument
@@ -18,7 +18,7 @@ from .outputs import RequestOutput, Score
 from .prefixes import Prefix
 from .progress import chosen_progress
 from .prompts import Prompt, is_single_prompt
-from .request import Request
+from .request import Request, check_prefix_name
 from .running import run_all
 from .sampling_params import SamplingParams
 from .stream import Stream
@@ -171,9 +171,9 @@ class LLM(LoadedModel):
         it."""
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
-        _, ids = self._prompts.read(prefix)
-        check_text("name", name)
+        check_prefix_name(name, salt)
         check_bool("shared", shared)
+        _, ids = self._prompts.read(prefix)
         inbox = self._dispatcher.inbox()
         request = self._dispatcher.register_prefix(name, ids, salt, shared, inbox)
         try:

@@ -21,7 +21,7 @@ from .history import ChatPrompt, chat_prompt
 from .memory import MemoryReport
 from .prefixes import NO_PREFIX, Prefixes
 from .prompts import Prompt, PromptReader, is_single_prompt
-from .request import Request, request_options
+from .request import Request, check_prefix_name, request_options
 from .sampling_params import SamplingParams
 from .scoring import Scoring
 from .stream import streamable
@@ -144,6 +144,7 @@ class LoadedModel(NotCopied):
     def release_prefix(self, name: str, *, salt: int = 0) -> None:
         """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt``: the
         one that it was registered under."""
+        check_prefix_name(name, salt)
         self._prefixes.drop(name, salt)  # first: the engine may not know it, as its registration was interrupted
         self.engine.release_prefix(name, salt)
 

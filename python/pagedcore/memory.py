@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryReport", "format_bytes", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", start=1):
+for _power, _letter in enumerate("KMGTPE", start=1):
     _UNITS[f"{_letter}B"] = _UNITS[_letter] = 1000**_power
     _UNITS[f"{_letter}IB"] = 1024**_power
 

@@ -94,7 +94,8 @@ class RequestOutput:
     """One per entry of ``prompt_token_ids``; None for the first of a prompt, since nothing predicts it, and for those
     before ``prompt_logprob_start``."""
     num_cached_tokens: int = 0
-    """Prompt tokens whose KV came from the prefix cache or a registered prefix, those of a shared one included."""
+    """How many of ``prompt_token_ids`` have KV that came from the prefix cache or a registered prefix. Those of a
+    shared prefix, which are not among them, are not counted."""
     metrics: RequestMetrics | None = None
 
     @property

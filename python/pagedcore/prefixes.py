@@ -10,6 +10,9 @@ from .errors import InvalidArgument
 __all__ = ["NO_PREFIX", "Prefix", "Prefixes"]
 
 
+_MOST_SHOWN = 20
+
+
 @dataclass(frozen=True)
 class Prefix:
     tokens: tuple[int, ...] = ()
@@ -44,9 +47,11 @@ class Prefixes:
         found = self._own.get((salt, name)) or self._shared.get(name, (0, None))[1]
         if found is None:
             names = {own for owner, own in list(self._own) if owner == salt} | set(self._shared)
-            known = ", ".join(sorted(names)) or "none"
-            raise InvalidArgument(
-                f"prefix {name!r} is not registered under salt {salt} (registered: {known}): use register_prefix()"
+            known = ", ".join(sorted(names)[:_MOST_SHOWN]) or "none"
+            more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+            raise InvalidArgument(  # in the words of the native library
+                f"prefix '{name}' is not registered under salt {salt} (registered: {known}{more}): register it first, "
+                "or name none"
             )
         return found
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from .arguments import shown
 from .checks import native_record
 from .detokenizer import Detokenizer, StopIndex, StopStrings
+from .errors import InvalidArgument
 from .logprobs import Logprobs
 from .names import unknown_name
 from .outputs import CompletionOutput, RequestMetrics, RequestOutput
@@ -19,7 +21,7 @@ from .sampling_params import SamplingParams
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-__all__ = ["Request", "derived_seed", "request_options"]
+__all__ = ["Request", "check_prefix_name", "derived_seed", "request_options"]
 
 
 def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
@@ -29,6 +31,13 @@ def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
         if name not in known:
             raise unknown_name("a request", name, known)
     return native_record(_core.RequestOptions, options)
+
+
+def check_prefix_name(name: object, salt: object) -> None:
+    """That a request could name the prefix so."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"the name of a prefix is a text, not {shown(name)}")
+    native_record(_core.RequestOptions, {"prefix": name, "salt": salt})
 
 
 def derived_seed(seed: int, number: int) -> int:
@@ -141,7 +150,7 @@ class Request:
             outputs=self._best() if samples is None else list(samples),
             finished=self.finished,
             prompt_logprobs=prompt_logprobs.without_first(self.hidden) if prompt_logprobs is not None else None,
-            num_cached_tokens=self._cached_tokens,
+            num_cached_tokens=max(self._cached_tokens - self.hidden, 0),
             metrics=self._metrics,
         )
 

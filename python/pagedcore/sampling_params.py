@@ -13,7 +13,7 @@ from .checks import check_bool, check_int, float_of, native_record, token_list
 from .errors import InvalidArgument
 from .names import knows_its_fields
 
-__all__ = ["SamplingParams"]
+__all__ = ["SamplingParams", "with_changes"]
 
 NO_LIMIT = _core.NO_TOKEN_LIMIT
 """What the native library takes for max_tokens None: as many as the context and the KV cache hold."""
@@ -55,6 +55,11 @@ class SamplingParams(SamplingFields):
                 raise InvalidArgument(
                     f"best_of={self.best_of} is less than n={self.n}: the n best are chosen from best_of"
                 )
+        if isinstance(self.max_tokens, int) and not 0 <= self.max_tokens <= NO_LIMIT:
+            raise InvalidArgument(
+                f"max_tokens={shown(self.max_tokens)} must be an integer in [0, {NO_LIMIT}], or None for as many as "
+                "the context and the KV cache hold"
+            )
         if self.seed is not None:
             check_int("seed", self.seed, -(2**63), 2**64 - 1)
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "detokenize"):
@@ -101,6 +106,19 @@ class SamplingParams(SamplingFields):
             if name not in known:
                 raise InvalidArgument(f"unknown sampling parameter '{name}'; known: {', '.join(sorted(known))}")
         return cls(**values)
+
+
+def with_changes(values: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those that are asked for in their place: of min_tokens and max_tokens the one that nobody asks
+    for gives way to the other."""
+    made = {**values, **asked}
+    least, most = made.get("min_tokens", 0), made.get("max_tokens")
+    if isinstance(least, int) and isinstance(most, int) and least > most:
+        if "min_tokens" not in asked:
+            made["min_tokens"] = most
+        elif "max_tokens" not in asked:
+            made["max_tokens"] = least
+    return made
 
 
 def _texts(stop: object) -> tuple[Any, ...]:

@@ -57,6 +57,21 @@ def test_like_transformers(parameters: dict[str, Any], head_dim: int) -> None:
     assert rope.magnitude == pytest.approx(magnitude, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    "nameless", [{}, {"type": ""}, {"rope_type": ""}, {"type": None}, {"rope_type": "", "type": ""}]
+)
+def test_a_factor_without_a_kind_is_linear(nameless: dict[str, Any]) -> None:
+    """As llama.cpp has it (ggml's rope.scaling.factor without rope.scaling.type); 0 is no scaling."""
+    theta = {"rope_theta": 1e4}
+    assert ours(nameless | theta | {"factor": 4.0}, 64) == ours({"rope_type": "linear", "factor": 4.0} | theta, 64)
+    for factor in ({"factor": 0}, {"factor": 0.0}, {"factor": None}, {}):
+        assert ours(nameless | theta | factor, 64) == default_rope(1e4, 64)
+    for name in ("low_freq_factor", "beta_fast", "short_factor", "mscale"):
+        with pytest.raises(Corrupt, match=f"{name} = 1.0 belongs to a rope_type, and none is named"):
+            ours(nameless | theta | {"factor": 4.0, name: 1.0}, 64)
+    assert ours({"rope_type": "", "type": "linear", "factor": 3.0} | theta, 64).inv_freq[0] == pytest.approx(1 / 3)
+
+
 def test_default() -> None:
     import torch
 

@@ -18,6 +18,7 @@ from .. import _core
 from ..checks import check_int
 from ..errors import Aborted, InvalidArgument, Io
 from ..request import derived_seed
+from ..sampling_params import with_changes
 from .common import (
     Formatter,
     add_model_flags,
@@ -147,7 +148,8 @@ class _Worker:
         options = {name: request.pop(name) for name in list(request) if name in self._options}
         # The same whichever thread comes first, and after --resume.
         own = {"seed": derived_seed(self._params.seed or 0, number)}
-        params = replace(self._params, **own | request)
+        limits = {name: getattr(self._params, name) for name in ("min_tokens", "max_tokens")}
+        params = replace(self._params, **own | with_changes(limits, request))
         if kinds[0] == "messages":
             return self._llm.chat(prompt, params, progress=False, **options)[0]
         return self._llm.generate({kinds[0]: prompt}, params, progress=False, **options)[0]

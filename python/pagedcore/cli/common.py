@@ -77,11 +77,18 @@ def _place(positional: argparse.Action) -> str:
     return f" {name}" if positional.nargs is None else f" [{name} ...]" if positional.nargs == "*" else f" [{name}]"
 
 
-def add_model_flags(parser: argparse.ArgumentParser, *, tokenizer: bool = True, without: Sequence[str] = ()) -> None:
-    """`tokenizer`: whether the command needs one. `without`: options that are no use to it."""
+def add_model_flags(
+    parser: argparse.ArgumentParser, *, tokenizer: bool = True, loads: bool = True, without: Sequence[str] = ()
+) -> None:
+    """`tokenizer`: whether the command needs one. `loads`: whether it reads weights. `without`: options that are no use
+    to it."""
     group = parser.add_argument_group("model, memory and scheduling")
     _add_checkpoint(group, tokenizer)
     add_option_flags(group, "EngineConfig", ("cache_events", *without))  # no command reads events
+    if loads:
+        group.add_argument(
+            "--mmap", action="store_true", help="map the model's files; one that is shortened then ends the process"
+        )
     group.add_argument(
         "--no-prefix-caching", dest="enable_prefix_caching", action="store_false", default=None, help=argparse.SUPPRESS
     )
@@ -99,6 +106,9 @@ def _add_checkpoint(group: argparse._ActionsContainer, tokenizer: bool) -> None:
         "-m", "--model", metavar="PATH", help="GGUF file, Hugging Face directory, hub id or model container"
     )
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a model on the hub")
+    group.add_argument(
+        "--token", metavar="TEXT", help="for models that are not public; other users see it: better in HF_TOKEN"
+    )
     if tokenizer:
         group.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its directory (default: the model's)")
 
@@ -194,11 +204,11 @@ def request_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **ours: Any) -> SamplingParams:
     """What the flags say, then what the model's publishers recommend, then ``ours``, greedily. Without ``llm``: to
     check the flags before it is loaded."""
-    from ..sampling_params import SamplingParams
+    from ..sampling_params import SamplingParams, with_changes
 
     values = {"temperature": 0.0, "max_tokens": None} | ours | (llm.sampling_defaults if llm is not None else {})
-    values |= {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or ()} | given(arguments, "SamplingParams")
-    params = SamplingParams(**values)
+    asked = {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or ()} | given(arguments, "SamplingParams")
+    params = SamplingParams(**with_changes(values, asked))
     if llm is not None and params.temperature == 0:
         for name, without_effect in (("top_k", (0, -1)), ("top_p", (1,)), ("min_p", (0,))):
             if getattr(arguments, name) not in (None, *without_effect):
@@ -206,6 +216,11 @@ def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **our
         if arguments.seed is not None:
             complain("--seed has no effect at temperature 0, which takes the most likely token")
     return params
+
+
+def hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What says more of a model on the hub."""
+    return {"revision": arguments.revision, "token": arguments.token}
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +244,8 @@ def open_llm(arguments: argparse.Namespace) -> LLM:
     from ..llm import LLM
 
     tokenizer = getattr(arguments, "tokenizer", None)
-    return LLM(arguments.model, tokenizer=tokenizer, revision=arguments.revision, **engine_options(arguments))
+    where = hub_options(arguments)
+    return LLM(arguments.model, tokenizer=tokenizer, mmap=arguments.mmap, **where, **engine_options(arguments))
 
 
 def read_texts(given: Sequence[str]) -> list[str]:

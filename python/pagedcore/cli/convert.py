@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
-from .common import Formatter, add_checkpoint_flags, check_output
+from .common import Formatter, add_checkpoint_flags, check_output, hub_options
 
 __all__ = ["add_to"]
 
@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_output(output)
     tokenizer = None if arguments.tokenizer is None else Tokenizer.from_path(arguments.tokenizer)
     model = default_model() if arguments.model is None else arguments.model
-    with load_checkpoint(model, revision=arguments.revision) as checkpoint:
+    with load_checkpoint(model, **hub_options(arguments)) as checkpoint:
         save_container(output, checkpoint, tokenizer)
         name = checkpoint.name
     print(f"{output}: {name}, {format_bytes(output.stat().st_size)}")

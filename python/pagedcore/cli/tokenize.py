@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
-from .common import Formatter, add_checkpoint_flags, print_json, read_texts
+from .common import Formatter, add_checkpoint_flags, hub_options, print_json, read_texts
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     texts = read_texts(arguments.text)
     if arguments.decode and arguments.no_special_tokens:
         raise InvalidArgument("--no-special-tokens is for encoding: --decode takes the ids as they are")
-    model = open_model(arguments.model, {}, weights=False, revision=arguments.revision)
+    model = open_model(arguments.model, {}, weights=False, **hub_options(arguments))
     tokenizer = model.tokenizer(arguments.tokenizer)
     if tokenizer is None:
         raise InvalidArgument(f"{model.path} has no tokenizer: name one with --tokenizer")

@@ -27,6 +27,11 @@ __all__ = [
 ]
 
 _SERVED = "default, linear, dynamic, yarn, llama3, longrope"
+# What only scaling of some kind has.
+_OF_KINDS = (
+    *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+    *("attention_factor", "long_factor", "short_factor"),
+)
 
 
 class Rope(NamedTuple):
@@ -115,7 +120,7 @@ def rope_from_parameters(parameters: Fields, head_dim: int, max_context: int) ->
     Dynamic NTK scaling changes the frequencies once a sequence outgrows ``max_position_embeddings``, which would
     invalidate its KV cache. It is served up to there, where it is the same as no scaling.
     """
-    kind = parameters.text("rope_type", parameters.text("type", "default"))
+    kind = parameters.text("rope_type", "") or parameters.text("type", "") or _kind_without_a_name(parameters)
     head_dim = int(head_dim * parameters.number("partial_rotary_factor", 1.0, above=0.0))
     if head_dim % 2:
         raise Corrupt(f"{parameters.source}: {head_dim} dimensions of a head cannot be rotated: it must be even")
@@ -126,6 +131,14 @@ def rope_from_parameters(parameters: Fields, head_dim: int, max_context: int) ->
         if isinstance(error, (Corrupt, Unsupported)):
             raise
         raise Corrupt(f"{parameters.source}: the {kind} parameters give no frequencies: {error}") from None
+
+
+def _kind_without_a_name(parameters: Fields) -> str:
+    """A factor alone is linear, as llama.cpp reads it; one of 0 is none. (transformers drops it.)"""
+    for name in _OF_KINDS:
+        if parameters.get(name) is not None:
+            raise parameters.refuse(name, f"belongs to a rope_type, and none is named; supported are {_SERVED}")
+    return "linear" if parameters.number("factor", 0.0) != 0 else "default"
 
 
 def _dispatch(kind: str, parameters: Fields, theta: float, head_dim: int, max_context: int) -> Rope:

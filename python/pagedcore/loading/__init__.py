@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import _core
 from ..arguments import shown
 from ..checks import check_text
-from ..config_files import open_regular
+from ..config_files import exists, open_regular, short_name
 from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .checkpoint import Checkpoint, TokenizerSource
 
@@ -40,19 +40,26 @@ def load_description(
 def _load(
     model: str | os.PathLike[str], *, with_tensors: bool, mmap: bool, revision: str | None, token: str | None
 ) -> Checkpoint:
-    if not isinstance(model, (str, os.PathLike)) or not os.fspath(model):
+    given = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(given, str) or not given:
         raise InvalidArgument(f"a model is a path, or a name on the hub, not {shown(model)}")
-    check_text("model", model)
-    path = Path(model)
-    if isinstance(model, str) and (model.startswith("hub:") or not path.exists()):
+    check_text("model", given, path=True)
+    path = Path(given)
+    if given.startswith("hub:") or not exists(path):
         from .hub import download, hub_name
 
-        if (name := hub_name(model)) is not None:
+        name = hub_name(given) if isinstance(model, str) else None
+        if name is not None:
             path = download(name, with_tensors=with_tensors, revision=revision, token=token)
             checkpoint = _load_checked(path, with_tensors=with_tensors, mmap=mmap)
             checkpoint.name = str(name)
             return checkpoint
-    if revision is not None and path.exists():
+        hint = "; ~ is left as it is: use os.path.expanduser()" if given.startswith("~") else ""
+        raise Io(
+            f"{short_name(given)}: there is no such file or directory, and it is no hub id of the form 'owner/name' "
+            f"('hub:owner/name' always is one){hint}"
+        )
+    if revision is not None:
         raise InvalidArgument(f"revision={revision!r} has no effect: it is of a model on the hub, and {path} is here")
     return _load_checked(path, with_tensors=with_tensors, mmap=mmap)
 
@@ -71,15 +78,6 @@ def _load_path(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         from .huggingface import load_directory
 
         return load_directory(path, with_tensors=with_tensors, mmap=mmap)
-    if path.exists():
-        return _load_file(path, with_tensors=with_tensors, mmap=mmap)
-    raise Io(
-        f"{path}: there is no such file or directory, and it is no hub id of the form 'owner/name' ('hub:owner/name' "
-        "always is one)"
-    )
-
-
-def _load_file(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
     try:
         with open_regular(path) as file:
             start = file.read(9)
@@ -95,6 +93,8 @@ def _load_file(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         from .container import load_container
 
         return load_container(path, with_tensors=with_tensors, mmap=mmap)
+    if not start:
+        raise Corrupt(f"{path}: is empty")
     raise Unsupported(
         f"{path}: is neither a GGUF file nor a pagedcore container (it begins with {start!r}). A Hugging Face model is "
         "named by its directory"

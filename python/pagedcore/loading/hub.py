@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ..arguments import shown
 from ..errors import InvalidArgument, Io
 from .gguf_split import shards
 
 __all__ = ["HubName", "download", "hub_name"]
 
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model"]
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/(?P<file>[^:]+\.gguf)|:(?P<tag>[\w.-]+))?")
+_PART = r"\w(?:(?!--|\.\.)[\w.-])*(?<![.-])"  # as the hub has it
+_NAME = re.compile(rf"({_PART}/{_PART})(?:/(?P<file>[^:]+\.gguf)|:(?P<tag>[\w.-]+))?", re.ASCII)
+_LONGEST = 96
+_URL = re.compile(r"[a-z0-9+]+://(?:huggingface\.co/|hf\.co/)?(?P<rest>.*)", re.ASCII | re.IGNORECASE)
 _SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".json", ".pagedcore")
 _PREFIX = "hub:"
 _T = TypeVar("_T")
@@ -35,10 +39,19 @@ def hub_name(model: str) -> HubName | None:
     it a name whose first folder exists here, or that ends like a file of a model, is a path with a slip in it. Raises
     InvalidArgument for ``hub:`` before something else than a name."""
     name = model.removeprefix(_PREFIX)
+    if (url := _URL.fullmatch(name)) is not None:
+        rest = "/".join(url["rest"].split("/")[:2])
+        meant = f"'{_PREFIX}{rest}'" if _NAME.fullmatch(rest) else f"'{_PREFIX}owner/name'"
+        raise InvalidArgument(
+            f"{shown(model)} is a URL: a model is a path, or a name on the hub, such as {meant}, which is downloaded"
+        )
     match = _NAME.fullmatch(name)
+    if match is not None and len(match[1]) > _LONGEST:
+        match = None
     if name != model:
         if match is None:
-            raise InvalidArgument(f"{model!r}: expected {_PREFIX}owner/name, {_PREFIX}owner/name/file.gguf or :TAG")
+            forms = f"{_PREFIX}owner/name, {_PREFIX}owner/name/file.gguf or :TAG"
+            raise InvalidArgument(f"{shown(model, 200)}: expected {forms}")
     elif match is None or name.lower().endswith(_SUFFIXES) or os.path.lexists(name.partition("/")[0]):
         return None
     return HubName(match[1], match["file"], match["tag"])

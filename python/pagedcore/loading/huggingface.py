@@ -106,6 +106,8 @@ def _weight_files(directory: Path) -> Iterable[tuple[Path, list[str] | None, _Re
 
 def _read_index(path: Path) -> dict[str, list[str]]:
     weight_map = _read_json(path).mapping("weight_map")
+    if not weight_map.values:
+        raise Corrupt(f"{path}: has no weight_map, or an empty one: it says which file holds which tensor")
     files: dict[str, list[str]] = {}
     for name, file in weight_map.values.items():
         if not isinstance(file, str) or not file or Path(file).name != file:

@@ -1,12 +1,18 @@
-"""How a model's publishers sample from it: ``generation_config.json``, ``general.sampling.*`` of GGUF files."""
+"""How a model's publishers sample from it: ``generation_config.json``, ``general.sampling.*`` of GGUF files.
+
+A value that nobody can sample with is left out, with a warning: it is a recommendation. Raises Corrupt for what is no
+number where one belongs.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import Corrupt, InvalidArgument
+from ..arguments import shown
+from ..errors import InvalidArgument
 from ..families.fields import Fields
 from ..sampling_params import SamplingParams
 
@@ -29,6 +35,7 @@ _GGUF = {
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
+_log = logging.getLogger("pagedcore")
 _WHOLE = {"top_k", "max_tokens", "min_tokens"}
 
 
@@ -62,15 +69,20 @@ def _read(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for theirs, ours in names.items():
         if fields.get(theirs) is not None:
-            whole = ours in _WHOLE
-            given[ours] = fields.integer(theirs, minimum=-1) if whole else fields.number(theirs)
+            given[ours] = fields.number(theirs)
+            if ours in _WHOLE:
+                if not given[ours].is_integer():
+                    raise fields.refuse(theirs, "is not an integer")
+                given[ours] = int(fields.get(theirs))
     return given
 
 
 def _checked(given: dict[str, Any], fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
-    for name, value in given.items():
+    kept: dict[str, Any] = {}
+    for name, value in given.items():  # max_tokens comes before min_tokens
         try:
-            SamplingParams(**{name: value} | ({"max_tokens": None} if name == "min_tokens" else {}))
+            SamplingParams(**{"max_tokens": kept.get("max_tokens"), name: value})
+            kept[name] = value
         except InvalidArgument as error:
-            raise Corrupt(f"{fields.source}: {fields.prefix}{names[name]} = {value!r}: {error}") from None
-    return given
+            _log.warning("%s: %s%s = %s is ignored: %s", fields.source, fields.prefix, names[name], shown(value), error)
+    return kept

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2.utils import Namespace
 
+from ..arguments import shown
 from ..errors import InvalidArgument
 
 __all__ = ["MOST_BITS", "NODE", "Budget", "Given", "TemplateLimit"]
@@ -141,13 +142,18 @@ class Given:
     def __init__(self) -> None:
         self.weight = 0
         self._values = 0
+        self._path: list[Any] = []  # to the value that is being copied
         self.weights: dict[int, int] = {}
         """Of each list and dictionary of the copies, by its id: they live as long as the copies do."""
 
-    def plain(self, value: Any, depth: int = 0) -> Any:
+    def plain(self, value: Any, where: str) -> Any:
         """A copy that is made of nothing but JSON's types: methods of other objects are nothing that a template should
-        reach. Dataclasses and objects with ``model_dump`` become dictionaries; of whatever else there is, the name of
-        its type stays."""
+        reach. Dataclasses and objects with ``model_dump`` become dictionaries, numpy's scalars numbers. ``where``: what
+        the value is, for errors. Raises InvalidArgument, with the place in there, for anything else."""
+        self._path = [where]
+        return self._plain(value, 0)
+
+    def _plain(self, value: Any, depth: int) -> Any:
         before = self.weight
         self.weight += len(value) + NODE if isinstance(value, str) else NODE
         self._values += 1
@@ -163,23 +169,46 @@ class Given:
                 return make(value)
         made: Any
         if isinstance(value, Mapping):
-            made = {self._key(key): self.plain(inner, depth + 1) for key, inner in value.items()}
+            made = {self._key(key): self._inner(key, inner, depth) for key, inner in value.items()}
         elif isinstance(value, (list, tuple)):
-            made = [self.plain(inner, depth + 1) for inner in value]
+            made = [self._inner(at, inner, depth) for at, inner in enumerate(value)]
+        elif isinstance(value, type):
+            raise self._refused(value)
         elif callable(getattr(value, "model_dump", None)):
-            return self.plain(value.model_dump(), depth + 1)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            made = {f.name: self.plain(getattr(value, f.name), depth + 1) for f in dataclasses.fields(value)}
+            return self._plain(value.model_dump(), depth + 1)
+        elif dataclasses.is_dataclass(value):
+            made = {f.name: self._inner(f.name, getattr(value, f.name), depth) for f in dataclasses.fields(value)}
         elif getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):  # numpy's scalars
-            return self.plain(value.item(), depth + 1)
+            item = value.item()
+            if type(item) is type(value):
+                raise self._refused(value)
+            return self._plain(item, depth + 1)
         else:
-            return f"<{type(value).__name__}>"
+            raise self._refused(value)
         self.weights[id(made)] = self.weight - before
         return made
 
+    def _inner(self, step: Any, value: Any, depth: int) -> Any:
+        self._path.append(step)
+        made = self._plain(value, depth + 1)
+        self._path.pop()
+        return made
+
     def _key(self, key: Any) -> Any:
-        plain = self.plain(key, _DEEPEST)
-        return f"<{type(key).__name__}>" if isinstance(plain, (list, dict)) else plain
+        if key is None or isinstance(key, (str, int, float)):
+            return self._plain(key, 0)
+        raise InvalidArgument(f"{self._place()} has the key {shown(key)}: keys are texts")
+
+    def _refused(self, value: Any) -> InvalidArgument:
+        hint = "; decode it first" if isinstance(value, (bytes, bytearray)) else ""
+        return InvalidArgument(
+            f"{self._place()} is {shown(value)}, of the type {type(value).__name__}: a chat template takes texts, "
+            f"numbers, lists and dictionaries{hint}"
+        )
+
+    def _place(self) -> str:
+        inside = "".join(f"[{shown(step)}]" for step in self._path[1:])
+        return f"{inside} of {self._path[0]}" if inside else str(self._path[0])
 
 
 # Subclasses have methods of their own: enumerations, numpy's float64.

@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import shown
+from ..checks import check_text
+from ..config_files import exists, is_there, read_text, short_name
 from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .byte_level import bytes_of_token
 from .gguf_fields import check_fields
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer"]
 
 _ID_END = 2**31
+_MOST_BYTES = 256 << 20
 
 
 class Tokenizer:
@@ -45,16 +49,16 @@ class Tokenizer:
         """From a ``tokenizer.json``, or a directory that holds one (and perhaps a ``tokenizer_config.json``)."""
         import tokenizers
 
-        path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
-            raise Io(f"no tokenizer at '{file}': name a tokenizer.json or a directory that holds one")
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise Io(f"'{file}' cannot be read: {error}") from None
-        except UnicodeDecodeError as error:
-            raise Corrupt(f"'{file}' is not a tokenizer: {error}") from None
+        given = os.fspath(path) if isinstance(path, os.PathLike) else path
+        if not isinstance(given, str) or not given:
+            raise InvalidArgument(f"a tokenizer is a path or a Tokenizer, not {shown(path)}")
+        check_text("tokenizer", given, path=True)
+        file = Path(given)
+        if exists(file) and file.is_dir():
+            file /= "tokenizer.json"
+        if not exists(file) and not is_there(file):
+            raise Io(f"no tokenizer at '{short_name(file)}': name a tokenizer.json or a directory that holds one")
+        text = read_text(file, most=_MOST_BYTES)
         judge(text, f"'{file}'")
         with corrupt_unless_it_works(f"'{file}' is not a tokenizer"):
             backend = tokenizers.Tokenizer.from_str(text)

@@ -94,6 +94,7 @@ TEST_CASE("every kind of field is set from text, and read back as the same text"
   CHECK(s.color == Color::green);
   CHECK(round_trip("name", "a b=c") == "a b=c");
   CHECK(round_trip("memory", "1.5GiB") == "1610612736");
+  CHECK(round_trip("memory", "1PiB") == "1125899906842624");
   CHECK(round_trip("memory", "2 KB") == "2000");
   CHECK(round_trip("memory", "7B") == "7");
   CHECK(round_trip("top", "5") == "5");
@@ -133,7 +134,7 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
   CHECK(set("on", "yes") == "on = 'yes' is not true or false");
   CHECK(set("color", "blue") == "color = 'blue' is not one of red, green");
   for (const char* text :
-       {"", "GiB", "1.5", "1XB", "1GIGB", "-1GiB", "1..5GiB", "9000000000TiB", "9223372036854775808"})
+       {"", "GiB", "1.5", "1XB", "1GIGB", "-1GiB", "1..5GiB", "9000000000TiB", "8EiB", "9223372036854775808"})
     CHECK_MESSAGE(set("memory", text) != "accepted", text);
   CHECK(set("tokens", "1,,2") != "accepted");
   CHECK(set("tokens", "1,") != "accepted");

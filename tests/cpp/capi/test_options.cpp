@@ -182,7 +182,7 @@ TEST_CASE("beams, a registered prefix, scoring and cache events are reached from
   REQUIRE(pc_engine_release_prefix(engine, "rules") == PC_OK);
   CHECK(pc_engine_release_prefix(engine, "rules") == PC_INVALID_ARGUMENT);
   CHECK(pc_engine_submit(engine, prompt.data(), prompt.size(), search, &id) == PC_INVALID_ARGUMENT);
-  CHECK(says("prefix 'rules' is unknown"));
+  CHECK(says("prefix 'rules' is not registered under salt"));
   pc_engine_free(engine);
 }
 

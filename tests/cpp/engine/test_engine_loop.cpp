@@ -108,7 +108,7 @@ TEST_CASE("many requests are submitted at once, or none of them") {
     CHECK(static_cast<double>(loop->stats().prefix_query_tokens) == queries);
   };
   while (loop->busy()) loop->wait(1.0);
-  refused("request 3: prefix 'q' is unknown");
+  refused("request 3: prefix 'q' is not registered under salt");
   requests[3].options.prefix = "";
   requests[4].prompt[2] = kVocab;
   refused("request 4: prompt token 2 is 1000");
@@ -266,11 +266,11 @@ TEST_CASE("the name of a prefix is free again when it was released, refused, or 
   refused([&] { loop->register_prefix("a", prefix, 0); }, "'a' is registered");
   refused([&] { loop->register_prefix("", prefix, 0); }, "is empty");
   refused([&] { loop->register_prefix("b", {-1}, 0); }, "prompt token 0 is -1");
-  refused([&] { loop->release_prefix("b"); }, "'b' is unknown");
+  refused([&] { loop->release_prefix("b"); }, "'b' is not registered under salt 0 (registered: a)");
 
   EngineRequest request = make_request(prefix, 5);
   request.options.prefix = "b";
-  refused([&] { loop->submit(request); }, "'b' is unknown");
+  refused([&] { loop->submit(request); }, "'b' is not registered under salt 0 (registered: a)");
   request.options.prefix = "a";
   request.prompt.push_back(1);
   CHECK(ends(loop->submit(request)) == FinishReason::length);

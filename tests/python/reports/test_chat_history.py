@@ -112,11 +112,13 @@ def test_the_text_counts_where_the_ids_say_something_else(llm_bf16: LLM, answer:
     assert not _contains(_tokens(llm_bf16, other), answer["token_ids"])
 
 
-@pytest.mark.parametrize("ids", [["H"], [True], [1.5], 7.5, [2**31], [-1]])
+@pytest.mark.parametrize("ids", [["H"], [True], [1.5], 7.5, [2**31], [-1], 5, "12", b"ab", {1}, {1: 2}])
 def test_what_are_no_ids_is_said(llm_bf16: LLM, ids: Any) -> None:
     messages = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "", "token_ids": ids}]
     with pytest.raises(InvalidArgument, match=r"message 1 .* token_ids"):
         _tokens(llm_bf16, messages)
+    with pytest.raises(InvalidArgument, match=r"message 1 .* token_ids"):
+        chat_prompt(lambda plain: "text", messages, None)  # without a tokenizer too
 
 
 def test_the_template_never_sees_ids() -> None:

@@ -6,13 +6,17 @@ means the same text under a template that knows texts only.
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers.models import WordLevel
@@ -271,9 +275,40 @@ def test_objects_become_plain_data() -> None:
     class Call:
         name: str
 
-    messages = [{"role": Role.USER, "content": "x", "call": Call("f"), "file": open}]
-    shown = render("{{ messages[0].role }}{{ messages[0].call }}{{ messages[0].file }}", messages)
-    assert shown == "user{'name': 'f'}<builtin_function_or_method>"
+    messages = [{"role": Role.USER, "content": "x", "call": Call("f"), "count": np.int64(3)}]
+    shown = render("{{ messages[0].role }}{{ messages[0].call }}{{ messages[0].count + 1 }}", messages)
+    assert shown == "user{'name': 'f'}4"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"x", bytearray(b"x"), {1, 2}, frozenset(), range(3), np.arange(3), np.zeros((1, 1)), Decimal("1.5"), 1j),
+        *(object(), open, int, np.float64, iter("ab"), datetime.date(2026, 1, 1), Path("a"), Ellipsis, memoryview(b"")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_objects_that_are_no_data_are_named(value: Any) -> None:
+    """Not shown to the model as "<bytes>", wherever they stand."""
+    text = {"role": "user", "content": "x"}
+    kind = re.escape(f"of the type {type(value).__name__}:")
+    template = "{{ messages }}"
+    for message, place in (
+        (text | {"content": value}, r"\['content'\] of message 1"),
+        (text | {"role": value}, r"\['role'\] of message 1"),
+        (text | {"content": [{"type": "text", "text": value}]}, r"\['content'\]\[0\]\['text'\] of message 1"),
+        (text | {"calls": [1, (2, value)]}, r"\['calls'\]\[1\]\[1\] of message 1"),
+        (value, "message 1"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"{place} of the conversation is .*{kind}"):
+            render(template, [text, message])
+    with pytest.raises(InvalidArgument, match=rf"\[0\]\['name'\] of tools is .*{kind}"):
+        render(template, [text], tools=[{"name": value}])
+    if not callable(value):  # a template may call a function of its caller's
+        with pytest.raises(InvalidArgument, match=rf"template_variables\['x'\] is .*{kind}"):
+            render(template, [text], template_variables={"x": value})
+    with pytest.raises(InvalidArgument, match=r"has the key \(1, 2\): keys are texts"):
+        render(template, [text | {(1, 2): 3}])
 
 
 @pytest.mark.parametrize(

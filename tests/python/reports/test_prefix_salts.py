@@ -87,8 +87,11 @@ def test_a_shared_prefix_is_used_by_all_and_shown_to_none(llm: LLM) -> None:
         assert output.outputs[0].token_ids == whole.outputs[0].token_ids
         assert output.prompt_token_ids == MORE
         assert list(output.prompt_logprobs or []) == list(whole.prompt_logprobs or [])[len(TOKENS) :]
+        computed = llm.stats()["tokens_computed"]
         (found,) = llm.generate([MORE], GREEDY, prefix="common", salt=salt)
-        assert found.num_cached_tokens == len(TOKENS)
+        # Its tokens are not computed again, nor counted: they are not among those that are shown.
+        assert llm.stats()["tokens_computed"] - computed == len(MORE) + 4 - 1
+        assert found.num_cached_tokens == 0
         score, all_of_it = llm.score(MORE, prefix="common", salt=salt), llm.score(TOKENS + MORE)
         assert score.token_ids == MORE
         assert score.logprobs == all_of_it.logprobs[len(TOKENS) - 1 :]
@@ -104,7 +107,7 @@ def test_a_shared_prefix_is_used_by_all_and_shown_to_none(llm: LLM) -> None:
     llm.register_prefix("common", TOKENS[:10], salt=6)
     assert llm.generate([MORE], GREEDY, prefix="common", salt=6)[0].num_cached_tokens == 10
     llm.release_prefix("common", salt=6)
-    assert llm.generate([MORE], GREEDY, prefix="common", salt=6)[0].num_cached_tokens == len(TOKENS)
+    assert llm.generate([MORE], GREEDY, prefix="common", salt=6)[0].num_cached_tokens == 0
     llm.release_prefix("common", salt=5)
     with pytest.raises(InvalidArgument, match="'common' is not registered"):
         llm.generate([MORE], GREEDY, prefix="common", salt=5)

@@ -8,6 +8,7 @@ The reference of the texts is transformers' greedy search on the same file. Valu
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,9 @@ import pytest
 
 from gguf_writer import write_gguf
 from pagedcore import LLM, SamplingParams
-from pagedcore.errors import Corrupt
+from pagedcore.errors import Corrupt, InvalidArgument
 from pagedcore.loading import load_description
+from pagedcore.sampling_params import with_changes
 
 Tiny = Callable[..., tuple[Path, Any]]
 HINT = "pagedcore: the model has a chat template: --chat makes a message of each prompt\n"
@@ -121,7 +123,7 @@ READ = {"temperature": 0.25, "top_k": 7, "top_p": 0.5, "min_p": 0.125, "repetiti
 def gguf(tiny: Tiny, path: Path, **values: Any) -> Path:
     def edit(writer: Any) -> None:
         for name, value in values.items():
-            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+            add = {int: writer.add_int32, float: writer.add_float32, str: writer.add_string}[type(value)]
             add(f"general.sampling.{name}", value)
 
     return write_gguf(path / "model.gguf", tiny("llama")[1], "llama", edit)
@@ -139,11 +141,54 @@ def test_gguf_files_say_it_too_and_a_generation_config_beside_one_comes_first(ti
     assert sampling(path, {"temperature": 0.75, "top_k": None}) == READ | {"temperature": 0.75}
 
 
-@pytest.mark.parametrize(("name", "value"), [("temp", "hot"), ("min_p", 2.0), ("penalty_repeat", 0.0)])
-def test_gguf_values_out_of_range(tiny: Tiny, tmp_path: Path, name: str, value: Any) -> None:
-    path = gguf(tiny, tmp_path, **{name: value})
-    with pytest.raises(Corrupt, match=rf"model\.gguf: general\.sampling\.{name}"):
+def test_gguf_values_that_are_no_numbers(tiny: Tiny, tmp_path: Path) -> None:
+    path = gguf(tiny, tmp_path, temp="hot")
+    with pytest.raises(Corrupt, match=r"model\.gguf: general\.sampling\.temp"):
         load_description(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("min_p", 1.5), ("penalty_repeat", 0.0), ("top_p", 0.0), ("top_p", -1.0), ("top_k", -5)]
+)
+def test_gguf_values_out_of_range(
+    tiny: Tiny, tmp_path: Path, name: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recommendation that nobody can follow is left out, and said; the others hold."""
+    path = gguf(tiny, tmp_path, **{"temp": 0.5, name: value})
+    assert sampling(path, None) == {"temperature": 0.5}
+    assert re.search(rf"model\.gguf: general\.sampling\.{name} = {value} is ignored", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("values", "left", "ignored"),
+    [
+        ({"temperature": -1}, {}, "temperature = -1"),
+        ({"top_p": 0}, {}, "top_p = 0"),
+        ({"top_k": 10**30}, {}, "top_k = 1000"),
+        ({"max_new_tokens": 5, "min_new_tokens": 9}, {"max_tokens": 5}, "min_new_tokens = 9"),
+        ({"min_new_tokens": 9, "max_new_tokens": 5}, {"max_tokens": 5}, "min_new_tokens = 9"),
+        ({"max_new_tokens": -1, "min_new_tokens": 9}, {"min_tokens": 9}, "max_new_tokens = -1"),
+    ],
+)
+def test_what_a_generation_config_cannot_mean(
+    folder: Path, values: dict[str, Any], left: dict[str, Any], ignored: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert sampling(folder, {"repetition_penalty": 1.5} | values) == {"repetition_penalty": 1.5} | left
+    (record,) = caplog.records
+    assert f"generation_config.json: {ignored}" in record.getMessage() and "is ignored" in record.getMessage()
+
+
+def test_limits_that_nobody_asked_for_give_way() -> None:
+    """To the one of min_tokens and max_tokens that a caller names; both named must agree."""
+    assert with_changes({"min_tokens": 9, "max_tokens": 20}, {"max_tokens": 4}) == {"min_tokens": 4, "max_tokens": 4}
+    assert with_changes({"max_tokens": 5}, {"min_tokens": 8}) == {"min_tokens": 8, "max_tokens": 8}
+    assert with_changes({"min_tokens": 9, "max_tokens": None}, {"n": 2}) == {
+        "min_tokens": 9,
+        "max_tokens": None,
+        "n": 2,
+    }
+    with pytest.raises(InvalidArgument, match="min_tokens = 8 exceeds max_tokens = 4"):
+        SamplingParams(**with_changes({}, {"min_tokens": 8, "max_tokens": 4}))
 
 
 def test_flags_come_first(gguf: Path, tmp_path: Path) -> None:

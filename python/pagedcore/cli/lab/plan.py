@@ -6,7 +6,7 @@ import argparse
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from ..common import Formatter, add_model_flags, engine_options, given, print_json, refuse_unused
+from ..common import Formatter, add_model_flags, engine_options, given, hub_options, print_json, refuse_unused
 from .arrivals import add_request_flags, read_requests
 from .deployed import add_deployed_flags, read_deployed
 
@@ -84,7 +84,7 @@ def add_to(commands: Any) -> None:
     )
     service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
-    add_model_flags(parser, tokenizer=False, without=("device", "trace_file"))
+    add_model_flags(parser, tokenizer=False, loads=False, without=("device", "trace_file"))
     parser.set_defaults(run=_run)
 
 
@@ -102,7 +102,7 @@ def _memory(arguments: argparse.Namespace) -> int:
     if arguments.device_memory is not None:
         arguments.device = "cuda"
     options = engine_options(arguments)
-    plan = LLM.plan(arguments.model, revision=arguments.revision, device_memory=arguments.device_memory, **options)
+    plan = LLM.plan(arguments.model, device_memory=arguments.device_memory, **hub_options(arguments), **options)
     if arguments.json:
         print_json(plan.to_dict())
     else:
@@ -145,7 +145,8 @@ def _serving(arguments: argparse.Namespace) -> tuple[Deployment | Placement, dic
     policies = {name: value for name in _POLICIES if (value := getattr(arguments, name)) is not None}
     policies["enable_prefix_caching"] = arguments.enable_prefix_caching is not False
     here = given(arguments, "EngineConfig").keys() - {*_POLICIES, *_OF_SERVICE, "device"}
-    refuse_unused(arguments, ("revision", *sorted(here)), "is for this machine: plan a service with sizes of memory")
+    unused = ("revision", "token", *sorted(here))
+    refuse_unused(arguments, unused, "is for this machine: plan a service with sizes of memory")
     if not arguments.simulate:
         refuse_unused(arguments, ("seconds",), "is the length of simulated traces: give --simulate too")
     bits = 32.0 if arguments.dtype in ("float32", "f32", "fp32") else 16.0
