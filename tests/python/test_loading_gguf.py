@@ -20,6 +20,7 @@ from pagedcore.errors import Corrupt, Io, Unsupported
 from pagedcore.loading import load_checkpoint, load_description
 from pagedcore.loading.checkpoint import Tensor
 from pagedcore.loading.gguf import GgufFile
+from pagedcore.loading.gguf_header import Texts
 
 BLOCK_FORMATS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 
@@ -55,12 +56,19 @@ def test_half_precision_decodes_bit_for_bit(name: str) -> None:
     assert np.array_equal(bits(_core.to_f32(name.lower(), (65536,), raw)), bits(expected))
 
 
+def plain(value: Any) -> Any:
+    """Arrays as lists, bit for bit."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [plain(item) for item in value] if isinstance(value, (list, Texts)) else value
+
+
 def test_the_real_model_is_read_as_the_gguf_package_reads_it() -> None:
     reader = reference_gguf.GGUFReader(default_model())
     file = GgufFile(default_model())
     assert list(file.metadata) == [key for key in reader.fields if not key.startswith("GGUF.")]
     for key, value in file.metadata.items():
-        assert value == reader.fields[key].contents(), key
+        assert plain(value) == reader.fields[key].contents(), key
     assert file.tensors.keys() == {tensor.name for tensor in reader.tensors}
     for tensor in reader.tensors:
         ours = file.tensors[tensor.name]
@@ -251,7 +259,12 @@ def test_every_kind_of_metadata(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert GgufFile(path).metadata == expected
+    read = GgufFile(path).metadata
+    assert {key: plain(value) for key, value in read.items()} == expected
+    texts = read["a.1"]
+    assert (texts[-1], texts[0:2], len(texts), "é" in texts, repr(texts)) == ("é", ["a", ""], 3, True, "['a', '', 'é']")
+    with pytest.raises(IndexError):
+        texts[3]
 
 
 # Broken files. ------------------------------------------------------------------------------------------------------
@@ -335,8 +348,11 @@ def test_refusals_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(Io, match="no such file"):
         load_checkpoint(tmp_path / "missing.gguf")
     (tmp_path / "empty").touch()
-    with pytest.raises(Unsupported, match="neither a GGUF file nor a pagedcore container"):
+    with pytest.raises(Corrupt, match="is empty"):
         load_checkpoint(tmp_path / "empty")
+    (tmp_path / "other").write_text("something else")
+    with pytest.raises(Unsupported, match="neither a GGUF file nor a pagedcore container"):
+        load_checkpoint(tmp_path / "other")
     with pytest.raises(Io, match="is empty"):
         GgufFile(tmp_path / "empty")
     with pytest.raises(Io, match="cannot be read: Is a directory"):

@@ -16,6 +16,7 @@ from ..tokenizer.special_ids import without_foreign_ids
 from .chat_templates import templates_of_gguf
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
 from .end_tokens import known_ids
+from .gguf_header import Texts
 from .gguf_split import Gguf, open_gguf
 from .sampling_defaults import sampling_of_generation_config, sampling_of_gguf
 
@@ -34,7 +35,7 @@ def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         tensors = canonical_tensors(file.tensors, form, described, str(path))
     vocab_size = described.description["vocab_size"]
     spellings = file.metadata.get("tokenizer.ggml.tokens")
-    num_tokens = min(vocab_size, len(spellings)) if isinstance(spellings, list) and spellings else vocab_size
+    num_tokens = min(vocab_size, len(spellings)) if isinstance(spellings, Texts) and spellings else vocab_size
     known = without_foreign_ids(file.metadata, num_tokens, str(path))
     tokens = Fields(known, str(path), "tokenizer.ggml.")
     ends = {

@@ -9,6 +9,7 @@ from ..errors import Corrupt, Unsupported
 from ..families import find_split
 from .byte_level import BYTE_TO_CHAR
 from .control_tokens import is_control
+from .score_merges import merges_of_scores
 
 if TYPE_CHECKING:
     import tokenizers
@@ -58,11 +59,12 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tok
 
 def _merges(metadata: Mapping[str, Any], vocab: Mapping[str, int], types: Sequence[int]) -> list[tuple[str, str]]:
     pairs = []
+    spelled = {token: token for token in vocab}  # so that a merge takes no texts of its own
     for merge in metadata.get("tokenizer.ggml.merges") or ():
         left, separator, right = merge.partition(" ")
         if not separator or left not in vocab or right not in vocab or left + right not in vocab:
-            raise Corrupt(f"the merge {merge!r} of the GGUF file does not join two of its tokens into a third")
-        pairs.append((left, right))
+            raise Corrupt(f"the merge {merge[:80]!r} of the GGUF file does not join two of its tokens into a third")
+        pairs.append((spelled[left], spelled[right]))
     if not pairs and len(vocab) > len(BYTE_TO_CHAR) + sum(kind in (_CONTROL, _USER_DEFINED) for kind in types):
         raise Corrupt("the GGUF file has a byte-level vocabulary but no merges (tokenizer.ggml.merges)")
     return pairs
@@ -79,7 +81,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
     tokenizer = Tokenizer(
         BPE(
             vocab={token: index for index, token in enumerate(tokens)},
-            merges=_merges_of_scores(tokens, scores),
+            merges=merges_of_scores(tokens, scores),
             unk_token=None if unknown is None else tokens[unknown],
             fuse_unk=True,
             byte_fallback=True,
@@ -94,21 +96,6 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
         tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
     tokenizer.decoder = decoders.Sequence(steps)
     return tokenizer, True
-
-
-def _merges_of_scores(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """SentencePiece joins, of all neighbours whose union is a token, those with the best score: a merge for every way
-    to cut a token in two, best score first; ties by the shorter left and then right part, then by the order of ids."""
-    ids = {token: index for index, token in enumerate(tokens)}
-    cuts: list[tuple[float, int, int, int, int, int, str, str]] = []
-    for index, token in enumerate(tokens):
-        for middle in range(1, len(token)):
-            left, right = token[:middle], token[middle:]
-            if left in ids and right in ids:
-                key = (-scores[index], -middle, middle - len(token), index, ids[left], ids[right])
-                cuts.append((*key, left, right))
-    cuts.sort()
-    return [(cut[-2], cut[-1]) for cut in cuts]
 
 
 def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str]) -> None:

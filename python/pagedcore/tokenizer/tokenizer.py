@@ -13,7 +13,7 @@ from ..checks import check_text
 from ..config_files import exists, is_there, read_text, short_name
 from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .byte_level import bytes_of_token
-from .gguf_fields import check_fields
+from .gguf_fields import checked_fields
 from .judge import judge
 from .library import corrupt_unless_it_works
 from .pieces import Pieces
@@ -87,7 +87,7 @@ class Tokenizer:
         """From the metadata of a GGUF file, by its keys. ``source``: the file, for messages."""
         from .gguf import build_from_gguf
 
-        check_fields(metadata, source)
+        metadata = checked_fields(metadata, source)
         tokens = metadata.get("tokenizer.ggml.tokens") or ()
         if not tokens:
             raise Corrupt(f"{source} has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
