@@ -49,10 +49,10 @@ class SamplingFields:
     stop_token_ids: Sequence[int] = ()
     """End a sample, and belong to it. At least 0."""
     logprobs: int | None = None
-    """Report each token's log-probability and those of this many most likely tokens. None: none are reported. -1
-    reports the whole vocabulary. At least -1."""
+    """Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary.
+    None: none are reported. At least -1."""
     prompt_logprobs: int | None = None
-    """Likewise for every token of the prompt but the first. -1 reports the whole vocabulary. At least -1."""
+    """Likewise for every token of the prompt but the first. At least -1."""
     prompt_logprob_start: int = 0
     """With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from the
     prefix cache. 0 and 1 score all but the first, which nothing predicts. In [0, 2^31 - 1]."""

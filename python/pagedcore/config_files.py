@@ -14,7 +14,16 @@ from typing import Any, BinaryIO
 
 from .errors import Corrupt, Io
 
-__all__ = ["exists", "is_there", "open_regular", "read_given", "read_object", "read_text", "short_name"]
+__all__ = [
+    "exists",
+    "is_there",
+    "open_regular",
+    "read_bytes",
+    "read_given",
+    "read_object",
+    "read_text",
+    "short_name",
+]
 
 _MOST_BYTES = 64 << 20
 _MOST_VALUES = 500_000  # of a JSON document: each takes some hundred bytes of memory, however few it has in the file
@@ -81,7 +90,8 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def _read(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, *, most: int = _MOST_BYTES) -> bytes:
+    """Raises Io if it cannot be read, Corrupt if it is longer than ``most`` bytes."""
     with open_regular(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
@@ -97,7 +107,7 @@ def read_text(path: Path, *, most: int = _MOST_BYTES) -> str:
     """The text of a file in UTF-8. Raises Io if it cannot be read, Corrupt if it is longer than ``most`` bytes or no
     UTF-8."""
     try:
-        return str(_read(path, most), "utf-8")
+        return str(read_bytes(path, most=most), "utf-8")
     except UnicodeDecodeError as error:
         raise Corrupt(f"{path}: is not UTF-8: {error}") from None
 

@@ -60,6 +60,12 @@ class SamplingParams(SamplingFields):
                 f"max_tokens={shown(self.max_tokens)} must be an integer in [0, {NO_LIMIT}], or None for as many as "
                 "the context and the KV cache hold"
             )
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if isinstance(count, int) and count < -1:
+                raise InvalidArgument(
+                    f"{name}={shown(count)} must be a number of tokens, -1 for the whole vocabulary, or None"
+                )
         if self.seed is not None:
             check_int("seed", self.seed, -(2**63), 2**64 - 1)
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "detokenize"):

@@ -119,6 +119,27 @@ def test_pre_tokenizers_cut_digits_as_the_models_were_trained(pre: str, pieces: 
     assert _pieces(_byte_level(**{"tokenizer.ggml.pre": pre}), "1234") == pieces
 
 
+@pytest.mark.parametrize(
+    ("architecture", "token", "pre", "pieces"),
+    [
+        ("llama", "<|begin_of_text|>", None, ["123", "4"]),  # Llama 3, as converted before files named their cut
+        ("qwen2", None, None, ["1", "2", "3", "4"]),
+        ("gpt2", None, "", ["1234"]),
+        ("starcoder2", None, None, ["1", "2", "3", "4"]),
+        ("llama", None, None, ["123", "4"]),  # llama.cpp's default: threes of digits
+    ],
+)
+def test_a_cut_that_is_not_named_goes_by_marks_and_architecture(
+    architecture: str, token: str | None, pre: str | None, pieces: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = _byte_level(**{"tokenizer.ggml.pre": pre, "general.architecture": architecture})
+    if token is not None:
+        metadata["tokenizer.ggml.tokens"][-1] = token
+    assert _pieces(metadata, "1234") == pieces
+    (record,) = caplog.records
+    assert "tokenizer.ggml.pre is missing" in record.getMessage()
+
+
 def test_beginning_and_end_of_sequence_follow_the_flags() -> None:
     metadata = _byte_level()
     bos, eos = metadata["tokenizer.ggml.bos_token_id"], metadata["tokenizer.ggml.eos_token_id"]

@@ -76,14 +76,13 @@ struct SamplingParams {
     v(field("allowed_token_ids", &P::allowed_token_ids, "Nothing else is drawn. None: all tokens are allowed.",
             at_least(0)));
     v(field("stop_token_ids", &P::stop_token_ids, "End a sample, and belong to it.", at_least(0)));
-    constexpr const char* whole = "-1 reports the whole vocabulary";
-    v(field("logprobs", &P::logprobs,
-            "Report each token's log-probability and those of this many most likely tokens. None: none are reported.",
-            at_least(-1))
-          .note(whole));
+    v(field(
+        "logprobs", &P::logprobs,
+        "Report each token's log-probability and those of this many most likely tokens; -1: of the whole vocabulary. "
+        "None: none are reported.",
+        at_least(-1)));
     v(field("prompt_logprobs", &P::prompt_logprobs, "Likewise for every token of the prompt but the first.",
-            at_least(-1))
-          .note(whole));
+            at_least(-1)));
     v(field(
           "prompt_logprob_start", &P::prompt_logprob_start,
           "With prompt_logprobs: the index of the first token that is scored. The KV of those before it may come from "

@@ -11,6 +11,7 @@ from ..errors import Corrupt, Unsupported
 __all__ = ["Fields"]
 
 _INT32_MAX = 2**31 - 1
+_MOST_ELEMENTS = 1 << 16
 _T = TypeVar("_T")
 
 
@@ -48,7 +49,9 @@ class Fields:
         return self.name_of(name) in self.values
 
     def get(self, name: str) -> Any:
-        return self.values.get(self.name_of(name))
+        """An array, as GGUF files have them, is a list, unless it has more elements than any field."""
+        value: Any = self.values.get(self.name_of(name))
+        return value.tolist() if hasattr(value, "tolist") and value.size <= _MOST_ELEMENTS else value
 
     def refuse(self, name: str, problem: str) -> Corrupt:
         value = repr(self.get(name))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..chat import TemplateSource
-from ..config_files import is_there
 from ..errors import Corrupt
 from ..families.family import Described, Gguf, HuggingFace
 from ..families.tensors import Tensor, check_names, expected_names
@@ -66,6 +65,7 @@ class Checkpoint:
     def build_tokenizer(self) -> Tokenizer | None:
         """None when it comes with none."""
         from ..tokenizer import Tokenizer
+        from ..tokenizer.vocabulary_files import has_vocabulary
 
         source = self.tokenizer
         if source is None:
@@ -76,7 +76,7 @@ class Checkpoint:
             return Tokenizer.from_gguf(source.metadata, str(source.path) if source.path else "the GGUF file")
         if source.text is not None:
             return Tokenizer.from_text(source.text, source.special_tokens)
-        if source.path is None or not is_there(source.path / "tokenizer.json"):
+        if source.path is None or not has_vocabulary(source.path):
             return None
         return Tokenizer.from_path(source.path)
 

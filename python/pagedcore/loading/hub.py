@@ -15,7 +15,7 @@ from .gguf_split import shards
 
 __all__ = ["HubName", "download", "hub_name"]
 
-_SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model"]
+_SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "merges.txt"]
 _PART = r"\w(?:(?!--|\.\.)[\w.-])*(?<![.-])"  # as the hub has it
 _NAME = re.compile(rf"({_PART}/{_PART})(?:/(?P<file>[^:]+\.gguf)|:(?P<tag>[\w.-]+))?", re.ASCII)
 _LONGEST = 96

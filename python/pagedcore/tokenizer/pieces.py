@@ -1,4 +1,4 @@
-"""Long texts are encoded in pieces: a call of the library holds the GIL from its start to its end.
+"""Long texts are encoded in pieces: a call of the library for one text holds the GIL from its start to its end.
 
 A piece ends where the tokenizer cuts anyway, whatever follows. A window that reaches further shows where: what is far
 enough from its end does not change with more text behind it. A tokenizer of which that is not known is given whole
@@ -69,10 +69,17 @@ class Pieces:
         if continues and self._kind != "words":
             for anchor in _ANCHORS:  # which takes the space; a token of both would show
                 before = self._backend.encode(anchor, add_special_tokens=False).ids
-                both = self._backend.encode(anchor + text, add_special_tokens=False)
+                both = self._of_whole(anchor + text)
                 if both.ids[: len(before)] == before:
                     return both, len(before)
-        return self._backend.encode(text, add_special_tokens=False), 0
+        return self._of_whole(text), 0
+
+    def _of_whole(self, text: str) -> tokenizers.Encoding:
+        """A batch of one is encoded without the GIL, in a thread of the library: a word that cannot be cut may take
+        long, and is worth one."""
+        if len(text) <= _LONGEST_WINDOW:
+            return self._backend.encode(text, add_special_tokens=False)
+        return self._backend.encode_batch([text], add_special_tokens=False)[0]
 
     def _cut(self, encoding: tokenizers.Encoding, text: str, start: int, end: int) -> tuple[int, int] | None:
         """A token before which the text can be cut, the last that will do, and where it begins."""

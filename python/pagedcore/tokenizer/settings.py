@@ -42,6 +42,8 @@ class TokenizerSettings:
     add_bos_token: bool | None = None
     add_eos_token: bool | None = None
     split_special_tokens: bool = False
+    kind: str = ""
+    """The class that AutoTokenizer takes, without "Fast"; empty where nothing names one."""
 
     def for_templates(self) -> dict[str, str | list[str]]:
         texts: dict[str, str | list[str]] = {name: token.content for name, token in self.named.items()}
@@ -91,7 +93,8 @@ def read_settings(directory: Path) -> TokenizerSettings:
         extra = []
     elif not isinstance(extra, list):
         raise Corrupt(f"{config.path}: additional_special_tokens is no list of tokens")
-    values = _class_defaults(directory, values) | values
+    kind, defaults = _class_of(directory, values)
+    values = defaults | values
     named = {}
     own = [
         name for name in values if name.endswith("_token") and name not in (*_NAMED, "add_bos_token", "add_eos_token")
@@ -109,16 +112,17 @@ def read_settings(directory: Path) -> TokenizerSettings:
         add_bos_token=config.flag("add_bos_token"),
         add_eos_token=config.flag("add_eos_token"),
         split_special_tokens=config.flag("split_special_tokens") or False,
+        kind=kind,
     )
 
 
-def _class_defaults(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the class that AutoTokenizer takes adds of its own accord: the one that is named, or the model's."""
+def _class_of(directory: Path, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class that AutoTokenizer takes, the one that is named or the model's, and what it adds of its own accord."""
     model = _File(directory / "config.json").values.get("model_type")
     named = str(values.get("tokenizer_class") or _CLASSES.get(str(model), "")).removesuffix("Fast")
     if model == "qwen2":
         named = "Qwen2Tokenizer"
-    return {} if model == "mistral" else dict(_DEFAULTS.get(named, {}))
+    return named, {} if model == "mistral" else dict(_DEFAULTS.get(named, {}))
 
 
 class _File:

@@ -19,6 +19,8 @@ from .library import corrupt_unless_it_works
 from .pieces import Pieces
 from .settings import read_settings
 from .special_ids import without_foreign_ids
+from .unnamed_split import with_split_named
+from .vocabulary_files import build_from_files, has_vocabulary
 
 if TYPE_CHECKING:
     import tokenizers
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer"]
 
 _ID_END = 2**31
+_MOST_CHARACTERS = 1 << 28  # that a text may become
+_TRIED = ("a", " B 12\n\n", "\u00e9\u65e5\U0001f600")
 _MOST_BYTES = 256 << 20
 
 
@@ -43,10 +47,12 @@ class Tokenizer:
         self._to_bytes = bytes_of_token(backend)
         self._pieces = Pieces(backend)
         self._bytes: dict[int, bytes] = {}
+        self._longest = _MOST_CHARACTERS
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """From a ``tokenizer.json``, or a directory that holds one (and perhaps a ``tokenizer_config.json``)."""
+        """From a ``tokenizer.json``, or a directory that holds one, a ``tokenizer.model``, or ``vocab.json`` and
+        ``merges.txt`` (and perhaps a ``tokenizer_config.json``)."""
         import tokenizers
 
         given = os.fspath(path) if isinstance(path, os.PathLike) else path
@@ -55,11 +61,13 @@ class Tokenizer:
         check_text("tokenizer", given, path=True)
         file = Path(given)
         if exists(file) and file.is_dir():
+            if not is_there(file / "tokenizer.json") and has_vocabulary(file):
+                return cls._from_vocabulary(file)
             file /= "tokenizer.json"
         if not exists(file) and not is_there(file):
             raise Io(f"no tokenizer at '{short_name(file)}': name a tokenizer.json or a directory that holds one")
         text = read_text(file, most=_MOST_BYTES)
-        judge(text, f"'{file}'")
+        growth = judge(text, f"'{file}'")
         with corrupt_unless_it_works(f"'{file}' is not a tokenizer"):
             backend = tokenizers.Tokenizer.from_str(text)
         backend.no_truncation()
@@ -67,16 +75,24 @@ class Tokenizer:
         settings = read_settings(file.parent)
         settings.apply(backend)
         with corrupt_unless_it_works(f"'{file}' is a tokenizer that does not work"):
-            return cls(backend, settings.for_templates())._that_works()
+            return cls(backend, settings.for_templates())._that_works(growth)
+
+    @classmethod
+    def _from_vocabulary(cls, directory: Path) -> Tokenizer:
+        settings = read_settings(directory)
+        with corrupt_unless_it_works(f"{directory}: its tokenizer cannot be built"):
+            backend, named = build_from_files(directory, settings)
+            settings.apply(backend)
+            return cls(backend, named | settings.for_templates())._that_works()
 
     @classmethod
     def from_text(cls, text: str, special_tokens: Mapping[str, Any] | None = None) -> Tokenizer:
         """From the text of a ``tokenizer.json``, as :meth:`to_text` gives it."""
         import tokenizers
 
-        judge(text, "this")
+        growth = judge(text, "this")
         with corrupt_unless_it_works("this is not a tokenizer"):
-            return cls(tokenizers.Tokenizer.from_str(text), special_tokens)._that_works()
+            return cls(tokenizers.Tokenizer.from_str(text), special_tokens)._that_works(growth)
 
     def to_text(self) -> str:
         """As a ``tokenizer.json``: what programs without pagedcore encode and decode with."""
@@ -91,7 +107,7 @@ class Tokenizer:
         tokens = metadata.get("tokenizer.ggml.tokens") or ()
         if not tokens:
             raise Corrupt(f"{source} has no vocabulary (tokenizer.ggml.tokens): name a tokenizer with tokenizer=")
-        metadata = without_foreign_ids(metadata, len(tokens), source)
+        metadata = with_split_named(without_foreign_ids(metadata, len(tokens), source), source)
         names = {"unk": "unknown", "pad": "padding", "sep": "seperator"}  # (sic)
         special: dict[str, str | list[str]] = {}
         for name in ("bos", "eos", "eot", "eom", "unk", "pad", "sep", "cls", "mask"):
@@ -104,8 +120,12 @@ class Tokenizer:
         except (Corrupt, Unsupported) as error:
             raise type(error)(f"{source}: {error}") from None
 
-    def _that_works(self) -> Tokenizer:
-        """Encodes a letter: a file may describe steps that the library finds impossible when it takes them."""
+    def _that_works(self, growth: int = 1) -> Tokenizer:
+        """Encodes and decodes some texts: a file may describe steps that the library finds impossible when it takes
+        them. ``growth``: how many times as long a text may become."""
+        self._longest = _MOST_CHARACTERS // growth
+        for text in _TRIED:
+            self.decode(self.encode(text))
         if not all(0 <= token < _ID_END for side in self._around for token in side):
             raise Corrupt("a special token that it puts around a text has an id beyond 2^31")
         return self
@@ -120,6 +140,11 @@ class Tokenizer:
         Other threads run meanwhile: a long text is encoded in pieces."""
         if not isinstance(text, str):
             raise InvalidArgument(f"cannot encode {type(text).__name__}: text must be a str")
+        if len(text) > self._longest:
+            raise InvalidArgument(
+                f"a text of {len(text)} characters is too long for this tokenizer, which may make it longer: at most "
+                f"{self._longest} are possible"
+            )
         try:
             text.encode()  # the library says of a lone surrogate that it is no str
             with corrupt_unless_it_works(f"the tokenizer failed on a text of {len(text)} characters"):

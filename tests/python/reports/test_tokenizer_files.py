@@ -6,6 +6,7 @@ steps double a text 40 times ended the process.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pagedcore import Corrupt
+from pagedcore import Corrupt, InvalidArgument
 from pagedcore.tokenizer import Tokenizer, score_merges
 
 GOOD: dict[str, Any] = {
@@ -137,6 +138,50 @@ def test_what_multiplies_a_text_is_refused_before_it_is_built(tmp_path: Path, no
     (tmp_path / "tokenizer.json").write_text(_json(normalizer))
     with pytest.raises(Corrupt, match=r"tokenizer\.json.* times as long; at most 256"):
         Tokenizer.from_path(tmp_path)
+
+
+def _precompiled(longest: int) -> dict[str, Any]:
+    """As SentencePiece writes a map: the size of a table, the table (here: none), then texts."""
+    data = (4).to_bytes(4, "little") + bytes(4) + b"x\0" + b"y" * longest + b"\0"
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+
+
+_CLS = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
+_TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+
+
+def _template(pieces: list[Any], ids: list[int]) -> dict[str, Any]:
+    tokens = {"[CLS]": {"id": "[CLS]", "ids": ids, "tokens": ["a"] * len(ids)}}
+    return {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": tokens}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"decoder": {"type": "Sequence", "decoders": [_replace({"String": "a"}, "aa")] * 20}}, "decoders make a text"),
+        ({"decoder": _replace({"Regex": "."}, "a" * 999)}, "decoders make a text"),
+        ({"normalizer": _precompiled(300)}, "make a text up to 300 times"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [_precompiled(18)] * 3}}, "make a text up to 5832 times"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip"}] * 2000}}, "more than 1000"),
+        ({"post_processor": _template([_CLS] * 1100 + [_TEXT], [0])}, "has 1101 tokens"),
+        ({"post_processor": _template([_CLS, _TEXT], [0] * 2000)}, "has 2001 tokens"),
+        ({"model": {"type": "BPE", "vocab": {"a": 2**31}, "merges": []}}, "a token has the id 2147483648"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0, "b": 2**32 - 1}, "merges": []}}, "the id 4294967295"),
+    ],
+)
+def test_other_steps_are_judged_too(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(json.loads(_json(None)) | changes))
+    with pytest.raises(Corrupt, match=rf"tokenizer\.json': .*({says})"):
+        Tokenizer.from_path(tmp_path)
+
+
+def test_growth_times_the_length_of_a_text_is_bounded(tmp_path: Path) -> None:
+    """2^28 characters: of a text that may become 256 times as long, 2^20 are possible."""
+    (tmp_path / "tokenizer.json").write_text(_json(_replace({"String": "a"}, "a" * 256)))
+    tokenizer = Tokenizer.from_path(tmp_path)
+    assert tokenizer.encode("a") == [0] * 256
+    with pytest.raises(InvalidArgument, match=r"1048577 characters is too long .* at most 1048576"):
+        tokenizer.encode("b" * (2**20 + 1))
 
 
 def test_what_published_files_have_is_served(tmp_path: Path) -> None:

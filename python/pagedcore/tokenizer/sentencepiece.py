@@ -1,0 +1,108 @@
+"""``tokenizer.model``: a vocabulary as SentencePiece writes it, in the form that GGUF files have.
+
+The file is a ``ModelProto`` in the wire format of protocol buffers:
+https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto,
+https://protobuf.dev/programming-guides/encoding/. The types of pieces are the numbers that GGUF has for tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..config_files import read_bytes
+from ..errors import Corrupt, Unsupported
+
+__all__ = ["read_sentencepiece"]
+
+_BPE = 2  # of TrainerSpec.model_type; the others are 1 unigram, 3 word, 4 char
+_KINDS = {1: "unigram", 3: "word", 4: "char"}
+_MOST_PIECES = 1 << 19
+
+
+def read_sentencepiece(path: Path) -> dict[str, Any]:
+    """``tokenizer.ggml.*``. Raises Corrupt for what is no model of SentencePiece, Unsupported for what is no BPE."""
+    data = memoryview(read_bytes(path))
+    fields: dict[str, Any] = {"tokens": [], "scores": [], "token_type": []}
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
+    try:
+        for number, value in _fields(data):
+            if number == 1:
+                piece = dict(_fields(value))
+                fields["tokens"].append(str(piece.get(1, b""), "utf-8"))
+                fields["scores"].append(struct.unpack("<f", piece.get(2, bytes(4)))[0])
+                fields["token_type"].append(piece.get(3, 1))
+            elif number == 2:
+                trainer = dict(_fields(value))
+            elif number == 3:
+                normalizer = dict(_fields(value))
+        if not fields["tokens"] or len(fields["tokens"]) > _MOST_PIECES:
+            raise ValueError(f"it has {len(fields['tokens'])} pieces")
+        if not all(map(math.isfinite, fields["scores"])) or not all(isinstance(t, int) for t in fields["token_type"]):
+            raise ValueError("a piece has a score or type that is none")
+        ids = {name: _id(trainer, number, default) for name, number, default in _SPECIAL}
+    except (IndexError, TypeError, ValueError, struct.error) as error:
+        raise Corrupt(f"{path}: is not a SentencePiece model: {error}") from None
+    if trainer.get(3, 1) != _BPE:
+        kind = _KINDS.get(trainer.get(3, 1), "unknown")
+        raise Unsupported(
+            f"{path}: is a SentencePiece model of the type {kind}; served is bpe: name a tokenizer.json with tokenizer="
+        )
+    if normalizer.get(2) or normalizer.get(4, 1):
+        raise Unsupported(
+            f"{path}: its texts are normalized (precompiled_charsmap, remove_extra_whitespaces), which is not served: "
+            "name a tokenizer.json with tokenizer="
+        )
+    count = len(fields["tokens"])
+    fields |= {f"{name}_token_id": index for name, index in ids.items() if 0 <= index < count}
+    fields |= {"model": "llama", "add_space_prefix": bool(normalizer.get(3, 1))}
+    return {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
+
+
+_SPECIAL = (("unknown", 40, 0), ("bos", 41, 1), ("eos", 42, 2), ("padding", 43, -1))  # fields of TrainerSpec
+
+
+def _id(trainer: dict[int, Any], number: int, default: int) -> int:
+    value = trainer.get(number, default)
+    if not isinstance(value, int):
+        raise ValueError("a special id is no number")
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field: integers, 4 or 8 bytes, or the bytes of a text or message."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == 2:
+            size, at = _varint(data, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"the wire type {wire} is none")
+        if size > len(data) - at:
+            raise ValueError("it ends in the middle of a field")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
