@@ -37,9 +37,9 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
                 fields["scores"].append(struct.unpack("<f", piece.get(2, bytes(4)))[0])
                 fields["token_type"].append(piece.get(3, 1))
             elif number == 2:
-                trainer = dict(_fields(value))
+                trainer |= _fields(value)
             elif number == 3:
-                normalizer = dict(_fields(value))
+                normalizer |= _fields(value)
         if not fields["tokens"] or len(fields["tokens"]) > _MOST_PIECES:
             raise ValueError(f"it has {len(fields['tokens'])} pieces")
         if not all(map(math.isfinite, fields["scores"])) or not all(isinstance(t, int) for t in fields["token_type"]):
