@@ -202,6 +202,8 @@ class World:
         if name == "LLM":
             self.llm = self.llm or pagedcore.LLM(self.file, num_blocks=64, threads=1, cache_events=10)
             return self.llm
+        if name == "AsyncLLM":  # without arguments it would load the default model
+            return pagedcore.AsyncLLM(self.file, num_blocks=64, threads=1)
         cls = getattr(_core, name, None) or getattr(pagedcore, name)
         try:
             return cls()
