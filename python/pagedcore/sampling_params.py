@@ -85,7 +85,7 @@ class SamplingParams(SamplingFields):
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(SamplingFields)}
         if self.max_tokens is None:
             values["max_tokens"] = NO_LIMIT
-        values["seed"] = 0 if self.seed is None else self.seed % 2**64
+        values["seed"] = 0 if self.seed is None else self.seed % 2**64 if isinstance(self.seed, int) else self.seed
         values["logit_bias"] = list((self.logit_bias or {}).items())
         return native_record(_core.SamplingParams, values | changes)
 

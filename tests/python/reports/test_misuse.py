@@ -72,6 +72,18 @@ def test_log_probabilities_whose_arrays_contradict_each_other_are_refused() -> N
     assert table.views()[0].nbytes == 2 * 12
 
 
+def test_parameters_that_were_refused_say_so_again() -> None:
+    """A frozen object whose constructor failed halfway still answers with the error of its values."""
+    import numpy
+
+    half = object.__new__(SamplingParams)
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="seed"):
+            half.__init__(seed=numpy.array([1], "u1"))
+        with pytest.raises((InvalidArgument, TypeError)):
+            half.native()
+
+
 def test_what_is_viewed_stays_where_it_is() -> None:
     """views() shows the memory of a table, which assigning to it, or to the output that holds it, would free."""
     one = _core.TokenLogprob(token=7, logprob=-0.5, rank=1)
