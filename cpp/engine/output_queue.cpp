@@ -43,7 +43,8 @@ void join(EngineOutput& unread, EngineOutput& news) {
 void OutputQueue::put(News& from, News::iterator output, Unread& unread) noexcept {
   if (output->sample < unread.size()) {
     EngineOutput*& last = unread[output->sample];
-    if (last != nullptr) {
+    const bool overtakes = output->last && last != &outputs.back();  // news of the request's other samples
+    if (last != nullptr && !overtakes) {
       try {
         join(*last, *output);
         from.erase(output);

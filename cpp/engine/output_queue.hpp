@@ -21,7 +21,7 @@ using Unread = std::vector<EngineOutput*>;
 class OutputQueue {
  public:
   /// Moves one output here from `from`. What it adds to unread news of its sample is joined to that, where there is
-  /// memory; so what waits is bounded by the samples, not by the steps.
+  /// memory; so what waits is bounded by the samples, not by the steps. A request's last output stays its last.
   void put(News& from, News::iterator output, Unread& unread) noexcept;
   /// As Mailbox::wait(), of what is there.
   std::vector<EngineOutput> take(News& emptied);

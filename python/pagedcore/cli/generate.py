@@ -56,7 +56,7 @@ def add_to(commands: Any) -> None:
     )
     served = parser.add_argument_group("request")
     served.add_argument("--prefix", metavar="TEXT", help="computed once, and put before every prompt")
-    add_option_flags(served, "RequestOptions", ("prefix",))
+    add_option_flags(served, "RequestOptions", ("prefix", "request_id"))
     add_model_flags(parser)
     parser.set_defaults(run=_run)
 

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from ..async_llm import AsyncLLM
+from ..config_files import read_given
 from ..errors import InvalidArgument, Io
 from .app import application
 from .log import log
@@ -56,6 +57,10 @@ def serve(open_llm: Callable[[], AsyncLLM], settings: Settings) -> int:
             timeout_graceful_shutdown=settings.drain_timeout,
             **tls,
         )
+        try:
+            config.load()
+        except ssl.SSLError as error:
+            raise InvalidArgument(f"{settings.ssl_certfile}: is no certificate with its key: {error}") from None
         server = _Server(config, state, begun, address_of(bound, tls=bool(tls)))
         try:
             asyncio.run(server.serve([bound]))
@@ -77,6 +82,9 @@ def _tls(settings: Settings) -> dict[str, Any]:
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if given and settings.ssl_certfile is None:
         raise InvalidArgument(f"--{next(iter(given)).replace('_', '-')} needs --ssl-certfile")
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if name in given:
+            read_given(given[name])  # says which of them is not there
     if settings.ssl_ca_certs is not None:
         given["ssl_cert_reqs"] = ssl.CERT_REQUIRED
     return given

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "engine/output_queue.hpp"
 #include "engine/wake_up.hpp"
 #include "fake_executor.hpp"
 
@@ -217,6 +218,32 @@ TEST_CASE("news that nobody takes is joined") {
   CHECK(outputs[0].tokens == expected_output(prompt, 0, 120));
   CHECK(outputs[0].last);
   CHECK(outputs[0].finish == FinishReason::length);
+}
+
+// rule: engine.one-last-output
+TEST_CASE("a request's last output comes last, though news of its sample is there that it could join") {
+  auto put = [unread = Unread(2)](OutputQueue& queue, std::uint32_t sample, TokenId token, bool last) mutable {
+    News news(1);
+    news.front().sample = sample;
+    news.front().tokens = {token};
+    news.front().last = last;
+    queue.put(news, news.begin(), unread);
+  };
+  OutputQueue queue;
+  put(queue, 0, 10, false);
+  put(queue, 1, 20, false);
+  put(queue, 0, 11, false);
+  put(queue, 0, 12, true);
+  News emptied;
+  std::vector<TokenId> of_first;
+  bool ended = false;
+  for (const EngineOutput& output : queue.take(emptied)) {
+    CHECK_FALSE(ended);
+    ended = output.last;
+    if (output.sample == 0) of_first.insert(of_first.end(), output.tokens.begin(), output.tokens.end());
+  }
+  CHECK(ended);
+  CHECK(of_first == std::vector<TokenId>{10, 11, 12});
 }
 
 // rule: engine.names-are-one-request

@@ -21,12 +21,19 @@ NEEDED = {
     "score": ["score", "hi"],
     "tokenize": ["tokenize", "hi"],
     "convert": ["convert", "-o", "model.pagedcore"],
+    "serve": ["serve", "--port", "0"],
     "simulate": ["simulate", "--model", "llama-7b", "--device", "a100-40gb", "--rate", "1", "--seconds", "100"],
 }
 # The value is any text: nothing that is written there can be wrong by itself.
-FREE_TEXT = {"--choice", "--revision", "--stop", "--system", "--prefix", "--name"}
+FREE_TEXT = {
+    *("--choice", "--revision", "--stop", "--system", "--prefix", "--name"),
+    *("--served-model-name", "--cors-origin", "--token"),
+}
 # The value names a file, which is not there or cannot be made: status 1.
-FILES = {"--lengths", "--model", "--trace", "--conversations", "--swap-file", "--trace-file", "--tokenizer", "--output"}
+FILES = {
+    *("--lengths", "--model", "--trace", "--conversations", "--swap-file", "--trace-file", "--tokenizer", "--output"),
+    *("--config", "--uds", "--api-key-file", "--chat-template", "--ssl-certfile"),
+}
 # Refused before anybody looks for the file: it would have no effect.
 UNUSED = {("plan", "--trace"), ("plan", "--lengths"), ("simulate", "--conversations")}
 
@@ -52,6 +59,7 @@ def test_a_wrong_value_of_any_flag(
 ) -> None:
     """A text that is no number, no size and no word of a list; or a file in a folder that there is not."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("asyncio.run", no_server)
     wrong = "/no/such/folder/file" if flag in FILES else "@wrong@"
     status = main_status([*NEEDED.get(command, [command]), flag, wrong])
     out, err = capfd.readouterr()
@@ -60,6 +68,10 @@ def test_a_wrong_value_of_any_flag(
     (line,) = err.splitlines()
     # It says which of the flags it was.
     assert wrong in line or flag in line or flag.lstrip("-").replace("-", "_") in line
+
+
+def no_server(*_: object) -> None:
+    pytest.fail("a server began, which would wait for ever")
 
 
 def main_status(arguments: list[str]) -> int:
