@@ -279,8 +279,9 @@ GROUPS = (
     ),
     ("Work", "", r"steps|tokens_.*|forks|block_copies|draining|paused"),
     ("Time", "Seconds.", r".*_seconds.*"),
+    ("Weights", "They do not change.", r".*weight_bytes"),
 )
-SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time")
+SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time", "Weights")
 
 
 def _group_of(name: str) -> str:

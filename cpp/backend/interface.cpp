@@ -5,11 +5,17 @@ namespace pagedcore {
 // Out of line, so that each interface has one vtable and one type_info across shared objects.
 Buffer::~Buffer() = default;
 Weight::~Weight() = default;
+PackedSize Weight::size() const noexcept { return {bytes(), 0}; }
 KvStorage::~KvStorage() = default;
 const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
 Batch::~Batch() = default;
 TensorSizes::~TensorSizes() = default;
 DType TensorSizes::kv_dtype() const noexcept { return compute_dtype(); }
+PackedSize TensorSizes::packed_size(std::span<const HostTensor> parts, const WeightForm& form) const {
+  std::int64_t rows = 0;
+  for (const HostTensor& part : parts) rows += part.rows();
+  return {packed_bytes(form.kind == PackKind::gated ? rows / 2 : rows, parts[0].cols(), form), 0};
+}
 Backend::~Backend() = default;
 std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
 void Backend::reserve(std::size_t) {}

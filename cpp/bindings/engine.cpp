@@ -48,11 +48,29 @@ class ToldWeights final : public WeightSource {
     tell(told_, done_++);
     return tensor;
   }
+  std::optional<DType> type_of(std::string_view name) const override { return source_.type_of(name); }
 
  private:
   const WeightSource& source_;
   const nb::object& told_;
   mutable std::atomic<std::size_t> done_{0};
+};
+
+/// Weights of which only the types are known.
+class WeightTypes final : public WeightSource {
+ public:
+  explicit WeightTypes(const std::map<std::string, std::string>& types) {
+    for (const auto& [name, type] : types) types_.emplace(name, dtype_from_name(type));
+  }
+  bool has(std::string_view name) const override { return types_.find(name) != types_.end(); }
+  HostTensor get(std::string_view name) const override { throw Corrupt(str("nothing is known of ", name, "'s data")); }
+  std::optional<DType> type_of(std::string_view name) const override {
+    const auto found = types_.find(name);
+    return found == types_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+ private:
+  std::map<std::string, DType, std::less<>> types_;
 };
 
 template <class Weights>
@@ -257,10 +275,19 @@ void bind_memory_plan(nb::module_& m) {
       .def_prop_ro("kv_tokens", &P::kv_tokens, "Tokens that all blocks hold.");
   m.def("validate", nb::overload_cast<const EngineConfig&>(&validate), "config"_a,
         "Raises InvalidArgument for a value outside its range and for options that contradict each other.");
-  m.def("plan_memory", &plan_memory, "model"_a, "config"_a = EngineConfig{}, "device_memory"_a = 0,
-        "What an engine would allocate; allocates nothing. device_memory: bytes that are free on the device, which "
-        "need not "
-        "be there then; 0: the device is asked.");
+  m.def(
+      "plan_memory",
+      [](const ModelDescription& model, const EngineConfig& config, std::size_t device_memory,
+         const std::map<std::string, std::string>& weight_types) {
+        const WeightTypes types(weight_types);
+        return plan_memory(model, config, device_memory, &types);
+      },
+      "model"_a, "config"_a = EngineConfig{}, "device_memory"_a = 0, "weight_types"_a = nb::dict(),
+      nb::sig("def plan_memory(model: ModelDescription, config: EngineConfig = ..., device_memory: int = 0, "
+              "weight_types: collections.abc.Mapping[str, str] = ...) -> MemoryPlan"),
+      "What an engine would allocate; allocates nothing. device_memory: bytes that are free on the device, which "
+      "need not be there then; 0: the device is asked. weight_types: the element types of weights by canonical name, "
+      "whose block formats may be kept; those left out count in the compute type.");
 }
 
 void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample.", Fields::fixed); }

@@ -94,7 +94,21 @@ void bind_files(nb::module_& m) {
       .def_prop_ro("nbytes", [](const FileBytes& self) { return self.bytes.size_bytes(); })
       .def(
           "read", [](const FileBytes& self) { return view_of(self.bytes, self.owner); },
-          nb::sig("def read(self) -> memoryview"), "All of them. Raises Io when the file has changed.");
+          nb::sig("def read(self) -> memoryview"), "All of them. Raises Io when the file has changed.")
+      .def(
+          "part",
+          [](const FileBytes& self, std::size_t first, std::size_t length) {
+            HostTensor bytes = self.bytes;
+            if (first > bytes.size_bytes() || length > bytes.size_bytes() - first)
+              throw InvalidArgument("bytes [" + std::to_string(first) + ", " + std::to_string(first) + " + " +
+                                    std::to_string(length) + ") lie outside the " + std::to_string(bytes.size_bytes()) +
+                                    " that there are");
+            if (bytes.source == nullptr) bytes.data = bytes.data.subspan(first, length);
+            bytes.offset += first;
+            bytes.length = length;
+            return FileBytes{bytes, self.owner};
+          },
+          "first"_a, "length"_a, "Some of them, not read yet.");
   nb::class_<InputFile>(m, "InputFile",
                         "A regular file, read by pread; with mmap=True mapped, which trusts whoever may write to it.")
       .def(

@@ -92,7 +92,8 @@ pc_status pc_plan_memory(const char* container_path, const pc_options* options, 
     require(container_path, "container_path");
     require(plan, "plan");
     const EngineConfig config = capi::engine_config(options);
-    *plan = record_of(plan_memory(ModelFile(container_path).description(), config)).release();
+    const ModelFile file(container_path);
+    *plan = record_of(plan_memory(file.description(), config, 0, &file)).release();
   });
 }
 

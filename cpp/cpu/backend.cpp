@@ -47,11 +47,12 @@ std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t byt
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads, DType dtype, Isa isa)
-    : dtype_(dtype), isa_(isa), norms_(norm_kernels(isa)), pool_(threads) {}
+CpuBackend::CpuBackend(int threads, DType dtype, Isa isa, WeightStorage weights)
+    : dtype_(dtype), isa_(isa), native_(weights != WeightStorage::dense), norms_(norm_kernels(isa)), pool_(threads) {}
 
 std::string CpuBackend::describe() const {
-  return str("cpu, ", name(isa_), ", ", info(dtype_).name, ", ", pool_.threads(), " threads");
+  return str("cpu, ", name(isa_), ", ", info(dtype_).name, ", ", native_ ? "native" : "dense", " weights, ",
+             pool_.threads(), " threads");
 }
 
 // Memory.
@@ -73,7 +74,11 @@ void CpuBackend::download(std::span<std::byte> dst, const Tensor& src) {
 // Weights and KV storage.
 
 std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, const WeightForm& form) {
-  return pack_weight(pool_, parts, form, isa_, dtype_);
+  return pack_weight(pool_, parts, form, isa_, dtype_, native_);
+}
+
+PackedSize CpuBackend::packed_size(std::span<const HostTensor> parts, const WeightForm& form) const {
+  return packed_weight_size(parts, form, isa_, dtype_, native_);
 }
 
 std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const {
@@ -169,7 +174,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
     throw Unsupported(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
   const cpu::Isa isa = cpu::parse_isa(options.isa);
   const int threads = options.threads > 0 ? options.threads : cpu::usable_cpus();
-  return std::make_unique<cpu::CpuBackend>(threads, options.dtype, isa);
+  return std::make_unique<cpu::CpuBackend>(threads, options.dtype, isa, options.weights);
 }
 
 }  // namespace pagedcore

@@ -12,7 +12,7 @@ namespace pagedcore::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, DType dtype, Isa isa);
+  CpuBackend(int threads, DType dtype, Isa isa, WeightStorage weights);
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
@@ -24,6 +24,7 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) override;
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
+  PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const override;
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
@@ -56,6 +57,7 @@ class CpuBackend final : public Backend {
 
   const DType dtype_;
   const Isa isa_;
+  const bool native_;
   const NormKernels& norms_;
   ThreadPool pool_;
 };

@@ -17,9 +17,9 @@ SwapCounters Executor::swap_counters() const { return {}; }
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
-      : model_description(description), backend(make_backend(given)) {
+      : model_description(description), backend(make_backend(for_its_model(given, description))) {
     const EngineConfig config = for_its_device(given);
-    plan = plan_memory(description, config, *backend, available_memory(*backend));
+    plan = plan_memory(description, config, *backend, available_memory(*backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
     backend->reserve(plan.weights + plan.activations + plan.kv_cache());
     model = std::make_unique<Model>(description, weights, *backend, config.scheduler.max_batched_tokens,
@@ -103,7 +103,12 @@ void Engine::pause() { impl_->loop->pause(); }
 void Engine::resume() { impl_->loop->resume(); }
 double Engine::now() const noexcept { return impl_->loop->now(); }
 bool Engine::busy() const { return impl_->loop->busy(); }
-std::map<std::string, double> Engine::stats() const { return to_map(impl_->loop->stats()); }
+std::map<std::string, double> Engine::stats() const {
+  EngineStats stats = impl_->loop->stats();
+  stats.weights = impl_->plan.weights;
+  stats.native_weights = impl_->plan.native_weights;
+  return to_map(stats);
+}
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
 std::string Engine::describe() const { return impl_->text; }

@@ -25,6 +25,8 @@ struct EngineStats {
   double plan_seconds = 0.0;
   std::uint32_t draining = 0;
   std::uint32_t paused = 0;
+  std::uint64_t weights = 0;
+  std::uint64_t native_weights = 0;
 
   template <class V>
   static void fields(V&& v) {
@@ -42,6 +44,11 @@ struct EngineStats {
     v(field("plan_seconds_total", &S::plan_seconds, "Of that: planning."));
     v(field("draining", &S::draining, "1: no request is accepted, until resume().").gauge("draining"));
     v(field("paused", &S::paused, "1: no step begins, until resume().").gauge("paused"));
+    v(field("weights", &S::weights, "Bytes of the weights.").gauge("weight_bytes"));
+    v(field("native_weights", &S::native_weights,
+            "Of them: kept in the block formats of their file, and widened inside the products; the others are in the "
+            "compute type.")
+          .gauge("native_weight_bytes"));
   }
 };
 

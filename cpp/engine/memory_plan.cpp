@@ -14,6 +14,7 @@ namespace pagedcore {
 namespace {
 
 constexpr std::size_t kDefaultCacheLimit = std::size_t{1} << 30;
+constexpr std::size_t kMostDenseWeights = std::size_t{1} << 30;  // that weights = auto widens
 constexpr std::size_t kDefaultRequestMemory = std::size_t{1} << 30;
 
 constexpr std::uint32_t kCpuLogitRows = 64;   // enough to stream the head's weights efficiently
@@ -79,8 +80,20 @@ EngineConfig for_its_device(EngineConfig config) {
   return config;
 }
 
+EngineConfig for_its_model(EngineConfig config, const ModelDescription& model) {
+  validate(config);
+  if (on_gpu(config) || config.cpu.weights != WeightStorage::automatic) return config;
+  config.cpu.weights = WeightStorage::dense;
+  CpuOptions one_thread = config.cpu;
+  one_thread.threads = 1;
+  const auto block_size = static_cast<std::int32_t>(config.kv.block_size);
+  const std::size_t dense = plan_model_memory(model, *make_cpu_backend(one_thread), block_size, 1, 1).weights;
+  if (dense > kMostDenseWeights) config.cpu.weights = WeightStorage::native;
+  return config;
+}
+
 MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given, const TensorSizes& sizes,
-                       std::size_t available) {
+                       std::size_t available, const WeightSource* weights) {
   model.validate();
   validate(given);
   const EngineConfig config = for_its_device(given);
@@ -90,9 +103,10 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
                               model_context, " positions that the model was made for; use at most ", model_context));
   }
   const ModelMemory memory = plan_model_memory(model, sizes, static_cast<std::int32_t>(config.kv.block_size),
-                                               config.scheduler.max_batched_tokens, max_logit_rows(config));
+                                               config.scheduler.max_batched_tokens, max_logit_rows(config), weights);
   MemoryPlan plan;
   plan.weights = memory.weights;
+  plan.native_weights = memory.native_weights;
   plan.activations = memory.activations;
   plan.kv_block = memory.kv_block;
   plan.windows = layer_groups(model).windows;
@@ -184,16 +198,17 @@ std::size_t available_memory(const Backend& backend) {
   return device ? *device : available_host_memory();
 }
 
-MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, std::size_t device_memory) {
+MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config, std::size_t device_memory,
+                       const WeightSource* weights) {
   validate(config);
   if (device_memory > 0 && on_gpu(config)) {
     const auto sizes = cuda_sizes(config.cuda);
-    return plan_memory(model, config, *sizes, sizes->usable(device_memory));
+    return plan_memory(model, config, *sizes, sizes->usable(device_memory), weights);
   }
-  EngineConfig quick = config;
+  EngineConfig quick = for_its_model(config, model);
   quick.cpu.threads = quick.cuda.threads = 1;  // the plan does not depend on them
   const auto backend = make_backend(quick);
-  return plan_memory(model, config, *backend, device_memory > 0 ? device_memory : available_memory(*backend));
+  return plan_memory(model, quick, *backend, device_memory > 0 ? device_memory : available_memory(*backend), weights);
 }
 
 }  // namespace pagedcore

@@ -4,10 +4,13 @@
 namespace pagedcore {
 
 ModelMemory plan_model_memory(const ModelDescription& description, const TensorSizes& sizes, std::int32_t block_size,
-                              std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows) {
+                              std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows,
+                              const WeightSource* weights) {
   description.validate();
   ModelMemory memory;
-  memory.weights = planned_weight_bytes(description, sizes);
+  const PackedSize size = planned_weight_size(description, sizes, weights);
+  memory.weights = size.bytes;
+  memory.native_weights = size.native;
   memory.activations = ActivationLayout(description, sizes.compute_dtype(), max_batched_tokens, max_logit_rows).bytes;
   memory.kv_block = sizes.kv_block_bytes(kv_shape_of(description, sizes, block_size));
   return memory;

@@ -5,6 +5,9 @@
 namespace pagedcore {
 
 WeightSource::~WeightSource() = default;
+std::optional<DType> WeightSource::type_of(std::string_view name) const {
+  return has(name) ? std::optional(get(name).dtype) : std::nullopt;
+}
 
 void WeightMap::add(std::string name, const HostTensor& tensor) {
   const auto [entry, added] = tensors_.emplace(std::move(name), tensor);

@@ -129,11 +129,20 @@ std::size_t vector_bytes(const Specs<Owner>& specs) {
   return bytes;
 }
 
+/// Adds what the matrices of one owner will take.
 template <class Owner>
-std::size_t matrix_bytes(const Specs<Owner>& specs, const TensorSizes& sizes) {
-  std::size_t bytes = 0;
-  for (const auto& matrix : specs.matrices) bytes += sizes.packed_bytes(matrix.n(), matrix.cols, matrix.kind);
-  return bytes;
+void add_matrices(const Specs<Owner>& specs, const std::string& prefix, const TensorSizes& sizes,
+                  const WeightSource* weights, PackedSize& total) {
+  for (const auto& matrix : specs.matrices) {
+    std::vector<HostTensor> parts;
+    for (const Part& part : matrix.parts) {
+      const auto type = weights == nullptr ? std::nullopt : weights->type_of(prefix + part.name);
+      parts.push_back({type.value_or(sizes.compute_dtype()), {part.rows, matrix.cols}, 2});
+    }
+    const PackedSize size = sizes.packed_size(parts, matrix.kind);
+    total.bytes += size.bytes;
+    total.native += size.native;
+  }
 }
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
@@ -225,7 +234,7 @@ class Loader {
       rest = rest.subspan(n);
     }
     if (present) return add_vector(values);
-    next_vector(spec.n());  // its room stays empty: see planned_weight_bytes
+    next_vector(spec.n());  // its room stays empty: see planned_weight_size
     return std::nullopt;
   }
 
@@ -263,9 +272,12 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
   return weights;
 }
 
-std::size_t planned_weight_bytes(const ModelDescription& d, const TensorSizes& sizes) {
-  return all_vector_bytes(d) + matrix_bytes(decoder_specs(d), sizes) +
-         static_cast<std::size_t>(d.num_layers) * matrix_bytes(layer_specs(d), sizes);
+PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& sizes, const WeightSource* weights) {
+  PackedSize size{all_vector_bytes(d), 0};
+  add_matrices(decoder_specs(d), "", sizes, weights, size);
+  const Specs<LayerWeights> specs = layer_specs(d);
+  for (std::int32_t i = 0; i < d.num_layers; ++i) add_matrices(specs, str("layers.", i, "."), sizes, weights, size);
+  return size;
 }
 
 }  // namespace pagedcore

@@ -71,8 +71,9 @@ inline KvShape kv_shape_of(const ModelDescription& d, const TensorSizes& sizes, 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one
 /// that cannot be served. `description` is valid.
 DecoderWeights load_weights(const ModelDescription& description, const WeightSource& source, Backend& backend);
-/// What load_weights() will hold. Room for every optional bias is counted and held, for the description does not say
-/// which ones a checkpoint has; they are a few vectors a layer.
-std::size_t planned_weight_bytes(const ModelDescription& description, const TensorSizes& sizes);
+/// What load_weights() will hold; `weights` as in plan_model_memory(). Room for every optional bias is counted and
+/// held, for the description does not say which ones a checkpoint has; they are a few vectors a layer.
+PackedSize planned_weight_size(const ModelDescription& description, const TensorSizes& sizes,
+                               const WeightSource* weights);
 
 }  // namespace pagedcore

@@ -108,6 +108,25 @@ std::vector<float> narrow_types(Backend& b) {
   return out.values();
 }
 
+/// Weights of one block format each, which a backend may keep as they are, for few rows and for many.
+std::vector<float> block_formats(Backend& b) {
+  const std::int64_t n = 32, k = 256;
+  std::vector<float> all;
+  for (const DType type : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
+                           DType::q4_k, DType::q5_k, DType::q6_k}) {
+    const HostMatrix matrix(type, n, k, random_blocks(type, n * k));
+    const HostTensor part = matrix.tensor();
+    const auto weight = b.pack({&part, 1}, PackKind::stacked);
+    for (const std::int64_t m : {1, 17}) {
+      const Matrix in(b, b.compute_dtype(), m, k, normal_values(m * k, 15)), out(b, DType::f32, m, n);
+      b.matmul(out.tensor(), in.tensor(), *weight, {});
+      const std::vector<float> values = out.values();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+  }
+  return all;
+}
+
 /// Each of `rows` alone and all together.
 Checks::Pair alone_and_together(Backend& b, std::int64_t rows, std::int64_t k) {
   const std::int64_t n = 40;
@@ -155,6 +174,7 @@ void check_matmul(Checks& checks) {
   });
   // These are no numbers that a compute type holds exactly: what it rounds them to may differ as its results may.
   checks.compare("matmul", "weights from f8_e4m3 and q4_0 to q6_k", narrow, narrow_types);
+  checks.compare("matmul", "weights of one block format each", narrow, block_formats);
   checks.exact("matmul", "same bits for a row alone and in a batch", [&](Backend& b) {
     return checks.quick() ? alone_and_together(b, 35, 264) : alone_and_together(b, 200, 1032);
   });

@@ -113,14 +113,17 @@ struct Q2_K {
 /// in byte 8 + i % 4, bits 2 (i / 4).
 struct Q3_K {
   static constexpr std::size_t bytes = 110, elements = 256;
+  static int scale_of(const std::uint8_t* packed, int group) noexcept {
+    const int low = (packed[group % 8] >> (group < 8 ? 0 : 4)) & 15;
+    const int high = (packed[8 + group % 4] >> (2 * (group / 4))) & 3;
+    return (low | (high << 4)) - 32;
+  }
   static void decode(const std::uint8_t* __restrict in, float* __restrict out) noexcept {
     const std::uint8_t* q = in + 32;
     const std::uint8_t* packed = in + 96;
     const float d = load_f16(in + 108);
     for (int group = 0; group < 16; ++group) {
-      const int low = (packed[group % 8] >> (group < 8 ? 0 : 4)) & 15;
-      const int high = (packed[8 + group % 4] >> (2 * (group / 4))) & 3;
-      const float scale = d * as_float((low | (high << 4)) - 32);
+      const float scale = d * as_float(scale_of(packed, group));
       const int shift = 2 * ((group / 2) % 4);
       const int bit = group / 2;
       const std::uint8_t* p = q + 32 * (group / 8) + 16 * (group % 2);

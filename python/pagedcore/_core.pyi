@@ -66,6 +66,9 @@ class FileBytes:
     def read(self) -> memoryview:
         """All of them. Raises Io when the file has changed."""
 
+    def part(self, first: int, length: int) -> FileBytes:
+        """Some of them, not read yet."""
+
 class InputFile:
     """A regular file, read by pread; with mmap=True mapped, which trusts whoever may write to it."""
 
@@ -1309,6 +1312,7 @@ class EngineConfig:
         swap_file_size: int | str | None = None,
         threads: int | None = None,
         dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"] = "bfloat16",
+        weights: Literal["auto", "native", "dense"] = "auto",
         isa: str = "auto",
         kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"] = "auto",
         workspace: int | str = 67108864,
@@ -1379,6 +1383,10 @@ class EngineConfig:
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."""
+    weights: Literal["auto", "native", "dense"]
+    """What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads it, or
+    numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights then take
+    at most 1 GiB, else native. A GPU widens all."""
     isa: str
     """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
     kv_cache_dtype: Literal["auto", "fp8", "int8"]
@@ -1430,6 +1438,7 @@ class MemoryPlan:
         self,
         *,
         weights: int = 0,
+        native_weights: int = 0,
         activations: int = 0,
         kv_block: int = 0,
         num_blocks: int = 0,
@@ -1444,6 +1453,8 @@ class MemoryPlan:
 
     weights: int
     """Bytes."""
+    native_weights: int
+    """Bytes of the weights that are kept in the block formats of their file; the others are in the compute type."""
     activations: int
     """Bytes."""
     kv_block: int
@@ -1481,9 +1492,12 @@ class MemoryPlan:
     def kv_tokens(self) -> int:
         """Tokens that all blocks hold."""
 
-def plan_memory(model: ModelDescription, config: EngineConfig = ..., device_memory: int = 0) -> MemoryPlan:
+def plan_memory(
+    model: ModelDescription, config: EngineConfig = ..., device_memory: int = 0, weight_types: Mapping[str, str] = ...
+) -> MemoryPlan:
     """What an engine would allocate; allocates nothing. device_memory: bytes that are free on the device, which need
-    not be there then; 0: the device is asked."""
+    not be there then; 0: the device is asked. weight_types: the element types of weights by canonical name, whose
+    block formats may be kept; those left out count in the compute type."""
 
 class EngineOutput:
     """News of one sample."""

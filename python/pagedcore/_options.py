@@ -144,6 +144,10 @@ class EngineOptions(TypedDict, total=False):
     dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"]
     """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. auto: float32 for float32
     checkpoints where the device has it, else bfloat16 or float16."""
+    weights: Literal["auto", "native", "dense"]
+    """What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads it, or
+    numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights then take
+    at most 1 GiB, else native. A GPU widens all."""
     isa: str
     """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"]

@@ -147,7 +147,8 @@ class OpenModel:
 
     def plan(self, device_memory: int | str | None = None) -> MemoryReport:
         size = 0 if device_memory is None else parse_bytes(device_memory)
-        return MemoryReport.from_native(_core.plan_memory(self.description, self.config, size))
+        types = self._checkpoint.weight_types
+        return MemoryReport.from_native(_core.plan_memory(self.description, self.config, size, types))
 
     def engine(self, progress: bool | None = None) -> _core.Engine:
         weights = _core.WeightMap()

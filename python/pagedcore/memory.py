@@ -47,6 +47,8 @@ class MemoryReport:
     """Every byte that an engine holds, by purpose: arithmetic, known before anything is allocated."""
 
     weights: int
+    native_weights: int
+    """Bytes of the weights that are kept in the block formats of their file."""
     activations: int
     kv_block: int
     """Bytes of one block, the layers of one group."""
@@ -96,7 +98,11 @@ class MemoryReport:
     def __str__(self) -> str:
         per_token = self.kv_block * max(1, len(self.windows)) / self.block_size if self.block_size else 0
         rows = [
-            ("weights", format_bytes(self.weights), ""),
+            (
+                "weights",
+                format_bytes(self.weights),
+                f"{format_bytes(self.native_weights)} in the formats of their file" if self.native_weights else "",
+            ),
             ("activations", format_bytes(self.activations), ""),
             (
                 "KV cache",

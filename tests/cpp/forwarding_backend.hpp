@@ -30,6 +30,9 @@ class ForwardingBackend : public Backend {
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override {
     return inner_.packed_bytes(n, k, form);
   }
+  PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const override {
+    return inner_.packed_size(parts, form);
+  }
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t blocks) override {
     return inner_.allocate_kv(shape, blocks);
   }

@@ -51,6 +51,7 @@ def baseline(dtype: str, gguf: Path) -> Result:
         {"threads": 2, "max_batched_tokens": 33},
         {"threads": 1, "max_batched_tokens": 64, "block_size": 32},
         {"threads": 2, "enable_prefix_caching": False},
+        {"threads": 2, "max_batched_tokens": 100, "weights": "native"},
     ],
     ids=str,
 )

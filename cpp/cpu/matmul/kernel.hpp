@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cpu/matmul/native/widen_table.hpp"
+
 namespace pagedcore::cpu {
 
 /// Values as in pagedcore::Epilogue::Kind and pagedcore::Activation.
@@ -28,6 +30,7 @@ struct MatmulArgs {
   std::int64_t num_leaves = 0;
   const void* weights = nullptr;
   std::int64_t panel_bytes = 0;
+  WidenFunction widen = nullptr;  // null: the panels are in the kernel's compute type; else native/format.hpp has them
   void* out = nullptr;
   std::int64_t out_stride = 0;  // elements
   std::int64_t n = 0;           // columns of out
@@ -54,6 +57,7 @@ struct MatmulKernel {
   std::int64_t (*scratch_bytes)(const MatmulArgs& args) = nullptr;
   /// Computes a block. `scratch` (64-byte aligned) belongs to this call.
   void (*run)(const MatmulArgs& args, const MatmulBlock& block, void* scratch) = nullptr;
+  bool widens = false;  // run() takes native panels, of at most `rows` rows, and widens them stretch by stretch
 };
 
 extern const MatmulKernel portable_f32_kernel, portable_bf16_kernel;

@@ -1,8 +1,5 @@
 #include "cpu/matmul/layout.hpp"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <limits>
 
 #include "backend/checks.hpp"
@@ -12,10 +9,24 @@
 namespace pagedcore::cpu {
 namespace {
 
-constexpr std::size_t kCacheLine = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// The format that all columns of a panel are in; null where there is none, or more than one.
+const NativeFormat* format_of(std::span<const HostTensor> parts, PackKind kind, std::int64_t columns,
+                              std::int64_t panel) {
+  const NativeFormat* format = nullptr;
+  std::int64_t first = 0;  // row of the packed matrix at which a part begins
+  for (const HostTensor& part : parts) {
+    const std::int64_t end = first + part.rows();
+    if (kind == PackKind::gated || (first < (panel + 1) * columns && panel * columns < end)) {
+      const NativeFormat* of_part = native_format(part.dtype);
+      if (of_part == nullptr || (format != nullptr && format != of_part)) return nullptr;
+      format = of_part;
+    }
+    first = end;
+  }
+  return format;
+}
 
 }  // namespace
 
@@ -44,7 +55,7 @@ const MatmulKernel& kernel_of(Isa isa, DType dtype) {
 }
 
 PackedLayout::PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel,
-                           DType dtype) {
+                           DType dtype, std::span<const HostTensor> kept) {
   constexpr std::int64_t kLimit = std::numeric_limits<std::int64_t>::max() / 64;
   if (n < 1 || k < 1 || n > kLimit / k)
     throw InvalidArgument(str("cannot pack a matrix of [", n, ", ", k,
@@ -61,26 +72,50 @@ PackedLayout::PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& for
   if (leaves.empty()) add_leaf(k);
   panels = ceil_div(n, columns);
   panel_bytes = k_padded * 2 * kernel.lanes * (dtype == DType::bf16 ? 2 : 4);
+  if (kept.empty() || k_padded != k) {
+    runs.push_back({0, panels, nullptr, panel_bytes, 0});
+    return;
+  }
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    const NativeFormat* format = format_of(kept, form.kind, columns, panel);
+    if (!runs.empty() && runs.back().format == format) {
+      runs.back().end = panel + 1;
+    } else {
+      const std::int64_t native = format == nullptr ? 0 : k / (kGroup * format->groups) * format->block_bytes();
+      runs.push_back({panel, panel + 1, format, format == nullptr ? panel_bytes : native * 2 * kernel.lanes,
+                      runs.empty() ? 0 : runs.back().offset + runs.back().bytes()});
+    }
+  }
 }
 
-PackedWeight::PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype)
+PackedSize PackedLayout::size() const noexcept {
+  PackedSize size;
+  for (const PanelRun& run : runs) {
+    size.bytes += static_cast<std::size_t>(run.bytes());
+    if (run.format != nullptr) size.native += static_cast<std::size_t>(run.bytes());
+  }
+  return size;
+}
+
+const PanelRun& PackedLayout::run_of(std::int64_t panel) const noexcept {
+  const PanelRun* run = runs.data();
+  while (panel >= run->end) ++run;
+  return *run;
+}
+
+PackedWeight::PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype,
+                           std::span<const HostTensor> kept)
     : n_(n),
       k_(k),
       kind_(form.kind),
       dtype_(dtype),
+      isa_(isa),
       kernel_(kernel_of(isa, dtype)),
-      layout_(n, k, form, kernel_, dtype) {
-  const bool large = bytes() >= kHugePage;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, large ? kHugePage : kCacheLine, bytes()) != 0)
+      layout_(n, k, form, kernel_, dtype, kept) {
+  memory_ = large_memory(bytes());
+  if (memory_ == nullptr)
     throw OutOfMemory(str("no memory for a packed weight of [", n, ", ", k, "]: ", bytes(),
                           " bytes; free memory or use a smaller model"));
-  memory_.reset(static_cast<std::byte*>(memory));
-#if defined(MADV_HUGEPAGE)
-  if (large) madvise(memory, bytes() / kHugePage * kHugePage, MADV_HUGEPAGE);  // a hint: it may fail
-#endif
 }
-
-void PackedWeight::Free::operator()(std::byte* p) const noexcept { std::free(p); }
 
 }  // namespace pagedcore::cpu

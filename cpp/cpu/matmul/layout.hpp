@@ -4,15 +4,18 @@
 // A stacked weight's panel holds consecutive rows of the matrix; a gated pair's holds `lanes` rows of the gate, then
 // the same `lanes` rows of the up matrix, so that one tile sees both factors of its outputs. Padding is zero. Each leaf
 // of k begins with a step of its own: it is padded to a multiple of the kernel's k_multiple.
+// A panel whose columns all come from one block format may instead keep that (native/format.hpp).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "cpu/isa.hpp"
+#include "cpu/large_memory.hpp"
 #include "cpu/matmul/kernel.hpp"
+#include "cpu/matmul/native/format.hpp"
 #include "pagedcore/backend.hpp"
 
 namespace pagedcore::cpu {
@@ -20,42 +23,61 @@ namespace pagedcore::cpu {
 /// The kernel that serves a compute type on an instruction set.
 const MatmulKernel& kernel_of(Isa isa, DType dtype);
 
+/// Consecutive panels that are kept alike.
+struct PanelRun {
+  std::int64_t first = 0, end = 0;       // panels
+  const NativeFormat* format = nullptr;  // null: they are in the compute type
+  std::int64_t panel_bytes = 0;
+  std::int64_t offset = 0;  // of the first one from the weight's begin
+
+  std::int64_t bytes() const noexcept { return (end - first) * panel_bytes; }
+};
+
 struct PackedLayout {
   std::vector<MatmulLeaf> leaves;  // at least one
   std::int64_t k_padded = 0;
   std::int64_t panels = 0;
-  std::int64_t panel_bytes = 0;
+  std::int64_t panel_bytes = 0;  // of a panel in the compute type
+  std::vector<PanelRun> runs;    // at least one, in order
 
-  /// Throws InvalidArgument where the matrix is empty, its bytes overflow, or the leaves do not cover k.
-  PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel, DType dtype);
-  std::size_t bytes() const noexcept { return static_cast<std::size_t>(panels * panel_bytes); }
+  /// `kept`: the matrices that are packed, if panels shall keep the block formats of theirs; only their types and
+  /// shapes matter. Throws InvalidArgument where the matrix is empty, its bytes overflow, or the leaves do not cover k.
+  PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel, DType dtype,
+               std::span<const HostTensor> kept = {});
+  PackedSize size() const noexcept;
+  const PanelRun& run_of(std::int64_t panel) const noexcept;
 };
 
 class PackedWeight final : public Weight {
  public:
   /// Memory for the panels, not yet written. Throws OutOfMemory.
-  PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype);
+  PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype,
+               std::span<const HostTensor> kept = {});
 
   std::int64_t n() const noexcept override { return n_; }
   std::int64_t k() const noexcept override { return k_; }
-  std::size_t bytes() const noexcept override { return layout_.bytes(); }
+  std::size_t bytes() const noexcept override { return layout_.size().bytes; }
+  PackedSize size() const noexcept override { return layout_.size(); }
   PackKind kind() const noexcept { return kind_; }
   DType dtype() const noexcept { return dtype_; }
+  Isa isa() const noexcept { return isa_; }
   const MatmulKernel& kernel() const noexcept { return kernel_; }
   const PackedLayout& layout() const noexcept { return layout_; }
-  std::byte* panel(std::int64_t i) noexcept { return memory_.get() + i * layout_.panel_bytes; }
-  const std::byte* panel(std::int64_t i) const noexcept { return memory_.get() + i * layout_.panel_bytes; }
+  std::byte* panel(std::int64_t i) noexcept { return memory_.get() + offset(i); }
+  const std::byte* panel(std::int64_t i) const noexcept { return memory_.get() + offset(i); }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const noexcept;
-  };
+  std::int64_t offset(std::int64_t panel) const noexcept {
+    const PanelRun& run = layout_.run_of(panel);
+    return run.offset + (panel - run.first) * run.panel_bytes;
+  }
   std::int64_t n_, k_;
   PackKind kind_;
   DType dtype_;
+  Isa isa_;
   const MatmulKernel& kernel_;
   PackedLayout layout_;
-  std::unique_ptr<std::byte, Free> memory_;
+  LargeMemory memory_;
 };
 
 }  // namespace pagedcore::cpu

@@ -12,9 +12,12 @@
 
 namespace pagedcore::cpu {
 
-/// Packs `parts` for `isa`, computing in `dtype` (f32 or bf16). See Backend::pack.
+/// Packs `parts` for `isa`, computing in `dtype` (f32 or bf16). `native`: panels keep the block formats that kernels
+/// widen. See Backend::pack.
 std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, const WeightForm& form,
-                                    Isa isa, DType dtype);
+                                    Isa isa, DType dtype, bool native = false);
+PackedSize packed_weight_size(std::span<const HostTensor> parts, const WeightForm& form, Isa isa, DType dtype,
+                              bool native);
 std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype);
 
 /// See Backend::matmul. `weight` was made by pack_weight.

@@ -147,43 +147,98 @@ void put_chunk(const PackedWeight& weight, const float* chunk, std::int64_t firs
   }
 }
 
-void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel,
-                std::span<std::byte> staging) {
-  const int lanes = weight.kernel().lanes, columns = 2 * lanes;
-  const std::int64_t k = weight.k();
-  const std::int64_t width = staging.empty() ? k : staged_width(parts, k);
-  alignas(64) float chunk[kMaxColumns * kStride];
-  std::array<SourceRow, kMaxColumns> rows;
-  std::array<HostTensor, kMaxColumns> staged;
-  for (int c = 0; c < columns; ++c)
-    rows[static_cast<std::size_t>(c)] = source_of(parts, weight.kind(), lanes, panel, c);
-  std::int64_t staged_from = 0, staged_to = 0;
-  for (std::int64_t first = 0; first < k; first += kChunk) {
-    const std::int64_t count = std::min(kChunk, k - first);
-    if (first >= staged_to) {
-      staged_from = first;
-      staged_to = std::min(first + width, k);
-      stage(std::span(rows).first(static_cast<std::size_t>(columns)), k, staged_from, staged_to - staged_from, staging,
-            staged);
+/// The rows of one panel, in memory, as many columns of k at a time as fit.
+class Rows {
+ public:
+  Rows(std::span<const HostTensor> parts, const PackedWeight& weight, std::int64_t panel, std::span<std::byte> staging)
+      : k_(weight.k()), width_(staging.empty() ? k_ : staged_width(parts, k_)), staging_(staging) {
+    const int lanes = weight.kernel().lanes;
+    columns_ = static_cast<std::size_t>(2 * lanes);
+    for (int c = 0; c < 2 * lanes; ++c)
+      rows_[static_cast<std::size_t>(c)] = source_of(parts, weight.kind(), lanes, panel, c);
+  }
+
+  /// Columns [first, first + n) of k of every row, where n is at most `count`, which it is unless they end where the
+  /// staged ones do. `first` is where the last call ended.
+  std::int64_t take(std::int64_t first, std::int64_t count) {
+    if (first >= end_) {
+      begin_ = first;
+      end_ = std::min(first + width_, k_);
+      stage(std::span(rows_).first(columns_), k_, begin_, end_ - begin_, staging_, staged_);
     }
+    first_ = first;
+    return std::min(count, end_ - first);
+  }
+  bool is_padding(int column) const { return rows_[static_cast<std::size_t>(column)].tensor == nullptr; }
+  void numbers(int column, std::span<float> out) const { to_f32(at(column), first_ - begin_, out); }
+  const std::byte* blocks(int column) const {
+    return at(column).data.data() + bytes_of(at(column).dtype, first_ - begin_);
+  }
+
+ private:
+  const HostTensor& at(int column) const { return staged_[static_cast<std::size_t>(column)]; }
+
+  std::int64_t k_, width_;
+  std::span<std::byte> staging_;
+  std::size_t columns_ = 0;
+  std::array<SourceRow, kMaxColumns> rows_;
+  std::array<HostTensor, kMaxColumns> staged_;
+  std::int64_t begin_ = 0, end_ = 0, first_ = 0;
+};
+
+void pack_dense(Rows& rows, PackedWeight& weight, std::int64_t panel) {
+  const int columns = 2 * weight.kernel().lanes;
+  alignas(64) float chunk[kMaxColumns * kStride];
+  for (std::int64_t first = 0, count = 0; first < weight.k(); first += count) {
+    count = rows.take(first, std::min(kChunk, weight.k() - first));
     for (int c = 0; c < columns; ++c) {
-      const HostTensor& source = staged[static_cast<std::size_t>(c)];
       const std::span<float> row(chunk + c * kStride, static_cast<std::size_t>(count));
-      if (source.count() == 0)
+      if (rows.is_padding(c))
         std::ranges::fill(row, 0.0f);
       else
-        to_f32(source, first - staged_from, row);
+        rows.numbers(c, row);
     }
     put_chunk(weight, chunk, first, count, weight.panel(panel));
   }
 }
 
+void pack_native(Rows& rows, PackedWeight& weight, std::int64_t panel) {
+  const PanelRun& run = weight.layout().run_of(panel);
+  const NativeFormat& format = *run.format;
+  const int lanes = weight.kernel().lanes;
+  auto* const to = reinterpret_cast<unsigned char*>(weight.panel(panel));
+  std::memset(to, 0, static_cast<std::size_t>(run.panel_bytes));  // columns that are padding
+  const std::int64_t elements = kGroup * format.groups;
+  NativeBlock block;
+  for (std::int64_t first = 0, count = 0; first < weight.k(); first += count) {
+    count = rows.take(first, weight.k() - first);
+    for (int c = 0; c < 2 * lanes; ++c) {
+      if (rows.is_padding(c)) continue;
+      const auto* from = reinterpret_cast<const std::uint8_t*>(rows.blocks(c));
+      for (std::int64_t i = 0; i < count / elements; ++i, from += info(format.dtype).block_bytes) {
+        read_block(format, from, block);
+        write_block(format, block, lanes, weight.dtype(), c, first / elements + i, to);
+      }
+    }
+  }
+}
+
+void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::int64_t panel,
+                std::span<std::byte> staging) {
+  Rows rows(parts, weight, panel, staging);
+  if (weight.layout().run_of(panel).format == nullptr)
+    pack_dense(rows, weight, panel);
+  else
+    pack_native(rows, weight, panel);
+}
+
 }  // namespace
 
 std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, const WeightForm& form,
-                                    Isa isa, DType dtype) {
+                                    Isa isa, DType dtype, bool native) {
   const std::int64_t n = checked_pack_rows(parts, form);
-  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), form, isa, dtype);
+  const auto kept = native ? parts : std::span<const HostTensor>{};
+  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), form, isa, dtype, kept);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
   const std::size_t staged = is_in_file(parts) ? std::min(kStaged, panel_bytes(parts, weight->k())) : 0;  // each thread
@@ -200,9 +255,31 @@ std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor
   return weight;
 }
 
-std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype) {
-  return PackedLayout(n, k, form, kernel_of(isa, dtype), dtype).bytes();
+PackedSize packed_weight_size(std::span<const HostTensor> parts, const WeightForm& form, Isa isa, DType dtype,
+                              bool native) {
+  std::int64_t rows = 0;
+  for (const HostTensor& part : parts) rows += part.rows();
+  const std::int64_t n = form.kind == PackKind::gated ? rows / 2 : rows;
+  const auto kept = native ? parts : std::span<const HostTensor>{};
+  return PackedLayout(n, parts[0].cols(), form, kernel_of(isa, dtype), dtype, kept).size();
 }
+
+std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype) {
+  return PackedLayout(n, k, form, kernel_of(isa, dtype), dtype).size().bytes;
+}
+
+namespace {
+
+/// Numbers [at, at + count) along k of a column, from a dense panel.
+void read_column(const std::byte* panel, DType dtype, std::int64_t columns, std::int64_t column, std::int64_t at,
+                 std::int64_t count, float* out) {
+  for (std::int64_t i = 0; i < count; ++i, ++at)
+    out[i] = dtype == DType::f32
+                 ? reinterpret_cast<const float*>(panel)[at * columns + column]
+                 : from_bf16(reinterpret_cast<const std::uint16_t*>(panel)[(at / 2 * columns + column) * 2 + at % 2]);
+}
+
+}  // namespace
 
 void unpack_row(const Weight& weight, std::int64_t row, float* out) {
   const auto& packed = static_cast<const PackedWeight&>(weight);
@@ -211,12 +288,20 @@ void unpack_row(const Weight& weight, std::int64_t row, float* out) {
     throw InvalidArgument(str("unpack_row: row ", row, " of a weight with ", packed.n(), " rows"));
   const std::int64_t columns = 2 * packed.kernel().lanes, column = row % columns;
   const std::byte* panel = packed.panel(row / columns);
+  if (const NativeFormat* format = packed.layout().run_of(row / columns).format; format != nullptr) {
+    // A group at a time, of all columns: what the kernels see.
+    alignas(64) std::byte group[kGroup * kMaxColumns * sizeof(float)];
+    const WidenFunction widen = widen_of(*format, packed.isa(), packed.dtype());
+    for (std::int64_t k = 0; k < packed.k(); k += kGroup) {
+      widen(reinterpret_cast<const unsigned char*>(panel), k / kGroup, 1, group);
+      read_column(group, packed.dtype(), columns, column, 0, kGroup, out + k);
+    }
+    return;
+  }
   MatmulLeaf before;
   for (const MatmulLeaf& leaf : packed.layout().leaves) {
-    for (std::int64_t i = before.k_end, at = before.padded_end; i < leaf.k_end; ++i, ++at)
-      out[i] = packed.dtype() == DType::f32
-                   ? reinterpret_cast<const float*>(panel)[at * columns + column]
-                   : from_bf16(reinterpret_cast<const std::uint16_t*>(panel)[(at / 2 * columns + column) * 2 + at % 2]);
+    read_column(panel, packed.dtype(), columns, column, before.padded_end, leaf.k_end - before.k_end,
+                out + before.k_end);
     before = leaf;
   }
 }

@@ -89,45 +89,81 @@ inline void take_leaf(Simd::F (&sum)[Rows][2], std::int64_t leaf, bool last, flo
     for (int v = 0; v < 2; ++v) Simd::store(at + (2 * r + v) * Simd::lanes, sum[r][v]);
 }
 
+constexpr std::int64_t kStepBytes = 2 * Simd::lanes * 4;  // of a panel in the compute type
+
+/// A panel whose weights lie in memory as steps take them.
+struct DensePanel {
+  const unsigned char* weights;
+  static constexpr bool prefetch = true;
+  DensePanel(const MatmulArgs&, const unsigned char* panel) : weights(panel) {}
+  /// Where step `s` is, which those before `end` follow.
+  const unsigned char* at(std::int64_t s, std::int64_t&) { return weights + s * kStepBytes; }
+};
+
+/// A native panel (native/format.hpp): widened into L1, a stretch at a time.
+template <class Step>
+struct NativePanel {
+  static constexpr std::int64_t kGroups = 4, kSteps = kGroups * 32 / Step::k;
+  static constexpr bool prefetch = false;  // widening does that
+  const MatmulArgs& a;
+  const unsigned char* codes;
+  alignas(64) unsigned char stretch[kSteps * kStepBytes];
+  NativePanel(const MatmulArgs& args, const unsigned char* panel) : a(args), codes(panel) {}
+  /// As DensePanel's; `end` moves to that of the stretch. Steps come in order, from 0 on.
+  const unsigned char* at(std::int64_t s, std::int64_t& end) {
+    const std::int64_t inside = s % kSteps, left = a.k / 32 - s * Step::k / 32;
+    if (inside == 0) a.widen(codes, s * Step::k / 32, left < kGroups ? left : kGroups, stretch);
+    if (end > s - inside + kSteps) end = s - inside + kSteps;
+    return stretch + inside * kStepBytes;
+  }
+};
+
 /// One tile: `Rows` rows of inputs times one panel. Its sums [Rows][2 * lanes] are then at the beginning of `stack`,
 /// which has room for kLeafLevels times as much.
-template <class Step, int Rows>
-void tile(const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* w,
+template <class Step, class Panel, int Rows>
+void tile(const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* weights,
           float* stack) {
   constexpr int kVectorBytes = Simd::lanes * 4;
+  Panel panel(a, weights);
   for (std::int64_t leaf = 0, s = 0; leaf < a.num_leaves; ++leaf) {
     Simd::F sum[Rows][2];
     for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = Simd::zero();
-    for (const std::int64_t end = a.leaves[leaf].padded_end / Step::k; s < end; ++s) {
-      __builtin_prefetch(w + kPrefetchBytes, 0, 2);
-      if constexpr (kVectorBytes == 64) __builtin_prefetch(w + kPrefetchBytes + 64, 0, 2);
-      for (int sub = 0; sub < Step::subs; ++sub) {
-        const auto w0 = Step::weights(w, sub), w1 = Step::weights(w + kVectorBytes, sub);
-        for (int r = 0; r < Rows; ++r) {
-          const auto x = Step::input(in + r * in_stride, sub);
-          sum[r][0] = Step::mac(x, w0, sum[r][0]);
-          sum[r][1] = Step::mac(x, w1, sum[r][1]);
+    const std::int64_t leaf_end = a.leaves[leaf].padded_end / Step::k;
+    while (s < leaf_end) {
+      std::int64_t end = leaf_end;
+      for (const unsigned char* w = panel.at(s, end); s < end; ++s) {
+        if constexpr (Panel::prefetch) {
+          __builtin_prefetch(w + kPrefetchBytes, 0, 2);
+          if constexpr (kVectorBytes == 64) __builtin_prefetch(w + kPrefetchBytes + 64, 0, 2);
         }
+        for (int sub = 0; sub < Step::subs; ++sub) {
+          const auto w0 = Step::weights(w, sub), w1 = Step::weights(w + kVectorBytes, sub);
+          for (int r = 0; r < Rows; ++r) {
+            const auto x = Step::input(in + r * in_stride, sub);
+            sum[r][0] = Step::mac(x, w0, sum[r][0]);
+            sum[r][1] = Step::mac(x, w1, sum[r][1]);
+          }
+        }
+        in += Step::k;
+        w += kStepBytes;
       }
-      in += Step::k;
-      w += 2 * kVectorBytes;
     }
     take_leaf<Rows>(sum, leaf, leaf + 1 == a.num_leaves, stack);
   }
 }
 
-template <class Step, int MaxRows>
+template <class Step, class Panel, int MaxRows>
 void tile_of(int rows, const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride,
              const unsigned char* w, float* stack) {
   if (rows == MaxRows)
-    tile<Step, MaxRows>(a, in, in_stride, w, stack);
+    tile<Step, Panel, MaxRows>(a, in, in_stride, w, stack);
   else if constexpr (MaxRows > 1)
-    tile_of<Step, MaxRows - 1>(rows, a, in, in_stride, w, stack);
+    tile_of<Step, Panel, MaxRows - 1>(rows, a, in, in_stride, w, stack);
 }
 
 /// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2.
-template <class Step>
-void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
+template <class Step, class Panel>
+void run_panels(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
   alignas(64) float stack[kLeafLevels * kTileFloats<Simd::tile_rows>];
   const unsigned char* weights = static_cast<const unsigned char*>(args.weights);
   for (std::int64_t row = block.first_row; row < block.end_row; row += Simd::tile_rows) {
@@ -136,15 +172,23 @@ void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) 
     std::int64_t stride = 0;
     const typename Step::Input* in = Step::rows(args, row, rows, scratch, stride);
     for (std::int64_t panel = block.first_panel; panel < block.end_panel; ++panel) {
-      tile_of<Step, Simd::tile_rows>(rows, args, in, stride, weights + panel * args.panel_bytes, stack);
+      tile_of<Step, Panel, Simd::tile_rows>(rows, args, in, stride, weights + panel * args.panel_bytes, stack);
       finish_tile(args, row, rows, panel, stack);
     }
   }
 }
 
 template <class Step>
+void run_block(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
+  if (args.widen == nullptr)
+    run_panels<Step, DensePanel>(args, block, scratch);
+  else
+    run_panels<Step, NativePanel<Step>>(args, block, scratch);
+}
+
+template <class Step>
 constexpr MatmulKernel panel_kernel() {
-  return {Simd::lanes, Simd::tile_rows, Step::k, kBlockBytes, Step::scratch_bytes, run_block<Step>};
+  return {Simd::lanes, Simd::tile_rows, Step::k, kBlockBytes, Step::scratch_bytes, run_block<Step>, true};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #if defined(__GNUC__) && !defined(__clang__)  // GCC 12 warns of its own intrinsics: GCC bug 105593
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #else

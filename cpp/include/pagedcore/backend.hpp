@@ -24,6 +24,7 @@
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
+#include "pagedcore/weight.hpp"
 
 namespace pagedcore {
 
@@ -32,37 +33,6 @@ class PAGEDCORE_API Buffer {
  public:
   virtual ~Buffer();
   virtual void* data() noexcept = 0;
-  virtual std::size_t bytes() const noexcept = 0;
-};
-
-/// How the matrices given to Backend::pack become one weight.
-enum class PackKind : std::uint8_t {
-  stacked,  // rows one after another: q, k and v as one [q + k + v, k] matrix
-  gated,    // exactly two matrices of equal shape (gate, up), combined by Epilogue::gated
-};
-
-/// Most leaves of a weight.
-inline constexpr std::size_t kMostLeaves = 4096;
-
-/// How a weight is kept, and in what order the products of an output are summed. Without leaves the sum runs over k in
-/// the backend's one order. With them, each leaf, a range of consecutive k, is summed by itself, in that order, and the
-/// sums meet in a binary tree: node (0, i) is leaf i, node (j, i) adds nodes (j - 1, 2 i) and (j - 1, 2 i + 1), or is
-/// the first of them where there is no second. What an Epilogue adds, bias, then residual, comes after the root. So
-/// ranges of leaves can be summed apart, on different devices too, and add up to the same bits (backend/sum_tree.hpp).
-struct WeightForm {
-  PackKind kind = PackKind::stacked;
-  std::vector<std::int64_t> leaf_ends;  // ascending, none of them 0, the last is k; at most kMostLeaves; none: one leaf
-
-  WeightForm(PackKind pack_kind = PackKind::stacked, std::vector<std::int64_t> ends = {})
-      : kind(pack_kind), leaf_ends(std::move(ends)) {}
-};
-
-/// A weight matrix [n, k] in the layout of its backend. Immutable once packed.
-class PAGEDCORE_API Weight {
- public:
-  virtual ~Weight();
-  virtual std::int64_t n() const noexcept = 0;  // output features; of a gated pair, those of one half
-  virtual std::int64_t k() const noexcept = 0;  // input features
   virtual std::size_t bytes() const noexcept = 0;
 };
 
@@ -206,6 +176,8 @@ class PAGEDCORE_API TensorSizes {
   virtual DType kv_dtype() const noexcept;
   /// Bytes that Backend::pack() will hold for an [n, k] matrix, so that memory is planned before it is allocated.
   virtual std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const = 0;
+  /// The same of these matrices, of which only types and shapes are looked at. The default: all in compute_dtype().
+  virtual PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const;
   virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
 };
 
@@ -228,7 +200,8 @@ class PAGEDCORE_API Backend : public TensorSizes {
   /// allocated.
   virtual void reserve(std::size_t bytes);
 
-  // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype(). Throws InvalidArgument for parts
+  // Weights. Packing converts from any weight type of tensor.hpp to compute_dtype(), or keeps block formats where this
+  // backend was told to: the numbers are the same, and so are the bits of products. Throws InvalidArgument for parts
   // and leaves that do not fit each other.
   virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) = 0;
 
@@ -322,6 +295,7 @@ struct CpuOptions {
   int threads = 0;
   DType dtype = DType::bf16;
   std::string isa = "auto";
+  WeightStorage weights = WeightStorage::automatic;
 
   template <class V>
   static void fields(V&& v) {
@@ -329,6 +303,10 @@ struct CpuOptions {
     v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
+    v(field("weights", &C::weights,
+            "What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads "
+            "it, or numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights "
+            "then take at most 1 GiB, else native. A GPU widens all."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
   }
 };

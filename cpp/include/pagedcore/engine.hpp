@@ -126,6 +126,7 @@ PAGEDCORE_API void validate(const EngineConfig& config);
 /// before anything is allocated. Bookkeeping comes on top: under 200 bytes per block of 16 tokens.
 struct MemoryPlan {
   std::size_t weights = 0;
+  std::size_t native_weights = 0;
   std::size_t activations = 0;
   std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
@@ -141,6 +142,9 @@ struct MemoryPlan {
   static void fields(V&& v) {
     using P = MemoryPlan;
     v(field("weights", &P::weights, "Bytes."));
+    v(field("native_weights", &P::native_weights,
+            "Bytes of the weights that are kept in the block formats of their file; the others are in the compute "
+            "type."));
     v(field("activations", &P::activations, "Bytes."));
     v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
     v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));
@@ -163,9 +167,10 @@ struct MemoryPlan {
 
 /// Throws InvalidArgument when the budget is too small for one block, or for one token of one request.
 /// `device_memory`: bytes that are free on the device; 0: the device, which must be there, is asked. With a number a
-/// plan for a GPU needs neither a GPU nor the plugin.
+/// plan for a GPU needs neither a GPU nor the plugin. `weights`, of which only types are asked, says which block
+/// formats there are to keep; without it all weights count in the compute type.
 PAGEDCORE_API MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config,
-                                     std::size_t device_memory = 0);
+                                     std::size_t device_memory = 0, const WeightSource* weights = nullptr);
 
 /// What moving blocks to and from the swap space has cost so far.
 struct SwapCounters {

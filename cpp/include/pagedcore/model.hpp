@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -235,6 +236,8 @@ class PAGEDCORE_API WeightSource {
   virtual bool has(std::string_view name) const = 0;
   /// Throws Corrupt when absent. The tensor stays valid until the source goes.
   virtual HostTensor get(std::string_view name) const = 0;
+  /// The element type of a tensor, for planning; none where it is absent.
+  virtual std::optional<DType> type_of(std::string_view name) const;
 };
 
 /// A weight source over tensors that the caller keeps alive.
@@ -284,15 +287,17 @@ class PAGEDCORE_API Model {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Bytes that a model will hold, known before anything is allocated.
+/// Bytes that a model will hold, known before anything is allocated. `weights`, of which only types are asked, says
+/// which block formats there are to keep; without it all weights count in the compute type.
 struct ModelMemory {
   std::size_t weights = 0;
+  std::size_t native_weights = 0;  // of them: in the block formats of the checkpoint
   std::size_t activations = 0;
   std::size_t kv_block = 0;  // one block of block_size tokens, the layers of one layer group
 };
 PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description, const TensorSizes& sizes,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,
-                                            std::uint32_t max_logit_rows);
+                                            std::uint32_t max_logit_rows, const WeightSource* weights = nullptr);
 
 /// The metadata key under which a container names the tokens that end a sequence: "2" or "2,7".
 inline constexpr const char* kEosTokenIds = "eos_token_ids";

@@ -19,6 +19,9 @@ QKV = ("attn.q", "attn.k", "attn.v")
 
 def rows_of(tensor: Tensor, first: int, count: int) -> Tensor:
     """Some rows of a matrix, or elements of a vector."""
+    if isinstance(tensor.buffer, _core.FileBytes):
+        size = tensor.buffer.nbytes // tensor.shape[0]
+        return tensor._replace(shape=(count, *tensor.shape[1:]), buffer=tensor.buffer.part(first * size, count * size))
     data = tensor.read()
     size = len(data) // tensor.shape[0]
     return tensor._replace(shape=(count, *tensor.shape[1:]), buffer=data[first * size : (first + count) * size])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pagedcore")
 
-__all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "source_dtype"]
+__all__ = ["Checkpoint", "TokenizerSource", "canonical_tensors", "canonical_types", "source_dtype"]
 
 
 class TokenizerSource(NamedTuple):
@@ -50,6 +50,8 @@ class Checkpoint:
     bos_token_id: int | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     """Fields of SamplingParams that the model's publishers recommend."""
+    weight_types: dict[str, str] = field(default_factory=dict)
+    """Element types of weights by canonical name, of files that may hold block formats; known without the tensors."""
 
     @property
     def chat_template(self) -> str | None:
@@ -97,6 +99,22 @@ def source_dtype(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         totals[tensor.dtype] = totals.get(tensor.dtype, 0) + math.prod(tensor.shape)
     return max(totals, key=lambda dtype: totals[dtype], default="f32")
+
+
+_FUSED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.gate_up": ("mlp.gate", "mlp.up")}
+
+
+def canonical_types(tensors: Mapping[str, Tensor], form: HuggingFace | Gguf) -> dict[str, str]:
+    """What files hold, by canonical name; no byte of it is read. Transforms keep the types."""
+    types: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        canonical = None if form.names.is_ignored(name) else form.names.canonical(name)
+        if canonical is None:
+            continue
+        module = re.sub(r"^layers\.\d+\.|\.(weight|bias)$", "", canonical)
+        for part in _FUSED.get(module, (module,)):
+            types.setdefault(canonical.replace(module, part), tensor.dtype)
+    return types
 
 
 def canonical_tensors(

@@ -88,6 +88,7 @@ def load_container(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         declared_ends=dict.fromkeys(ends, "the container"),
         bos_token_id=bos[0] if bos else None,
         sampling=sampling_of_container(fields.mapping("sampling")),
+        weight_types={name: tensor.dtype for name, tensor in tensors.items()},
     )
 
 

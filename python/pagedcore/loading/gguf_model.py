@@ -14,7 +14,7 @@ from ..families.fields import Fields
 from ..families.tensors import Tensor
 from ..tokenizer.special_ids import without_foreign_ids
 from .chat_templates import templates_of_gguf
-from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
+from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, canonical_types, source_dtype
 from .end_tokens import known_ids
 from .gguf_header import Texts
 from .gguf_split import Gguf, open_gguf
@@ -54,6 +54,7 @@ def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         declared_ends=dict(reversed(ends.items())),
         bos_token_id=bos[0] if bos else None,
         sampling=_sampling(path, file.metadata),
+        weight_types=canonical_types(file.tensors, form),
     )
 
 

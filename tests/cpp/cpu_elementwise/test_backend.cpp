@@ -16,7 +16,8 @@ TEST_CASE("make_cpu_backend takes what the machine has and names what it lacks")
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const auto backend = make_cpu_backend({2, dtype, isa});
       CHECK(backend->compute_dtype() == dtype);
-      CHECK(backend->describe() == "cpu, " + isa + ", " + std::string(info(dtype).name) + ", 2 threads");
+      CHECK(backend->describe() ==
+            "cpu, " + isa + ", " + std::string(info(dtype).name) + ", native weights, 2 threads");
     }
   CHECK(usable_cpus() >= 1);
   CHECK(make_cpu_backend({})->describe().find(std::to_string(usable_cpus()) + " threads") != std::string::npos);

@@ -1,0 +1,11 @@
+// avx2: see widen.hpp.
+#include "cpu/matmul/native/lanes_avx2.hpp"
+//
+#include "cpu/matmul/native/widen.hpp"
+
+namespace pagedcore::cpu {
+
+constinit const WidenTable avx2_widen_f32 = widen_table<ToF32>();
+constinit const WidenTable avx2_widen_bf16 = widen_table<ToBf16>();
+
+}  // namespace pagedcore::cpu
