@@ -20,7 +20,7 @@ __all__ = ["add_to"]
 _EPILOG = """\
 examples:
   pagedcore serve                                       at http://127.0.0.1:8000/v1, for openai and anthropic clients
-  pagedcore serve -m model.gguf --served-model-name chat --port 9000
+  pagedcore serve -m YOUR_MODEL.gguf --served-model-name chat --port 9000
   PAGEDCORE_API_KEY=secret pagedcore serve --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
   pagedcore serve --config server.toml                  its keys are the flags' names: port = 9000
 

@@ -155,14 +155,15 @@ def test_other_integers_of_any_size(tiny_llm: LLM) -> None:
 
 def test_what_does_not_fit_is_said_in_the_callers_words(tiny_llm: LLM) -> None:
     calls: list[tuple[Any, str]] = [
-        (lambda: tiny_llm.register_prefix(3, [5]), "name = 3 is not a text"),  # type: ignore[arg-type]
-        (lambda: tiny_llm.release_prefix(3), "name = 3 is not a text"),  # type: ignore[arg-type]
         (lambda: tiny_llm.engine.wait(), "timeout is missing"),  # type: ignore[call-arg]
         (lambda: tiny_llm.engine.abort(1, 2), "takes 1 arguments, not 2"),  # type: ignore[call-arg]
         (lambda: KvCacheManager(config=3), "config = 3 is not a KvCacheConfig"),  # type: ignore[arg-type]
         (lambda: KvCacheManager.check(3), "is of a KvCacheManager, not of 3"),  # type: ignore[arg-type]
         (lambda: _core.validate(SamplingParams), "is not a SamplingParams"),  # type: ignore[call-overload]
     ]
+    for name in (lambda: tiny_llm.register_prefix(3, [5]), lambda: tiny_llm.release_prefix(3)):  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="the name of a prefix is a text, not 3"):
+            name()
     for call, words in calls:
         with pytest.raises(TypeError) as error:
             call()
