@@ -303,10 +303,11 @@ struct CpuOptions {
     v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
     v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
-    v(field("weights", &C::weights,
-            "What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads "
-            "it, or numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights "
-            "then take at most 1 GiB, else native. A GPU widens all."));
+    v(field(
+        "weights", &C::weights,
+        "What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads "
+        "it, or numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights "
+        "then take at most 1 GiB, else native. A GPU widens all."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
   }
 };
