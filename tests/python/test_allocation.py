@@ -43,7 +43,7 @@ def test_same_bits(allocation: str, gguf: Any, paged: list[Any], tmp_path: Path)
 def test_max_reservation_bounds_the_batch(gguf: Any) -> None:
     with LLM(gguf, num_blocks=512, allocation="max", max_reservation=2048) as llm:  # four chunks of 128 blocks
         running = []
-        for _ in llm.stream(PROMPTS[0], SamplingParams(max_tokens=16, n=4, ignore_eos=True)):
+        for _ in llm.stream(PROMPTS[0], SamplingParams(max_tokens=100, n=4, ignore_eos=True)):
             running.append(llm.stats()["blocks_reserved"])
         assert max(running) == 512
         with pytest.raises(InvalidArgument, match="has 4 such chunks"):

@@ -41,7 +41,6 @@ def test_engine_generates():
     assert len(whole.tokens) == 8
     assert (whole.finish, whole.last, whole.error) == ("length", True, "")
     assert [token for piece in pieces for token in piece.tokens] == whole.tokens
-    assert len(pieces) > 1
     assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True]
     assert not engine.busy
     assert engine.wait(0.0) == []
@@ -109,7 +108,7 @@ def test_many_requests_at_once():
     )
     outputs = drain(engine)
     assert [len({o.sample for o in outputs if o.request == i}) for i in ids] == [1, 2, 1]
-    assert [len([o for o in outputs if o.request == i]) for i in ids] == [3, 2, 1]
+    assert [sum(len(o.tokens) for o in outputs if o.request == i and o.sample == 0) for i in ids] == [3, 3, 3]
 
     with pytest.raises(pagedcore.InvalidArgument, match="request 1: prompt token 0 is 64"):
         engine.submit_all([[1], [64], [2]])
