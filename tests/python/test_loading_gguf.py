@@ -58,7 +58,7 @@ def test_half_precision_decodes_bit_for_bit(name: str) -> None:
 
 def plain(value: Any) -> Any:
     """Arrays as lists, bit for bit."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, memoryview):
         return value.tolist()
     return [plain(item) for item in value] if isinstance(value, (list, Texts)) else value
 

@@ -51,7 +51,7 @@ class Fields:
     def get(self, name: str) -> Any:
         """An array, as GGUF files have them, is a list, unless it has more elements than any field."""
         value: Any = self.values.get(self.name_of(name))
-        return value.tolist() if hasattr(value, "tolist") and value.size <= _MOST_ELEMENTS else value
+        return value.tolist() if isinstance(value, memoryview) and len(value) <= _MOST_ELEMENTS else value
 
     def refuse(self, name: str, problem: str) -> Corrupt:
         value = repr(self.get(name))

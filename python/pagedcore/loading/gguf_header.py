@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, overload
 
-import numpy as np
-
 from .. import _core
 from ..errors import Corrupt
 
@@ -28,8 +26,8 @@ _LONGEST_TEXT = 48 << 20  # a whole tokenizer.json is one
 _WINDOW = 1 << 20  # bytes
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 
-# Types with a fixed size: struct code and bytes.
-_SCALARS = {
+# Types with a fixed size: struct code and bytes. Files and the machines that are served are little-endian.
+_SCALARS: dict[int, tuple[Any, int]] = {
     0: ("B", 1),
     1: ("b", 1),
     2: ("H", 2),
@@ -130,8 +128,8 @@ class GgufHeader:
             self.corrupt(f"{what} is not UTF-8: {bytes(data[:40])!r}")
 
     def value(self, key: str) -> Any:
-        """A number, a text, true or false, or an array: numbers as numpy has them, texts as ``Texts``, arrays as a
-        list."""
+        """A number, a text, true or false, or an array: numbers as a memoryview of their type, texts as ``Texts``,
+        arrays as a list."""
         return self._value(self.u32(), key, 0)
 
     def _value(self, kind: int, key: str, nesting: int) -> Any:
@@ -141,7 +139,8 @@ class GgufHeader:
             return self._array(key, nesting)
         if kind not in _SCALARS:
             self.corrupt(f"metadata '{key[:200]}' has the unknown type {kind}")
-        return self._scalars(kind, 1, key).item()
+        number: Any = self._scalars(kind, 1, key)[0]
+        return number
 
     def _array(self, key: str, nesting: int) -> Any:
         if nesting == _MOST_NESTING:
@@ -160,14 +159,14 @@ class GgufHeader:
             self.corrupt(f"has more than {_MOST_ARRAYS} arrays in arrays (metadata '{key[:200]}')")
         return [self._value(kind, key, nesting + 1) for _ in range(count)]
 
-    def _scalars(self, kind: int, count: int, key: str) -> np.ndarray[Any, Any]:
+    def _scalars(self, kind: int, count: int, key: str) -> memoryview:
         code, size = _SCALARS[kind]
-        values = np.frombuffer(self.take(count * size), np.uint8 if kind == _BOOL else np.dtype(code).newbyteorder("<"))
-        if kind == _BOOL:
-            if values.max(initial=0) > 1:
-                self.corrupt(f"metadata '{key[:200]}' has a boolean that is neither 0 nor 1")
-            values = values.view(np.bool_)
-        return values.copy() if values.nbytes < _WINDOW else values  # a small one would keep the window
+        data = self.take(count * size)
+        if len(data) < _WINDOW:
+            data = memoryview(bytes(data))  # a small one would keep the window
+        if kind == _BOOL and data.tobytes().translate(None, b"\0\1"):
+            self.corrupt(f"metadata '{key[:200]}' has a boolean that is neither 0 nor 1")
+        return (data if count else memoryview(bytes(size))).cast(code)[:count]  # nothing cannot be cast
 
     def _texts(self, count: int, key: str) -> Texts:
         """The loop over a vocabulary: everything is local, since there are tens of thousands."""

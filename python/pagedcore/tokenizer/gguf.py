@@ -9,7 +9,6 @@ from ..errors import Corrupt, Unsupported
 from ..families import find_split
 from .byte_level import BYTE_TO_CHAR
 from .control_tokens import is_control
-from .score_merges import merges_of_scores
 
 if TYPE_CHECKING:
     import tokenizers
@@ -73,6 +72,8 @@ def _merges(metadata: Mapping[str, Any], vocab: Mapping[str, int], types: Sequen
 def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tokenizers.Tokenizer, bool]:
     from tokenizers import Tokenizer, decoders, normalizers
     from tokenizers.models import BPE
+
+    from .score_merges import merges_of_scores  # imports numpy, which starts threads
 
     scores = metadata.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):

@@ -51,7 +51,7 @@ def checked_fields(metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
         of_each = name in ("scores", "token_type") and hasattr(value, "__len__")
         if of_each and tokens and len(value) not in (0, len(tokens)):
             raise Corrupt(f"{source}: tokenizer.ggml.{name} has {len(value)} entries for {len(tokens)} tokens")
-        listed = value.tolist() if hasattr(value, "tolist") else value
+        listed = value.tolist() if isinstance(value, memoryview) else value
         if not _are(listed, kinds) or (name == "scores" and not all(map(math.isfinite, listed))):
             raise refuse(name, f"is no list of {what}")
         lists[f"tokenizer.ggml.{name}"] = listed if name == "merges" else list(listed)
