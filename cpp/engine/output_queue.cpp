@@ -43,7 +43,7 @@ void join(EngineOutput& unread, EngineOutput& news) {
 void OutputQueue::put(News& from, News::iterator output, Unread& unread) noexcept {
   if (output->sample < unread.size()) {
     EngineOutput*& last = unread[output->sample];
-    const bool overtakes = output->last && last != &outputs.back();  // news of the request's other samples
+    const bool overtakes = output->last && unread.size() > 1 && last != &outputs.back();  // what other samples brought
     if (last != nullptr && !overtakes) {
       try {
         join(*last, *output);
