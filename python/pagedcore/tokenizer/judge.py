@@ -6,7 +6,6 @@ another, must not get to see one; nor a decoder that multiplies what comes out.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ..errors import Corrupt
@@ -19,22 +18,15 @@ MOST_GROWTH = 256
 _DEEPEST = 32
 _MOST_STEPS = 1000
 _MOST_AROUND = 1024  # special tokens around a text, and ids of each
-_ID_END = 2**31
 # In code points. NFC to NFKD: https://unicode.org/reports/tr15. Precompiled: the library's maps are SentencePiece's,
 # in which U+FDFA becomes 18 characters; one of another origin may map to more, but not to more than it holds.
 _EXPANSIONS = {"NFC": 3, "NFKC": 18, "NFD": 4, "NFKD": 18, "BertNormalizer": 4}
 _MOST_MAP = 4 << 20  # characters of a Precompiled map
 
 
-def judge(text: str, source: str) -> int:
-    """How many times as long its normalizers and pre-tokenizers may make a text. Raises Corrupt for what is no JSON
-    object, grows texts beyond MOST_GROWTH, or has token ids of more than 31 bits. ``source``: the file."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{source} is not a tokenizer: it is no JSON: {str(error)[:200]}") from None
-    if not isinstance(value, dict):
-        raise Corrupt(f"{source} is not a tokenizer: it is no JSON object")
+def judge(value: dict[str, Any], source: str) -> int:
+    """How many times as long its normalizers and pre-tokenizers may make a text. Raises Corrupt for what grows texts
+    beyond MOST_GROWTH. ``value``: the file's, without its tokens; ``source``: the file."""
     steps = _Judge(source)
     growth = steps.growth(value.get("normalizer"), 0) * steps.growth(value.get("pre_tokenizer"), 0)
     for most, what in ((growth, "normalizers and pre-tokenizers"), (steps.growth(value.get("decoder"), 0), "decoders")):
@@ -44,7 +36,6 @@ def judge(text: str, source: str) -> int:
                 "times is served"
             )
     steps.judge_post_processor(value.get("post_processor"), 0)
-    _judge_ids(value, source)
     return growth
 
 
@@ -99,14 +90,20 @@ class _Judge:
         ids = {name: _ids_of(token) for name, token in special.items()} if isinstance(special, dict) else {}
         for name in ("single", "pair"):
             pieces = step.get(name)
-            count = 0
-            for piece in pieces if isinstance(pieces, list) else ():
-                named = piece.get("SpecialToken") if isinstance(piece, dict) else None
-                count += len(ids.get(named.get("id"), ())) if isinstance(named, dict) else 1
+            count = sum(self._around(piece, ids) for piece in (pieces if isinstance(pieces, list) else ()))
             if count > _MOST_AROUND:
                 raise Corrupt(
                     f"{self._source}: its template ({name}) has {count} tokens; at most {_MOST_AROUND} are served"
                 )
+
+    def _around(self, piece: Any, ids: dict[str, list[Any]]) -> int:
+        named = piece.get("SpecialToken") if isinstance(piece, dict) else None
+        if not isinstance(named, dict):
+            return 1
+        name = str(named.get("id"))
+        if name not in ids:  # the library would panic
+            raise Corrupt(f"{self._source}: its template has {name[:80]!r}, which is none of its special_tokens")
+        return len(ids[name])
 
 
 def _ids_of(token: Any) -> list[Any]:
@@ -138,17 +135,3 @@ def _longest_of_map(text: Any) -> int:
     except (TypeError, ValueError):
         return 1  # the library says what is wrong with it
     return max((len(each.decode(errors="replace")) for each in texts.split(b"\0")), default=1) or 1
-
-
-def _judge_ids(value: dict[str, Any], source: str) -> None:
-    """Ids of more than 31 bits are none that a model has."""
-    model = value.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
-    highest = max((index for index in ids if isinstance(index, int)), default=0)
-    added = value.get("added_tokens")
-    for token in added if isinstance(added, list) else ():
-        index = token.get("id") if isinstance(token, dict) else None
-        highest = max(highest, index) if isinstance(index, int) else highest
-    if highest >= _ID_END:
-        raise Corrupt(f"{source}: a token has the id {highest}; ids are below 2^31")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import shown
 from ..checks import check_text
-from ..config_files import exists, is_there, read_text, short_name
+from ..config_files import exists, is_there, read_bytes, short_name
 from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .byte_level import bytes_of_token
 from .gguf_fields import checked_fields
-from .judge import judge
+from .json_file import TRIED, build_from_json
 from .library import corrupt_unless_it_works
 from .pieces import Pieces
 from .settings import read_settings
@@ -29,7 +29,6 @@ __all__ = ["Tokenizer"]
 
 _ID_END = 2**31
 _MOST_CHARACTERS = 1 << 28  # that a text may become
-_TRIED = ("a", " B 12\n\n", "\u00e9\u65e5\U0001f600")
 _MOST_BYTES = 256 << 20
 
 
@@ -53,8 +52,6 @@ class Tokenizer:
     def from_path(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """From a ``tokenizer.json``, or a directory that holds one, a ``tokenizer.model``, or ``vocab.json`` and
         ``merges.txt`` (and perhaps a ``tokenizer_config.json``)."""
-        import tokenizers
-
         given = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(given, str) or not given:
             raise InvalidArgument(f"a tokenizer is a path or a Tokenizer, not {shown(path)}")
@@ -66,13 +63,8 @@ class Tokenizer:
             file /= "tokenizer.json"
         if not exists(file) and not is_there(file):
             raise Io(f"no tokenizer at '{short_name(file)}': name a tokenizer.json or a directory that holds one")
-        text = read_text(file, most=_MOST_BYTES)
-        growth = judge(text, f"'{file}'")
-        with corrupt_unless_it_works(f"'{file}' is not a tokenizer"):
-            backend = tokenizers.Tokenizer.from_str(text)
-        backend.no_truncation()
-        backend.no_padding()
         settings = read_settings(file.parent)
+        backend, growth = build_from_json(read_bytes(file, most=_MOST_BYTES), f"'{file}'")
         settings.apply(backend)
         with corrupt_unless_it_works(f"'{file}' is a tokenizer that does not work"):
             return cls(backend, settings.for_templates())._that_works(growth)
@@ -88,11 +80,9 @@ class Tokenizer:
     @classmethod
     def from_text(cls, text: str, special_tokens: Mapping[str, Any] | None = None) -> Tokenizer:
         """From the text of a ``tokenizer.json``, as :meth:`to_text` gives it."""
-        import tokenizers
-
-        growth = judge(text, "this")
-        with corrupt_unless_it_works("this is not a tokenizer"):
-            return cls(tokenizers.Tokenizer.from_str(text), special_tokens)._that_works(growth)
+        backend, growth = build_from_json(text.encode(errors="replace"), "this")
+        with corrupt_unless_it_works("this is a tokenizer that does not work"):
+            return cls(backend, special_tokens)._that_works(growth)
 
     def to_text(self) -> str:
         """As a ``tokenizer.json``: what programs without pagedcore encode and decode with."""
@@ -124,7 +114,7 @@ class Tokenizer:
         """Encodes and decodes some texts: a file may describe steps that the library finds impossible when it takes
         them. ``growth``: how many times as long a text may become."""
         self._longest = _MOST_CHARACTERS // growth
-        for text in _TRIED:
+        for text in TRIED:
             self.decode(self.encode(text))
         if not all(0 <= token < _ID_END for side in self._around for token in side):
             raise Corrupt("a special token that it puts around a text has an id beyond 2^31")

@@ -6,17 +6,14 @@ arithmetic: files of some 10 MB whose Python objects, made one by one, would tak
 
 from __future__ import annotations
 
-import os
-import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pagedcore.errors import Error
 from pagedcore.loading import load_checkpoint
+from peak_memory import peak_of
 
 SIZE = 10_000_000
 U8, U32, FLOAT, BOOL, TEXT, ARRAY = 0, 4, 6, 7, 8, 9
@@ -88,11 +85,6 @@ KINDS: dict[str, Callable[[], bytes]] = {
 }
 
 
-def memory(name: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(name + ":"))
-
-
 def build(path: Path) -> None:
     """What an LLM does with a file before it has an engine. Of one without a model, the tokenizer alone."""
     from pagedcore.loading.gguf import GgufFile
@@ -104,40 +96,13 @@ def build(path: Path) -> None:
     load_checkpoint(path)
 
 
-def peak_of(path: Path) -> tuple[int, str]:
-    """Bytes above what there was before, and what it ended in."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        result: Any = (0, "")
-        try:
-            before = memory("VmRSS")
-            try:
-                build(path)
-                kind = "no error"
-            except Error as error:
-                kind = f"{type(error).__name__}: {error}"
-            result = (memory("VmHWM") - before, kind)
-        except BaseException as error:
-            result = (0, repr(error))
-        finally:
-            os.write(writing, pickle.dumps((result[0], result[1][:500])))
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        data = file.read()
-    os.waitpid(child, 0)
-    peak, kind = pickle.loads(data)
-    return peak, kind
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_ends_in_an_error_takes_little(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(KINDS[kind]())
     import tokenizers  # noqa: F401  # before the fork: its own memory is not the file's
 
-    peak, ended = peak_of(path)
+    peak, ended = peak_of(lambda: build(path))
     assert ended.startswith("Corrupt: ") and "model.gguf" in ended, ended
     most = 4 * path.stat().st_size + (64 << 20)
     assert peak < most, f"{peak >> 20} MiB of {most >> 20}: {ended}"

@@ -171,7 +171,7 @@ def _template(pieces: list[Any], ids: list[int]) -> dict[str, Any]:
 )
 def test_other_steps_are_judged_too(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(json.loads(_json(None)) | changes))
-    with pytest.raises(Corrupt, match=rf"tokenizer\.json': .*({says})"):
+    with pytest.raises(Corrupt, match=rf"tokenizer\.json'.*: .*({says})"):
         Tokenizer.from_path(tmp_path)
 
 
@@ -197,3 +197,11 @@ def test_what_is_no_tokenizer_is_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(Corrupt, match=r"tokenizer\.json' is not a tokenizer"):
         Tokenizer.from_path(tmp_path)
+
+
+def test_a_text_is_neither_filled_nor_cut_to_a_length_that_a_container_names() -> None:
+    """10^9 tokens after each text were 16 GB."""
+    fill = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_token": "a"}
+    cut = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    changes = {"padding": fill | {"pad_id": 0, "pad_type_id": 0}, "truncation": cut}
+    assert Tokenizer.from_text(json.dumps(json.loads(_json(None)) | changes)).encode("aaa") == [0, 0, 0]
