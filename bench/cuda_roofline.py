@@ -181,8 +181,12 @@ def launches() -> list[Launch]:
         ]
         stage = 8 * TILE_ROWS * GROUP_K * WEIGHT_BITS[weight] // 8 + 64 * GROUP_K * 2
         found.append(Launch(f"matmul_tiled<{t}, WeightFormat{number}>", 128, 4 * stage))
+    # Of 16 leaves: a warp has two, and the lowest level waits in registers; one level in shared memory for tiles.
+    leaves_stage = 4 * TILE_ROWS * GROUP_K * 2 + 64 * GROUP_K * 2
     return [
         *found,
+        *(Launch(f"matmul_leaves_stream<{t}, {bands}>", 256, 16) for bands in (1, 4)),
+        Launch(f"matmul_leaves_tiled<{t}>", 128, 4 * leaves_stage + 32 * 128 * 4),
         Launch(f"matmul_finish<{t}>", 256),
         Launch(f"norm_rows<{t}>", 256),
         Launch(f"rope_and_cache_kernel<{t}, KvType1>", 128),
@@ -254,6 +258,10 @@ multiprocessor, here {filled}, a block. So its requests are within 1.1 of the id
 weights, 3 over 8 and 1 over 4 bits, where the weight is large enough for the tiles that this takes. More rows cannot
 have that: for 32 over 16-bit weights a block would need {needed} tiles, whose sums are more registers than a
 multiprocessor has; and with a single block for each multiprocessor the inputs are still asked for {filled} times.
+
+**Leaves of k** (attention output, down projection): the streaming kernel takes one tile a block, and the tiled one 64
+weight rows instead of 128, so that it asks for its inputs twice as often: sums that wait for later leaves take the
+registers. Their columns below are for 16 leaves.
 
 **Half sectors:** a gated tile has 8 outputs, 16 bytes of 16-bit ones. A sector of the embedding's packed table holds
 two rows, of which one is wanted.

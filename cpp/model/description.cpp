@@ -3,6 +3,8 @@
 
 #include "base/field_lists.hpp"
 #include "base/text.hpp"
+#include "model/leaves.hpp"
+#include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/model.hpp"
 
@@ -40,6 +42,9 @@ void check_heads(const AttentionDescription& a) {
   constexpr std::int64_t most = kMostExtent / 4;
   if (const std::int64_t columns = std::int64_t{a.num_heads} * a.head_dim; columns > most)
     throw InvalidArgument(str(kWhat, " num_heads * head_dim = ", columns, " is more than ", most));
+  if (const std::int64_t leaves = num_head_leaves(a.num_heads, a.head_dim); leaves > std::int64_t{kMostLeaves})
+    throw InvalidArgument(str(kWhat, " num_heads = ", a.num_heads, " with head_dim = ", a.head_dim, " makes sums of ",
+                              leaves, " leaves, one for each 128 dimensions of a head; at most ", kMostLeaves));
 }
 
 /// Of a list with an entry for each layer, or with none.

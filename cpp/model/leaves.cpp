@@ -20,6 +20,10 @@ std::vector<std::int64_t> even_leaves(std::int64_t k, std::int64_t pieces) {
   return ends;
 }
 
+std::int64_t num_head_leaves(std::int64_t num_heads, std::int64_t head_dim) noexcept {
+  return num_heads * ceil_div(head_dim, kMostHead);
+}
+
 std::vector<std::int64_t> head_leaves(std::int64_t num_heads, std::int64_t head_dim) {
   const std::vector<std::int64_t> of_a_head = even_leaves(head_dim, ceil_div(head_dim, kMostHead));
   std::vector<std::int64_t> ends;

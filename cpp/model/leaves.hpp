@@ -13,6 +13,7 @@ std::vector<std::int64_t> even_leaves(std::int64_t k, std::int64_t pieces);
 /// Of the attention output: one leaf a query head; of a larger head than 128, even_leaves(head_dim, ceil(head_dim /
 /// 128)).
 std::vector<std::int64_t> head_leaves(std::int64_t num_heads, std::int64_t head_dim);
+std::int64_t num_head_leaves(std::int64_t num_heads, std::int64_t head_dim) noexcept;
 
 /// Of the MLP's down projection: 16, or as many as 32 columns each allow.
 std::vector<std::int64_t> down_leaves(std::int64_t intermediate_size);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/text.hpp"
+#include "model/leaves.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
@@ -20,12 +21,12 @@ struct MatrixSpec {
   std::unique_ptr<Weight> Owner::*member;
   std::vector<Part> parts;
   std::int64_t cols;
-  PackKind kind = PackKind::stacked;
+  WeightForm form = {};
 
   std::int64_t n() const {
     std::int64_t rows = 0;
     for (const Part& part : parts) rows += part.rows;
-    return kind == PackKind::gated ? rows / 2 : rows;
+    return form.kind == PackKind::gated ? rows / 2 : rows;
   }
 };
 
@@ -85,7 +86,10 @@ Specs<LayerWeights> layer_specs(const ModelDescription& d) {
     s.norm(&L::q_norm, &L::q_norm_bias, "attn.q_norm", length(q), norms);
     s.norm(&L::k_norm, &L::k_norm_bias, "attn.k_norm", length(kv), norms);
   }
-  s.matrices.push_back({&L::o, {{"attn.o.weight", hidden}}, q});
+  s.matrices.push_back({&L::o,
+                        {{"attn.o.weight", hidden}},
+                        q,
+                        WeightForm(PackKind::stacked, head_leaves(d.attention.num_heads, d.attention.head_dim))});
   s.bias(&L::o_bias, {{"attn.o.bias", hidden}});
   if (norms_before(d)) s.norm(&L::mlp_norm, &L::mlp_norm_bias, "mlp_norm", hidden, norms);
   if (norms_after(d)) s.norm(&L::mlp_post_norm, &L::mlp_post_norm_bias, "mlp_post_norm", hidden, norms);
@@ -96,7 +100,8 @@ Specs<LayerWeights> layer_specs(const ModelDescription& d) {
     s.matrices.push_back({&L::up, {{"mlp.up.weight", inter}}, hidden});
     s.bias(&L::up_bias, {{"mlp.up.bias", inter}});
   }
-  s.matrices.push_back({&L::down, {{"mlp.down.weight", hidden}}, inter});
+  s.matrices.push_back(
+      {&L::down, {{"mlp.down.weight", hidden}}, inter, WeightForm(PackKind::stacked, down_leaves(inter))});
   s.bias(&L::down_bias, {{"mlp.down.bias", hidden}});
   return s;
 }
@@ -139,7 +144,7 @@ void add_matrices(const Specs<Owner>& specs, const std::string& prefix, const Te
       const auto type = weights == nullptr ? std::nullopt : weights->type_of(prefix + part.name);
       parts.push_back({type.value_or(sizes.compute_dtype()), {part.rows, matrix.cols}, 2});
     }
-    const PackedSize size = sizes.packed_size(parts, matrix.kind);
+    const PackedSize size = sizes.packed_size(parts, matrix.form);
     total.bytes += size.bytes;
     total.native += size.native;
   }
@@ -210,7 +215,7 @@ class Loader {
       const std::int64_t shape[] = {part.rows, spec.cols};
       parts.push_back(checked(prefix + part.name, shape));
     }
-    return backend_.pack(parts, spec.kind);
+    return backend_.pack(parts, spec.form);
   }
 
   template <class Owner>

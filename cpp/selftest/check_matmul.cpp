@@ -13,12 +13,21 @@ struct Shape {
   std::int64_t n, k;
   std::vector<std::int64_t> rows;  // of the inputs, one after the other
   float spread;                    // of the weights: about 1 / sqrt(k), so that results are unit-normal
+  std::vector<std::int64_t> leaf_ends = {};
 };
 
 /// Odd sizes; more rows than a tile and fewer.
 Shape small_shape(bool quick) {
   return {40, 72, quick ? std::vector<std::int64_t>{1, 5, 35} : std::vector<std::int64_t>{1, 2, 5, 16, 33, 70, 130},
           0.125f};
+}
+
+/// Leaves of many sizes, none a multiple of 32.
+std::vector<std::int64_t> some_leaves(std::int64_t k) {
+  std::vector<std::int64_t> ends;
+  for (std::int64_t end = 8; end < k; end += 8 + end / 2) ends.push_back(end);
+  ends.push_back(k);
+  return ends;
 }
 
 std::vector<float> product(Backend& b, const Shape& s, const Epilogue& kind, bool biased, DType result) {
@@ -28,7 +37,7 @@ std::vector<float> product(Backend& b, const Shape& s, const Epilogue& kind, boo
       second(DType::f32, s.n, s.k, normal_values(s.n * s.k, 2, s.spread));
   std::vector<HostTensor> parts{first.tensor()};
   if (gated) parts.push_back(second.tensor());
-  const auto weight = b.pack(parts, gated ? PackKind::gated : PackKind::stacked);
+  const auto weight = b.pack(parts, {gated ? PackKind::gated : PackKind::stacked, s.leaf_ends});
   const Matrix bias(b, DType::f32, 1, out_rows, normal_values(out_rows, 3));
   Epilogue epilogue = kind;
   if (biased) epilogue.bias = &bias.tensor();
@@ -128,11 +137,12 @@ std::vector<float> block_formats(Backend& b) {
 }
 
 /// Each of `rows` alone and all together.
-Checks::Pair alone_and_together(Backend& b, std::int64_t rows, std::int64_t k) {
+Checks::Pair alone_and_together(Backend& b, std::int64_t rows, std::int64_t k,
+                                const std::vector<std::int64_t>& leaves) {
   const std::int64_t n = 40;
   const HostMatrix host(DType::f32, n, k, normal_values(n * k, 11, 0.0625f));
   const HostTensor part = host.tensor();
-  const auto weight = b.pack({&part, 1}, PackKind::stacked);
+  const auto weight = b.pack({&part, 1}, {PackKind::stacked, leaves});
   const Matrix in(b, b.compute_dtype(), rows, k, normal_values(rows * k, 12)), out(b, DType::f32, rows, n);
   b.matmul(out.tensor(), in.tensor(), *weight, {});
   Checks::Pair pair;
@@ -162,6 +172,9 @@ void check_matmul(Checks& checks) {
   add("gated, silu, to the compute type", shape, {Kind::gated, Activation::silu}, false, narrow);
   add("activated, gelu_tanh", shape, {Kind::activated, Activation::gelu_tanh}, false, DType::f32);
   add("activated, relu, to the compute type", shape, {Kind::activated, Activation::relu}, true, narrow);
+  Shape leaves = shape;
+  leaves.leaf_ends = some_leaves(leaves.k);
+  add("accumulate, with bias, over leaves of k", leaves, {Kind::accumulate}, true, DType::f32);
   if (!checks.quick()) {
     add("store, k = 4096", {513, 4096, {1, 9, 64}, 0.015625f}, {Kind::store}, false, DType::f32);
     add("gated, k = 1000", {1000, 1000, {3, 129}, 0.03125f}, {Kind::gated}, false, DType::f32);
@@ -176,7 +189,12 @@ void check_matmul(Checks& checks) {
   checks.compare("matmul", "weights from f8_e4m3 and q4_0 to q6_k", narrow, narrow_types);
   checks.compare("matmul", "weights of one block format each", narrow, block_formats);
   checks.exact("matmul", "same bits for a row alone and in a batch", [&](Backend& b) {
-    return checks.quick() ? alone_and_together(b, 35, 264) : alone_and_together(b, 200, 1032);
+    const std::int64_t rows = checks.quick() ? 35 : 200, k = checks.quick() ? 264 : 1032;
+    Checks::Pair pair = alone_and_together(b, rows, k, {});
+    const Checks::Pair over_leaves = alone_and_together(b, rows, k, some_leaves(k));
+    pair.got.insert(pair.got.end(), over_leaves.got.begin(), over_leaves.got.end());
+    pair.want.insert(pair.want.end(), over_leaves.want.begin(), over_leaves.want.end());
+    return pair;
   });
 }
 

@@ -19,6 +19,7 @@ const float* floats(const Tensor* t) { return t == nullptr ? nullptr : static_ca
 void check_table(const char* what, const Tensor& out, const CudaBatch& batch, const CudaWeight& table) {
   check_f32(str(what, ": the output").c_str(), out, batch.rows(), table.k());
   if (table.spec().kind != PackKind::stacked) throw InvalidArgument(str(what, ": the table is a gated pair"));
+  if (table.leaves().count > 1) throw InvalidArgument(str(what, ": the table has leaves of k; pack it without"));
 }
 
 EmbedArgs embed_args(const Tensor& out, const CudaBatch& batch, const CudaWeight& table) {
@@ -175,6 +176,7 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   args.out_is_narrow = out.dtype != DType::f32;
   args.finish = epilogue.kind;
   args.activation = epilogue.activation;
+  args.leaves = weight.leaves();
   if (weight.spec().format == WeightFormat::plain) return cublas_lt_->multiply(args);
   args.block_tiles = choose_block_tiles(args, weight.spec().format, device_.multiprocessors());
   device_.check(launch_matmul(args, dtype_, weight.spec().format, device_.stream()), "matmul");

@@ -1,7 +1,10 @@
 // The handles that the backend returns: buffers, packed weights, KV storage.
 #pragma once
 
+#include <algorithm>
+
 #include "backend/device.hpp"
+#include "kernels/matmul.hpp"
 #include "pagedcore/backend.hpp"
 #include "sizes/sizes.hpp"
 
@@ -25,6 +28,13 @@ class CudaWeight final : public Weight {
   std::size_t bytes() const noexcept override { return memory_.bytes(); }
   const PackSpec& spec() const noexcept { return spec_; }
   const std::byte* data() const noexcept { return memory_.data(); }
+  MatmulLeaves leaves() const noexcept {
+    if (spec_.leaf_ends.size() <= 1) return {};
+    const auto aligned = [](std::int64_t end) { return end % 8 == 0; };
+    return {reinterpret_cast<const MatmulLeaf*>(data() + spec_.tile_bytes_of_all()),
+            static_cast<std::int32_t>(spec_.leaf_ends.size()), static_cast<std::int32_t>(spec_.groups()),
+            std::ranges::all_of(spec_.leaf_ends, aligned)};
+  }
 
  private:
   PackSpec spec_;

@@ -42,6 +42,8 @@ cudaError_t launch(const MatmulArgs& args, cudaStream_t queue) {
 
 cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream) {
   if (args.m == 0) return cudaSuccess;
+  if (args.leaves.count > 1)
+    return format == WeightFormat::native ? launch_matmul_leaves(args, in_type, stream) : cudaErrorInvalidValue;
   return dispatch_weights(in_type, format,
                           [&]<class T, WeightFormat kFormat>() { return launch<T, kFormat>(args, stream); });
 }

@@ -2,7 +2,8 @@
 //
 // Same row, same bits. An output is the sum of kSplits partial sums over fixed pieces of k, added in order, each a
 // chain of mma.m16n8k16 that walks its piece 16 columns at a time. The kernel for few rows gives each piece to a warp;
-// the kernel for many rows walks them one after another. So neither m nor the other rows show in the bits of a row.
+// the kernel for many rows walks them one after another. Of a weight with leaves the pieces are the leaves, and they
+// are added in the tree of WeightForm (matmul_leaves.cuh). So neither m nor the other rows show in the bits of a row.
 // (That the sum inside one instruction does not depend on the place of the row in its operand is taken from the
 // hardware.)
 #pragma once
@@ -17,6 +18,14 @@
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore::cuda {
+
+/// Of a weight that has several.
+struct MatmulLeaves {
+  const MatmulLeaf* ends = nullptr;  // of the device's memory
+  std::int32_t count = 1;            // at most kMostLeavesOfKernel
+  std::int32_t groups = 0;           // of all leaves
+  bool aligned = false;              // every leaf ends at a multiple of 8
+};
 
 /// Sizes and strides in elements. Addresses are of device memory; nothing is aligned beyond its element unless said.
 struct MatmulArgs {
@@ -34,7 +43,9 @@ struct MatmulArgs {
   bool out_is_narrow = false;
   Epilogue::Kind finish = Epilogue::Kind::store;
   Activation activation = Activation::silu;
-  std::int32_t block_tiles = 1;  // 1, 2 or 4: weight tiles of a block where there are few rows; no bit depends on it
+  std::int32_t block_tiles = 1;  // 1, 2 or 4: weight tiles of a block where there are few rows; no bit depends on it.
+                                 // Several leaves have one
+  MatmulLeaves leaves;
 };
 
 /// Up to this many rows the weights are streamed; beyond, tiles of them are reused from shared memory.
@@ -58,7 +69,10 @@ constexpr std::int32_t choose_block_tiles(const MatmulArgs& args, WeightFormat f
 }
 
 /// Enqueues the product for inputs of type f16 or bf16 and a packed weight. With m == 0 it does nothing.
+/// cudaErrorInvalidValue for several leaves in another format than native, and for too many.
 cudaError_t launch_matmul(const MatmulArgs& args, DType in_type, WeightFormat format, cudaStream_t stream);
+/// The same for several leaves.
+cudaError_t launch_matmul_leaves(const MatmulArgs& args, DType in_type, cudaStream_t stream);
 
 /// Enqueues the epilogue alone, for finished sums of in W^T from elsewhere: f32 [m, n], of a gated pair [m, 2 n] with
 /// the gate's first, rows without gaps. `type` is that of the narrow output. Input and weights are not read.

@@ -14,6 +14,9 @@
 //   gated:   gate and up of output 8 tile + g, combined in registers.
 // Padding (rows past n, columns past k) is zero.
 //
+// Leaves of k (WeightForm) begin with a group of their own: the last group of each is padded. Only the native format
+// has more than one leaf. Where they end stands behind the weights: MatmulLeaf[leaves].
+//
 // A plain weight has none of this: it is the matrix as it stands, for cuBLASLt, and only embedding reads it here.
 #pragma once
 
@@ -74,6 +77,12 @@ constexpr PC_HOST_DEVICE int tile_offset8(int r, int j) {
 /// and whose second at bit 16 + 4 p, so that one mask yields both halves of a register.
 constexpr PC_HOST_DEVICE int int4_word(int r, int j) { return (r % 8 * 4 + j / 8) * 2 + j / 4 % 2; }
 constexpr PC_HOST_DEVICE int int4_shift(int r, int j) { return (r / 8 * 2 + j % 4 / 2) * 4 + j % 2 * 16; }
+
+/// A leaf ends before column `column` of k and before group `group` of the packed weight.
+struct MatmulLeaf {
+  std::int32_t column = 0, group = 0;
+};
+inline constexpr int kMostLeavesOfKernel = 128;  // what sums that wait have room for: see matmul_leaves.cuh
 
 constexpr PC_HOST_DEVICE std::int64_t k_groups(std::int64_t k) { return (k + kGroupK - 1) / kGroupK; }
 /// Groups of k in one split: the same for every number of input rows.

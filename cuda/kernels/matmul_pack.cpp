@@ -47,7 +47,7 @@ class Packer {
   void put_row(std::int64_t place, std::span<const float> values) {
     switch (spec_.format) {
       case WeightFormat::native:
-        for (std::int64_t k = 0; k < spec_.k; ++k) put16(place, k, narrow(spec_.type, values[index(k)]));
+        put_leaves(place, values);
         return;
       case WeightFormat::int8_row: {
         const float largest = largest_magnitude(values), scale = largest > 0.0f ? largest / 127.0f : 1.0f;
@@ -74,11 +74,22 @@ class Packer {
     std::memcpy(&bytes[index(at) * sizeof value], &value, sizeof value);
   }
   std::byte* tile(std::int64_t place, std::int64_t k) const {
-    return &weights_[index((place / kTileRows * k_groups(spec_.k) + k / kGroupK) * tile_bytes(spec_.format))];
+    return &weights_[index((place / kTileRows * spec_.groups() + k / kGroupK) * tile_bytes(spec_.format))];
   }
   static int row_in_tile(std::int64_t place) { return static_cast<int>(place % kTileRows); }
   static int column_in_tile(std::int64_t k) { return static_cast<int>(k % kGroupK); }
 
+  /// Each leaf from a group of its own on.
+  void put_leaves(std::int64_t place, std::span<const float> values) {
+    MatmulLeaf before;
+    for (std::size_t leaf = 0; leaf < std::max<std::size_t>(1, spec_.leaf_ends.size()); ++leaf) {
+      const MatmulLeaf end = spec_.leaf_end(leaf);
+      std::int64_t at = std::int64_t{before.group} * kGroupK;
+      for (std::int64_t k = before.column; k < end.column; ++k, ++at)
+        put16(place, at, narrow(spec_.type, values[index(k)]));
+      before = end;
+    }
+  }
   void put16(std::int64_t place, std::int64_t k, std::uint16_t bits) {
     std::memcpy(tile(place, k) + 2 * tile_offset(row_in_tile(place), column_in_tile(k)), &bits, 2);
   }
@@ -145,6 +156,12 @@ void pack_matrix(const PackSpec& spec, const RowSource& rows, std::span<std::byt
                  const Parallel& parallel) {
   std::ranges::fill(weights, std::byte{0});
   std::ranges::fill(scales, std::byte{0});
+  if (spec.format == WeightFormat::native && spec.leaf_ends.size() > 1) {
+    for (std::size_t leaf = 0; leaf < spec.leaf_ends.size(); ++leaf) {
+      const MatmulLeaf end = spec.leaf_end(leaf);
+      std::memcpy(&weights[spec.tile_bytes_of_all() + leaf * sizeof end], &end, sizeof end);
+    }
+  }
   // A tile's rows share words, and tiles share nothing. The tile of a gated pair has 8 rows of either matrix.
   const bool gated = spec.kind == PackKind::gated;
   const std::int64_t height = gated ? kTileRows / 2 : kTileRows;

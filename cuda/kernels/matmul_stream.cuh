@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kStreamThreads, kBands* kTiles == 1 ? 3 : 2)
       }
 #pragma unroll
       for (int band = 0; band < kBands; ++band)
-        x[b][band] = load_inputs<T>(args, band * 8 + lane / 4, group * kGroupK + lane % 4 * 8, aligned);
+        x[b][band] = load_inputs<T>(args, band * 8 + lane / 4, group * kGroupK + lane % 4 * 8, args.k, aligned);
     }
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {

@@ -24,28 +24,33 @@ constexpr PC_HOST_DEVICE int stage_bytes(WeightFormat format) {
   return kBlockTiles * tile_bytes(format) + kInputStageBytes;
 }
 
-/// Starts the copies of group `group` into a stage: weights, then inputs.
-template <class T, WeightFormat kFormat>
+/// Which inputs a group takes: columns from `column` on, before `end`.
+struct GroupColumns {
+  int column, end;
+};
+
+/// Starts the copies of group `group` into a stage: weights of kTiles tiles, then inputs.
+template <class T, WeightFormat kFormat, int kTiles = kBlockTiles>
 __device__ inline void copy_stage(std::byte* stage, const MatmulArgs& args, int tiles, int groups, int group,
-                                  bool aligned) {
+                                  GroupColumns columns, bool aligned) {
   constexpr int kPieces = tile_bytes(kFormat) / 16;  // of one tile
 #pragma unroll
-  for (int i = threadIdx.x; i < kBlockTiles * kPieces; i += kTiledThreads) {
-    const int tile = blockIdx.y * kBlockTiles + i / kPieces;
+  for (int i = threadIdx.x; i < kTiles * kPieces; i += kTiledThreads) {
+    const int tile = blockIdx.y * kTiles + i / kPieces;
     const bool there = tile < tiles;
     const std::int64_t at = (std::int64_t{there ? tile : 0} * groups + group) * tile_bytes(kFormat);
     cp_async16_zfill(stage + i * 16, args.weights + at + i % kPieces * 16, there);
   }
-  std::byte* inputs = stage + kBlockTiles * tile_bytes(kFormat);
+  std::byte* inputs = stage + kTiles * tile_bytes(kFormat);
 #pragma unroll
   for (int i = threadIdx.x; i < kBlockRows * 4; i += kTiledThreads) {
-    const int row = blockIdx.x * kBlockRows + i / 4, column = group * kGroupK + i % 4 * 8;
+    const int row = blockIdx.x * kBlockRows + i / 4, column = columns.column + i % 4 * 8;
     if (aligned) {
-      const bool there = row < args.m && column < args.k;
+      const bool there = row < args.m && column < columns.end;
       const T* in = static_cast<const T*>(args.in);
       cp_async16_zfill(inputs + i * 16, there ? in + row * args.in_stride + column : in, there);
     } else {
-      *reinterpret_cast<uint4*>(inputs + i * 16) = gather_inputs<T>(args, row, column);
+      *reinterpret_cast<uint4*>(inputs + i * 16) = gather_inputs<T>(args, row, column, columns.end);
     }
   }
 }
@@ -61,12 +66,13 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
   const int first_tile = warp / 2 * kWarpTiles, first_band = warp % 2 * kWarpBands;  // within the block
   const int groups = static_cast<int>(k_groups(args.k)), span = static_cast<int>(groups_per_split(args.k));
   const bool aligned = inputs_aligned<T>(args);
+  const auto columns_of = [&](int group) { return GroupColumns{group * kGroupK, args.k}; };
 
   typename Tile::Scales scales[kWarpTiles];
   float sums[kWarpTiles][kWarpBands][4] = {}, totals[kWarpTiles][kWarpBands][4] = {};
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) {
-    if (s < groups) copy_stage<T, kFormat>(stages + s * kStageBytes, args, tiles, groups, s, aligned);
+    if (s < groups) copy_stage<T, kFormat>(stages + s * kStageBytes, args, tiles, groups, s, columns_of(s), aligned);
     cp_async_commit();
   }
   int split_end = span;
@@ -75,7 +81,8 @@ __global__ void __launch_bounds__(kTiledThreads, 2) matmul_tiled(const MatmulArg
     __syncthreads();  // the copies of all threads are there, and the stage before this one is free
     const int ahead = group + kStages - 1;
     if (ahead < groups)
-      copy_stage<T, kFormat>(stages + ahead % kStages * kStageBytes, args, tiles, groups, ahead, aligned);
+      copy_stage<T, kFormat>(stages + ahead % kStages * kStageBytes, args, tiles, groups, ahead, columns_of(ahead),
+                             aligned);
     cp_async_commit();
 
     const std::byte* stage = stages + group % kStages * kStageBytes;

@@ -70,13 +70,16 @@ Sizes::Sizes(const CudaOptions& options)
       utilization_(options.gpu_memory_utilization) {}
 
 PackSpec Sizes::weight(std::int64_t n, std::int64_t k, const WeightForm& form) const {
-  if (form.leaf_ends.size() > 1)
-    throw Unsupported("the CUDA backend sums k in one order; pack the weight without leaves");
+  const bool leaves = form.leaf_ends.size() > 1;
+  if (form.leaf_ends.size() > kMostLeavesOfKernel)
+    throw Unsupported(str("a weight of ", form.leaf_ends.size(), " leaves: the CUDA backend sums up to ",
+                          kMostLeavesOfKernel, "; a model has one for each query head, of sizes over 128 several"));
   PackSpec spec;
   spec.n = n;
   spec.k = k;
   spec.kind = form.kind;
-  spec.format = cublas_lt_ ? WeightFormat::plain : WeightFormat::native;
+  spec.format = cublas_lt_ && !leaves ? WeightFormat::plain : WeightFormat::native;  // cuBLASLt knows no leaves
+  if (leaves) spec.leaf_ends = form.leaf_ends;
   spec.type = dtype_;
   return spec;
 }

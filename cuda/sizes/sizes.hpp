@@ -28,7 +28,7 @@ class Sizes final : public CudaSizes {
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   std::size_t usable(std::size_t free) const override;
 
-  /// Throws Unsupported for a weight of several leaves.
+  /// Throws Unsupported for too many leaves.
   PackSpec weight(std::int64_t n, std::int64_t k, const WeightForm& form) const;
   /// CudaOptions::workspace.
   std::size_t step_workspace() const noexcept { return workspace_; }

@@ -188,6 +188,47 @@ TEST_CASE("matmul: memory moves every byte once; caches move the inputs once for
   }
 }
 
+TEST_CASE("matmul over leaves of k: weights once, with the padding of leaves, and a sector for each end of a leaf") {
+  constexpr int kN = 1024, kTiles = kN / kTileRows, kStreamTiles = 1, kTiledTiles = 4;  // weight tiles of a block
+  struct Form {
+    int leaves, columns;  // of a leaf
+  };
+  for (const Form form : {Form{8, 64}, Form{16, 32}, Form{5, 80}, Form{24, 128}}) {
+    const int groups_of_leaf = (form.columns + kGroupK - 1) / kGroupK, groups = form.leaves * groups_of_leaf;
+    const int k = form.leaves * form.columns;
+    std::vector<MatmulLeaf> ends;
+    for (int i = 1; i <= form.leaves; ++i) ends.push_back({i * form.columns, i * groups_of_leaf});
+    const DeviceArray<MatmulLeaf> on_device(ends);
+    const double weights = 1.0 * kTiles * groups * tile_bytes(WeightFormat::native);
+    const DeviceArray<std::byte> w(static_cast<std::size_t>(weights));
+    for (const int m : {1, 6, 8, 20, 32, 100}) {
+      CAPTURE(form.columns);
+      CAPTURE(m);
+      const DeviceArray<std::uint16_t> in(static_cast<std::size_t>(m * k));
+      const DeviceArray<float> out(static_cast<std::size_t>(m * kN));
+      MatmulArgs args;
+      args.in = in.data(), args.in_stride = args.k = k;
+      args.m = m, args.n = kN;
+      args.weights = w.data();
+      args.out = out.data(), args.out_stride = kN;
+      args.leaves = {on_device.data(), form.leaves, groups, true};
+      const Traffic t = traffic_of([&] { check(launch_matmul(args, DType::bf16, WeightFormat::native, nullptr)); });
+      const double inputs = 2.0 * m * k, outputs = 4.0 * m * kN;
+      check_near(distinct(t), weights + inputs + outputs, 1.1);
+      const bool stream = m <= kStreamRows;
+      const int tiles = stream ? kStreamTiles : kTiledTiles, row_blocks = stream ? 1 : (m + 63) / 64;
+      // A streaming block's eight warps ask for the end of each of their leaves and for those before and after them.
+      // Each of a tiled block's four has all leaves, twice: for what it copies and for what it sums.
+      const int end_reads = stream ? form.leaves + 2 * 8 : row_blocks * 2 * 4 * form.leaves;
+      const double ends_bytes = 32.0 * kTiles / tiles * end_reads;
+      const double ideal = row_blocks * weights + kTiles / tiles * inputs + outputs;
+      CHECK(requested(t) <= 1.01 * ideal + ends_bytes);
+      CHECK(requested(t) >= ideal);
+      CHECK(ends_bytes <= 0.1 * ideal);
+    }
+  }
+}
+
 TEST_CASE("matmul: a gated tile has 8 outputs, half a sector of 16-bit ones") {
   constexpr int kN = 64, kK = 256, kM = 4;
   const DeviceArray<std::uint16_t> w(2 * kN * kK), in(kM * kK), out(kM * kN);

@@ -51,5 +51,6 @@ TEST_CASE("every k and head size: ascending, to the end, no empty leaf, borders 
     }
     REQUIRE(last == d);
     REQUIRE(ends.size() == static_cast<std::size_t>((d + 127) / 128));
+    REQUIRE(num_head_leaves(7, d) == 7 * static_cast<std::int64_t>(ends.size()));
   }
 }

@@ -28,7 +28,10 @@ TEST_CASE("with cuBLASLt: greedy tokens are those of the CPU, up to the first th
     config.scheduler.max_batched_tokens = 48;  // prefills of several sizes
     fake->calls.clear();
     const auto cuda = generate_greedily(model, config);
-    CHECK(fake->calls.size() > 100);
+    // The head, and of either layer q, k, v and the gated pair: products with leaves of k stay with our own kernels.
+    // One of the 12 tokens a step, at most.
+    CHECK(fake->calls.size() % (1 + 2 * 2) == 0);
+    CHECK(fake->calls.size() >= 12 * (1 + 2 * 2));
     check_like_cpu(cuda, generate_greedily(model, config_for("cpu")));
   }
 }

@@ -70,16 +70,16 @@ double activate(Activation activation, double x) {
 
 std::string MatmulCase::text() const {
   std::ostringstream s;
-  s << "m " << m << " n " << n << " k " << k << " " << info(type).name << " format " << static_cast<int>(format)
-    << " groups/scale " << k_groups_per_scale << " finish " << static_cast<int>(finish) << " activation "
-    << static_cast<int>(activation) << " bias " << bias << " narrow " << narrow_out << " gaps " << in_gap << ", "
-    << out_gap << " block tiles " << block_tiles;
+  s << "leaves " << leaf_ends.size() << " m " << m << " n " << n << " k " << k << " " << info(type).name << " format "
+    << static_cast<int>(format) << " groups/scale " << k_groups_per_scale << " finish " << static_cast<int>(finish)
+    << " activation " << static_cast<int>(activation) << " bias " << bias << " narrow " << narrow_out << " gaps "
+    << in_gap << ", " << out_gap << " block tiles " << block_tiles;
   return s.str();
 }
 
 MatmulProblem::MatmulProblem(const MatmulCase& c) : c_(c) {
   const bool gated = c.finish == Epilogue::Kind::gated;
-  spec_ = {c.n, c.k, gated ? PackKind::gated : PackKind::stacked, c.format, c.type, c.k_groups_per_scale};
+  spec_ = {c.n, c.k, gated ? PackKind::gated : PackKind::stacked, c.format, c.type, c.k_groups_per_scale, c.leaf_ends};
   const int rows = gated ? 2 * c.n : c.n;
   Random random(c.seed);
   std::normal_distribution<float> normal;
@@ -148,6 +148,10 @@ std::vector<std::vector<float>> MatmulProblem::run_by(const std::function<void(c
   args.out_is_narrow = c_.narrow_out;
   args.finish = c_.finish;
   args.activation = c_.activation;
+  if (c_.leaf_ends.size() > 1)
+    args.leaves = {reinterpret_cast<const MatmulLeaf*>(device_weights.data() + spec_.tile_bytes_of_all()),
+                   static_cast<std::int32_t>(c_.leaf_ends.size()), static_cast<std::int32_t>(spec_.groups()),
+                   std::ranges::all_of(c_.leaf_ends, [](std::int64_t end) { return end % 8 == 0; })};
   launch(args);
   cuda_test::finish();
 
@@ -166,6 +170,19 @@ std::vector<std::vector<float>> MatmulProblem::run_by(const std::function<void(c
 }
 
 void MatmulProblem::poison(int row) { in_[index(row) * index(c_.k)] = std::numeric_limits<float>::quiet_NaN(); }
+
+MatmulProblem MatmulProblem::columns(std::int64_t first, std::int64_t end) const {
+  MatmulProblem part = *this;
+  part.c_.finish = Epilogue::Kind::store;
+  part.c_.bias = part.c_.narrow_out = false;
+  for (std::size_t i = 0; i < in_.size(); ++i) {
+    const auto column = static_cast<std::int64_t>(i % index(c_.k));
+    if (column < first || column >= end) part.in_[i] = 0.0f;
+  }
+  return part;
+}
+
+float MatmulProblem::before(int row, int output) const { return before_[index(row) * index(c_.n) + index(output)]; }
 
 std::vector<double> MatmulProblem::reference(int row) const {
   const std::size_t n = index(c_.n), k = index(c_.k);

@@ -23,6 +23,7 @@ struct MatmulCase {
   bool exact_scales = false;             // powers of two, so that scale * q is exact in either type
   std::int32_t block_tiles = 1;
   std::uint32_t seed = 1;
+  std::vector<std::int64_t> leaf_ends = {};
 
   std::string text() const;
 };
@@ -41,6 +42,11 @@ class MatmulProblem {
                                          const std::vector<int>& order = {}) const;
   /// Makes the first input of a row NaN.
   void poison(int row);
+  /// The same with inputs of zero outside columns [first, end), and without epilogue, to f32.
+  MatmulProblem columns(std::int64_t first, std::int64_t end) const;
+  float bias(int output) const { return bias_[static_cast<std::size_t>(output)]; }
+  /// What an accumulated row begins with.
+  float before(int row, int output) const;
   /// Row `row` in double.
   std::vector<double> reference(int row) const;
 
