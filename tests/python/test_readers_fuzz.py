@@ -1,4 +1,7 @@
-"""Seeded mutations of valid files and configurations: nothing but pagedcore's errors may come out, and soon."""
+"""Seeded mutations of valid files and configurations: nothing but pagedcore's errors may come out, and soon.
+
+A long run (PAGEDCORE_LONG_TESTS=1) takes 100,000 of each.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ import gguf as reference_gguf
 import numpy as np
 import pytest
 
+from long_run import LONG_RUN
 from pagedcore import _core
 from pagedcore.errors import Error
 from pagedcore.families import FAMILIES
 from pagedcore.families.fields import Fields
 from pagedcore.loading import load_checkpoint, load_description
 from pagedcore.loading.huggingface import describe
+from pagedcore.tokenizer import Tokenizer
 
 ARCHITECTURES = [name for family in FAMILIES for name in family.huggingface.architectures]
 SLOWEST = 2.0  # seconds of work for one input of a few kilobytes
@@ -115,7 +120,7 @@ def test_gguf(valid_gguf: bytes, tmp_path: Path) -> None:
     read_everything(path)
     random_ = random.Random(1)
     accepted = 0
-    rounds = 1500
+    rounds = 100_000 if LONG_RUN else 1500
     header = valid_gguf[: len(valid_gguf) // 3]
     for round_ in range(rounds):
         part = header if round_ % 4 else valid_gguf
@@ -196,7 +201,7 @@ def mutated_config(random_: random.Random) -> dict[str, Any]:
 def test_config_values() -> None:
     random_ = random.Random(2)
     accepted = 0
-    rounds = 4000
+    rounds = 100_000 if LONG_RUN else 4000
 
     def read(config: dict[str, Any]) -> None:
         _, described = describe(Fields(config, "config.json"))
@@ -221,7 +226,7 @@ def test_json_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     load_description(tmp_path)
     random_ = random.Random(3)
-    for _ in range(400):
+    for _ in range(100_000 if LONG_RUN else 400):
         name = random_.choice(list(files))
         content = mutate(random_, files[name])
         (tmp_path / name).write_bytes(content)
@@ -234,7 +239,41 @@ def test_weight_index(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     valid = b'{"metadata": {}, "weight_map": {"lm_head.weight": "model-1.safetensors", "a": "b"}}'
     random_ = random.Random(4)
-    for _ in range(200):
+    for _ in range(100_000 if LONG_RUN else 200):
         content = mutate(random_, valid)
         index.write_bytes(content)
         assert not only_pagedcore_errors(lambda: load_checkpoint(tmp_path), content)
+
+
+REPLACE = {"type": "Replace", "pattern": {"Regex": "a"}, "content": "b"}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), True)
+VALID_TOKENIZERS = {
+    "tokenizer.json": json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [{"id": 4, "content": "<s>"} | FLAGS],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, REPLACE]},
+            "pre_tokenizer": BYTES,
+            "post_processor": None,
+            "decoder": BYTES,
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3}, "merges": [["a", "b"]]},
+        }
+    ).encode(),
+    "tokenizer.model": (
+        Path(__file__).parents[1] / "data" / "sentencepiece" / "prefix" / "tokenizer.model"
+    ).read_bytes(),
+}
+
+
+@pytest.mark.parametrize("name", VALID_TOKENIZERS)
+def test_tokenizers(name: str, tmp_path: Path) -> None:
+    valid = VALID_TOKENIZERS[name]
+    random_ = random.Random(5)
+    accepted = 0
+    rounds = 100_000 if LONG_RUN else 400
+    for _ in range(rounds):
+        content = mutate(random_, valid)
+        (tmp_path / name).write_bytes(content)
+        accepted += only_pagedcore_errors(lambda: Tokenizer.from_path(tmp_path), content)
+    assert 0 < accepted < rounds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,27 +22,32 @@ __all__ = ["read_sentencepiece"]
 _BPE = 2  # of TrainerSpec.model_type; the others are 1 unigram, 3 word, 4 char
 _KINDS = {1: "unigram", 3: "word", 4: "char"}
 _MOST_PIECES = 1 << 19
+_MOST_FIELDS = 1000  # of a message; those of published files have some 50
 
 
 def read_sentencepiece(path: Path) -> dict[str, Any]:
     """``tokenizer.ggml.*``. Raises Corrupt for what is no model of SentencePiece, Unsupported for what is no BPE."""
     data = memoryview(read_bytes(path))
-    fields: dict[str, Any] = {"tokens": [], "scores": [], "token_type": []}
+    fields: dict[str, Any] = {"tokens": [], "scores": array("f"), "token_type": []}
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
     try:
         for number, value in _fields(data):
             if number == 1:
-                piece = dict(_fields(value))
+                if len(fields["tokens"]) == _MOST_PIECES:
+                    raise ValueError(f"it has more than {_MOST_PIECES} pieces")
+                piece = _message(value)
                 fields["tokens"].append(str(piece.get(1, b""), "utf-8"))
                 fields["scores"].append(struct.unpack("<f", piece.get(2, bytes(4)))[0])
                 fields["token_type"].append(piece.get(3, 1))
             elif number == 2:
-                trainer |= _fields(value)
+                trainer |= _message(value)
             elif number == 3:
-                normalizer |= _fields(value)
-        if not fields["tokens"] or len(fields["tokens"]) > _MOST_PIECES:
-            raise ValueError(f"it has {len(fields['tokens'])} pieces")
+                normalizer |= _message(value)
+        if not fields["tokens"]:
+            raise ValueError("it has no pieces")
+        if len(set(fields["tokens"])) < len(fields["tokens"]):
+            raise ValueError("a piece is there twice")
         if not all(map(math.isfinite, fields["scores"])) or not all(isinstance(t, int) for t in fields["token_type"]):
             raise ValueError("a piece has a score or type that is none")
         ids = {name: _id(trainer, number, default) for name, number, default in _SPECIAL}
@@ -59,7 +65,7 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
         )
     count = len(fields["tokens"])
     fields |= {f"{name}_token_id": index for name, index in ids.items() if 0 <= index < count}
-    fields |= {"model": "llama", "add_space_prefix": bool(normalizer.get(3, 1))}
+    fields |= {"model": "llama", "scores": memoryview(fields["scores"]), "add_space_prefix": bool(normalizer.get(3, 1))}
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
 
 
@@ -71,6 +77,16 @@ def _id(trainer: dict[int, Any], number: int, default: int) -> int:
     if not isinstance(value, int):
         raise ValueError("a special id is no number")
     return value - 2**64 if value >= 2**63 else value
+
+
+def _message(data: memoryview) -> dict[int, Any]:
+    """Its fields by number; of one that comes again, the last."""
+    message: dict[int, Any] = {}
+    for number, value in _fields(data):
+        message[number] = value
+        if len(message) > _MOST_FIELDS:
+            raise ValueError(f"a message has more than {_MOST_FIELDS} kinds of fields")
+    return message
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:

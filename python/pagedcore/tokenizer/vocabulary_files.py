@@ -7,13 +7,16 @@ tokenizer_config.json names (or the model's) how a text is cut.
 from __future__ import annotations
 
 import logging
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config_files import is_there, read_object, read_text
+from ..config_files import is_there, read_bytes
 from ..errors import Corrupt, Unsupported
 from .gguf import build_from_gguf
 from .gguf_fields import checked_fields
+from .long_json import LongJson
 from .sentencepiece import read_sentencepiece
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ _OTHERS = ("tekken.json", "spiece.model", "vocab.txt", "tiktoken.model", "qwen.t
 _SPLITS = {"Qwen2Tokenizer": "qwen2", "GPT2Tokenizer": "gpt-2"}  # class to the name of its cut in GGUF files
 _NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 _MOST_MERGES = 1 << 20
+_MOST_TOKENS = 1 << 19
 _log = logging.getLogger("pagedcore")
 
 
@@ -85,21 +89,55 @@ def _read_vocabulary(directory: Path, settings: TokenizerSettings) -> dict[str, 
             f"{vocabulary}: how a {settings.kind or 'tokenizer without a tokenizer_class'} cuts texts is not known "
             f"(known: {', '.join(_SPLITS)}): name a tokenizer.json with tokenizer="
         )
-    ids = read_object(vocabulary)
-    tokens = {index: token for token, index in ids.items() if isinstance(index, int) and not isinstance(index, bool)}
-    if sorted(tokens) != list(range(len(ids))):
-        raise Corrupt(f"{vocabulary}: its ids are not the numbers from 0 to {len(ids) - 1}, each once")
-    lines = read_text(merges).split("\n")
-    if len(lines) > _MOST_MERGES:
-        raise Corrupt(f"{merges}: has {len(lines)} lines; at most {_MOST_MERGES} are possible")
-    pairs = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
-    for line in pairs:
+    tokens = _by_id(vocabulary)
+    data = read_bytes(merges)
+    if data.count(b"\n") >= _MOST_MERGES:
+        raise Corrupt(f"{merges}: has {data.count(10) + 1} lines; at most {_MOST_MERGES} are possible")
+    spelled = set(tokens)
+    for line in _merges_of(data, merges):
         left, separator, right = line.partition(" ")
-        if not separator or not {left, right, left + right} <= ids.keys():
+        if not separator or not spelled.issuperset((left, right, left + right)):
             raise Corrupt(f"{merges}: the merge {line[:80]!r} does not join two tokens of vocab.json into a third")
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _SPLITS[settings.kind],
-        "tokenizer.ggml.tokens": [tokens[index] for index in range(len(tokens))],
-        "tokenizer.ggml.merges": pairs,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": list(_merges_of(data, merges)),
     }
+
+
+def _by_id(path: Path) -> list[str]:
+    """The tokens of a vocab.json, in the order of their ids."""
+    reader = LongJson(read_bytes(path), str(path))
+    tokens: list[str] = []
+    ids = array("q")
+    for piece in reader.pieces():
+        numbers: list[Any] = list(piece.values()) if isinstance(piece, dict) else [None]
+        if not all(type(index) is int and 0 <= index < _MOST_TOKENS for index in numbers):
+            raise Corrupt(f"{path}: its ids are not the numbers from 0, or it is no object of tokens and ids")
+        tokens += piece
+        ids.extend(numbers)
+        if len(tokens) > _MOST_TOKENS:
+            raise Corrupt(f"{path}: has more than {_MOST_TOKENS} tokens, which are not served")
+    reader.finish()
+    ordered = [""] * len(tokens)
+    for index, token in zip(ids, tokens, strict=True):
+        if index < len(ordered):
+            ordered[index] = token
+    if len(set(ids)) < len(tokens) or max(ids, default=0) >= len(tokens):
+        raise Corrupt(f"{path}: its ids are not the numbers from 0 to {len(tokens) - 1}, each once")
+    return ordered
+
+
+def _merges_of(data: bytes, path: Path) -> Iterator[str]:
+    """The lines of a merges.txt, one by one."""
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at) % (len(data) + 1)
+        try:
+            line = data[at:end].decode().rstrip("\r")
+        except UnicodeDecodeError as error:
+            raise Corrupt(f"{path}: is not UTF-8: {error}") from None
+        if line.strip() and not line.startswith("#version"):
+            yield line
+        at = end + 1

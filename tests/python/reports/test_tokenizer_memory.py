@@ -82,6 +82,14 @@ def test_what_ends_in_an_error_takes_little(kind: str, tmp_path: Path) -> None:
 PIECES = {"a": 0, "b": 1, "ab": 2, " ": 3, "\u00e9": 4}
 REPLACE = {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"}
 CUT = {"type": "Split", "pattern": {"Regex": "a|b"}, "behavior": "Isolated", "invert": False}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+ROBERTA = {
+    "type": "RobertaProcessing",
+    "sep": ["a", 0],
+    "cls": ["b", 1],
+    "trim_offsets": True,
+    "add_prefix_space": True,
+}
 AROUND = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -103,9 +111,9 @@ STEPS: dict[str, list[Any]] = {
         REPLACE,
         {"type": "Sequence", "normalizers": [REPLACE, {"type": "Lowercase"}]},
     ],
-    "pre_tokenizer": [None, {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, CUT],
-    "post_processor": [None, AROUND, {"type": "RobertaProcessing", "sep": ["a", 0], "cls": ["b", 1]}],
-    "decoder": [None, {"type": "ByteLevel"}, {"type": "Sequence", "decoders": [REPLACE, {"type": "Fuse"}]}],
+    "pre_tokenizer": [None, BYTES, CUT],
+    "post_processor": [None, AROUND, BYTES, ROBERTA],
+    "decoder": [None, BYTES, {"type": "Sequence", "decoders": [REPLACE, {"type": "Fuse"}]}],
 }
 JUNK = [
     None, True, 0, -1, 5, 2**32, 1.5, "", "a", "q", "##", "\ud800", [], {}, [["a", "b"]], ["a b"], ["a  b"], {"a": 0},
@@ -177,3 +185,45 @@ def test_nothing_is_left_for_the_library_to_refuse(monkeypatch: pytest.MonkeyPat
         accepted += not says
         refused += bool(says)
     assert accepted > 200 and refused > 200
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def field(number: int, value: bytes) -> bytes:
+    """Of a protocol buffer, with a length."""
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def pieces(last: bytes) -> bytes:
+    """A tokenizer.model of many pieces, and one more."""
+    texts = [*(b"%x" % i for i in range(SOME)), last]
+    scored = [field(1, field(1, text) + b"\x15\0\0\0\0") for text in texts]
+    return b"".join([*scored, field(2, b"\x18\2"), field(3, b"\x20\0")])
+
+
+NUMBERS = b"".join(varint(i << 3) + b"\0" for i in range(1, SIZE // 4))
+CLASS = b'{"tokenizer_class": "GPT2Tokenizer"}'
+OTHERS: dict[str, tuple[Callable[[], dict[str, bytes]], str]] = {
+    "empty pieces": (lambda: {"tokenizer.model": b"\x0a\0" * (SIZE // 2)}, "more than 524288 pieces"),
+    "many fields": (lambda: {"tokenizer.model": field(1, NUMBERS)}, "more than 1000 kinds"),
+    "a piece twice": (lambda: {"tokenizer.model": pieces(b"1")}, "twice"),
+    "an end in a piece": (lambda: {"tokenizer.model": pieces(b"")[:-1]}, "ends in the middle"),
+    "the last id": (lambda: {"vocab.json": vocabulary(SOME, ',"a":-1').encode(), "merges.txt": b""}, "its ids"),
+    "an emoji": (lambda: {"vocab.json": b'{"\xf0\x9f\x98\x80' + b"a" * 2 * SIZE, "merges.txt": b""}, "no JSON"),
+    "the last line": (lambda: {"vocab.json": TOKENS.encode(), "merges.txt": b"1 2\n" * 10**6 + b"1\n"}, "not join"),
+    "many lines": (lambda: {"vocab.json": TOKENS.encode(), "merges.txt": b"1 2\n" * (SIZE // 4)}, "at most 1048576"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_so_does_a_vocabulary_of_another_form(kind: str, tmp_path: Path) -> None:
+    make, says = OTHERS[kind]
+    files = make() | {"tokenizer_config.json": CLASS}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    peak, ended = peak_of(lambda: Tokenizer.from_path(tmp_path))
+    most = 4 * sum(map(len, files.values())) + (64 << 20)
+    assert ended.startswith("Corrupt: ") and says in ended, ended
+    assert peak < most, f"{peak >> 20} MiB of {most >> 20}: {ended}"
