@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..config_files import read_given
@@ -14,21 +14,47 @@ from ..errors import InvalidArgument, Unsupported
 __all__ = ["take_config"]
 
 
-def take_config(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+def take_config(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, per_model: Collection[str] = ()
+) -> None:
     """Makes what the file ``arguments.config`` says the defaults of this parser's flags. Keys are the flags' names,
-    with ``-`` or ``_``; a table does no more than group some. Raises InvalidArgument for a key that is no flag, or a
-    value that is none."""
+    with ``-`` or ``_``; a table does no more than group some. ``per_model``: the flags that a table ``[models.NAME]``
+    may say for that model alone; they become ``arguments.models``, a dictionary for each name. Raises InvalidArgument
+    for a key that is no flag, or a value that is none."""
     path: str = arguments.config
-    for key, value in _flat(_read(path)):
-        actions = {action.dest: action for action in parser._actions if action.option_strings}
-        action = actions.get(key.replace("-", "_"))
-        if action is None or action.dest in ("config", "help"):
-            near = difflib.get_close_matches(key, [name.replace("_", "-") for name in actions], n=1, cutoff=0.0)
-            raise InvalidArgument(f"{path}: there is no flag {key!r}; did you mean {near[0]!r}?")
+    values = _read(path)
+    if per_model and "models" in values:
+        parser.set_defaults(models=_models(path, parser, values.pop("models"), per_model))
+    actions = {action.dest: action for action in parser._actions if action.option_strings}
+    for key, value in _flat(values):
+        action = _action(path, key, {name: each for name, each in actions.items() if name not in ("config", "help")})
         converted = _value(path, key, action, value)
         if isinstance(action, argparse._AppendAction) and getattr(arguments, action.dest) is not None:
             continue  # argparse would append what is given to its default
         parser.set_defaults(**{action.dest: converted})
+
+
+def _action(path: str, key: str, actions: Mapping[str, argparse.Action]) -> argparse.Action:
+    action = actions.get(key.replace("-", "_"))
+    if action is None:
+        near = difflib.get_close_matches(key, [name.replace("_", "-") for name in actions], n=1, cutoff=0.0)
+        raise InvalidArgument(f"{path}: there is no flag {key!r} here; did you mean {near[0]!r}?")
+    return action
+
+
+def _models(
+    path: str, parser: argparse.ArgumentParser, tables: Any, per_model: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise InvalidArgument(f"{path}: models holds a table for each model: [models.NAME]")
+    actions = {action.dest: action for action in parser._actions if action.dest in per_model}
+    return {
+        name: {
+            (action := _action(path, key, actions)).dest: _value(path, f"models.{name}.{key}", action, value)
+            for key, value in table.items()
+        }
+        for name, table in tables.items()
+    }
 
 
 def _read(path: str) -> dict[str, Any]:

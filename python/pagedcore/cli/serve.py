@@ -6,13 +6,14 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .. import _core
 from ..errors import InvalidArgument, Unsupported
 from ..memory import parse_bytes
-from .common import Formatter, add_model_flags, engine_options
+from .common import Formatter, add_model_flags
 from .config import take_config
+from .served_models import MODEL_KEYS, models_to_serve
 
 if TYPE_CHECKING:
-    from ..async_llm import AsyncLLM
     from ..server.settings import Settings
 
 __all__ = ["add_to"]
@@ -22,6 +23,7 @@ examples:
   pagedcore serve                                       at http://127.0.0.1:8000/v1, for openai and anthropic clients
   pagedcore serve -m YOUR_MODEL.gguf --served-model-name chat --port 9000
   PAGEDCORE_API_KEY=secret pagedcore serve --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
+  pagedcore serve -m LARGE.gguf --add-model small=SMALL.gguf --memory 12GiB
   pagedcore serve --config server.toml                  its keys are the flags' names: port = 9000
 
 It says "ready" on stderr, in a line of JSON as everything, when it takes calls. SIGTERM and Ctrl-C end it when the
@@ -32,7 +34,7 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
         help="HTTP for the clients of OpenAI and Anthropic",
-        description="Serves a model over HTTP, as OpenAI and Anthropic do. Needs pip install 'pagedcore[server]'.",
+        description="Serves models over HTTP, as OpenAI and Anthropic do. Needs pip install 'pagedcore[server]'.",
         epilog=_EPILOG,
         formatter_class=Formatter,
     )
@@ -51,6 +53,17 @@ def add_to(commands: Any) -> None:
         action="append",
         metavar="TEXT",
         help="of the model, in calls (repeat it); default: file's",
+    )
+    what.add_argument(
+        "--add-model",
+        action="append",
+        metavar="NAME=PATH",
+        help="serve this model too, under this name (repeat it); a table [models.NAME] in --config says more of one",
+    )
+    what.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="of all models together, shared out among their KV caches (default: each its own)",
     )
     what.add_argument(
         "--api-key-file", metavar="PATH", help="API keys, one a line (default: PAGEDCORE_API_KEY, by commas; else none)"
@@ -77,31 +90,26 @@ def add_to(commands: Any) -> None:
         bounds.add_argument(f"--{flag}", type=type(default), default=default, metavar="X", help=text)
     bounds.add_argument("--request-timeout", type=float, metavar="X", help="seconds for an answer (default: any)")
     add_model_flags(parser)
-    parser.set_defaults(run=_run, take_config=partial(take_config, parser))
+    options = {info.name for info in _core.options_of("EngineConfig")} - {"cache_events"}
+    per_model = {*MODEL_KEYS, *options}
+    parser.set_defaults(run=_run, models=None, take_config=partial(take_config, parser, per_model=per_model))
 
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    options = engine_options(arguments)
+    models = models_to_serve(arguments)
     try:
         from ..server.run import serve
     except ModuleNotFoundError as error:
         raise Unsupported(
             f"serving needs {error.name}, which is not installed: pip install 'pagedcore[server]'"
         ) from None
-
-    def open_llm() -> AsyncLLM:
-        from ..async_llm import AsyncLLM
-
-        return AsyncLLM(arguments.model, tokenizer=arguments.tokenizer, revision=arguments.revision, **options)
-
-    return serve(open_llm, settings)
+    return serve(models, settings)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     try:
         from ..server.access import read_keys
-        from ..server.answer import TOOL_FORMATS
         from ..server.settings import Settings
     except ModuleNotFoundError as error:
         raise Unsupported(
@@ -109,29 +117,20 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         ) from None
     if not 0 <= arguments.port < 65536:
         raise InvalidArgument(f"--port {arguments.port} must be in [0, 65535]")
-    if arguments.tool_format not in (None, *TOOL_FORMATS):
-        raise InvalidArgument(f"--tool-format {arguments.tool_format} must be one of {', '.join(TOOL_FORMATS)}")
     same = {name: getattr(arguments, name) for name in _SAME}
     for name, value in same.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "port" and not 0 < value < 1e9:
             raise InvalidArgument(f"--{name.replace('_', '-')} {value:g} must be above 0 and below 10^9")
-    template = None
-    if arguments.chat_template is not None:
-        from ..config_files import read_given
-
-        template = read_given(arguments.chat_template)
     return Settings(
         api_keys=read_keys(arguments.api_key_file),
-        chat_template=template,
         cors_origins=tuple(arguments.cors_origin or ()),
         max_body_size=parse_bytes(arguments.max_body_size),
-        served_names=tuple(arguments.served_model_name or ()),
         **same,
     )
 
 
 _SAME = (
-    *("host", "port", "uds", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "tool_format"),
+    *("host", "port", "uds", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
     *("log_calls", "max_connections", "header_timeout", "body_timeout", "write_timeout", "keep_alive"),
     *("drain_timeout", "request_timeout"),
 )

@@ -94,7 +94,7 @@ async def conversation_prompt(
     """What the chat template makes of a conversation, and what the answer is to begin with."""
 
     def render() -> ChatPrompt:
-        text = call.state.llm.chat_prompt(messages, **template) + begun
+        text = call.llm.chat_prompt(messages, **template) + begun
         return ChatPrompt(text, (text,))
 
     size = sum(len(str(message.get("content"))) for message in messages)

@@ -74,7 +74,9 @@ class Endpoint:
         finally:
             self._state.calls -= 1
             seconds = time.monotonic() - call.tally.begun
-            self._state.metrics.take(self._path, status, call.tally, seconds)
+            self._state.answered[self._path, status] += 1
+            if call.chosen is not None:
+                call.chosen.metrics.take(call.tally, seconds)
             if self._state.settings.log_calls:
                 log_call(name, request.method, self._path, status, call.tally, seconds)
 
@@ -97,7 +99,8 @@ class Endpoint:
             if error.status >= 500:
                 _explain(raised, name)
         if error.status == 429 and error.retry_after is not None:
-            error.headers["retry-after"] = str(min(max(math.ceil(self._state.metrics.wait), error.retry_after), 60))
+            wait = 0.0 if call.chosen is None else call.chosen.metrics.wait
+            error.headers["retry-after"] = str(min(max(math.ceil(wait), error.retry_after), 60))
         return Json(self._shape(error), error.status, error.headers)
 
 

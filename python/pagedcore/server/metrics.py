@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from .. import _core
 from .tally import Tally
 
-__all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Histogram", "Metrics", "Observed", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -55,27 +56,24 @@ class Histogram:
         total = 0
         for bound, count in zip((*map(_number, self.bounds), "+Inf"), self._counts, strict=True):
             total += count
-            yield f'{name}_bucket{{{labels}le="{bound}"}} {total}'
-        braces = f"{{{labels.rstrip(',')}}}" if labels else ""
-        yield f"{name}_sum{braces} {_number(self._sum)}"
-        yield f"{name}_count{braces} {total}"
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
+        yield f"{name}_sum{{{labels}}} {_number(self._sum)}"
+        yield f"{name}_count{{{labels}}} {total}"
 
 
 class Metrics:
-    """What the server counts itself."""
+    """What the server counts of one model."""
 
     def __init__(self) -> None:
         self.histograms = {name: Histogram(bounds) for name, _, bounds, _ in _HISTOGRAMS}
-        self.calls: Counter[tuple[str, int]] = Counter()  # by path and status
         self.finished: Counter[str] = Counter()  # samples by finish reason
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self.wait = 0.0
         """Seconds that calls have waited to begin, lately."""
 
-    def take(self, path: str, status: int, tally: Tally, seconds: float) -> None:
-        """A call that has ended. ``path``: of a route, never as a caller wrote it."""
-        self.calls[path, status] += 1
+    def take(self, tally: Tally, seconds: float) -> None:
+        """A call that has ended."""
         self.prompt_tokens += tally.prompt_tokens
         self.generation_tokens += tally.completion_tokens
         self.finished.update(tally.finish_reasons)
@@ -96,48 +94,79 @@ class Metrics:
             if value is not None:
                 self.histograms[name].add(value)
 
-    def text(self, stats: Mapping[str, float], model: str, block_size: int) -> str:
-        """``stats``: the engine's."""
-        return "\n".join((*self._ours(stats), *self._of_vllm(stats, model, block_size), ""))
 
-    def _ours(self, stats: Mapping[str, float]) -> Iterator[str]:
-        for info in _core.stats_of_engine():
-            if info.name in stats:
-                counter = info.type == "counter"
-                name = f"pagedcore_{info.name}" + ("_total" if counter and not info.name.endswith("_total") else "")
-                yield from _headed(name, info.type, info.doc)
-                yield f"{name} {_number(stats[info.name])}"
-        yield from _headed("pagedcore_http_requests_total", "counter", "Calls that have ended, by path and status.")
-        for (path, status), count in sorted(self.calls.items()):
-            yield f'pagedcore_http_requests_total{{path="{_escaped(path)}",status="{status}"}} {count}'
-        for name, _, _, meaning in _HISTOGRAMS:
-            yield from _headed(f"pagedcore_{name}", "histogram", meaning)
-            yield from self.histograms[name].lines(f"pagedcore_{name}", "")
+@dataclass(frozen=True)
+class Observed:
+    """One model at this moment. ``stats``: its engine's."""
 
-    def _of_vllm(self, stats: Mapping[str, float], model: str, block_size: int) -> Iterator[str]:
-        label = f'model_name="{_escaped(model)}"'
+    model: str
+    stats: Mapping[str, float]
+    metrics: Metrics
+    block_size: int
+
+    def of_vllm(self) -> Iterator[tuple[str, str, float]]:
+        """Name, kind and value under vLLM's names."""
+        stats = self.stats
         blocks = stats.get("blocks_total", 0.0)
-        used = stats.get("blocks_used", 0.0) / blocks if blocks else 0.0
+        for name, kind, ours in _OF_ENGINE:
+            yield name, kind, stats.get(ours, 0.0)
+        yield "kv_cache_usage_perc", "gauge", stats.get("blocks_used", 0.0) / blocks if blocks else 0.0
         preempted = stats.get("preemptions_recompute", 0.0) + stats.get("preemptions_swap", 0.0)
-        values = [(name, kind, stats.get(ours, 0.0)) for name, kind, ours in _OF_ENGINE]
-        values += [
-            ("kv_cache_usage_perc", "gauge", used),
-            ("num_preemptions_total", "counter", preempted),
-            ("prompt_tokens_total", "counter", self.prompt_tokens),
-            ("generation_tokens_total", "counter", self.generation_tokens),
-        ]
-        for name, kind, value in values:
-            yield from _headed(f"vllm:{name}", kind, "As vLLM has it.")
-            yield f"vllm:{name}{{{label}}} {_number(value)}"
-        yield from _headed("vllm:request_success_total", "counter", "Answers by how they ended.")
-        for reason in ("stop", "length", "abort", *sorted(self.finished.keys() - {"stop", "length", "abort"})):
-            yield f'vllm:request_success_total{{{label},finished_reason="{reason}"}} {self.finished[reason]}'
-        yield from _headed("vllm:cache_config_info", "gauge", "Of the KV cache.")
-        config = f'block_size="{block_size}",num_gpu_blocks="{int(blocks)}"'
-        yield f"vllm:cache_config_info{{{label},{config}}} 1"
-        for name, theirs, _, meaning in _HISTOGRAMS:
-            yield from _headed(f"vllm:{theirs}", "histogram", meaning)
-            yield from self.histograms[name].lines(f"vllm:{theirs}", label + ",")
+        yield "num_preemptions_total", "counter", preempted
+        yield "prompt_tokens_total", "counter", self.metrics.prompt_tokens
+        yield "generation_tokens_total", "counter", self.metrics.generation_tokens
+
+
+def exposition(models: Sequence[Observed], answered: Mapping[tuple[str, int], int]) -> str:
+    """``answered``: calls that have ended, by path of a route and status."""
+    return "\n".join((*_ours(models, answered), *_of_vllm(models), ""))
+
+
+def _ours(models: Sequence[Observed], answered: Mapping[tuple[str, int], int]) -> Iterator[str]:
+    for info in _core.stats_of_engine():
+        if info.name in models[0].stats:
+            counter = info.type == "counter"
+            name = f"pagedcore_{info.name}" + ("_total" if counter and not info.name.endswith("_total") else "")
+            yield from _headed(name, info.type, info.doc)
+            for seen in models:
+                yield f"{name}{{{_label('model', seen.model)}}} {_number(seen.stats[info.name])}"
+    yield from _headed("pagedcore_http_requests_total", "counter", "Calls that have ended, by path and status.")
+    for (path, status), count in sorted(answered.items()):
+        yield f'pagedcore_http_requests_total{{{_label("path", path)},status="{status}"}} {count}'
+    yield from _histograms(models, "pagedcore_", "model", lambda ours, theirs: ours)
+
+
+def _of_vllm(models: Sequence[Observed]) -> Iterator[str]:
+    for rows in zip(*(seen.of_vllm() for seen in models), strict=True):
+        name, kind, _ = rows[0]
+        yield from _headed(f"vllm:{name}", kind, "As vLLM has it.")
+        for seen, (_, _, value) in zip(models, rows, strict=True):
+            yield f"vllm:{name}{{{_label('model_name', seen.model)}}} {_number(value)}"
+    yield from _headed("vllm:request_success_total", "counter", "Answers by how they ended.")
+    for seen in models:
+        finished = seen.metrics.finished
+        for reason in ("stop", "length", "abort", *sorted(finished.keys() - {"stop", "length", "abort"})):
+            labels = f'{_label("model_name", seen.model)},finished_reason="{reason}"'
+            yield f"vllm:request_success_total{{{labels}}} {finished[reason]}"
+    yield from _headed("vllm:cache_config_info", "gauge", "Of the KV cache.")
+    for seen in models:
+        config = f'block_size="{seen.block_size}",num_gpu_blocks="{int(seen.stats.get("blocks_total", 0.0))}"'
+        yield f"vllm:cache_config_info{{{_label('model_name', seen.model)},{config}}} 1"
+    yield from _histograms(models, "vllm:", "model_name", lambda ours, theirs: theirs)
+
+
+def _histograms(
+    models: Sequence[Observed], prefix: str, label: str, called: Callable[[str, str], str]
+) -> Iterator[str]:
+    for ours, theirs, _, meaning in _HISTOGRAMS:
+        name = prefix + called(ours, theirs)
+        yield from _headed(name, "histogram", meaning)
+        for seen in models:
+            yield from seen.metrics.histograms[ours].lines(name, _label(label, seen.model))
+
+
+def _label(name: str, value: str) -> str:
+    return f'{name}="{_escaped(value)}"'
 
 
 def _headed(name: str, kind: str, meaning: str) -> tuple[str, str]:

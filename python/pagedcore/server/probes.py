@@ -8,13 +8,13 @@ from ..errors import Aborted
 from .call import Call
 from .errors import ApiError
 from .http import Json
-from .metrics import CONTENT_TYPE
+from .metrics import CONTENT_TYPE, Observed, exposition
 
 __all__ = ["health", "load", "metrics", "ready", "version"]
 
 
 async def health(call: Call) -> Response:
-    """Whether the engine works; also while calls are refused."""
+    """Whether the engines work; also while calls are refused."""
     _stats(call)
     return Json({"status": "ok"})
 
@@ -37,20 +37,23 @@ async def load(call: Call) -> Response:
     return Json(
         {
             "server_load": call.state.calls,
-            "requests_running": int(stats["requests_running"]),
-            "requests_waiting": int(stats["requests_waiting"]),
+            "requests_running": int(sum(each["requests_running"] for each in stats)),
+            "requests_waiting": int(sum(each["requests_waiting"] for each in stats)),
         }
     )
 
 
 async def metrics(call: Call) -> Response:
-    state = call.state
-    text = state.metrics.text(_stats(call), state.names[0], state.llm.engine.memory_plan.block_size)
-    return Response(text, media_type=CONTENT_TYPE)
+    models = [
+        Observed(model.names[0], stats, model.metrics, model.llm.engine.memory_plan.block_size)
+        for model, stats in zip(call.state.models, _stats(call), strict=True)
+    ]
+    return Response(exposition(models, call.state.answered), media_type=CONTENT_TYPE)
 
 
-def _stats(call: Call) -> dict[str, float]:
+def _stats(call: Call) -> list[dict[str, float]]:
+    """Of each model's engine."""
     try:
-        return call.state.llm.stats()
+        return [model.llm.stats() for model in call.state.models]
     except Aborted as error:
         raise ApiError(503, str(error), code="engine_failed") from None

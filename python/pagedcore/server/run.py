@@ -8,36 +8,35 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from ..async_llm import AsyncLLM
 from ..config_files import read_given
 from ..errors import InvalidArgument, Io
 from .app import application
 from .log import log
 from .protocol import bounded_protocol
+from .served import Served, ToServe
 from .settings import Settings
 from .sockets import address_of, bound_socket, remove_socket_file
-from .state import State, name_of_model
+from .state import State
 
 __all__ = ["serve"]
 
 
-def serve(open_llm: Callable[[], AsyncLLM], settings: Settings) -> int:
-    """Binds the socket, loads the model, and answers calls until SIGTERM or Ctrl-C. Then it takes no more, waits
+def serve(models: Sequence[ToServe], settings: Settings) -> int:
+    """Binds the socket, loads the models, and answers calls until SIGTERM or Ctrl-C. Then it takes no more, waits
     ``drain_timeout`` seconds for those that are there, ends the others and returns 0. Raises Io where the socket cannot
     be had."""
     begun = time.monotonic()
     bound = bound_socket(settings.host, settings.port, settings.uds)
     try:
         tls = _tls(settings)
-        state = State(open_llm(), settings, [])
-        state.names.extend(settings.served_names or [name_of_model(str(state.llm.model))])
+        state = State([Served.load(model) for model in models], settings)
         _take_over_logging()
         config = uvicorn.Config(
             application(state),
@@ -100,7 +99,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         seconds = round(time.monotonic() - self._begun, 3)
-        log("ready", {"address": self._address, "models": self._state.names, "seconds": seconds})
+        log("ready", {"address": self._address, "models": list(self._state.by_name), "seconds": seconds})
         if not self._state.settings.api_keys and self._reachable():
             log("warning", {"message": "others may call: the server is not on a loopback address, and has no API keys"})
 
@@ -113,7 +112,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self.server_state.tasks:  # cancelled: their last words
             await asyncio.wait(self.server_state.tasks, timeout=1.0)
-        await self._state.llm.aclose()
+        for model in self._state.models:
+            await model.llm.aclose()
         log("stopped", {})
 
     @contextmanager

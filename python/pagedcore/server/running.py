@@ -29,11 +29,11 @@ class Running:
         params: SamplingParams | BeamSearchParams,
         options: Mapping[str, Any],
     ) -> None:
-        self._llm = call.state.llm
+        self._llm = call.llm
         self._tally = call.tally
         self._prompts = list(prompts)
         self._params = params
-        self._options = {**options, **call.served()}
+        self._options = {**options, **call.keywords()}
         self._streams: list[Any] = []
         self._pumps: list[asyncio.Task[None]] = []
 

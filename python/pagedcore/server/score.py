@@ -25,7 +25,7 @@ _IN_A_THREAD = 4096  # characters
 async def score(call: Call) -> Response:
     """Of each of ``text_2``, given ``text_1``: one for all, or one for each. ``score`` is the sum of the
     log-probabilities of its tokens, which ``logprobs`` lists."""
-    fields, llm = call.fields, call.state.llm
+    fields, llm = call.fields, call.llm
     head = Head.new("score", call.model(), call.state.fingerprint)
     befores, texts = _texts(call, "text_1"), _texts(call, "text_2")
     if len(befores) == 1:
@@ -37,7 +37,7 @@ async def score(call: Call) -> Response:
     size = sum(len(before) + len(text) for before, text in pairs)
     encoded = await unless_left(call.request, in_thread_if(size > _IN_A_THREAD, partial(_encoded, llm, pairs)))
     whole, starts = [ids for ids, _ in encoded], [start for _, start in encoded]
-    options: Any = {**request_options(fields), **call.served()}
+    options: Any = {**request_options(fields), **call.keywords()}
     scores: list[Score] = await unless_left(call.request, llm.score(whole, start=starts, **options))
     call.tally.prompt_tokens = sum(map(len, whole))
     data = [

@@ -31,10 +31,8 @@ class _Socket:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(_Socket):
-    """What is served, to whom, and within which bounds. Sizes are bytes."""
+    """Who may call, and within which bounds. Sizes are bytes."""
 
-    served_names: tuple[str, ...] = ()
-    """Of the model; none: its file's."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """Any of them opens the endpoints; none: they are open."""
     cors_origins: tuple[str, ...] = ()
@@ -44,8 +42,4 @@ class Settings(_Socket):
     """For a body to come."""
     request_timeout: float | None = None
     """For an answer; None: any."""
-    tool_format: str | None = None
-    """How the model writes tool calls; None: by its chat template."""
-    chat_template: str | None = None
-    """Used instead of the model's."""
     log_calls: bool = True

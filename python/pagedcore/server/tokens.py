@@ -13,7 +13,7 @@ from .errors import ApiError
 from .http import Json, in_thread_if
 from .openai.chat import chat_options
 from .openai.conversation import conversation, tool_use
-from .state import State
+from .served import Served
 
 __all__ = ["detokenize", "tokenize"]
 
@@ -22,13 +22,12 @@ _IN_A_THREAD = 4096  # characters or tokens, from which on others are served mea
 
 async def tokenize(call: Call) -> Response:
     """Of a ``prompt``, or of the ``messages`` of a conversation."""
-    fields, state = call.fields, call.state
-    call.model()
-    tokenizer = _tokenizer(state)
+    fields, served = call.fields, call.served
+    tokenizer = _tokenizer(served)
     if "messages" in fields:
         options = chat_options(call)
-        template = state.template(chosen=options.get("chat_template"), tools="tools" in fields)
-        tools = tool_use(fields, state.tool_format(template))
+        template = served.template(chosen=options.get("chat_template"), tools="tools" in fields)
+        tools = tool_use(fields, served.tool_format(template))
         if tools.tools:
             options["tools"] = tools.tools
         text = str(await conversation_prompt(call, conversation(fields, template), options, ""))
@@ -42,18 +41,17 @@ async def tokenize(call: Call) -> Response:
         return tokenizer.encode(text, add_special_tokens=add)
 
     ids = await in_thread_if(len(text) > _IN_A_THREAD, encode)
-    answer: dict[str, Any] = {"count": len(ids), "max_model_len": state.llm.max_context, "tokens": ids}
+    answer: dict[str, Any] = {"count": len(ids), "max_model_len": served.llm.max_context, "tokens": ids}
     spelled = [tokenizer.token_text(token) for token in ids] if fields.flag("return_token_strs") else None
     return Json(answer | {"token_strs": spelled})
 
 
 async def detokenize(call: Call) -> Response:
-    call.model()
-    tokenizer = _tokenizer(call.state)
+    tokenizer = _tokenizer(call.served)
     call.fields.required("tokens")
     ids = call.fields.token_ids("tokens")
-    if ids and max(ids) >= call.state.llm.description.vocab_size:
-        size = call.state.llm.description.vocab_size
+    if ids and max(ids) >= call.llm.description.vocab_size:
+        size = call.llm.description.vocab_size
         raise ApiError(400, f"tokens holds {max(ids)}: ids are integers in [0, {size})", param="tokens")
 
     def decode() -> str:
@@ -62,7 +60,7 @@ async def detokenize(call: Call) -> Response:
     return Json({"prompt": await in_thread_if(len(ids) > _IN_A_THREAD, decode)})
 
 
-def _tokenizer(state: State) -> Tokenizer:
-    if state.llm.tokenizer is None:
+def _tokenizer(served: Served) -> Tokenizer:
+    if served.llm.tokenizer is None:
         raise ApiError(400, "the model has no tokenizer: pass token ids")
-    return state.llm.tokenizer
+    return served.llm.tokenizer

@@ -94,8 +94,8 @@ class Server:
         return self.send("POST", path, json.dumps(values).encode(), **headers)
 
     def stats(self) -> dict[str, float]:
-        """Its metrics, by name with labels."""
-        lines = self.send("GET", "/metrics").text.splitlines()
+        """Its metrics, by name with labels, but for ours that name MODEL and nothing else."""
+        lines = self.send("GET", "/metrics").text.replace(f'{{model="{MODEL}"}}', "").splitlines()
         return {name: float(value) for name, _, value in (ln.rpartition(" ") for ln in lines if not ln.startswith("#"))}
 
     def openai(self, **options: Any) -> openai.OpenAI:

@@ -14,6 +14,7 @@ from pagedcore.async_llm import AsyncLLM
 from pagedcore.detokenizer import Detokenizer
 from pagedcore.outputs import CompletionOutput, RequestOutput
 from pagedcore.server.run import serve
+from pagedcore.server.served import ToServe
 from pagedcore.server.settings import Settings
 
 TEMPLATE = (
@@ -73,7 +74,8 @@ class _Stream:
 
 
 if __name__ == "__main__":
-    serve(
-        lambda: Scripted(kv_cache_memory="8MiB", max_context=2048),
-        Settings(port=0, served_names=("scripted",), chat_template=TEMPLATE),
-    )
+
+    def scripted() -> Scripted:
+        return Scripted(kv_cache_memory="8MiB", max_context=2048)
+
+    serve([ToServe(open=scripted, names=("scripted",), chat_template=TEMPLATE)], Settings(port=0))

@@ -17,7 +17,7 @@ def test_histograms_count_what_is_at_most_their_bound() -> None:
     histogram = Histogram((1, 2.5))
     for value in (0.5, 1.0, 1.5, 2.5, 7.0):
         histogram.add(value)
-    assert list(histogram.lines("h", 'm="x",')) == [
+    assert list(histogram.lines("h", 'm="x"')) == [
         'h_bucket{m="x",le="1"} 2',
         'h_bucket{m="x",le="2.5"} 4',
         'h_bucket{m="x",le="+Inf"} 5',

@@ -44,7 +44,7 @@ async def messages(call: Call) -> Response:
 async def count_tokens(call: Call) -> Response:
     call.model()
     prompt, _, _ = await _prompt(call)
-    encode = partial(call.state.llm.tokenize, str(prompt), add_special_tokens=False)
+    encode = partial(call.llm.tokenize, str(prompt), add_special_tokens=False)
     ids = await in_thread_if(len(prompt) > _IN_A_THREAD, encode)
     return Json({"input_tokens": len(ids)})
 
@@ -52,10 +52,10 @@ async def count_tokens(call: Call) -> Response:
 async def _prompt(call: Call) -> tuple[Any, ToolUse, str]:
     """The prompt of a conversation, what is said of tools, and the template's text."""
     theirs = as_openai(call.fields)
-    options = call.state.template_options()
-    template = call.state.template(chosen=options.get("chat_template"), tools="tools" in theirs)
+    options = call.served.template_options()
+    template = call.served.template(chosen=options.get("chat_template"), tools="tools" in theirs)
     spoken = conversation(theirs, template)
-    tools = tool_use(theirs, call.state.tool_format(template))
+    tools = tool_use(theirs, call.served.tool_format(template))
     if tools.tools:
         options["tools"] = tools.tools
     if spoken[-1]["role"] == "assistant" and not spoken[-1].get("tool_calls"):
@@ -80,7 +80,7 @@ class _Messages:
 
     @classmethod
     async def read(cls, call: Call) -> _Messages:
-        fields, llm = call.fields, call.state.llm
+        fields, llm = call.fields, call.llm
         call.model()
         refuse_unsupported(fields, _UNSUPPORTED)
         fields.required("max_tokens")

@@ -53,7 +53,7 @@ async def chat_completions(call: Call) -> Response:
 def chat_options(call: Call) -> dict[str, Any]:
     """What a body says to the chat template."""
     fields = call.fields
-    options: dict[str, Any] = call.state.template_options()
+    options: dict[str, Any] = call.served.template_options()
     if "add_generation_prompt" in fields:
         options["add_generation_prompt"] = fields.flag("add_generation_prompt")
     if fields.flag("continue_final_message"):
@@ -82,7 +82,7 @@ class _ChatCompletion:
         self._repeated: dict[int, Repeated] = {}
         self._with_ids = fields.flag("return_token_ids")
         self._with_thoughts = fields.flag("include_reasoning", True)
-        tokenizer = call.state.llm.tokenizer
+        tokenizer = call.llm.tokenizer
         self._logprobs: ChatLogprobs | None = None
         if fields.flag("logprobs") and tokenizer is not None:
             as_ids = fields.flag("return_tokens_as_token_ids")
@@ -92,7 +92,7 @@ class _ChatCompletion:
 
     @classmethod
     async def read(cls, call: Call) -> _ChatCompletion:
-        fields, state = call.fields, call.state
+        fields, served = call.fields, call.served
         call.model()
         refuse_unsupported(fields, _UNSUPPORTED, _HARMLESS)
         StreamOptions.read(fields)
@@ -100,12 +100,12 @@ class _ChatCompletion:
         if top is not None and not fields.flag("logprobs"):
             raise ApiError(400, "top_logprobs needs logprobs=true", param="top_logprobs")
         options = chat_options(call)
-        template = state.template(chosen=options.get("chat_template"), tools="tools" in fields)
+        template = served.template(chosen=options.get("chat_template"), tools="tools" in fields)
         messages = conversation(fields, template)
-        tools = tool_use(fields, state.tool_format(template))
+        tools = tool_use(fields, served.tool_format(template))
         if tools.tools:
             options["tools"] = tools.tools
-        defaults = state.llm.default_sampling_params(chat=True)
+        defaults = served.llm.default_sampling_params(chat=True)
         most = fields.integer("max_tokens", 0)
         most = fields.integer("max_completion_tokens", 0, default=most)
         ours = {"max_tokens": most, "logprobs": top or 0 if fields.flag("logprobs") else None}
@@ -113,9 +113,9 @@ class _ChatCompletion:
         if tools.format is not None:
             ours["skip_special_tokens"] = False  # the marks of a call may be special tokens
         if fields.flag("use_beam_search"):
-            params: Any = beam_params(fields, most or state.llm.max_context, defaults)
+            params: Any = beam_params(fields, most or served.llm.max_context, defaults)
         else:
-            params = sampling_params(fields, defaults, state.llm.tokenizer, **ours)
+            params = sampling_params(fields, defaults, served.llm.tokenizer, **ours)
         prompt = await unless_left(call.request, conversation_prompt(call, messages, options, tools.begun))
         return cls(call, Chat(call, prompt, params, request_options(fields), tools, template), tools)
 

@@ -37,7 +37,7 @@ async def completions(call: Call) -> Response:
 
 class _Completions:
     def __init__(self, call: Call) -> None:
-        fields, llm = call.fields, call.state.llm
+        fields, llm = call.fields, call.llm
         refuse_unsupported(fields, _UNSUPPORTED)
         self.streamed = StreamOptions.read(fields)
         self._head = Head.new("cmpl", call.model(), call.state.fingerprint)
@@ -126,7 +126,7 @@ class _Choice:
         self._index = prompt * asked._form.n + sample
         self._echo = asked._echo
         self._prompt = ""
-        llm = asked._call.state.llm
+        llm = asked._call.llm
         if self._echo:
             ids = output.prompt_token_ids
             self._prompt = output.prompt if output.prompt is not None else llm.detokenize(ids)

@@ -56,7 +56,7 @@ class _Answer:
 
     @classmethod
     async def read(cls, call: Call) -> _Answer:
-        fields, state = call.fields, call.state
+        fields, served = call.fields, call.served
         call.model()
         refuse_unsupported(fields, _UNSUPPORTED)
         form = fields.within("text").within("format").text("type", "text")
@@ -65,16 +65,16 @@ class _Answer:
                 "text.format", "the model is not held to a grammar here; ask for the form in the prompt"
             )
         theirs = as_chat(fields)
-        options = state.template_options()
-        template = state.template(chosen=options.get("chat_template"), tools="tools" in theirs)
-        tools = tool_use(theirs, state.tool_format(template))
+        options = served.template_options()
+        template = served.template(chosen=options.get("chat_template"), tools="tools" in theirs)
+        tools = tool_use(theirs, served.tool_format(template))
         if tools.tools:
             options["tools"] = tools.tools
         effort = fields.within("reasoning").text("effort")
         if effort is not None:
             options["template_variables"] = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
         ours: dict[str, Any] = {"max_tokens": fields.integer("max_output_tokens", 1)}
-        params = sampling_params(fields, state.llm.default_sampling_params(chat=True), state.llm.tokenizer, **ours)
+        params = sampling_params(fields, served.llm.default_sampling_params(chat=True), served.llm.tokenizer, **ours)
         params = replace(params, n=1, best_of=None, skip_special_tokens=tools.format is None)
         spoken = conversation(theirs, template)
         prompt = await unless_left(call.request, conversation_prompt(call, spoken, options, tools.begun))
