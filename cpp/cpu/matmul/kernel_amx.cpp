@@ -319,8 +319,7 @@ class Run {
       step += steps;
       w += steps * kStepBytes;
       if (step < at.end_step) return store_sums(two, waiting, rows.second);
-      pending_.finish(kBlockRows);
-      float* sums = sums_[current_ ^= 1];
+      float* sums = sums_[current_ ^= 1];  // those of the leaf before are finished: multiply_leaf saw to it
       store_sums(two, sums, rows.second);
       pending_.sums = sums + rows.skip * kPanelColumns;
       pending_.waiting = args_.num_leaves > 1 ? whole + rows.skip * kPanelColumns : nullptr;
@@ -337,7 +336,7 @@ class Run {
     const int64_t k = at.first_k + (step - at.first_step) * kStep;
     const Inputs inputs{static_cast<const uint16_t*>(args_.in) + rows.first * args_.in_stride + k, args_.in_stride * 2,
                         rows.second};
-    const int finish_rows = static_cast<int>(ceil_div(kBlockRows, steps));
+    const int finish_rows = static_cast<int>(ceil_div(kBlockRows, steps));  // in these steps all that wait are finished
     const bool ragged = at.ragged() && step + steps == at.end_step;
     const int64_t whole = ragged ? steps - 1 : steps;
     const Inputs tail{tails_ + (ragged ? leaf : 0) * kBlockRows * kStep, kStep * 2, rows.second};
