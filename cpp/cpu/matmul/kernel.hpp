@@ -31,6 +31,8 @@ struct MatmulArgs {
   const void* weights = nullptr;
   std::int64_t panel_bytes = 0;
   WidenFunction widen = nullptr;  // null: the panels are in the kernel's compute type; else native/format.hpp has them
+  const unsigned char* ahead = nullptr;  // what will be read after this block, to be asked for while it is computed
+  std::int64_t ahead_bytes = 0;
   void* out = nullptr;
   std::int64_t out_stride = 0;  // elements
   std::int64_t n = 0;           // columns of out

@@ -64,14 +64,15 @@ class BlockRunner {
   /// Bytes for dense panels, a multiple of 64.
   std::int64_t scratch_bytes() const { return widened_panels_ * weight_.layout().panel_bytes; }
 
-  void operator()(const MatmulBlock& block, std::byte* scratch, std::byte* widened) const {
+  /// `next_panel`: where the block begins that this worker is likely to get next.
+  void operator()(const MatmulBlock& block, std::int64_t next_panel, std::byte* scratch, std::byte* widened) const {
     for (const PanelRun& run : weight_.layout().runs) {
       MatmulBlock part = block;
       part.first_panel = std::max(block.first_panel, run.first);
       part.end_panel = std::min(block.end_panel, run.end);
       if (part.first_panel >= part.end_panel) continue;
       if (run.format != nullptr && !in_kernel_) {
-        widen(run, part, scratch, widened);
+        widen(run, part, next_panel, scratch, widened);
         continue;
       }
       MatmulArgs args = args_;
@@ -84,7 +85,8 @@ class BlockRunner {
 
  private:
   /// Many rows: panels are widened into memory that stays in L2, once for all rows of the block.
-  void widen(const PanelRun& run, const MatmulBlock& block, std::byte* scratch, std::byte* widened) const {
+  void widen(const PanelRun& run, const MatmulBlock& block, std::int64_t next_panel, std::byte* scratch,
+             std::byte* widened) const {
     const WidenFunction function = widen_of(*run.format, weight_.isa(), weight_.dtype());
     MatmulArgs args = args_;
     args.panel_bytes = weight_.layout().panel_bytes;
@@ -94,6 +96,9 @@ class BlockRunner {
       for (std::int64_t panel = part.first_panel; panel < part.end_panel; ++panel)
         function(reinterpret_cast<const unsigned char*>(weight_.panel(panel)), 0, args.k / kGroup,
                  widened + (panel - part.first_panel) * args.panel_bytes);
+      const std::int64_t next = part.end_panel < block.end_panel ? part.end_panel : next_panel;
+      args.ahead = next < run.end ? reinterpret_cast<const unsigned char*>(weight_.panel(next)) : nullptr;
+      args.ahead_bytes = std::clamp<std::int64_t>(run.end - next, 0, widened_panels_) * run.panel_bytes;
       args.weights = before(widened, part.first_panel, args.panel_bytes);
       weight_.kernel().run(args, part, scratch);
     }
@@ -145,7 +150,8 @@ void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight&
     const MatmulBlock block{row, std::min(row + partition.rows, args.m), panel,
                             std::min(panel + partition.panels, layout.panels)};
     std::byte* const own = scratch_bytes == 0 ? nullptr : scratch.of(worker);
-    runner(block, own, own + kernel_bytes);
+    const std::int64_t next = (i + pool.threads()) / partition.row_groups * partition.panels;
+    runner(block, next, own, own + kernel_bytes);
   });
 }
 

@@ -161,17 +161,23 @@ void tile_of(int rows, const MatmulArgs& a, const typename Step::Input* in, std:
     tile_of<Step, Panel, MaxRows - 1>(rows, a, in, in_stride, w, stack);
 }
 
-/// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2.
+/// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2. What comes after it is asked for a
+/// piece a tile: reads of memory pass while the tile is computed.
 template <class Step, class Panel>
 void run_panels(const MatmulArgs& args, const MatmulBlock& block, void* scratch) {
   alignas(64) float stack[kLeafLevels * kTileFloats<Simd::tile_rows>];
   const unsigned char* weights = static_cast<const unsigned char*>(args.weights);
+  const std::int64_t tiles =
+      (block.end_row - block.first_row + Simd::tile_rows - 1) / Simd::tile_rows * (block.end_panel - block.first_panel);
+  std::int64_t asked = 0, ask = 0;  // bytes of what comes after
   for (std::int64_t row = block.first_row; row < block.end_row; row += Simd::tile_rows) {
     const std::int64_t left = block.end_row - row;
     const int rows = left < Simd::tile_rows ? static_cast<int>(left) : Simd::tile_rows;
     std::int64_t stride = 0;
     const typename Step::Input* in = Step::rows(args, row, rows, scratch, stride);
     for (std::int64_t panel = block.first_panel; panel < block.end_panel; ++panel) {
+      for (ask += (args.ahead_bytes + tiles - 1) / tiles; asked < ask && asked < args.ahead_bytes; asked += 64)
+        __builtin_prefetch(args.ahead + asked, 0, 2);
       tile_of<Step, Panel, Simd::tile_rows>(rows, args, in, stride, weights + panel * args.panel_bytes, stack);
       finish_tile(args, row, rows, panel, stack);
     }
