@@ -40,6 +40,11 @@ std::size_t check_range(const BatchView& view, std::size_t i, std::int64_t next_
   return static_cast<std::size_t>(blocks);
 }
 
+void check_type(const char* what, const Tensor& t, DType narrow) {
+  if (t.dtype != DType::f32 && t.dtype != narrow)
+    throw InvalidArgument(str(what, " is ", shape_text(t), "; expected f32 or ", info(narrow).name));
+}
+
 }  // namespace
 
 std::string shape_text(const Tensor& t) {
@@ -55,6 +60,15 @@ void check_shape(const char* what, const Tensor& t, std::int64_t rows, std::int6
 void check_f32(const char* what, const Tensor& t, std::int64_t rows, std::int64_t cols) {
   check_shape(what, t, rows, cols);
   if (t.dtype != DType::f32) throw InvalidArgument(str(what, " is ", shape_text(t), "; expected f32"));
+}
+
+std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
+  check_shape(what, t, t.rows, t.cols);
+  const std::size_t row = bytes_of(t.dtype, t.cols);
+  if (bytes != row * static_cast<std::size_t>(t.rows))
+    throw InvalidArgument(str(what, " is ", shape_text(t), ", which is ", row * static_cast<std::size_t>(t.rows),
+                              " bytes; the host memory has ", bytes));
+  return row;
 }
 
 std::int64_t checked_pack_rows(std::span<const HostTensor> parts, const WeightForm& form) {
@@ -113,12 +127,44 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
 }
 
-void check_positions(std::span<const std::int32_t> positions, std::int64_t table_rows, std::int32_t offset) {
+void check_embed(const Tensor& out, const Weight& table, std::span<const TokenId> tokens) {
+  check_f32("embed: the output", out, static_cast<std::int64_t>(tokens.size()), table.k());
+  for (std::size_t row = 0; row < tokens.size(); ++row)
+    if (tokens[row] < 0 || tokens[row] >= table.n())
+      throw InvalidArgument(
+          str("embed: token ", tokens[row], " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
+}
+
+void check_embed_positions(const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
+                           std::int32_t offset) {
+  check_f32("embed_positions: the output", out, static_cast<std::int64_t>(positions.size()), table.k());
   if (offset < 0) throw InvalidArgument(str("embed_positions: an offset of ", offset, "; it is at least 0"));
   for (std::size_t row = 0; row < positions.size(); ++row)
-    if (std::int64_t{positions[row]} + offset >= table_rows)
+    if (std::int64_t{positions[row]} + offset >= table.n())
       throw InvalidArgument(str("embed_positions: position ", positions[row], " of row ", row,
-                                " is beyond the table's last, ", table_rows - 1 - offset));
+                                " is beyond the table's last, ", table.n() - 1 - offset));
+}
+
+void check_add(const Tensor& x, const Tensor& y) {
+  check_f32("add: the sum", x, x.rows, x.cols);
+  check_f32("add: what is added", y, x.rows, x.cols);
+}
+
+void check_convert(const Tensor& out, const Tensor& in, DType narrow) {
+  check_f32("convert: the input", in, in.rows, in.cols);
+  check_shape("convert: the output", out, in.rows, in.cols);
+  check_type("convert: the output", out, narrow);
+}
+
+void check_gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
+  check_shape("gather_rows: the output", out, static_cast<std::int64_t>(indices.size()), in.cols);
+  check_shape("gather_rows: the input", in, in.rows, in.cols);
+  if (out.dtype != in.dtype)
+    throw InvalidArgument(
+        str("gather_rows: the output is ", info(out.dtype).name, " and the input ", info(in.dtype).name));
+  for (const std::int32_t index : indices)
+    if (index < 0 || index >= in.rows)
+      throw InvalidArgument(str("gather_rows: row ", index, " of an input of ", in.rows, " rows"));
 }
 
 void check_norm(const Tensor& out, const Tensor& in, const Tensor& weight, const Tensor* bias, DType narrow) {
@@ -126,8 +172,7 @@ void check_norm(const Tensor& out, const Tensor& in, const Tensor& weight, const
   check_shape("norm: the output", out, in.rows, in.cols);
   check_f32("norm: the weight", weight, 1, in.cols);
   if (bias != nullptr) check_f32("norm: the bias", *bias, 1, in.cols);
-  if (out.dtype != DType::f32 && out.dtype != narrow)
-    throw InvalidArgument(str("norm: the output is ", shape_text(out), "; expected f32 or ", info(narrow).name));
+  check_type("norm: the output", out, narrow);
   if (out.data == in.data && (out.dtype != in.dtype || out.stride != in.stride))
     throw InvalidArgument("norm: in place, the output must be f32 with the stride of the input");
 }
@@ -184,7 +229,7 @@ std::vector<std::uint32_t> raw_ids(std::span<const BlockId> blocks) {
   return ids;
 }
 
-std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
+BatchFacts checked_batch(const BatchView& view, std::int32_t block_size) {
   if (block_size < 1) throw InvalidArgument(str("block size ", block_size, ": a block holds at least 1 token"));
   const auto groups = static_cast<std::size_t>(std::max(1, view.num_layer_groups));
   const std::size_t entries = view.block_tables.size() / groups;
@@ -206,11 +251,31 @@ std::uint32_t check_batch(const BatchView& view, std::int32_t block_size) {
   }
   if (next_row != static_cast<std::int64_t>(view.tokens.size()))
     throw InvalidArgument(str("token ranges cover ", next_row, " of ", view.tokens.size(), " rows"));
-  return largest;
+  return {next_row, block_size, view.num_layer_groups, largest};
 }
 
-void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num_layer_groups, std::int32_t layer,
-                     const AttentionShape& shape) {
+void check_copies(std::span<const BlockCopy> copies, std::uint32_t num_blocks, std::int32_t block_size) {
+  for (const BlockCopy& copy : copies) {
+    if (raw(copy.src) >= num_blocks || raw(copy.dst) >= num_blocks)
+      throw InvalidArgument(str("copy of block ", raw(copy.src), " to block ", raw(copy.dst), ": the KV storage has ",
+                                num_blocks, " blocks"));
+    if (copy.num_tokens > static_cast<std::uint32_t>(block_size))
+      throw InvalidArgument(
+          str("copy of ", copy.num_tokens, " tokens of block ", raw(copy.src), ": a block holds ", block_size));
+  }
+}
+
+void check_swap(std::span<const BlockId> blocks, std::size_t places, std::uint32_t num_blocks) {
+  if (blocks.size() != places)
+    throw InvalidArgument(str("a swap of ", blocks.size(), " blocks has ", places, " places in host memory"));
+  for (const BlockId block : blocks) {
+    if (raw(block) >= num_blocks)
+      throw InvalidArgument(str("swap of block ", raw(block), ": the KV storage has ", num_blocks, " blocks"));
+  }
+}
+
+void check_layer_call(const KvStorage& kv, const BatchFacts& batch, std::int32_t layer, const AttentionShape& shape) {
+  const KvShape& s = kv.shape();
   if (layer < 0 || layer >= s.num_layers)
     throw InvalidArgument(str("layer ", layer, " of a KV storage that has ", s.num_layers, " layers"));
   if (shape.num_kv_heads != s.num_kv_heads || shape.head_dim != s.head_dim)
@@ -219,11 +284,38 @@ void check_attention(const KvShape& s, std::int32_t block_size, std::int32_t num
   if (shape.num_heads < 1 || shape.num_heads % shape.num_kv_heads != 0)
     throw InvalidArgument(
         str(shape.num_heads, " attention heads are not a multiple of ", shape.num_kv_heads, " KV heads"));
-  if (block_size != s.block_size)
-    throw InvalidArgument(str("the batch was prepared for blocks of ", block_size,
+  if (batch.block_size != s.block_size)
+    throw InvalidArgument(str("the batch was prepared for blocks of ", batch.block_size,
                               " tokens, the KV storage has blocks of ", s.block_size));
-  if (shape.layer_group < 0 || shape.layer_group >= num_layer_groups)
-    throw InvalidArgument(str("layer group ", shape.layer_group, ", but the batch has tables of ", num_layer_groups));
+  if (shape.layer_group < 0 || shape.layer_group >= batch.num_layer_groups)
+    throw InvalidArgument(
+        str("layer group ", shape.layer_group, ", but the batch has tables of ", batch.num_layer_groups));
+  if (batch.largest_block >= kv.num_blocks())
+    throw InvalidArgument(str("a block table names block ", batch.largest_block, " of a KV storage that has ",
+                              kv.num_blocks(), " blocks"));
+}
+
+void check_rope_and_cache(const Tensor& q, const Tensor& qkv, std::int64_t rows, const AttentionShape& shape,
+                          const RopeParams& rope, DType narrow) {
+  const std::int64_t q_cols = std::int64_t{shape.num_heads} * shape.head_dim;
+  check_shape("rope_and_cache: q", q, rows, q_cols);
+  check_type("rope_and_cache: q", q, narrow);
+  check_f32("rope_and_cache: qkv", qkv, rows, q_cols + 2 * std::int64_t{shape.num_kv_heads} * shape.head_dim);
+  if (rope.inv_freq == nullptr) return;
+  check_f32("rope_and_cache: inv_freq", *rope.inv_freq, 1, rope.inv_freq->cols);
+  if (2 * rope.inv_freq->cols > shape.head_dim)
+    throw InvalidArgument(str("rope_and_cache: ", rope.inv_freq->cols, " frequencies rotate ", 2 * rope.inv_freq->cols,
+                              " dimensions of a head of ", shape.head_dim));
+}
+
+void check_attention(const Tensor& out, const Tensor& q, std::int64_t rows, const AttentionParams& p, DType narrow) {
+  const std::int64_t cols = std::int64_t{p.shape.num_heads} * p.shape.head_dim;
+  check_shape("attention: the output", out, rows, cols);
+  check_type("attention: the output", out, narrow);
+  check_shape("attention: q", q, rows, cols);
+  check_type("attention: q", q, narrow);
+  if (p.alibi != nullptr) check_f32("attention: alibi", *p.alibi, 1, p.shape.num_heads);
+  if (p.window < 0) throw InvalidArgument(str("attention: a window of ", p.window, " tokens; 0 means none"));
 }
 
 }  // namespace pagedcore

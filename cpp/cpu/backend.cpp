@@ -35,16 +35,6 @@ class CpuBuffer final : public Buffer {
   std::size_t bytes_;
 };
 
-/// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
-std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
-  check_shape(what, t, t.rows, t.cols);
-  const std::size_t row = bytes_of(t.dtype, t.cols);
-  if (bytes != row * static_cast<std::size_t>(t.rows))
-    throw InvalidArgument(str(what, " is ", shape_text(t), ", which is ", row * static_cast<std::size_t>(t.rows),
-                              " bytes; the host memory has ", bytes));
-  return row;
-}
-
 }  // namespace
 
 CpuBackend::CpuBackend(int threads, DType dtype, Isa isa, WeightStorage weights)
@@ -136,7 +126,7 @@ void CpuBackend::convert(const Tensor& out, const Tensor& in) {
 void CpuBackend::matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) {
   check_compute("matmul: the input", in);
   if (out.dtype != DType::f32) check_compute("matmul: the output", out);
-  cpu::matmul(pool_, out, in, weight, epilogue);
+  cpu::matmul(pool_, scratch_, out, in, weight, epilogue);
 }
 
 void CpuBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer,

@@ -5,6 +5,7 @@
 
 #include "cpu/elementwise/elementwise.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/large_memory.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pagedcore/backend.hpp"
 
@@ -60,6 +61,7 @@ class CpuBackend final : public Backend {
   const bool native_;
   const NormKernels& norms_;
   ThreadPool pool_;
+  Scratch scratch_;  // of the pool's workers, for products
 };
 
 }  // namespace pagedcore::cpu

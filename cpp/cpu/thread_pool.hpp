@@ -6,8 +6,6 @@
 #include <functional>
 #include <memory>
 
-#include "cpu/large_memory.hpp"
-
 namespace pagedcore::cpu {
 
 class ThreadPool {
@@ -19,8 +17,6 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const noexcept;
-  /// Of the workers, for the operation that runs now.
-  Scratch& scratch() noexcept { return scratch_; }
 
   /// As Backend::host_parallel: body(i) for every i in [0, count), all of them even when some throw; waits, then
   /// rethrows the exception of the smallest i.
@@ -41,7 +37,6 @@ class ThreadPool {
 
   struct Impl;
   std::unique_ptr<Impl> impl_;
-  Scratch scratch_;
 };
 
 }  // namespace pagedcore::cpu

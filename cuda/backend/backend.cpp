@@ -14,25 +14,6 @@ namespace {
 
 constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
 
-/// Throws InvalidArgument unless `bytes` are exactly the rows of `t` without gaps; returns the bytes of a row.
-std::size_t checked_row_bytes(const char* what, const Tensor& t, std::size_t bytes) {
-  check_shape(what, t, t.rows, t.cols);
-  const std::size_t row = bytes_of(t.dtype, t.cols);
-  if (bytes != row * static_cast<std::size_t>(t.rows))
-    throw InvalidArgument(str(what, " is ", shape_text(t), ", which is ", row * static_cast<std::size_t>(t.rows),
-                              " bytes; the host memory has ", bytes));
-  return row;
-}
-
-void check_blocks(const CudaKvStorage& kv, std::span<const BlockId> blocks, std::size_t places) {
-  if (blocks.size() != places)
-    throw InvalidArgument(str("a swap of ", blocks.size(), " blocks has ", places, " places in host memory"));
-  for (const BlockId block : blocks) {
-    if (raw(block) >= kv.num_blocks())
-      throw InvalidArgument(str("swap of block ", raw(block), ": the KV storage has ", kv.num_blocks(), " blocks"));
-  }
-}
-
 }  // namespace
 
 CudaBackend::CudaBackend(const CudaOptions& options)
@@ -153,11 +134,9 @@ std::unique_ptr<KvStorage> CudaBackend::allocate_kv(const KvShape& shape, std::u
 
 void CudaBackend::copy_blocks(KvStorage& storage, std::span<const BlockCopy> copies) {
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
+  check_copies(copies, kv.num_blocks(), kv.shape().block_size);
   std::vector<std::uint32_t> src, dst;
   for (const BlockCopy& copy : copies) {
-    if (raw(copy.src) >= kv.num_blocks() || raw(copy.dst) >= kv.num_blocks())
-      throw InvalidArgument(str("copy of block ", raw(copy.src), " to block ", raw(copy.dst), ": the KV storage has ",
-                                kv.num_blocks(), " blocks"));
     src.push_back(raw(copy.src));
     dst.push_back(raw(copy.dst));
   }
@@ -177,14 +156,14 @@ void CudaBackend::copy_blocks(KvStorage& storage, std::span<const BlockCopy> cop
 
 void CudaBackend::swap_out(const KvStorage& storage, std::span<const BlockId> blocks, std::span<std::byte* const> dst) {
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
-  check_blocks(kv, blocks, dst.size());
+  check_swap(blocks, dst.size(), kv.num_blocks());
   device_.use();
   swapper_->out(kv, blocks, dst);
 }
 
 void CudaBackend::swap_in(KvStorage& storage, std::span<const BlockId> blocks, std::span<const std::byte* const> src) {
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
-  check_blocks(kv, blocks, src.size());
+  check_swap(blocks, src.size(), kv.num_blocks());
   device_.use();
   swapper_->in(kv, blocks, src);
 }

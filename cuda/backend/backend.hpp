@@ -65,8 +65,6 @@ class CudaBackend final : public Backend {
 
  private:
   void check_compute(const char* what, const Tensor& t) const;
-  void check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
-                            const AttentionShape& shape) const;
   ComputeType compute() const noexcept { return dtype_ == DType::f16 ? ComputeType::f16 : ComputeType::bf16; }
   void zero(const DeviceMemory& memory);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "kernels/rope_cache.hpp"
 #include "pagedcore/error.hpp"
@@ -26,13 +25,11 @@ DeviceMemory ArrayUpload::send(Device& device, Staging& staging) {
 CudaBatch::CudaBatch(Device& device, Staging& staging, const BatchView& view, std::int32_t block_size)
     : device_(device),
       staging_(staging),
+      facts_(checked_batch(view, block_size)),
       tokens_(view.tokens.begin(), view.tokens.end()),
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(raw_ids(view.block_tables)),
-      block_size_(block_size),
-      num_layer_groups_(view.num_layer_groups),
-      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))),
-      largest_block_(check_batch(view, block_size)) {
+      entries_(tables_.size() / static_cast<std::size_t>(facts_.num_layer_groups)) {
   std::vector<std::int32_t> row_tables;
   host_positions_.reserve(tokens_.size());
   row_tables.reserve(tokens_.size());
@@ -48,12 +45,6 @@ CudaBatch::CudaBatch(Device& device, Staging& staging, const BatchView& view, st
   row_tables_at_ = arrays.add<std::int32_t>(row_tables);
   tables_at_ = arrays.add<std::uint32_t>(tables_);
   memory_ = arrays.send(device, staging);
-}
-
-void CudaBatch::check_blocks(std::uint32_t num_blocks) const {
-  if (largest_block_ >= num_blocks)
-    throw InvalidArgument(
-        str("a block table names block ", largest_block_, " of a KV storage that has ", num_blocks, " blocks"));
 }
 
 const CudaBatch::Rotary& CudaBatch::rotary(const RopeParams& rope) const {
@@ -91,7 +82,7 @@ const CudaBatch::Work& CudaBatch::work(const AttentionShape& shape, std::int32_t
   plan_shape.num_heads = shape.num_heads;
   plan_shape.num_kv_heads = shape.num_kv_heads;
   plan_shape.head_dim = shape.head_dim;
-  plan_shape.block_size = block_size_;
+  plan_shape.block_size = facts_.block_size;
   plan_shape.window = window;
   plan_shape.parallelism = 2 * device_.multiprocessors();
   plan_shape.max_states =

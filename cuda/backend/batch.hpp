@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/checks.hpp"
 #include "backend/staging.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/attention_plan.hpp"
@@ -33,13 +34,10 @@ class CudaBatch final : public Batch {
   /// Throws InvalidArgument where the view contradicts itself.
   CudaBatch(Device& device, Staging& staging, const BatchView& view, std::int32_t block_size);
 
-  std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
+  std::int64_t rows() const noexcept override { return facts_.rows; }
+  const BatchFacts& facts() const noexcept { return facts_; }
   std::span<const TokenId> host_tokens() const noexcept { return tokens_; }
   std::span<const std::int32_t> host_positions() const noexcept { return host_positions_; }
-  std::int32_t block_size() const noexcept { return block_size_; }
-  std::int32_t num_layer_groups() const noexcept { return num_layer_groups_; }
-  /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
-  void check_blocks(std::uint32_t num_blocks) const;
 
   const TokenId* tokens() const noexcept { return at<TokenId>(memory_, tokens_at_); }  // [rows]
   const std::int32_t* positions() const noexcept { return at<std::int32_t>(memory_, positions_at_); }
@@ -81,13 +79,12 @@ class CudaBatch final : public Batch {
 
   Device& device_;
   Staging& staging_;
+  BatchFacts facts_;
   std::vector<TokenId> tokens_;
   std::vector<std::int32_t> host_positions_;
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> tables_;
-  std::int32_t block_size_, num_layer_groups_;
   std::size_t entries_;
-  std::uint32_t largest_block_;
   std::size_t tokens_at_ = 0, positions_at_ = 0, row_tables_at_ = 0, tables_at_ = 0;
   DeviceMemory memory_;
   mutable std::vector<std::unique_ptr<Rotary>> rotary_;

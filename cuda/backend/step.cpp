@@ -16,8 +16,7 @@ namespace {
 
 const float* floats(const Tensor* t) { return t == nullptr ? nullptr : static_cast<const float*>(t->data); }
 
-void check_table(const char* what, const Tensor& out, const CudaBatch& batch, const CudaWeight& table) {
-  check_f32(str(what, ": the output").c_str(), out, batch.rows(), table.k());
+void check_stacked(const char* what, const CudaWeight& table) {
   if (table.spec().kind != PackKind::stacked) throw InvalidArgument(str(what, ": the table is a gated pair"));
   if (table.leaves().count > 1) throw InvalidArgument(str(what, ": the table has leaves of k; pack it without"));
 }
@@ -67,13 +66,8 @@ void CudaBackend::run_step(const Batch& any_batch, const std::function<void()>& 
 void CudaBackend::embed(const Tensor& out, const Weight& weight, const Batch& any_batch, float scale) {
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   const auto& table = static_cast<const CudaWeight&>(weight);
-  check_table("embed", out, batch, table);
-  for (std::size_t row = 0; row < batch.host_tokens().size(); ++row) {
-    const TokenId token = batch.host_tokens()[row];
-    if (token < 0 || token >= table.n())
-      throw InvalidArgument(
-          str("embed: token ", token, " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
-  }
+  check_stacked("embed", table);
+  check_embed(out, table, batch.host_tokens());
   EmbedArgs args = embed_args(out, batch, table);
   args.tokens = batch.tokens();
   args.scale = scale;
@@ -85,8 +79,8 @@ void CudaBackend::embed_positions(const Tensor& out, const Weight& weight, const
                                   std::int32_t offset) {
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   const auto& table = static_cast<const CudaWeight&>(weight);
-  check_table("embed_positions", out, batch, table);
-  check_positions(batch.host_positions(), table.n(), offset);
+  check_stacked("embed_positions", table);
+  check_embed_positions(out, table, batch.host_positions(), offset);
   EmbedArgs args = embed_args(out, batch, table);
   args.tokens = batch.positions();
   args.first = offset;
@@ -95,8 +89,7 @@ void CudaBackend::embed_positions(const Tensor& out, const Weight& weight, const
 }
 
 void CudaBackend::add(const Tensor& x, const Tensor& y, float scale) {
-  check_f32("add: the sum", x, x.rows, x.cols);
-  check_f32("add: what is added", y, x.rows, x.cols);
+  check_add(x, y);
   device_.use();
   AddArgs args;
   args.x = static_cast<float*>(x.data);
@@ -110,9 +103,7 @@ void CudaBackend::add(const Tensor& x, const Tensor& y, float scale) {
 }
 
 void CudaBackend::convert(const Tensor& out, const Tensor& in) {
-  check_f32("convert: the input", in, in.rows, in.cols);
-  check_shape("convert: the output", out, in.rows, in.cols);
-  if (out.dtype != DType::f32) check_compute("convert: the output", out);
+  check_convert(out, in, dtype_);
   device_.use();
   ConvertArgs args;
   args.out = out.data;
@@ -182,30 +173,15 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   device_.check(launch_matmul(args, dtype_, weight.spec().format, device_.stream()), "matmul");
 }
 
-void CudaBackend::check_attention_call(const CudaKvStorage& kv, const CudaBatch& batch, std::int32_t layer,
-                                       const AttentionShape& shape) const {
-  check_attention(kv.shape(), batch.block_size(), batch.num_layer_groups(), layer, shape);
-  batch.check_blocks(kv.num_blocks());
-}
-
 void CudaBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& storage, std::int32_t layer,
                                  const Batch& any_batch, const AttentionShape& shape, const RopeParams& rope) {
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   check_compute("rope_and_cache: q", q);
-  check_attention_call(kv, batch, layer, shape);
-  const std::int64_t q_cols = std::int64_t{shape.num_heads} * shape.head_dim;
-  const std::int64_t kv_cols = std::int64_t{shape.num_kv_heads} * shape.head_dim;
-  check_shape("rope_and_cache: q", q, batch.rows(), q_cols);
-  check_f32("rope_and_cache: qkv", qkv, batch.rows(), q_cols + 2 * kv_cols);
+  check_layer_call(kv, batch.facts(), layer, shape);
+  check_rope_and_cache(q, qkv, batch.rows(), shape, rope, dtype_);
   check_aligned("rope_and_cache: q", q, 8);
   check_aligned("rope_and_cache: qkv", qkv, 4);
-  if (rope.inv_freq != nullptr) {
-    check_f32("rope_and_cache: inv_freq", *rope.inv_freq, 1, rope.inv_freq->cols);
-    if (2 * rope.inv_freq->cols > shape.head_dim)
-      throw InvalidArgument(str("rope_and_cache: ", rope.inv_freq->cols, " frequencies rotate ",
-                                2 * rope.inv_freq->cols, " dimensions of a head of ", shape.head_dim));
-  }
   device_.use();
   RopeCacheArgs args;
   args.compute = compute();
@@ -234,13 +210,10 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   check_compute("attention: the output", out);
   check_compute("attention: q", q);
-  check_attention_call(kv, batch, layer, p.shape);
-  const std::int64_t cols = std::int64_t{p.shape.num_heads} * p.shape.head_dim;
-  check_shape("attention: the output", out, batch.rows(), cols);
-  check_shape("attention: q", q, batch.rows(), cols);
+  check_layer_call(kv, batch.facts(), layer, p.shape);
+  check_attention(out, q, batch.rows(), p, dtype_);
   check_aligned("attention: the output", out, 8);
   check_aligned("attention: q", q, 8);
-  if (p.alibi != nullptr) check_f32("attention: alibi", *p.alibi, 1, p.shape.num_heads);
   if (batch.rows() == 0) return;
   device_.use();
   AttentionArgs args = batch.work(p.shape, p.window, sizes_.step_workspace() / 2).args;
@@ -259,17 +232,8 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
 }
 
 void CudaBackend::gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
-  check_shape("gather_rows: the output", out, static_cast<std::int64_t>(indices.size()), in.cols);
-  check_shape("gather_rows: the input", in, in.rows, in.cols);
-  if (out.dtype != in.dtype)
-    throw InvalidArgument(
-        str("gather_rows: the output is ", info(out.dtype).name, " and the input ", info(in.dtype).name));
-  std::vector<std::uint32_t> rows;
-  for (const std::int32_t index : indices) {
-    if (index < 0 || index >= in.rows)
-      throw InvalidArgument(str("gather_rows: row ", index, " of an input of ", in.rows, " rows"));
-    rows.push_back(static_cast<std::uint32_t>(index));
-  }
+  check_gather_rows(out, in, indices);
+  const std::vector<std::uint32_t> rows(indices.begin(), indices.end());
   if (rows.empty()) return;
   device_.use();
   ArrayUpload arrays;

@@ -7,7 +7,6 @@
 #include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/attention/batch.hpp"
-#include "cpu/attention/check.hpp"
 #include "cpu/attention/context.hpp"
 #include "cpu/attention/kernels.hpp"
 #include "cpu/attention/softmax_state.hpp"
@@ -276,12 +275,8 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   const auto& kv = static_cast<const PagedStorage&>(storage);
   const auto& batch = static_cast<const PreparedBatch&>(prepared);
   const AttentionShape& shape = params.shape;
-  check_call(kv, batch, layer, shape);
-  const std::int64_t cols = std::int64_t{shape.num_heads} * shape.head_dim;
-  check_matrix("out", out, batch.rows(), cols);
-  check_matrix("q", q, batch.rows(), cols);
-  if (params.alibi) check_f32("attention: alibi", *params.alibi, 1, shape.num_heads);
-  if (params.window < 0) throw InvalidArgument(str("attention window ", params.window, "; 0 means none"));
+  check_layer_call(kv, batch.facts(), layer, shape);
+  check_attention(out, q, batch.rows(), params, DType::bf16);
 
   const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(),
                       shape.layer_group};

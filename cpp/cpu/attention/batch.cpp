@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/attention/attention.hpp"
 #include "pagedcore/error.hpp"
@@ -11,13 +10,11 @@
 namespace pagedcore::cpu {
 namespace attention_detail {
 PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
-    : tokens_(view.tokens.begin(), view.tokens.end()),
+    : facts_(checked_batch(view, block_size)),
+      tokens_(view.tokens.begin(), view.tokens.end()),
       ranges_(view.ranges.begin(), view.ranges.end()),
       tables_(raw_ids(view.block_tables)),
-      block_size_(block_size),
-      num_layer_groups_(view.num_layer_groups),
-      entries_(tables_.size() / static_cast<std::size_t>(std::max(1, view.num_layer_groups))) {
-  largest_block_ = check_batch(view, block_size);
+      entries_(tables_.size() / static_cast<std::size_t>(facts_.num_layer_groups)) {
   positions_.reserve(tokens_.size());
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
     const TokenRange& range = ranges_[i];
@@ -29,12 +26,6 @@ PreparedBatch::PreparedBatch(const BatchView& view, std::int32_t block_size)
       r = next;
     }
   }
-}
-
-void PreparedBatch::check_blocks(std::uint32_t num_blocks) const {
-  if (largest_block_ >= num_blocks)
-    throw InvalidArgument(
-        str("a block table names block ", largest_block_, " of a KV storage that has ", num_blocks, " blocks"));
 }
 
 const RotaryTable& PreparedBatch::rotary(ThreadPool& pool, const RopeParams& rope) const {
@@ -75,7 +66,7 @@ WorkList& PreparedBatch::work(const WorkShape& shape) const {
   for (const auto& w : work_) {
     if (w->shape == shape) return *w;
   }
-  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.layer_group), block_size_));
+  work_.push_back(std::make_unique<WorkList>(shape, ranges_, tables(shape.layer_group), facts_.block_size));
   return *work_.back();
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "backend/checks.hpp"
 #include "cpu/attention/kernel.hpp"
 #include "cpu/attention/work_list.hpp"
 #include "cpu/thread_pool.hpp"
@@ -25,15 +26,15 @@ class PreparedBatch final : public Batch {
  public:
   PreparedBatch(const BatchView& view, std::int32_t block_size);
 
-  std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(tokens_.size()); }
+  std::int64_t rows() const noexcept override { return facts_.rows; }
+  const BatchFacts& facts() const noexcept { return facts_; }
   const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
   const std::vector<TokenRange>& ranges() const noexcept { return ranges_; }
-  std::int32_t num_layer_groups() const noexcept { return num_layer_groups_; }
   /// Those of one layer group.
   std::span<const std::uint32_t> tables(std::int32_t layer_group) const noexcept {
     return std::span(tables_).subspan(static_cast<std::size_t>(layer_group) * entries_, entries_);
   }
-  std::int32_t block_size() const noexcept { return block_size_; }
+  std::int32_t block_size() const noexcept { return facts_.block_size; }
   /// [rows]
   const std::vector<std::int32_t>& positions() const noexcept { return positions_; }
   /// Rows cut so that no two chunks write the same tile of 16 tokens: [first, last) of each chunk, and its range.
@@ -42,22 +43,18 @@ class PreparedBatch final : public Batch {
   };
   const std::vector<Chunk>& chunks() const noexcept { return chunks_; }
 
-  /// Throws InvalidArgument when a table names a block that a storage of `num_blocks` lacks.
-  void check_blocks(std::uint32_t num_blocks) const;
   /// Made on first use in the step and kept for its other layers. The thread that drives the backend calls these.
   const RotaryTable& rotary(ThreadPool& pool, const RopeParams& rope) const;
   WorkList& work(const WorkShape& shape) const;
 
  private:
+  BatchFacts facts_;
   std::vector<TokenId> tokens_;
   std::vector<TokenRange> ranges_;
   std::vector<std::uint32_t> tables_;
   std::vector<std::int32_t> positions_;
   std::vector<Chunk> chunks_;
-  std::int32_t block_size_;
-  std::int32_t num_layer_groups_;
   std::size_t entries_;  // of one layer group
-  std::uint32_t largest_block_ = 0;
   mutable std::vector<std::unique_ptr<RotaryTable>> rotary_;
   mutable std::vector<std::unique_ptr<WorkList>> work_;
 };

@@ -1,10 +1,10 @@
 // Rotary embedding of q and k, and the write of K and V into their token slots.
 #include <vector>
 
+#include "backend/checks.hpp"
 #include "base/text.hpp"
 #include "cpu/attention/attention.hpp"
 #include "cpu/attention/batch.hpp"
-#include "cpu/attention/check.hpp"
 #include "cpu/attention/kernels.hpp"
 #include "cpu/kv/storage.hpp"
 #include "pagedcore/error.hpp"
@@ -74,16 +74,8 @@ void rope_and_cache(ThreadPool& pool, const Tensor& q, const Tensor& qkv, KvStor
                     const Batch& prepared, const AttentionShape& shape, const RopeParams& rope) {
   const auto& kv = static_cast<const PagedStorage&>(storage);
   const auto& batch = static_cast<const PreparedBatch&>(prepared);
-  check_call(kv, batch, layer, shape);
-  check_matrix("q", q, batch.rows(), std::int64_t{shape.num_heads} * shape.head_dim);
-  check_matrix("qkv", qkv, batch.rows(),
-               (std::int64_t{shape.num_heads} + 2 * std::int64_t{shape.num_kv_heads}) * shape.head_dim);
-  if (qkv.dtype != DType::f32)
-    throw InvalidArgument(str("qkv has type ", info(qkv.dtype).name, "; rope_and_cache takes f32"));
-  if (rope.inv_freq && (rope.inv_freq->dtype != DType::f32 || 2 * rope.inv_freq->cols > shape.head_dim))
-    throw InvalidArgument(str("inv_freq has ", rope.inv_freq->cols, " frequencies of type ",
-                              info(rope.inv_freq->dtype).name, "; a head of ", shape.head_dim,
-                              " dimensions takes up to ", shape.head_dim / 2, " of type f32"));
+  check_layer_call(kv, batch.facts(), layer, shape);
+  check_rope_and_cache(q, qkv, batch.rows(), shape, rope, DType::bf16);
   for (const TokenRange& range : batch.ranges()) {
     const std::int32_t last = (range.first_position + range.num_rows - 1) / batch.block_size();
     for (std::int32_t b = range.first_position / batch.block_size(); b <= last; ++b) {

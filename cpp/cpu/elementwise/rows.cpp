@@ -22,12 +22,7 @@ void scale_softcap(ThreadPool& pool, const Tensor& x, float scale, float softcap
 }
 
 void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale) {
-  check_f32("embed: the output", out, static_cast<std::int64_t>(tokens.size()), table.k());
-  for (std::size_t row = 0; row < tokens.size(); ++row)
-    if (tokens[row] < 0 || tokens[row] >= table.n())
-      throw InvalidArgument(
-          str("embed: token ", tokens[row], " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
-
+  check_embed(out, table, tokens);
   for_each_row(pool, out.rows, out.cols, [&](std::int64_t row) {
     float* values = row_of<float>(out, row);
     unpack_row(table, tokens[static_cast<std::size_t>(row)], values);
@@ -38,16 +33,14 @@ void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<c
 
 void embed_positions(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
                      std::int32_t offset) {
-  check_f32("embed_positions: the output", out, static_cast<std::int64_t>(positions.size()), table.k());
-  check_positions(positions, table.n(), offset);
+  check_embed_positions(out, table, positions, offset);
   for_each_row(pool, out.rows, out.cols, [&](std::int64_t row) {
     unpack_row(table, positions[static_cast<std::size_t>(row)] + offset, row_of<float>(out, row));
   });
 }
 
 void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale) {
-  check_f32("add: the sum", x, x.rows, x.cols);
-  check_f32("add: what is added", y, x.rows, x.cols);
+  check_add(x, y);
   for_each_row(pool, x.rows, x.cols, [&](std::int64_t row) {
     float* sum = row_of<float>(x, row);
     const float* term = row_of<float>(y, row);
@@ -56,10 +49,7 @@ void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale) {
 }
 
 void convert(ThreadPool& pool, const Tensor& out, const Tensor& in) {
-  check_f32("convert: the input", in, in.rows, in.cols);
-  check_shape("convert: the output", out, in.rows, in.cols);
-  if (out.dtype != DType::f32 && out.dtype != DType::bf16)
-    throw InvalidArgument(str("convert: the output is ", shape_text(out), "; expected f32 or bf16"));
+  check_convert(out, in, DType::bf16);
   for_each_row(pool, in.rows, in.cols, [&](std::int64_t row) {
     const float* from = row_of<float>(in, row);
     if (out.dtype == DType::f32) {
@@ -72,15 +62,7 @@ void convert(ThreadPool& pool, const Tensor& out, const Tensor& in) {
 }
 
 void gather_rows(ThreadPool& pool, const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) {
-  check_shape("gather_rows: the output", out, static_cast<std::int64_t>(indices.size()), in.cols);
-  check_shape("gather_rows: the input", in, in.rows, in.cols);
-  if (out.dtype != in.dtype)
-    throw InvalidArgument(
-        str("gather_rows: the output is ", info(out.dtype).name, " and the input ", info(in.dtype).name));
-  for (const std::int32_t index : indices)
-    if (index < 0 || index >= in.rows)
-      throw InvalidArgument(str("gather_rows: row ", index, " of an input of ", in.rows, " rows"));
-
+  check_gather_rows(out, in, indices);
   const std::size_t bytes = bytes_of(in.dtype, in.cols);
   const auto row_at = [](const Tensor& t, std::int64_t row) { return t.slice_rows(row, 1).data; };
   for_each_row(pool, out.rows, in.cols, [&](std::int64_t row) {

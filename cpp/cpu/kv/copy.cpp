@@ -1,24 +1,16 @@
 // Copy-on-write on the CPU: the filled tokens of a block, every layer.
 #include <cstring>
 
-#include "base/text.hpp"
+#include "backend/checks.hpp"
 #include "cpu/kv/kv.hpp"
 #include "cpu/kv/storage.hpp"
-#include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 
 void copy_blocks(ThreadPool& pool, KvStorage& storage, std::span<const BlockCopy> copies) {
   const auto& kv = static_cast<const PagedStorage&>(storage);
   const TileLayout& layout = kv.layout();
-  for (const BlockCopy& copy : copies) {
-    if (raw(copy.src) >= kv.num_blocks() || raw(copy.dst) >= kv.num_blocks())
-      throw InvalidArgument(str("copy of block ", raw(copy.src), " to block ", raw(copy.dst), ": the KV storage has ",
-                                kv.num_blocks(), " blocks"));
-    if (copy.num_tokens > static_cast<std::uint32_t>(layout.block_size))
-      throw InvalidArgument(
-          str("copy of ", copy.num_tokens, " tokens of block ", raw(copy.src), ": a block holds ", layout.block_size));
-  }
+  check_copies(copies, kv.num_blocks(), layout.block_size);
   const std::int64_t layers = kv.shape().num_layers;
   // Whole tiles: picking single lanes out of one would read and write the same cache lines.
   const auto copy_layer = [&](std::int64_t i, int) {

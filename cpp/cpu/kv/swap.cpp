@@ -1,22 +1,12 @@
 // Whole blocks to and from host memory.
 #include <cstring>
 
-#include "base/text.hpp"
+#include "backend/checks.hpp"
 #include "cpu/kv/kv.hpp"
 #include "cpu/kv/storage.hpp"
-#include "pagedcore/error.hpp"
 
 namespace pagedcore::cpu {
 namespace {
-
-void check(const PagedStorage& kv, std::span<const BlockId> blocks, std::size_t places) {
-  if (blocks.size() != places)
-    throw InvalidArgument(str("a swap of ", blocks.size(), " blocks has ", places, " places in host memory"));
-  for (const BlockId block : blocks) {
-    if (raw(block) >= kv.num_blocks())
-      throw InvalidArgument(str("swap of block ", raw(block), ": the KV storage has ", kv.num_blocks(), " blocks"));
-  }
-}
 
 /// Pieces that two threads can share even when only one block moves, and that a core copies without a page in between.
 constexpr std::size_t kPiece = std::size_t{1} << 18;
@@ -35,7 +25,7 @@ void for_each_piece(ThreadPool& pool, std::size_t count, std::size_t bytes, cons
 void swap_out(ThreadPool& pool, const KvStorage& storage, std::span<const BlockId> blocks,
               std::span<std::byte* const> dst) {
   const auto& kv = static_cast<const PagedStorage&>(storage);
-  check(kv, blocks, dst.size());
+  check_swap(blocks, dst.size(), kv.num_blocks());
   for_each_piece(pool, blocks.size(), kv.block_bytes(), [&](std::size_t i, std::size_t at, std::size_t bytes) {
     std::memcpy(dst[i] + at, kv.part(raw(blocks[i]), 0, 0) + at, bytes);
   });
@@ -44,7 +34,7 @@ void swap_out(ThreadPool& pool, const KvStorage& storage, std::span<const BlockI
 void swap_in(ThreadPool& pool, KvStorage& storage, std::span<const BlockId> blocks,
              std::span<const std::byte* const> src) {
   const auto& kv = static_cast<const PagedStorage&>(storage);
-  check(kv, blocks, src.size());
+  check_swap(blocks, src.size(), kv.num_blocks());
   for_each_piece(pool, blocks.size(), kv.block_bytes(), [&](std::size_t i, std::size_t at, std::size_t bytes) {
     std::memcpy(kv.part(raw(blocks[i]), 0, 0) + at, src[i] + at, bytes);
   });

@@ -112,7 +112,8 @@ class BlockRunner {
 
 }  // namespace
 
-void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& any_weight, const Epilogue& epilogue) {
+void matmul(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tensor& in, const Weight& any_weight,
+            const Epilogue& epilogue) {
   const auto& weight = static_cast<const PackedWeight&>(any_weight);
   check_matmul(out, in, weight, weight.kind(), weight.dtype(), DType::bf16, epilogue);
   if (in.rows == 0) return;
@@ -138,7 +139,6 @@ void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight&
   // Workers cannot fail, so their scratch is allocated before they start.
   const BlockRunner runner(weight, args);
   const std::int64_t kernel_bytes = kernel.scratch_bytes(args), scratch_bytes = kernel_bytes + runner.scratch_bytes();
-  Scratch& scratch = pool.scratch();
   if (scratch_bytes != 0 && !scratch.reserve(pool.threads(), static_cast<std::size_t>(scratch_bytes)))
     throw OutOfMemory(str("no memory for ", scratch_bytes, " bytes of matmul scratch for each of ", pool.threads(),
                           " threads; free memory"));

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "cpu/isa.hpp"
+#include "cpu/large_memory.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pagedcore/backend.hpp"
 
@@ -20,8 +21,9 @@ PackedSize packed_weight_size(std::span<const HostTensor> parts, const WeightFor
                               bool native);
 std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype);
 
-/// See Backend::matmul. `weight` was made by pack_weight.
-void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue);
+/// See Backend::matmul. `weight` was made by pack_weight; `scratch` is of the pool's workers.
+void matmul(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tensor& in, const Weight& weight,
+            const Epilogue& epilogue);
 
 /// out[0, k) = row `row` of a stacked weight, as f32.
 void unpack_row(const Weight& weight, std::int64_t row, float* out);

@@ -11,7 +11,19 @@
 #include <vector>
 
 #include "cpu/isa.hpp"
+#include "cpu/matmul/matmul.hpp"
 #include "pagedcore/backend.hpp"
+
+namespace pagedcore::cpu {
+
+/// With scratch of its own.
+inline void matmul(ThreadPool& pool, const Tensor& out, const Tensor& in, const Weight& weight,
+                   const Epilogue& epilogue) {
+  Scratch scratch;
+  matmul(pool, scratch, out, in, weight, epilogue);
+}
+
+}  // namespace pagedcore::cpu
 
 namespace matmul_test {
 

@@ -149,4 +149,10 @@ TEST_CASE("arguments that do not fit") {
   CHECK_THROWS_WITH_AS(backend->attention(q.tensor, q.tensor, *kv, 0, *batch, {{1, 1, 64}}),
                        doctest::Contains("names block 3 of a KV storage that has 3"), InvalidArgument);
   CHECK_THROWS_AS(backend->attention(q.tensor, q.tensor, *kv, 1, *batch, {{1, 1, 64}}), InvalidArgument);
+  const auto larger = backend->allocate_kv({1, 1, 64, 16, DType::bf16}, 4);
+  CHECK_THROWS_WITH_AS(backend->attention(q.tensor, q.tensor, *larger, 0, *batch, {{1, 1, 64}, 1.0f, 0.0f, -1}),
+                       doctest::Contains("a window of -1 tokens"), InvalidArgument);
+  const std::vector<BlockCopy> copies{{BlockId{0}, BlockId{1}, 17}};
+  CHECK_THROWS_WITH_AS(backend->copy_blocks(*kv, copies), doctest::Contains("17 tokens of block 0: a block holds 16"),
+                       InvalidArgument);
 }
