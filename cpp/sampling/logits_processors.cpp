@@ -25,23 +25,21 @@ float saturate(float x) {
 }
 
 /// How often each token occurs in the output, and whether it occurs at all. The table is as large as the vocabulary and
-/// outlives the call, so only the entries that were touched are cleared.
+/// outlives the call, so only the entries that were touched are cleared, those of a call that throws too.
 class Occurrences {
  public:
   Occurrences(const SampleContext& context, std::size_t vocab_size, bool with_prompt, Scratch& scratch)
-      : table_(scratch.occurrences), touched_(scratch.occurring) {
+      : Occurrences(scratch) {
     if (table_.size() < vocab_size) table_.resize(vocab_size);
-    try {
-      if (with_prompt) {
-        for (const TokenId token : context.prompt) touch(index_of(token, vocab_size));
-      }
-      for (const TokenId token : context.output) ++touch(index_of(token, vocab_size));
-    } catch (...) {
-      clear();
-      throw;
+    if (with_prompt) {
+      for (const TokenId token : context.prompt) touch(index_of(token, vocab_size));
     }
+    for (const TokenId token : context.output) ++touch(index_of(token, vocab_size));
   }
-  ~Occurrences() { clear(); }
+  ~Occurrences() {
+    for (const std::size_t token : touched_) table_[token] = 0;
+    touched_.clear();
+  }
   Occurrences(const Occurrences&) = delete;
   Occurrences& operator=(const Occurrences&) = delete;
 
@@ -54,6 +52,8 @@ class Occurrences {
  private:
   static constexpr std::uint32_t kSeen = 0x80000000u;
 
+  explicit Occurrences(Scratch& scratch) noexcept : table_(scratch.occurrences), touched_(scratch.occurring) {}
+
   std::uint32_t& touch(std::size_t token) {
     std::uint32_t& entry = table_[token];
     if (entry == 0) {
@@ -61,10 +61,6 @@ class Occurrences {
       entry = kSeen;
     }
     return entry;
-  }
-  void clear() noexcept {
-    for (const std::size_t token : touched_) table_[token] = 0;
-    touched_.clear();
   }
 
   std::vector<std::uint32_t>& table_;

@@ -183,6 +183,18 @@ TEST_CASE("a penalty or a bias that overflows stops at the largest float, and le
   CHECK(processed(bias) == std::vector<float>{50.0f, -kMost, -kInf, -kInf});
 }
 
+TEST_CASE("a call that is refused leaves no count of a token behind") {
+  SamplingParams p;
+  p.presence_penalty = 1.0f;
+  p.repetition_penalty = 2.0f;
+  const std::vector<float> logits = {4.0f, 4.0f, 4.0f, 4.0f};
+  const std::vector<TokenId> prompt = {0}, outside = {1, 4}, output = {2};
+  sampling::Scratch scratch;
+  CHECK_THROWS_AS(sampling::process_logits(logits, {&p, prompt, outside, 0}, scratch), InvalidArgument);
+  const auto row = sampling::process_logits(logits, {&p, {}, output, 0}, scratch);
+  CHECK(std::vector<float>(row.begin(), row.end()) == std::vector<float>{4.0f, 4.0f, 4.0f / 2.0f - 1.0f, 4.0f});
+}
+
 // rule: sampling.unsound-row-is-corrupt
 TEST_CASE("unusable rows and unusable requests are told apart") {
   SamplingParams p;
