@@ -7,7 +7,7 @@ from typing import Any
 from . import from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace, Tensors
 from .fields import Fields
-from .llama_like import QKVO
+from .llama_like import FUSED_NAMES, QKVO
 from .rope import to_f32
 from .tensors import TensorNames
 from .transforms import fused_qkv, grouped_qkv
@@ -79,17 +79,7 @@ FAMILY = Family(
     gguf=Gguf(
         architectures=("bloom",),
         describe=describe_gguf,
-        names=TensorNames(
-            layers="blk",
-            outside={
-                **{"token_embd": "embed", "token_embd_norm": "embed_norm"},
-                **{"output_norm": "final_norm", "output": "lm_head"},
-            },
-            in_layer={
-                **{"attn_norm": "attn_norm", "attn_qkv": "attn.qkv", "attn_output": "attn.o"},
-                **{"ffn_norm": "mlp_norm", "ffn_up": "mlp.up", "ffn_down": "mlp.down"},
-            },
-        ),
+        names=FUSED_NAMES.changed(outside={"token_embd_norm": "embed_norm"}),
         transforms={"attn.qkv": fused_qkv},
     ),
     tiny_config=lambda: {

@@ -10,7 +10,7 @@ from . import from_config, from_gguf
 from .bloom import alibi_slopes
 from .family import Described, Family, Gguf, HuggingFace, Parts, Tensors
 from .fields import Fields
-from .llama_like import QKVO
+from .llama_like import FUSED_NAMES, QKVO
 from .rope import to_f32
 from .tensors import Tensor, TensorNames
 from .transforms import fused_qkv, grouped_qkv, input_norm
@@ -60,14 +60,7 @@ def _only_norm(tensor: Tensor, description: Any, source: str) -> Parts:
     return {"mlp_norm": tensor, "attn_norm": tensor}
 
 
-_GGUF_NAMES = TensorNames(
-    layers="blk",
-    outside={"token_embd": "embed", "output_norm": "final_norm", "output": "lm_head"},
-    in_layer={
-        **{"attn_norm": "only_norm", "attn_norm_2": "attn_norm", "attn_qkv": "attn.qkv", "attn_output": "attn.o"},
-        **{"ffn_up": "mlp.up", "ffn_down": "mlp.down"},
-    },
-)
+_GGUF_NAMES = FUSED_NAMES.changed(in_layer={"attn_norm": "only_norm", "attn_norm_2": "attn_norm", "ffn_norm": ""})
 FAMILY = Family(
     name="falcon",
     huggingface=HuggingFace(

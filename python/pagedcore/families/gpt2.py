@@ -8,7 +8,7 @@ from typing import Any
 from . import from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace, Tensors
 from .fields import Fields
-from .llama_like import QKVO
+from .llama_like import FUSED_NAMES, QKVO
 from .splits import GPT2
 from .tensors import TensorNames
 from .transforms import after, fused_qkv, turned
@@ -75,17 +75,7 @@ FAMILY = Family(
     gguf=Gguf(
         architectures=("gpt2",),
         describe=describe_gguf,
-        names=TensorNames(
-            layers="blk",
-            outside={
-                **{"token_embd": "embed", "position_embd": "positions"},
-                **{"output_norm": "final_norm", "output": "lm_head"},
-            },
-            in_layer={
-                **{"attn_norm": "attn_norm", "attn_qkv": "attn.qkv", "attn_output": "attn.o"},
-                **{"ffn_norm": "mlp_norm", "ffn_up": "mlp.up", "ffn_down": "mlp.down"},
-            },
-        ),
+        names=FUSED_NAMES.changed(outside={"position_embd": "positions"}),
         transforms={"attn.qkv": fused_qkv},
     ),
     tiny_config=lambda: {

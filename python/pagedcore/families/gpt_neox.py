@@ -7,7 +7,7 @@ from typing import Any
 from . import from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace, Tensors
 from .fields import Fields
-from .llama_like import QKVO, tiny_config
+from .llama_like import FUSED_NAMES, QKVO, tiny_config
 from .tensors import TensorNames
 from .transforms import fused_qkv, grouped_qkv
 
@@ -29,7 +29,7 @@ def describe(config: Fields) -> Described:
 
 def describe_gguf(fields: Fields, tensors: Tensors) -> Described:
     description = from_gguf.described(fields, tensors, norm="layer", activation="gelu", gated=False)
-    biases = from_gguf.biases(tensors, QKVO, _GGUF_NAMES, {"attn.qkv": QKVO[:3]})
+    biases = from_gguf.biases(tensors, QKVO, FUSED_NAMES, {"attn.qkv": QKVO[:3]})
     return _finish(description, fields.flag("use_parallel_residual", True), biases)
 
 
@@ -38,14 +38,6 @@ def _finish(description: dict[str, Any], parallel: bool, biases: tuple[str, ...]
     return Described(description, (*biases, "mlp.up", "mlp.down", *_NORMS))
 
 
-_GGUF_NAMES = TensorNames(
-    layers="blk",
-    outside={"token_embd": "embed", "output_norm": "final_norm", "output": "lm_head"},
-    in_layer={
-        **{"attn_norm": "attn_norm", "attn_qkv": "attn.qkv", "attn_output": "attn.o"},
-        **{"ffn_norm": "mlp_norm", "ffn_up": "mlp.up", "ffn_down": "mlp.down"},
-    },
-)
 FAMILY = Family(
     name="gpt_neox",
     huggingface=HuggingFace(
@@ -75,7 +67,7 @@ FAMILY = Family(
     gguf=Gguf(
         architectures=("gptneox",),
         describe=describe_gguf,
-        names=_GGUF_NAMES,
+        names=FUSED_NAMES,
         transforms={"attn.qkv": fused_qkv},
     ),
     tiny_config=lambda: tiny_config("gpt_neox", hidden_size=128, num_key_value_heads=None, hidden_act="gelu"),

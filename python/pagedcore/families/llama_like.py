@@ -7,7 +7,7 @@ from typing import Any
 
 from .tensors import TensorNames
 
-__all__ = ["GGUF_NAMES", "HUGGINGFACE_NAMES", "MLP", "QKV", "QKVO", "tiny_config"]
+__all__ = ["FUSED_NAMES", "GGUF_NAMES", "HUGGINGFACE_NAMES", "MLP", "QKV", "QKVO", "tiny_config"]
 
 QKV = ("attn.q", "attn.k", "attn.v")
 QKVO = (*QKV, "attn.o")
@@ -59,6 +59,16 @@ GGUF_NAMES = TensorNames(
         "ffn_down": "mlp.down",
     },
     ignored=r"rope_freqs\.weight|rope_factors_(long|short)\.weight",  # a part of the configuration
+)
+
+# Of files in which one tensor holds q, k and v, and whose MLP has no gate.
+FUSED_NAMES = TensorNames(
+    layers="blk",
+    outside=GGUF_NAMES.outside,
+    in_layer={
+        **{"attn_norm": "attn_norm", "attn_qkv": "attn.qkv", "attn_output": "attn.o"},
+        **{"ffn_norm": "mlp_norm", "ffn_up": "mlp.up", "ffn_down": "mlp.down"},
+    },
 )
 
 
