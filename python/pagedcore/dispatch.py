@@ -13,6 +13,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NoReturn
 
 from .errors import Aborted, InvalidArgument
+from .request import native_arguments
 
 if TYPE_CHECKING:
     from ._core import Engine, EngineOutput
@@ -52,7 +53,7 @@ class Dispatcher(NotCopied):
     struck with it in hand finds it its own."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._pid = os.getpid()
         self._registering = threading.Lock()
         self._gone: deque[weakref.ref[Inbox]] = deque()  # inboxes that nobody holds any more
@@ -69,35 +70,22 @@ class Dispatcher(NotCopied):
     def submit(self, request: Request, inbox: Inbox) -> int:
         """Returns the request's id. All its news come to `inbox`, token by token, until one says `last`."""
         arguments = (request.token_ids, request.native, request.options, True)
-        (number,) = self._accept(inbox, map(self._engine.submit, *([argument] for argument in arguments)))
+        (number,) = self._accept(inbox, map(self.engine.submit, *([argument] for argument in arguments)))
         return number
 
     def submit_all(self, requests: Sequence[Request], inbox: Inbox, *, every_token: bool = False) -> list[int]:
         """The same for several, without their news on the way where nobody looks at them. When the engine refuses one
         of them, none is submitted."""
-        arguments = (
-            [request.token_ids for request in requests],
-            [request.native for request in requests],
-            [request.options for request in requests],
-            [every_token or request.needs_every_token for request in requests],
-        )
-        accepted = map(self._engine.submit_all, *([argument] for argument in arguments))
+        arguments = native_arguments(requests, every_token)
+        accepted = map(self.engine.submit_all, *([argument] for argument in arguments))
         return self._accept(inbox, chain.from_iterable(accepted))
-
-    def validate(self, requests: Sequence[Request]) -> None:
-        """The checks of submission alone."""
-        for index, request in enumerate(requests):
-            try:
-                self._engine.validate(request.token_ids, request.native)
-            except InvalidArgument as error:
-                raise InvalidArgument(f"request {index}: {error}") from None
 
     def register_prefix(self, name: str, tokens: Sequence[int], salt: int, shared: bool, inbox: Inbox) -> int:
         """Returns the id of the request that computes it, whose one output comes to `inbox`. Unless it is kept() before
         its inbox goes, it is released."""
         self._prefixes[inbox.ref] = (name, salt)
         arguments = (name, tokens, salt, shared)
-        (request,) = self._accept(inbox, map(self._engine.register_prefix, *([argument] for argument in arguments)))
+        (request,) = self._accept(inbox, map(self.engine.register_prefix, *([argument] for argument in arguments)))
         return request
 
     def kept(self, inbox: Inbox) -> None:
@@ -122,7 +110,7 @@ class Dispatcher(NotCopied):
             owned = self._owned.get(ref, [])
             if ref in self._prefixes and owned:
                 with suppress(InvalidArgument, Aborted):
-                    self._engine.release_prefix(*self._prefixes[ref])
+                    self.engine.release_prefix(*self._prefixes[ref])
             self.abort([request for request in owned if request in self._inboxes])
             for request in owned:
                 self._inboxes.pop(request, None)
@@ -138,7 +126,7 @@ class Dispatcher(NotCopied):
             return
         for request in requests:
             try:
-                self._engine.abort(request)
+                self.engine.abort(request)
             except Aborted:  # closed: there is nothing left to end
                 return
 
@@ -147,7 +135,7 @@ class Dispatcher(NotCopied):
         self.abort(requests)
         while any(request in self._inboxes for request in requests):
             try:
-                if not self._engine.busy and not self._arrived:
+                if not self.engine.busy and not self._arrived:
                     return
                 self._step(inbox)
             except Aborted:
@@ -157,7 +145,7 @@ class Dispatcher(NotCopied):
         """Takes outputs that are there, perhaps of requests whose callers have gone: they hold memory until then. False
         when none are to come."""
         self._sweep()
-        if not self._engine.busy and not self._arrived:
+        if not self.engine.busy and not self._arrived:
             return False
         self._step(inbox)
         return True
@@ -194,7 +182,7 @@ class Dispatcher(NotCopied):
                 self._wake_another(inbox)
 
     def _drain(self) -> None:
-        self._arrived.extend(chain.from_iterable(map(self._engine.wait, repeat(_SLICE, 1))))
+        self._arrived.extend(chain.from_iterable(map(self.engine.wait, repeat(_SLICE, 1))))
         while self._arrived:
             output = self._arrived[0]
             inbox = self._inbox_of(output.request)

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import Aborted, InvalidArgument
+from .errors import Aborted
+from .request import native_arguments
 
 if TYPE_CHECKING:
     from ._core import Engine, EngineOutput
@@ -37,7 +38,7 @@ class LoopQueue:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._fd = -1  # __del__ may find a half-made object
-        self._engine = engine
+        self.engine = engine
         self._loop = weakref.ref(loop)
         self._takers: dict[int, weakref.ref[Taker]] = {}
         self._delivering = False
@@ -49,24 +50,10 @@ class LoopQueue:
 
     def submit_all(self, requests: Sequence[Request], inbox: Taker, *, every_token: bool = False) -> list[int]:
         """Their ids. When the engine refuses one of them, none is submitted."""
-        numbers = self._engine.submit_all(
-            [request.token_ids for request in requests],
-            [request.native for request in requests],
-            [request.options for request in requests],
-            [every_token or request.needs_every_token for request in requests],
-            self.number,
-        )
+        numbers = self.engine.submit_all(*native_arguments(requests, every_token), self.number)
         ref = weakref.ref(inbox)
         self._takers.update(dict.fromkeys(numbers, ref))
         return numbers
-
-    def validate(self, requests: Sequence[Request]) -> None:
-        """The checks of submission alone."""
-        for index, request in enumerate(requests):
-            try:
-                self._engine.validate(request.token_ids, request.native)
-            except InvalidArgument as error:
-                raise InvalidArgument(f"request {index}: {error}") from None
 
     def take_leftovers(self, inbox: Taker) -> bool:
         """Takes outputs that are there: they hold memory until then. False when there are none, and while others are
@@ -75,14 +62,14 @@ class LoopQueue:
 
     def register_prefix(self, name: str, tokens: Sequence[int], owner: tuple[int, bool], taker: Taker) -> int:
         """``owner``: the salt, and whether it is shared. Returns the id of the request that computes it."""
-        number = self._engine.register_prefix(name, tokens, *owner, self.number)
+        number = self.engine.register_prefix(name, tokens, *owner, self.number)
         self._takers[number] = weakref.ref(taker)
         return number
 
     def __call__(self) -> int:
         """Hands out all that has come; returns how much that was."""
         try:
-            outputs = self._engine.wait(0.0, self.number)
+            outputs = self.engine.wait(0.0, self.number)
         except Aborted as error:
             self._end(str(error))
             return 0
@@ -127,4 +114,4 @@ class LoopQueue:
             self._fd = -1
         number = getattr(self, "number", None)
         if number is not None:
-            self._engine.close_queue(number)
+            self.engine.close_queue(number)

@@ -21,7 +21,7 @@ from .sampling_params import SamplingParams
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-__all__ = ["Request", "check_prefix_name", "derived_seed", "request_options"]
+__all__ = ["Request", "check_prefix_name", "derived_seed", "native_arguments", "request_options"]
 
 
 def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
@@ -160,6 +160,23 @@ class Request:
             return [sample.total for sample in self._samples]
         ranked = sorted(self._samples, key=lambda sample: -sample.logprob)[: self.params.n]
         return [replace(sample.total, index=index) for index, sample in enumerate(ranked)]
+
+
+def native_arguments(
+    requests: Sequence[Request], every_token: bool
+) -> tuple[
+    list[list[int]],
+    list[_core.SamplingParams | _core.BeamSearchParams],
+    list[_core.RequestOptions],
+    list[bool],
+]:
+    """What an engine's ``submit_all`` takes."""
+    return (
+        [request.token_ids for request in requests],
+        [request.native for request in requests],
+        [request.options for request in requests],
+        [every_token or request.needs_every_token for request in requests],
+    )
 
 
 class _Sample:

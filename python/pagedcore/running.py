@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from .dispatch import Dispatcher
-from .errors import OutOfMemory
+from .errors import InvalidArgument, OutOfMemory
 from .outputs import RequestOutput
 from .progress import Progress
 from .request import Request
+
+if TYPE_CHECKING:
+    from ._core import Engine
 
 __all__ = ["Feed", "run_all"]
 
@@ -21,7 +24,8 @@ class Submits(Protocol[_I]):
 
     def submit_all(self, requests: Sequence[Request], inbox: _I, *, every_token: bool = False) -> list[int]: ...
 
-    def validate(self, requests: Sequence[Request]) -> None: ...
+    @property
+    def engine(self) -> Engine: ...
 
     def take_leftovers(self, inbox: _I) -> bool: ...
 
@@ -57,7 +61,7 @@ class Feed(Generic[_I]):
                 break
             except OutOfMemory:
                 if self._submitted == 0 and most == left and left > 1:
-                    self._dispatcher.validate(self._requests)
+                    self._validate()
                 if most == 1 and running > 0:
                     self._freed = 0
                     return {}
@@ -71,6 +75,14 @@ class Feed(Generic[_I]):
         for request, number in zip(offered, numbers, strict=True):
             request.started(number)
         return dict(zip(numbers, offered, strict=True))
+
+    def _validate(self) -> None:
+        """The checks of submission alone, of all."""
+        for index, request in enumerate(self._requests):
+            try:
+                self._dispatcher.engine.validate(request.token_ids, request.native)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"request {index}: {error}") from None
 
 
 def run_all(dispatcher: Dispatcher, requests: Sequence[Request], progress: bool | None) -> list[RequestOutput]:
