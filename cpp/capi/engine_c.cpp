@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -183,6 +184,22 @@ pc_status pc_engine_abort(pc_engine* engine, uint64_t request) noexcept {
   return guarded([&] {
     require(engine, "engine");
     engine->engine.abort(RequestId{request});
+  });
+}
+
+pc_status pc_engine_abort_named(pc_engine* engine, const char* request_id) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(request_id, "request_id");
+    engine->engine.abort(std::string_view(request_id));
+  });
+}
+
+pc_status pc_engine_now(const pc_engine* engine, double* seconds) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(seconds, "seconds");
+    *seconds = engine->engine.now();
   });
 }
 

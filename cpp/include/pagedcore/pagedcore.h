@@ -77,8 +77,8 @@ PAGEDCORE_API pc_status pc_options_set(pc_options* options, const char* name, co
 /* The same from a number, whatever the locale. */
 PAGEDCORE_API pc_status pc_options_set_integer(pc_options* options, const char* name, int64_t value) PC_NOEXCEPT;
 PAGEDCORE_API pc_status pc_options_set_real(pc_options* options, const char* name, double value) PC_NOEXCEPT;
-/* Lists of token ids: banned_tokens, allowed_token_ids, stop_token_ids. `tokens` may be null when count is 0: an empty
- * list is "none", with which all tokens are allowed. */
+/* Options of type tokens, such as stop_token_ids. `tokens` may be null when count is 0: an empty
+ * list is "none"; as allowed_token_ids it allows all. */
 PAGEDCORE_API pc_status pc_options_set_tokens(pc_options* options, const char* name, const int32_t* tokens,
                                               size_t count) PC_NOEXCEPT;
 typedef struct pc_token_bias {
@@ -179,6 +179,10 @@ PAGEDCORE_API pc_status pc_engine_submit(pc_engine* engine, const int32_t* promp
                                          const pc_options* options, uint64_t* request) PC_NOEXCEPT;
 /* Ends a request; its last output says PC_FINISH_ABORT. Unknown and finished requests are ignored. */
 PAGEDCORE_API pc_status pc_engine_abort(pc_engine* engine, uint64_t request) PC_NOEXCEPT;
+/* The same by its option request_id. */
+PAGEDCORE_API pc_status pc_engine_abort_named(pc_engine* engine, const char* request_id) PC_NOEXCEPT;
+/* The engine's clock, on which outputs say their times: seconds since it was made, steady. */
+PAGEDCORE_API pc_status pc_engine_now(const pc_engine* engine, double* seconds) PC_NOEXCEPT;
 /* Refuses requests (PC_ABORTED) from now on and waits until those that are there have ended, at most `timeout` seconds;
  * *left is how many have not, which go on. pc_engine_resume() ends it. */
 PAGEDCORE_API pc_status pc_engine_drain(pc_engine* engine, double timeout, size_t* left) PC_NOEXCEPT;

@@ -37,6 +37,7 @@ int c_program(const char* container_path) {
   pc_outputs* outputs = NULL;
   const int32_t prompt[4] = {1, 2, 3, 4};
   uint64_t streamed = 0, aborted = 0;
+  double now = 0.0;
   size_t tokens = 0, left = 1, k;
   int lasts = 0, fd = -1;
   int32_t busy = 1;
@@ -112,8 +113,18 @@ int c_program(const char* container_path) {
   CHECK(pc_engine_drain(engine, 60.0, &left) == PC_OK && left == 0);                      /* its deadline ends it */
   CHECK(pc_engine_wait(engine, 0.0, &outputs) == PC_OK && pc_outputs_count(outputs) == 1);
   CHECK(pc_outputs_get(outputs, 0)->finish == PC_FINISH_DEADLINE && pc_outputs_get(outputs, 0)->scheduled_time == 0.0);
+  CHECK(pc_engine_now(engine, &now) == PC_OK && now >= pc_outputs_get(outputs, 0)->time);
+  CHECK(pc_outputs_get(outputs, 0)->time - pc_outputs_get(outputs, 0)->queued_time >= 0.01);
   pc_outputs_free(outputs);
   CHECK(pc_engine_submit(engine, prompt, 4, sampling, &streamed) == PC_ABORTED);
+  CHECK(pc_engine_resume(engine) == PC_OK);
+  CHECK(pc_engine_pause(engine) == PC_OK);
+  CHECK(pc_options_set(sampling, "deadline", "none") == PC_OK);
+  CHECK(pc_engine_submit(engine, prompt, 4, sampling, &aborted) == PC_OK); /* the name is free again */
+  CHECK(pc_engine_abort_named(engine, "another") == PC_OK && pc_engine_abort_named(engine, "one") == PC_OK);
+  CHECK(pc_engine_wait(engine, 60.0, &outputs) == PC_OK && pc_outputs_count(outputs) == 1);
+  CHECK(pc_outputs_get(outputs, 0)->finish == PC_FINISH_ABORT && pc_outputs_get(outputs, 0)->request == aborted);
+  pc_outputs_free(outputs);
   CHECK(pc_engine_resume(engine) == PC_OK);
   CHECK(strcmp(pc_status_name(PC_OVERLOADED), "PC_OVERLOADED") == 0);
   CHECK(pc_engine_clear_prefix_cache(engine) == PC_OK);
