@@ -25,7 +25,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
 std::string to_text(const OutOfRange& p) {
   const bool is_interval = p.range.starts_with('[') || p.range.starts_with('(');
   return str(p.name, " = ", p.value, " is out of range: it must ", is_interval ? "lie in " : "be ",
-             p.range.empty() ? "finite" : p.range, p.zero != nullptr ? str(", or be ", p.nothing, " for ", p.zero) : "",
+             p.range.empty() ? "finite" : p.range, p.zero != nullptr ? str(", or be left out for ", p.zero) : "",
              p.hint != nullptr ? str("; ", p.hint) : "");
 }
 

@@ -20,7 +20,7 @@ std::string range_text(const Range<D>& range) {
   const bool from = range.low > std::numeric_limits<D>::lowest(), to = range.high < std::numeric_limits<D>::max();
   if (!from && !to) return "";
   if (!to) return (range.open_low ? "above " : "at least ") + to_text(range.low);
-  return str(range.open_low ? '(' : '[', to_text(range.low), ", ", to_text(range.high), range.open_high ? ')' : ']');
+  return str(range.open_low ? '(' : '[', to_text(range.low), ", ", to_text(range.high), ']');
 }
 inline std::string range_text(NoRange) { return ""; }
 template <std::integral I>
@@ -32,7 +32,7 @@ std::string type_range_text() {
 template <class D>
 constexpr bool has_no_limits(const Range<D>& range) {
   return std::is_integral_v<D> && range.low == std::numeric_limits<D>::lowest() &&
-         range.high == std::numeric_limits<D>::max() && !range.open_low && !range.open_high;
+         range.high == std::numeric_limits<D>::max() && !range.open_low;
 }
 
 /// Whether a value lies within the field's limits; 0 does where the list says what it stands for.
@@ -44,10 +44,9 @@ bool admits(const Field<T, D>& f, element_of<D> value) {
 struct OutOfRange {
   const char* name;
   std::string_view value;
-  std::string_view range;        // empty: all finite numbers
-  const char* zero;              // as in Field
-  const char* hint;              // as in Field
-  const char* nothing = "none";  // how the caller's language writes a 0 that stands for something else
+  std::string_view range;  // empty: all finite numbers
+  const char* zero;        // as in Field
+  const char* hint;        // as in Field
 };
 PAGEDCORE_API std::string to_text(const OutOfRange& problem);
 template <class T, class D>

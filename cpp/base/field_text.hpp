@@ -75,6 +75,7 @@ std::string to_text(const std::vector<T>& values) {
 
 /// Throws InvalidArgument: `name` = 'text' is not `expected`. Long texts are cut.
 [[noreturn]] PAGEDCORE_API void malformed(std::string_view name, std::string_view text, std::string_view expected);
+inline constexpr char kSizeText[] = "a size: give bytes, or a text such as 512MB or 1.5GiB, below 8EiB";
 /// "1048576", "512MB" (10^6) or "1.5 GiB" (2^30) as a number of bytes; throws InvalidArgument, also from 2^63 on.
 PAGEDCORE_API std::uint64_t bytes_from_text(std::string_view name, std::string_view text);
 

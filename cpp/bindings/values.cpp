@@ -28,12 +28,12 @@ void refuse(const char* field, nb::handle value, const std::string& expected) {
 
 void refuse_range(const Facts& f, nb::handle value, const std::string& type_range) {
   throw InvalidArgument(
-      to_text(OutOfRange{f.name, shown(value), f.range.empty() ? type_range : f.range, f.zero, f.hint, "None"}));
+      to_text(OutOfRange{f.name, shown(value), f.range.empty() ? type_range : f.range, f.zero, f.hint}));
 }
 
 nb::object whole_number(const Facts& f, nb::handle value) {
   if (PyBool_Check(value.ptr()) || !PyIndex_Check(value.ptr()))
-    refuse(f.name, value, str(f.unit == Unit::bytes ? "a size" : "a whole number", or_none(f)));
+    refuse(f.name, value, f.unit == Unit::bytes ? kSizeText : str("a whole number", or_none(f)));
   nb::object number = nb::steal(PyNumber_Index(value.ptr()));
   if (!number.is_valid()) throw nb::python_error();
   return number;

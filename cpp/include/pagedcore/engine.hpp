@@ -41,15 +41,9 @@ struct KvOptions {
           .bytes()
           .zero_means("what max_sequences full contexts need, at most 1 GiB and half of the available memory, on a GPU "
                       "all of gpu_memory_utilization"));
-    v(field("enable_prefix_caching", &C::enable_prefix_caching,
-            "Keep the KV of finished requests for prompts that begin alike."));
-    v(field(
-        "allocation", &C::allocation,
-        "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
-        "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
-        "exactly that (oracle), and shares nothing."));
-    v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
-            in(1, kMostCount))
+    v(field("enable_prefix_caching", &C::enable_prefix_caching, kPrefixCachingDoc));
+    v(field("allocation", &C::allocation, kAllocationDoc));
+    v(field("max_reservation", &C::max_reservation, kMaxReservationDoc, in(1, kMostCount))
           .zero_means("the longest that fits"));
     v(field("cache_events", &C::cache_events, "Events of the prefix cache that are kept; 0: none are recorded.",
             in(0, kMostCount)));

@@ -34,32 +34,28 @@ struct ElementOf<std::vector<D>> {
 template <class D>
 using element_of = typename ElementOf<D>::type;
 
-/// The values from `low` to `high`, each end admitted unless it is open. Infinity and NaN lie in no range.
+/// The values from `low` to `high`, without `low` where it is open. Infinity and NaN lie in no range.
 template <class D>
 struct Range {
   D low = std::numeric_limits<D>::lowest();
   D high = std::numeric_limits<D>::max();
   bool open_low = false;
-  bool open_high = false;
 
-  constexpr bool admits(D value) const noexcept {
-    return (open_low ? value > low : value >= low) && (open_high ? value < high : value <= high);
-  }
+  constexpr bool admits(D value) const noexcept { return (open_low ? value > low : value >= low) && value <= high; }
 };
 
-/// Limits as they are written in a list: in(1, 65536), above(0), below(0.0, 1.0). They take the type of their field;
+/// Limits as they are written in a list: in(1, 65536), above(0), above_up_to(0, 1). They take the type of their field;
 /// one that this type cannot hold does not compile.
 template <class Low, class High>
 struct Limits {
   Low low;
   High high;
   bool open_low = false;
-  bool open_high = false;
   bool no_high = false;
 
   template <class D>
   constexpr Range<D> of() const {
-    return {static_cast<D>(low), no_high ? std::numeric_limits<D>::max() : static_cast<D>(high), open_low, open_high};
+    return {static_cast<D>(low), no_high ? std::numeric_limits<D>::max() : static_cast<D>(high), open_low};
   }
 };
 template <class Low, class High>
@@ -67,20 +63,16 @@ constexpr Limits<Low, High> in(Low low, High high) {  // [low, high]
   return {low, high};
 }
 template <class Low, class High>
-constexpr Limits<Low, High> from_below(Low low, High high) {  // [low, high)
-  return {low, high, false, true};
-}
-template <class Low, class High>
 constexpr Limits<Low, High> above_up_to(Low low, High high) {  // (low, high]
   return {low, high, true};
 }
 template <class Low>
 constexpr Limits<Low, Low> at_least(Low low) {
-  return {low, low, false, false, true};
+  return {low, low, false, true};
 }
 template <class Low>
 constexpr Limits<Low, Low> above(Low low) {
-  return {low, low, true, false, true};
+  return {low, low, true, true};
 }
 
 /// The word for each value of an enum. Specialised beside the enum: `static constexpr Word<E> list[] = {...}`.

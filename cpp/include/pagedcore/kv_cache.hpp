@@ -50,6 +50,14 @@ struct Words<AllocationPolicy> {
                                                     {AllocationPolicy::oracle, "oracle"}};
 };
 
+// What an engine's options and a cache's mean alike.
+inline constexpr char kPrefixCachingDoc[] = "Keep the KV of finished requests for prompts that begin alike.";
+inline constexpr char kAllocationDoc[] =
+    "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
+    "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
+    "exactly that (oracle), and shares nothing.";
+inline constexpr char kMaxReservationDoc[] = "Tokens of the longest sequence under such a baseline.";
+
 inline constexpr std::size_t kMostWindows = 64;
 inline constexpr std::uint32_t kMostLength = 0xffffffff;  // tokens of a sequence
 
@@ -72,18 +80,12 @@ struct KvCacheConfig {
     using C = KvCacheConfig;
     v(field("num_blocks", &C::num_blocks, "Physical blocks.", in(1, kMostBlocks)));
     v(field("block_size", &C::block_size, "Tokens per block.", in(1, 65536)));
-    v(field("enable_prefix_caching", &C::enable_prefix_caching,
-            "Keep the KV of finished requests for prompts that begin alike."));
+    v(field("enable_prefix_caching", &C::enable_prefix_caching, kPrefixCachingDoc));
     v(field("windows", &C::windows,
             "Attention window of each group of layers in tokens, 0: full context. None: one group with full context."));
     v(field("num_swap_blocks", &C::num_swap_blocks, "Slots of the swap space.", in(0, kMostCount)));
-    v(field(
-        "allocation", &C::allocation,
-        "paged, or, for comparisons, a baseline of the PagedAttention paper: a request reserves a contiguous chunk on "
-        "admission, for the longest output (max), for its max_tokens rounded up to a power of two (pow2), or for "
-        "exactly that (oracle), and shares nothing."));
-    v(field("max_reservation", &C::max_reservation, "Tokens of the longest sequence under such a baseline.",
-            in(1, kMostCount)));
+    v(field("allocation", &C::allocation, kAllocationDoc));
+    v(field("max_reservation", &C::max_reservation, kMaxReservationDoc, in(1, kMostCount)));
     v(field("max_events", &C::max_events, "Events of the prefix cache that are kept.", in(0, kMostCount)));
   }
 };

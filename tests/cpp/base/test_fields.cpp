@@ -21,7 +21,7 @@ struct Inner {
 
   template <class V>
   static void fields(V&& v) {
-    v(field("share", &Inner::share, "A share.", from_below(0, 1)).note("0 turns it off"));
+    v(field("share", &Inner::share, "A share.", above_up_to(0, 1)).note("0 turns it off"));
     v(field("threads", &Inner::threads, "Threads.", in(1, 64)).zero_means("all"));
     v(field("file", &Inner::file, "A file.").path().zero_means("no file"));
   }
@@ -163,16 +163,16 @@ TEST_CASE("ranges: open and closed ends, infinity and NaN, optional values and l
     return refusal([&] { check_ranges(s, "option"); });
   };
   CHECK(check([](Sample&) {}) == "accepted");
-  CHECK(check([](Sample& s) { s.inner.share = 1.0; }) ==
-        "option share = 1 is out of range: it must lie in [0, 1); 0 turns it off");
+  CHECK(check([](Sample& s) { s.inner.share = 1.5; }) ==
+        "option share = 1.5 is out of range: it must lie in (0, 1]; 0 turns it off");
   CHECK(check([](Sample& s) { s.inner.share = std::numeric_limits<double>::quiet_NaN(); }) != "accepted");
   CHECK(check([](Sample& s) { s.inner.threads = 0; }) == "accepted");
   CHECK(check([](Sample& s) { s.inner.threads = 65; }) ==
-        "option threads = 65 is out of range: it must lie in [1, 64], or be none for all");
+        "option threads = 65 is out of range: it must lie in [1, 64], or be left out for all");
   CHECK(check([](Sample& s) { s.other.threads = 0; }) == "option threads = 0 is out of range: it must lie in [1, 64]");
   CHECK(check([](Sample& s) { s.top = -2; }) == "option top = -2 is out of range: it must be at least -1");
   CHECK(check([](Sample& s) { s.tokens = {3, -4}; }) == "option tokens = -4 is out of range: it must be at least 0");
-  CHECK(to_text(OutOfRange{"threads", "-1", type_range_text<std::uint8_t>(), "all", nullptr, "None"}) ==
-        "threads = -1 is out of range: it must lie in [0, 255], or be None for all");
+  CHECK(to_text(OutOfRange{"threads", "-1", type_range_text<std::uint8_t>(), "all", nullptr}) ==
+        "threads = -1 is out of range: it must lie in [0, 255], or be left out for all");
   CHECK(check([](Sample& s) { s.memory = (std::size_t{1} << 40) + 1; }) != "accepted");
 }
