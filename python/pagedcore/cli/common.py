@@ -7,10 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import _core
 from ..errors import InvalidArgument, Io, Unsupported
+from ..names import RENAMED, our_word
 from .streams import complain
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Command(argparse.ArgumentParser):
-    """Takes flags by their whole names only: an abbreviation would mean another flag, or none, once more are there."""
+    """Takes flags by their whole names only: an abbreviation would mean another flag, or none, once more are there. One
+    that there is not is answered with our word for it, or the nearest."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -66,6 +69,24 @@ class Command(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         """argparse swallows what goes wrong with stdout."""
         (file or sys.stdout).write(self.format_help())
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Knows all of them, since a command's own parser can say more of the others than the one above it."""
+        found, others = super().parse_known_args(args, namespace)
+        unknown = next((text.partition("=")[0] for text in others if text.startswith("-")), None)
+        if unknown is not None:
+            self.error(f"there is no flag {unknown}{self._instead(unknown)}")
+        if others:
+            self.error(f"{others[0]!r} is more than it takes")
+        return found, others
+
+    def _instead(self, flag: str) -> str:
+        flags = [text for text in self._option_string_actions if text.startswith("--")]
+        ours = "--" + our_word(flag.strip("-").replace("-", "_")).replace("_", "-")
+        if ours in flags:
+            return f"; use {ours}"
+        nearest = get_close_matches(flag, flags, n=1, cutoff=0.7)
+        return f"; did you mean {nearest[0]}?" if nearest else ""
 
     def error(self, message: str) -> NoReturn:
         """One line: the usage of a command fills a screen."""
@@ -152,6 +173,9 @@ def add_option_flags(
         else:
             kind, metavar = _KINDS.get(info.type, (str, "TEXT"))
             group.add_argument(flag, type=kind, metavar=metavar, help=text)
+            for other in (other for other, ours in RENAMED.items() if ours == info.name):
+                alias = "--" + other.replace("_", "-")
+                group.add_argument(alias, dest=info.name, type=kind, help=argparse.SUPPRESS)
 
 
 def _help(info: _core.OptionInfo, default: str | None) -> str:
@@ -166,14 +190,19 @@ def _help(info: _core.OptionInfo, default: str | None) -> str:
 
 
 def _tokens(text: str) -> list[int]:
-    return [int(token) for token in text.split(",")]
+    try:
+        return [int(token) for token in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of token ids, such as 5,17") from None
 
 
 def _biases(text: str) -> dict[int, float]:
-    return {int(token): float(bias) for token, bias in (pair.split(":") for pair in text.split(","))}
+    try:
+        return {int(token): float(bias) for token, bias in (pair.split(":") for pair in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of biases, such as 5:1.5,17:-inf") from None
 
 
-_tokens.__name__, _biases.__name__ = "list of token ids", "list of biases"  # as argparse names them
 _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "int": (int, "N"),
     "float": (float, "X"),

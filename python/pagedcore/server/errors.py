@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,9 +80,9 @@ def api_error(error: BaseException) -> ApiError:
 
 
 def _named_first(message: str) -> str | None:
-    """The field that a message begins with, as ours do: ``top_p=7 is ...``."""
-    name, equals, _ = message.partition("=")
-    return name if equals and name.isidentifier() else None
+    """The field that a message begins with, as ours do: ``top_p=7 is ...``, ``sampling parameter top_p = 7 is ...``."""
+    found = re.match(r"(?:(?:sampling|beam search) parameter )?(\w+) ?=", message)
+    return found[1] if found else None
 
 
 def openai_error(error: ApiError) -> dict[str, Any]:

@@ -96,6 +96,16 @@ class Fields:
             raise wrong(self.path(name), value, f"a number of at least {low:g}{most}")
         return number
 
+    def typed(self, name: str, kind: str) -> Any:
+        """A value of one of the types that the lists of options know, within no bounds but those of its type."""
+        if kind == "tokens":
+            return self.token_ids(name)
+        if kind == "biases":
+            return self.mapping(name)
+        if kind == "int":
+            return self.integer(name, -(2**63), 2**64 - 1)
+        return self.number(name, -math.inf)
+
     def choice(self, name: str, choices: Collection[str], default: str | None = None) -> str | None:
         value = self.text(name, default)
         if value is not None and value not in choices:

@@ -10,12 +10,13 @@ from typing import Any
 from .. import _core
 from ..beam_search_params import BeamSearchParams
 from ..errors import InvalidArgument
+from ..names import OTHERS, our_word
 from ..sampling_params import SamplingParams
 from ..tokenizer import Tokenizer
 from .errors import ApiError, not_supported
 from .fields import Fields, wrong
 
-__all__ = ["MOST_CHOICES", "beam_params", "refuse_unsupported", "request_options", "sampling_params"]
+__all__ = ["ENDPOINTS_OWN", "MOST_CHOICES", "beam_params", "refuse_unsupported", "request_options", "sampling_params"]
 
 MOST_CHOICES = 128  # n and best_of; the width of a beam search
 
@@ -37,13 +38,22 @@ _UNSUPPORTED = {
     "vllm_xargs": "leave it out",
 }
 
+# Words of other systems for what has a name here too; those that a dialect has are its endpoint's to read.
+_THEIRS = {
+    name: f"use {our_word(name)}"
+    for name in OTHERS["SamplingParams"]
+    if name not in ("bad_words", "max_completion_tokens", "stop_sequences") and our_word(name) != name
+}
+# What an endpoint reads itself, since its answer depends on it.
+ENDPOINTS_OWN = ("max_tokens", "logprobs", "prompt_logprobs", "prompt_logprob_start", "logprob_token_ids")
+
 
 def refuse_unsupported(
     fields: Fields, more: Mapping[str, str] = {}, harmless: Mapping[str, Collection[Any]] = {}
 ) -> None:
     """Raises for what is known to have an effect elsewhere, and has none here. ``harmless``: values that ask for what
     is done anyway."""
-    fields.refuse({**_UNSUPPORTED, **more}, harmless)
+    fields.refuse({**_UNSUPPORTED, **_THEIRS, **more}, harmless)
     form = fields.within("response_format")
     kind = form.text("type", "text")
     if kind != "text":
@@ -57,31 +67,22 @@ def refuse_unsupported(
 def sampling_params(
     fields: Fields, defaults: SamplingParams, tokenizer: Tokenizer | None, **ours: Any
 ) -> SamplingParams:
-    """``defaults``: what the model's publishers recommend. ``ours``: what the endpoint says itself."""
+    """``defaults``: what the model's publishers recommend. ``ours``: what the endpoint says itself. Limits but those of
+    what a caller may cost are SamplingParams' to check."""
     values: dict[str, Any] = dict(ours)
-    for name, low, high in (("temperature", 0.0, 1000.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0)):
-        values[name] = fields.number(name, low, high)
-    for name in ("presence_penalty", "frequency_penalty"):
-        values[name] = fields.number(name, -2.0, 2.0)
-    values["repetition_penalty"] = fields.number("repetition_penalty", 0.0)
-    values["top_k"] = fields.integer("top_k", -1)
-    values["n"] = fields.integer("n", 1, MOST_CHOICES)
-    values["best_of"] = fields.integer("best_of", 1, MOST_CHOICES)
-    values["seed"] = fields.integer("seed", -(2**63), 2**64 - 1)
-    values["min_tokens"] = fields.integer("min_tokens", 0)
+    for option in _core.options_of("SamplingParams"):
+        if option.name not in ENDPOINTS_OWN and option.name in fields:
+            values[option.name] = fields.typed(option.name, option.type)
+    for name in ("n", "best_of"):
+        values[name] = fields.integer(name, 1, MOST_CHOICES)
     values["stop"] = fields.texts("stop")
-    values["stop_token_ids"] = fields.token_ids("stop_token_ids")
     for name in ("ignore_eos", "include_stop_str_in_output"):
         values[name] = fields.flag(name)
     if "skip_special_tokens" in fields:
         values.setdefault("skip_special_tokens", fields.flag("skip_special_tokens"))
-    if "allowed_token_ids" in fields:
-        values["allowed_token_ids"] = fields.token_ids("allowed_token_ids")
-    if fields.mapping("logit_bias"):
-        values["logit_bias"] = fields.mapping("logit_bias")
-    words = fields.texts("bad_words")
-    if words:
-        values["banned_tokens"] = [token for word in words for token in _tokens_of_word(word, tokenizer)]
+    banned = [token for word in fields.texts("bad_words") for token in _tokens_of_word(word, tokenizer)]
+    if banned:
+        values["banned_tokens"] = values.get("banned_tokens", []) + banned
     return replace(defaults, **{name: value for name, value in values.items() if value is not None})
 
 

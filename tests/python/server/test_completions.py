@@ -8,8 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from pagedcore import LLM, BeamSearchParams, SamplingParams
+from pagedcore import LLM, BeamSearchParams, SamplingParams, _core
 from pagedcore.outputs import CompletionOutput
+from pagedcore.server.fields import Fields
+from pagedcore.server.sampling import ENDPOINTS_OWN, sampling_params
 
 from .conftest import MODEL, Server
 
@@ -29,6 +31,7 @@ _OF_VLLM: list[dict[str, Any]] = [
     {"stop_token_ids": [30], "include_stop_str_in_output": True, "temperature": 0},
     {"ignore_eos": True, "min_tokens": 4, "temperature": 0},
     {"allowed_token_ids": [7042, 30, 198], "temperature": 0},
+    {"banned_tokens": [7042, 30], "temperature": 0},
     {"skip_special_tokens": False, "temperature": 0},
 ]
 
@@ -52,6 +55,15 @@ def test_tokens_text_and_end_are_llms(server: Server, llm_bf16: LLM, params: dic
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 5
     assert answer.usage.completion_tokens == sum(len(sample.token_ids) for sample in expected)
+
+
+def test_every_parameter_that_is_no_endpoints_own_is_read() -> None:
+    values: dict[str, Any] = {"int": 3, "float": 0.5, "tokens": [3], "biases": {"3": 1.0}}
+    defaults = SamplingParams(max_tokens=8)
+    for option in _core.options_of("SamplingParams"):
+        if option.name not in ENDPOINTS_OWN:
+            read = sampling_params(Fields({option.name: values[option.type]}), defaults, None)
+            assert getattr(read, option.name) != getattr(defaults, option.name)
 
 
 def test_log_probabilities_are_llms(server: Server, llm_bf16: LLM) -> None:
@@ -203,6 +215,9 @@ def test_asynchronous_client(server: Server, llm_bf16: LLM) -> None:
         ({"extra_body": {"guided_json": {"type": "object"}}}, "guided_json"),
         ({"extra_body": {"response_format": {"type": "json_object"}}}, "response_format"),
         ({"extra_body": {"min_p": 2}}, "min_p"),
+        ({"extra_body": {"repeat_penalty": 1.1}}, "repeat_penalty"),
+        ({"extra_body": {"max_new_tokens": 4}}, "max_new_tokens"),
+        ({"extra_body": {"banned_tokens": [-1]}}, "banned_tokens"),
         ({"extra_body": {"prefix": "unknown"}}, None),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ... import _core
 from ...outputs import CompletionOutput
 from ..answer import Arguments, Begun, Content, Piece, Thought
 from ..call import Call
@@ -84,7 +85,7 @@ class _Messages:
         call.model()
         refuse_unsupported(fields, _UNSUPPORTED)
         fields.required("max_tokens")
-        names = {"temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "stop_token_ids"}
+        names = {option.name for option in _core.options_of("SamplingParams")} - {"n"}
         params = sampling_params(
             Fields({name: fields.raw(name) for name in names} | {"stop": fields.texts("stop_sequences")}),
             llm.default_sampling_params(chat=True),
