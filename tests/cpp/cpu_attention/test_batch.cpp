@@ -60,7 +60,7 @@ TEST_CASE("positions and block tables are checked") {
 TEST_CASE("a table that names a block beyond the storage is refused before anything is written") {
   ThreadPool pool(1);
   World world({.head_dim = 16, .kv_heads = 1, .heads_per_kv_head = 1}, {20});
-  world.tables[0][1] = 1000;
+  world.tables[0][1] = world.storage->num_blocks();  // the first that is not there
   CHECK_THROWS_AS(world.step(pool, {{0, 0, 20}}), InvalidArgument);
   world.tables[0][1] = raw(kNoBlock);
   CHECK_THROWS_AS(world.step(pool, {{0, 0, 20}}), InvalidArgument);

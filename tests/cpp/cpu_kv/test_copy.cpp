@@ -60,4 +60,22 @@ TEST_CASE("copies outside the storage are refused and change nothing") {
   CHECK_NOTHROW(copy_blocks(pool, *world.storage, {}));
 }
 
+// rule: backend.throw-enqueues-nothing, cpu_kv.outside-is-refused
+TEST_CASE("swaps outside the storage, or without a place for each block, are refused and change nothing") {
+  ThreadPool pool(2);
+  World world({.head_dim = 16}, {20});
+  const std::size_t bytes = world.storage->block_bytes();
+  const std::uint32_t n = world.storage->num_blocks();
+  std::vector<std::byte> host(2 * bytes, std::byte{1});
+  const std::vector<std::byte*> places{host.data(), host.data() + bytes};
+  const std::vector<BlockId> outside{BlockId{0}, BlockId{n}}, last{BlockId{n - 1}};
+  CHECK_THROWS_WITH_AS(swap_out(pool, *world.storage, outside, places), doctest::Contains("swap of block"),
+                       InvalidArgument);
+  CHECK_THROWS_WITH_AS(swap_out(pool, *world.storage, last, places), "a swap of 1 blocks has 2 places in host memory",
+                       InvalidArgument);
+  CHECK(host == std::vector<std::byte>(2 * bytes, std::byte{1}));
+  swap_out(pool, *world.storage, last, std::span(places).first(1));
+  CHECK(std::memcmp(host.data(), world.paged().part(n - 1, 0, 0), bytes) == 0);
+}
+
 }  // namespace pagedcore::cpu::test
