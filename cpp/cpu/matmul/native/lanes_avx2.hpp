@@ -27,7 +27,6 @@ struct Lanes {
     return _mm256_slli_epi32(x, N);
   }
   static I masked(I x, int mask) { return _mm256_and_si256(x, _mm256_set1_epi32(mask)); }
-  static I either(I a, I b) { return _mm256_or_si256(a, b); }
   static F numbers(I x) { return _mm256_cvtepi32_ps(x); }
   /// The number that the low four bits stand for: a lookup takes three of them, the fourth chooses between two.
   static F looked_up(const float (&table)[16], I x) {
@@ -39,6 +38,13 @@ struct Lanes {
   template <int Zero>
   static F nibble(I x) {
     return numbers(_mm256_sub_epi32(masked(x, 15), _mm256_set1_epi32(Zero)));
+  }
+  /// The number of `Bits` bits less `Zero`: the first `Low` are those of `low`, the others those of `high`.
+  template <int Low, int Bits, int Zero>
+  static F joined(I low, I high) {
+    constexpr int kLow = (1 << Low) - 1, kHigh = (1 << Bits) - 1 - kLow;
+    const I code = _mm256_or_si256(masked(low, kLow), masked(high, kHigh));
+    return numbers(_mm256_sub_epi32(code, _mm256_set1_epi32(Zero)));
   }
   /// Each of the first half of the lanes twice; of the second half.
   static F twice_low(F x) { return _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)); }

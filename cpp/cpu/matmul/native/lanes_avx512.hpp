@@ -27,7 +27,6 @@ struct Lanes {
     return _mm512_slli_epi32(x, N);
   }
   static I masked(I x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi32(mask)); }
-  static I either(I a, I b) { return _mm512_or_si512(a, b); }
   static F numbers(I x) { return _mm512_cvtepi32_ps(x); }
   /// The number that the low four bits stand for.
   static F looked_up(const float (&table)[16], I x) { return _mm512_permutexvar_ps(x, _mm512_loadu_ps(table)); }
@@ -37,6 +36,24 @@ struct Lanes {
     return _mm512_permutexvar_ps(
         x, _mm512_setr_ps(0 - Zero, 1 - Zero, 2 - Zero, 3 - Zero, 4 - Zero, 5 - Zero, 6 - Zero, 7 - Zero, 8 - Zero,
                           9 - Zero, 10 - Zero, 11 - Zero, 12 - Zero, 13 - Zero, 14 - Zero, 15 - Zero));
+  }
+  /// The number of `Bits` bits less `Zero`: the first `Low` are those of `low`, the others those of `high`.
+  template <int Low, int Bits, int Zero>
+  static F joined(I low, I high) {
+    const I low_bits = _mm512_set1_epi32((1 << Low) - 1);
+    const I code = _mm512_ternarylogic_epi32(low_bits, low, high, 0xca);  // a ? b : c; with bits of others above
+    if constexpr (Bits <= 5) {
+      const I first = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);  // folded: a constant
+      const auto number = [](I i) {
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(masked(i, (1 << Bits) - 1), _mm512_set1_epi32(Zero)));
+      };
+      if constexpr (Bits < 5) return _mm512_permutexvar_ps(code, number(first));
+      return _mm512_permutex2var_ps(number(first), code, number(_mm512_add_epi32(first, _mm512_set1_epi32(16))));
+    } else {
+      const I bits = _mm512_set1_epi32((1 << Bits) - 1), exponent = _mm512_set1_epi32(0x4b000000);  // 2^23 + code
+      const I number = _mm512_ternarylogic_epi32(code, bits, exponent, 0xea);                       // a & b | c
+      return _mm512_sub_ps(_mm512_castsi512_ps(number), _mm512_set1_ps(float{1 << 23} + Zero));
+    }
   }
   /// Each of the first half of the lanes twice; of the second half.
   static F twice_low(F x) {

@@ -49,7 +49,6 @@ struct Lanes {
     return (I)((U)x << N);
   }
   static I masked(I x, int mask) { return x & mask; }
-  static I either(I a, I b) { return a | b; }
   static F numbers(I x) { return __builtin_convertvector(x, F); }
   /// The number that the low four bits stand for.
   static F looked_up(const float (&table)[16], I x) {
@@ -59,6 +58,12 @@ struct Lanes {
   template <int Zero>
   static F nibble(I x) {
     return numbers((x & 15) - Zero);
+  }
+  /// The number of `Bits` bits less `Zero`: the first `Low` are those of `low`, the others those of `high`.
+  template <int Low, int Bits, int Zero>
+  static F joined(I low, I high) {
+    constexpr int kLow = (1 << Low) - 1, kHigh = (1 << Bits) - 1 - kLow;
+    return numbers(((low & kLow) | (high & kHigh)) - Zero);
   }
   /// Each of the first half of the lanes twice; of the second half.
   static F twice_low(F x) { return F{x[0], x[0], x[1], x[1]}; }

@@ -36,10 +36,10 @@ struct Fives {
     if (half == 1) high = Lanes::right<8>(high);
   }
   Lanes::F next() {
-    const Lanes::I code = Lanes::either(Lanes::masked(low, 15), Lanes::masked(high, 16));
+    const Lanes::F value = Lanes::joined<4, 5, Zero>(low, high);
     low = Lanes::right<4>(low);
     high = Lanes::right<1>(high);
-    return Simd::sub(Lanes::numbers(code), Simd::set1(Zero));
+    return value;
   }
   static constexpr int kBits = 5;
 };
@@ -53,10 +53,10 @@ struct Sixes {
     high = half == 0 ? Lanes::left<4>(pairs) : Lanes::right<12>(pairs);
   }
   Lanes::F next() {
-    const Lanes::I code = Lanes::either(Lanes::masked(low, 15), Lanes::masked(high, 48));
+    const Lanes::F value = Lanes::joined<4, 6, Zero>(low, high);
     low = Lanes::right<4>(low);
     high = Lanes::right<2>(high);
-    return Simd::sub(Lanes::numbers(code), Simd::set1(Zero));
+    return value;
   }
   static constexpr int kBits = 6;
 };
@@ -85,10 +85,10 @@ struct Threes {
     high = Lanes::right<8>(high);
   }
   Lanes::F next() {
-    const Lanes::I code = Lanes::either(Lanes::masked(low, 3), Lanes::masked(high, 4));
+    const Lanes::F value = Lanes::joined<2, 3, Zero>(low, high);
     low = Lanes::right<2>(low);
     high = Lanes::right<1>(high);
-    return Simd::sub(Lanes::numbers(code), Simd::set1(Zero));
+    return value;
   }
   static constexpr int kBits = 3;
 };
