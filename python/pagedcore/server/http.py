@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Json", "Left", "Repeated", "Sse", "encoded", "event", "in_thread_if", "unless_left"]
+__all__ = ["Json", "Left", "Repeated", "answered", "encoded", "event", "in_thread_if", "unless_left"]
 
 _T = TypeVar("_T")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -134,3 +134,18 @@ class Sse(Response):
         close = getattr(self._events, "aclose", None)
         if close is not None:
             await close()
+
+
+class Asked(Protocol):
+    """What a call asks for, in its dialect."""
+
+    async def answer(self) -> dict[str, Any]: ...
+
+    def events(self) -> AsyncIterator[bytes]: ...
+
+
+async def answered(request: Request, asked: Asked, stream: bool, failed: Callable[[Exception], bytes]) -> Response:
+    """Whole, or as it comes. ``failed``: as Sse takes it."""
+    if stream:
+        return await Sse(asked.events(), failed).begun(request)
+    return Json(await unless_left(request, asked.answer()))

@@ -18,7 +18,7 @@ from ..call import Call
 from ..chat import Chat, Sample, conversation_prompt
 from ..errors import anthropic_error, api_error
 from ..fields import Fields
-from ..http import Json, Sse, event, in_thread_if, unless_left
+from ..http import Json, answered, event, in_thread_if, unless_left
 from ..openai.common import raise_failure
 from ..openai.conversation import ToolUse, conversation, tool_use
 from ..sampling import refuse_unsupported, request_options, sampling_params
@@ -37,9 +37,7 @@ _UNSUPPORTED = {
 
 async def messages(call: Call) -> Response:
     asked = await _Messages.read(call)
-    if call.fields.flag("stream"):
-        return await Sse(asked.events(), _failed_stream).begun(call.request)
-    return Json(await unless_left(call.request, asked.answer()))
+    return await answered(call.request, asked, call.fields.flag("stream"), _failed_stream)
 
 
 async def count_tokens(call: Call) -> Response:

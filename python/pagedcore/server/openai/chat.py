@@ -15,7 +15,7 @@ from ..answer import Arguments, Begun, Content, Piece, Thought
 from ..call import Call
 from ..chat import Chat, Sample, conversation_prompt
 from ..errors import ApiError
-from ..http import Json, Repeated, Sse, event, unless_left
+from ..http import Repeated, answered, event, unless_left
 from ..sampling import beam_params, refuse_unsupported, request_options, sampling_params
 from .common import DONE, Head, StreamOptions, failed_stream, raise_failure, usage_of
 from .conversation import ToolUse, conversation, tool_use
@@ -45,9 +45,7 @@ def new_call_id(length: int) -> str:
 
 async def chat_completions(call: Call) -> Response:
     asked = await _ChatCompletion.read(call)
-    if asked.streamed.stream:
-        return await Sse(asked.events(), failed_stream).begun(call.request)
-    return Json(await unless_left(call.request, asked.answer()))
+    return await answered(call.request, asked, asked.streamed.stream, failed_stream)
 
 
 def chat_options(call: Call) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...sampling_params import SamplingParams
 from ..call import Call
 from ..errors import ApiError
 from ..fields import MOST, Fields, are_token_ids, wrong
-from ..http import Json, Sse, event, unless_left
+from ..http import answered, event
 from ..running import Running
 from ..sampling import MOST_CHOICES, beam_params, refuse_unsupported, request_options, sampling_params
 from .common import DONE, Head, StreamOptions, failed_stream, raise_failure, usage_of
@@ -30,9 +30,7 @@ _UNSUPPORTED = {
 
 async def completions(call: Call) -> Response:
     asked = _Completions(call)
-    if asked.streamed.stream:
-        return await Sse(asked.events(), failed_stream).begun(call.request)
-    return Json(await unless_left(call.request, asked.answer()))
+    return await answered(call.request, asked, asked.streamed.stream, failed_stream)
 
 
 class _Completions:

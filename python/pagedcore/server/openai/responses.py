@@ -15,7 +15,7 @@ from ..answer import Arguments, Begun, Piece, Thought
 from ..call import Call
 from ..chat import Chat, conversation_prompt
 from ..errors import api_error, not_supported, openai_error
-from ..http import Json, Sse, event, unless_left
+from ..http import answered, event, unless_left
 from ..sampling import refuse_unsupported, request_options, sampling_params
 from .chat import new_call_id
 from .common import raise_failure
@@ -38,9 +38,7 @@ _UNSUPPORTED = {
 
 async def responses(call: Call) -> Response:
     asked = await _Answer.read(call)
-    if call.fields.flag("stream"):
-        return await Sse(asked.events(), _failed_stream).begun(call.request)
-    return Json(await unless_left(call.request, asked.answer()))
+    return await answered(call.request, asked, call.fields.flag("stream"), _failed_stream)
 
 
 class _Answer:
