@@ -36,6 +36,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "version.hpp": "base",
     "tensor.hpp": "tensor",
     "backend.hpp": "backend",
+    "mixture.hpp": "backend",
     "weight.hpp": "backend",
     "devices.hpp": "backend",
     "selftest.hpp": "selftest",

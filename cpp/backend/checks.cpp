@@ -125,6 +125,54 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
   const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
   if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
+  if (e.row_scale == nullptr) return;
+  if (!gated) throw InvalidArgument("matmul: only what the gated epilogue stores is scaled by row");
+  check_f32("matmul: the scale of rows", *e.row_scale, in.rows, 1);
+}
+
+namespace {
+
+void check_routing(const char* what, const Routing& routing, std::int64_t rows, std::int64_t experts) {
+  check_shape(what, routing.experts, rows, routing.experts.cols);
+  if (routing.experts.dtype != DType::i32)
+    throw InvalidArgument(str(what, ": the experts are ", shape_of(routing.experts), "; expected i32"));
+  if (routing.experts.cols < 1 || routing.experts.cols > experts)
+    throw InvalidArgument(str(what, ": ", routing.experts.cols, " experts a row of ", experts, "; at least 1"));
+  check_f32(what, routing.shares, rows, routing.shares.cols);
+}
+
+}  // namespace
+
+void check_route(const Routing& out, const Tensor& logits, const RouterParams& p) {
+  const std::int64_t gate = p.gate ? 1 : 0;
+  check_f32("route: the logits", logits, out.experts.rows, logits.cols);
+  check_routing("route", out, logits.rows, logits.cols - gate);
+  check_shape("route: the shares", out.shares, logits.rows, out.experts.cols + gate);
+}
+
+void check_mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts, DType compute) {
+  if (experts.up.empty() || experts.up.size() != experts.down.size())
+    throw InvalidArgument(str("mixture: ", experts.up.size(), " gated pairs and ", experts.down.size(),
+                              " matrices after them; as many of each, at least 1"));
+  const std::int64_t k = experts.up[0]->k(), inner = experts.up[0]->n(), n = experts.down[0]->n();
+  for (std::size_t i = 0; i < experts.up.size(); ++i)
+    if (experts.up[i]->k() != k || experts.up[i]->n() != inner || experts.down[i]->k() != inner ||
+        experts.down[i]->n() != n)
+      throw InvalidArgument(str("mixture: expert ", i, " takes ", experts.up[i]->k(), " columns to ",
+                                experts.up[i]->n(), " and ", experts.down[i]->k(), " to ", experts.down[i]->n(),
+                                "; the first one ", k, " to ", inner, " to ", n));
+  check_routing("mixture", routing, in.rows, static_cast<std::int64_t>(experts.up.size()));
+  if (routing.shares.cols < routing.experts.cols)
+    throw InvalidArgument(
+        str("mixture: the shares are ", shape_of(routing.shares), " for ", routing.experts.cols, " experts a row"));
+  const std::int64_t slots = in.rows * routing.experts.cols;
+  check_f32("mixture: the output", out, in.rows, n);
+  check_shape("mixture: the input", in, in.rows, k);
+  check_shape("mixture: the gathered rows", experts.gathered, slots, k);
+  check_shape("mixture: the inner rows", experts.inner, slots, inner);
+  for (const Tensor* t : {&in, &experts.gathered, &experts.inner})
+    if (t->dtype != compute)
+      throw InvalidArgument(str("mixture: a matrix is ", shape_of(*t), "; expected ", info(compute).name));
 }
 
 void check_embed(const Tensor& out, const Weight& table, std::span<const TokenId> tokens) {

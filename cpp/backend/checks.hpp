@@ -27,6 +27,10 @@ void check_leaves(std::span<const std::int64_t> leaf_ends, std::int64_t k);
 void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e);
 
+/// Unless logits and routes fit each other.
+void check_route(const Routing& out, const Tensor& logits, const RouterParams& p);
+/// Unless shapes and types fit; of the weights n() and k() are looked at, and that all experts are alike.
+void check_mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts, DType compute);
 /// Unless `out` has a row for each token, and `table` for each of their ids.
 void check_embed(const Tensor& out, const Weight& table, std::span<const TokenId> tokens);
 /// The same of positions, whose rows lie `offset` further down.

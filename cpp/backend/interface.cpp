@@ -1,4 +1,6 @@
+#include "base/text.hpp"
 #include "pagedcore/backend.hpp"
+#include "pagedcore/error.hpp"
 
 namespace pagedcore {
 
@@ -16,7 +18,14 @@ PackedSize TensorSizes::packed_size(std::span<const HostTensor> parts, const Wei
   for (const HostTensor& part : parts) rows += part.rows();
   return {packed_bytes(form.kind == PackKind::gated ? rows / 2 : rows, parts[0].cols(), form), 0};
 }
+bool TensorSizes::serves_mixtures() const noexcept { return false; }
 Backend::~Backend() = default;
+void Backend::route(const Routing&, const Tensor&, const RouterParams&) {
+  throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));
+}
+void Backend::mixture(const Tensor&, const Tensor&, const Routing&, const Mixture&) {
+  throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));
+}
 std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
 void Backend::reserve(std::size_t) {}
 void Backend::run_step(const Batch&, const std::function<void()>& operations) { operations(); }

@@ -9,6 +9,7 @@
 #include "cpu/elementwise/rows.hpp"
 #include "cpu/kv/kv.hpp"
 #include "cpu/matmul/matmul.hpp"
+#include "cpu/mixture/mixture.hpp"
 
 namespace pagedcore::cpu {
 namespace {
@@ -64,15 +65,17 @@ void CpuBackend::download(std::span<std::byte> dst, const Tensor& src) {
 // Weights and KV storage.
 
 std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, const WeightForm& form) {
-  return pack_weight(pool_, parts, form, isa_, dtype_, native_);
+  return form.f32 ? pack_weight(pool_, parts, form, isa_, DType::f32)
+                  : pack_weight(pool_, parts, form, isa_, dtype_, native_);
 }
 
 PackedSize CpuBackend::packed_size(std::span<const HostTensor> parts, const WeightForm& form) const {
-  return packed_weight_size(parts, form, isa_, dtype_, native_);
+  return form.f32 ? packed_weight_size(parts, form, isa_, DType::f32, false)
+                  : packed_weight_size(parts, form, isa_, dtype_, native_);
 }
 
 std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const {
-  return packed_weight_bytes(n, k, form, isa_, dtype_);
+  return packed_weight_bytes(n, k, form, isa_, form.f32 ? DType::f32 : dtype_);
 }
 
 std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
@@ -124,9 +127,15 @@ void CpuBackend::convert(const Tensor& out, const Tensor& in) {
 }
 
 void CpuBackend::matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) {
-  check_compute("matmul: the input", in);
   if (out.dtype != DType::f32) check_compute("matmul: the output", out);
   cpu::matmul(pool_, scratch_, out, in, weight, epilogue);
+}
+
+void CpuBackend::route(const Routing& out, const Tensor& logits, const RouterParams& p) {
+  cpu::route(pool_, out, logits, p);
+}
+void CpuBackend::mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) {
+  cpu::mixture(pool_, scratch_, lists_, out, in, routing, experts);
 }
 
 void CpuBackend::rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer,

@@ -6,6 +6,7 @@
 #include "cpu/elementwise/elementwise.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/large_memory.hpp"
+#include "cpu/mixture/row_lists.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pagedcore/backend.hpp"
 
@@ -27,6 +28,7 @@ class CpuBackend final : public Backend {
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
   PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const override;
 
+  bool serves_mixtures() const noexcept override { return true; }
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override;
@@ -43,6 +45,8 @@ class CpuBackend final : public Backend {
   void add(const Tensor& x, const Tensor& y, float scale) override;
   void convert(const Tensor& out, const Tensor& in) override;
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override;
+  void route(const Routing& out, const Tensor& logits, const RouterParams& p) override;
+  void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override;
   void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                       const AttentionShape& shape, const RopeParams& rope) override;
   void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
@@ -62,6 +66,7 @@ class CpuBackend final : public Backend {
   const NormKernels& norms_;
   ThreadPool pool_;
   Scratch scratch_;  // of the pool's workers, for products
+  RowLists lists_;
 };
 
 }  // namespace pagedcore::cpu

@@ -36,9 +36,17 @@ ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std
   residual = place(size(DType::f32, rows, hidden));
   normed = place(size(compute, rows, normed_cols));
   attended = place_attended(normed, rows);
-  wide = place(std::max({qkv_bytes + size(compute, rows, q_cols), size(compute, rows, d.mlp.intermediate_size),
-                         size(compute, rows, embedding)}));
+  const MixtureDescription& m = d.mixture;
+  const std::int64_t slots = rows * m.experts_per_token;
+  const std::size_t gathered = m.num_experts > 0 ? size(compute, slots, hidden) : 0;
+  wide = place(std::max({qkv_bytes + size(compute, rows, q_cols), size(compute, rows, mlp_columns(d)),
+                         size(compute, rows, embedding), gathered + size(compute, slots, m.expert_size),
+                         size(compute, rows, m.shared_size), m.num_experts > 0 ? size(DType::f32, rows, hidden) : 0}));
   q = wide + qkv_bytes;
+  inner = wide + gathered;
+  routes = place(size(DType::i32, slots, 1));
+  shares = place(m.num_experts > 0 ? size(DType::f32, rows, m.experts_per_token + 1) : 0);
+  router_logits = place(m.num_experts > 0 ? size(DType::f32, rows, router_columns(m)) : 0);
   const bool branches = !adds_at_once(d) || d.embedding_size > 0 || d.position.learned > 0;
   branch = place(branches ? size(DType::f32, rows, std::max(hidden, embedding)) : 0);
   tail_residual = place(size(DType::f32, logit_rows, hidden));
@@ -75,6 +83,18 @@ LayerScratch Activations::layer(std::int64_t rows) const noexcept {
 
 LayerScratch Activations::tail(std::int64_t rows) const noexcept {
   return scratch(rows, layout_.tail_residual, layout_.tail_normed, layout_.tail_attended);
+}
+
+MixtureScratch Activations::mixture(std::int64_t rows) const noexcept {
+  const MixtureDescription& m = d_.mixture;
+  const std::int64_t slots = rows * m.experts_per_token, columns = router_columns(m);
+  return {view(layout_.wide, compute_, slots, d_.hidden_size),
+          view(layout_.inner, compute_, slots, m.expert_size),
+          view(layout_.wide, compute_, rows, m.shared_size),
+          view(layout_.wide, DType::f32, rows, d_.hidden_size),
+          view(layout_.router_logits, DType::f32, rows, columns),
+          {view(layout_.routes, DType::i32, rows, m.experts_per_token),
+           view(layout_.shares, DType::f32, rows, m.experts_per_token + columns - m.num_experts)}};
 }
 
 Tensor Activations::embedded(std::int64_t rows) const noexcept {

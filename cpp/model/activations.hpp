@@ -14,6 +14,18 @@ inline bool adds_at_once(const ModelDescription& d) noexcept {
   return (d.norm.place == NormPlace::before || d.norm.place == NormPlace::outside) && d.residual_scale == 1.0f;
 }
 
+/// Columns of a router's logits: an expert each, and the shared expert's gate.
+inline std::int64_t router_columns(const MixtureDescription& m) noexcept {
+  return m.num_experts + (m.shared_gate ? 1 : 0);
+}
+
+/// Columns between the two products of the MLP, where a layer has one.
+inline std::int64_t mlp_columns(const ModelDescription& d) noexcept {
+  for (std::int32_t layer = 0; layer < d.num_layers; ++layer)
+    if (!d.mixture.in_layer(static_cast<std::size_t>(layer))) return d.mlp.intermediate_size;
+  return 0;
+}
+
 /// Where everything lies in the buffer. Regions that are never needed at the same time share their bytes: the normed
 /// input of a layer with its attention output (the q, k, v product has consumed the one when the other is written),
 /// and qkv and q with the MLP's inner activations. A parallel block reads its input again after attention: there the
@@ -25,6 +37,7 @@ struct ActivationLayout {
   std::int64_t rows;                                                // most rows of a step
   std::int64_t logit_rows;                                          // most rows of one piece of logits
   std::size_t residual, normed, attended, wide, q, branch, logits;  // byte offsets
+  std::size_t inner, routes, shares, router_logits;                 // of a mixture
   std::size_t tail_residual, tail_normed, tail_attended;
   std::size_t bytes;
 };
@@ -39,6 +52,15 @@ struct LayerScratch {
   Tensor embedding;  // compute type [rows, embedding size], before and after all layers; shares memory with inner
 };
 
+/// Matrices of a mixture of experts over the same rows.
+struct MixtureScratch {
+  Tensor gathered, inner;  // see Mixture; they share memory with LayerScratch::inner
+  Tensor shared;           // compute type [rows, shared expert's size], after those; likewise
+  Tensor normed;           // f32 [rows, hidden]: LayerScratch::normed before it is rounded; likewise, before those
+  Tensor logits;           // f32 [rows, experts and gate]
+  Routing routing;
+};
+
 class Activations {
  public:
   Activations(const ModelDescription& description, Backend& backend, std::uint32_t max_rows,
@@ -50,6 +72,7 @@ class Activations {
 
   // Views for a step of `rows` rows, and for the rows of one piece of logits.
   LayerScratch layer(std::int64_t rows) const noexcept;
+  MixtureScratch mixture(std::int64_t rows) const noexcept;
   Tensor qkv(std::int64_t rows) const noexcept;       // f32 [rows, qkv_size]
   Tensor q(std::int64_t rows) const noexcept;         // compute type [rows, q_size]
   Tensor embedded(std::int64_t rows) const noexcept;  // f32 [rows, embedding size]; shares memory with branch

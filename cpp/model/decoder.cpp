@@ -2,7 +2,7 @@
 //
 //   x = embedding of the tokens
 //   for each layer:  x = x + W_o attention(rope(W_qkv norm(x)))
-//                    x = x + W_down (act(W_gate norm(x)) * W_up norm(x))
+//                    x = x + W_down (act(W_gate norm(x)) * W_up norm(x)), or a mixture of such experts
 //   logits = W_head norm(x)
 //
 // What the relatives do otherwise is data: norms lie before attention and MLP, after them, or around the sum; both may
@@ -24,7 +24,7 @@ namespace {
 const Tensor* optional(const std::optional<Tensor>& tensor) noexcept { return tensor ? &*tensor : nullptr; }
 
 Epilogue epilogue(Epilogue::Kind kind, const std::optional<Tensor>& bias) {
-  return {kind, Activation::silu, optional(bias)};
+  return {kind, Activation::silu, optional(bias), nullptr};
 }
 
 }  // namespace
@@ -42,8 +42,12 @@ struct Model::Impl {
   void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
             const std::optional<Tensor>& bias);
   void qk_norm(const Tensor& heads, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias);
-  void add_branch(const LayerScratch& s, const Tensor& in, const Weight& weight, const std::optional<Tensor>& bias,
-                  const std::optional<Tensor>& norm_weight, const std::optional<Tensor>& norm_bias);
+  template <class Branch>
+  void add_branch(const LayerScratch& s, const Branch& branch, const std::optional<Tensor>& norm_weight,
+                  const std::optional<Tensor>& norm_bias);
+  void normalize(const LayerWeights& layer, const LayerScratch& s);
+  void mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
+  void mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
   RopeParams rope_of(std::int32_t index) const;
   void embed(const Batch& batch, const LayerScratch& s);
   void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
@@ -72,15 +76,15 @@ void Model::Impl::qk_norm(const Tensor& heads, const std::optional<Tensor>& weig
   backend.head_norm(heads, a.head_dim, *weight, optional(bias), params);
 }
 
-/// residual += W in, with the norms and the scale that lie between
-void Model::Impl::add_branch(const LayerScratch& s, const Tensor& in, const Weight& weight,
-                             const std::optional<Tensor>& bias, const std::optional<Tensor>& norm_weight,
+/// residual += what `branch` computes, with the norms and the scale that lie between
+template <class Branch>
+void Model::Impl::add_branch(const LayerScratch& s, const Branch& branch, const std::optional<Tensor>& norm_weight,
                              const std::optional<Tensor>& norm_bias) {
   const bool outside = d.norm.place == NormPlace::outside;
   if (adds_at_once(d)) {
-    backend.matmul(s.residual, in, weight, epilogue(Epilogue::Kind::accumulate, bias));
+    branch(s.residual, Epilogue::Kind::accumulate);
   } else {
-    backend.matmul(s.branch, in, weight, epilogue(Epilogue::Kind::store, bias));
+    branch(s.branch, Epilogue::Kind::store);
     if (norm_weight && !outside) norm(s.branch, s.branch, norm_weight, norm_bias);
     backend.add(s.residual, s.branch, d.residual_scale);
   }
@@ -138,15 +142,52 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
-/// residual += W_o attended;  residual += MLP(norm(residual)), in a parallel block of the residual before both
-void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
-  if (d.parallel) norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
-  add_branch(s, s.attended, *layer.o, layer.o_bias, layer.attn_post_norm, layer.attn_post_norm_bias);
+/// W_down (act(W_gate normed) * W_up normed)
+void Model::Impl::mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
+  const auto up = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
+  backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias)});
+  backend.matmul(out, s.inner, *layer.down, epilogue(kind, layer.down_bias));
+}
 
-  if (!d.parallel) norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
-  const auto kind = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
-  backend.matmul(s.inner, s.normed, *layer.up, {kind, d.mlp.activation, optional(layer.up_bias)});
-  add_branch(s, s.inner, *layer.down, layer.down_bias, layer.mlp_post_norm, layer.mlp_post_norm_bias);
+/// normed = norm(residual), of which, in f32, a router makes the shares of experts.
+void Model::Impl::normalize(const LayerWeights& layer, const LayerScratch& s) {
+  if (!layer.mixture) return norm(s.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
+  const MixtureDescription& m = d.mixture;
+  const MixtureScratch x = activations.mixture(s.normed.rows);
+  norm(x.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
+  backend.matmul(x.logits, x.normed, *layer.mixture->router, {});
+  backend.route(x.routing, x.logits, {m.router, m.renormalize, m.router_scale, m.shared_gate});
+  backend.convert(s.normed, x.normed);
+}
+
+/// The sum of some experts' MLPs, each by its share of the row, and of the shared expert's.
+void Model::Impl::mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
+  const MixtureDescription& m = d.mixture;
+  const MixtureScratch x = activations.mixture(s.normed.rows);
+  const bool accumulate = kind == Epilogue::Kind::accumulate;
+  backend.mixture(out, s.normed, x.routing, {layer.up, layer.down, d.mlp.activation, accumulate, x.gathered, x.inner});
+  if (!layer.shared) return;
+  const Tensor share = x.routing.shares.slice_cols(m.experts_per_token, m.shared_gate ? 1 : 0);
+  backend.matmul(x.shared, s.normed, *layer.shared->up,
+                 {Epilogue::Kind::gated, d.mlp.activation, nullptr, m.shared_gate ? &share : nullptr});
+  backend.matmul(out, x.shared, *layer.shared->down, {Epilogue::Kind::accumulate});
+}
+
+/// residual += W_o attended;  residual += MLP(norm(residual)), or a mixture of them, in a parallel block of the
+/// residual before both
+void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
+  if (d.parallel) normalize(layer, s);
+  const auto attention = [&](const Tensor& out, Epilogue::Kind kind) {
+    backend.matmul(out, s.attended, *layer.o, epilogue(kind, layer.o_bias));
+  };
+  add_branch(s, attention, layer.attn_post_norm, layer.attn_post_norm_bias);
+
+  if (!d.parallel) normalize(layer, s);
+  const auto feed_forward = [&](const Tensor& out, Epilogue::Kind kind) {
+    if (layer.mixture) return mix(*layer.mixture, s, out, kind);
+    mlp(*layer.mlp, s, out, kind);
+  };
+  add_branch(s, feed_forward, layer.mlp_post_norm, layer.mlp_post_norm_bias);
 }
 
 /// The last layer after its attention, and the head, for some rows of the step.

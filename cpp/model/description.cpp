@@ -83,6 +83,20 @@ void check_positions(const ModelDescription& d) {
                               " heads; give one for each, or none"));
 }
 
+void check_mixture(const ModelDescription& d) {
+  const MixtureDescription& m = d.mixture;
+  check_entries(d, "mixture_layers", m.layers.size());
+  if (m.num_experts == 0) return;
+  if (m.experts_per_token < 1 || m.experts_per_token > m.num_experts)
+    throw InvalidArgument(str(kWhat, " experts_per_token = ", m.experts_per_token, " is outside [1, ", m.num_experts,
+                              "], the number of experts (num_experts)"));
+  if (m.expert_size < 1) throw InvalidArgument(str(kWhat, " expert_size = 0: experts have at least 1 column"));
+  if (!d.mlp.gated) throw InvalidArgument(str(kWhat, " gated_mlp = false: experts have a gate"));
+  if (m.shared_gate && m.shared_size == 0)
+    throw InvalidArgument(
+        str(kWhat, " shared_expert_gate = true, but shared_expert_size = 0: there is no such expert"));
+}
+
 void check_block(const ModelDescription& d) {
   if (d.parallel && d.norm.place != NormPlace::before)
     throw InvalidArgument(
@@ -99,6 +113,7 @@ void ModelDescription::validate() const {
   check_rope(*this);
   check_positions(*this);
   check_entries(*this, "windows", attention.windows.size());
+  check_mixture(*this);
   check_block(*this);
 }
 

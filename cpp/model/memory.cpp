@@ -1,5 +1,7 @@
+#include "base/text.hpp"
 #include "model/activations.hpp"
 #include "model/weights.hpp"
+#include "pagedcore/error.hpp"
 
 namespace pagedcore {
 
@@ -7,6 +9,9 @@ ModelMemory plan_model_memory(const ModelDescription& description, const TensorS
                               std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows,
                               const WeightSource* weights) {
   description.validate();
+  if (description.mixture.num_experts > 0 && !sizes.serves_mixtures())
+    throw Unsupported(str("a mixture of ", description.mixture.num_experts,
+                          " experts is not served on this device yet; use device cpu"));
   ModelMemory memory;
   const PackedSize size = planned_weight_size(description, sizes, weights);
   memory.weights = size.bytes;

@@ -71,9 +71,35 @@ bool norms_before(const ModelDescription& d) {
 bool norms_after(const ModelDescription& d) { return d.norm.place != NormPlace::before; }
 Presence norm_presence(const ModelDescription& d) { return d.norm.weights ? Presence::required : Presence::ones; }
 
+/// An MLP by the names within it. Those of a mixture have no biases.
+Specs<MlpWeights> mlp_specs(const ModelDescription& d, std::int64_t inter) {
+  using M = MlpWeights;
+  const std::int64_t hidden = d.hidden_size;
+  Specs<M> s;
+  if (d.mlp.gated) {
+    s.matrices.push_back({&M::up, {{"gate.weight", inter}, {"up.weight", inter}}, hidden, PackKind::gated});
+    s.bias(&M::up_bias, {{"gate.bias", inter}, {"up.bias", inter}});
+  } else {
+    s.matrices.push_back({&M::up, {{"up.weight", inter}}, hidden});
+    s.bias(&M::up_bias, {{"up.bias", inter}});
+  }
+  s.matrices.push_back({&M::down, {{"down.weight", hidden}}, inter, WeightForm(PackKind::stacked, down_leaves(inter))});
+  s.bias(&M::down_bias, {{"down.bias", hidden}});
+  return s;
+}
+
+Specs<MixtureWeights> router_specs(const ModelDescription& d) {
+  Specs<MixtureWeights> s;
+  s.matrices.push_back({&MixtureWeights::router, {{"router.weight", d.mixture.num_experts}}, d.hidden_size});
+  s.matrices.back().form.f32 = true;
+  if (d.mixture.shared_gate) s.matrices.back().parts.push_back({"shared_gate.weight", 1});
+  return s;
+}
+
+/// A layer without its MLP or mixture.
 Specs<LayerWeights> layer_specs(const ModelDescription& d) {
   using L = LayerWeights;
-  const std::int64_t hidden = d.hidden_size, inter = d.mlp.intermediate_size, q = q_size(d), kv = kv_size(d);
+  const std::int64_t hidden = d.hidden_size, q = q_size(d), kv = kv_size(d);
   const Presence norms = norm_presence(d);
   Specs<L> s;
   if (norms_before(d)) s.norm(&L::attn_norm, &L::attn_norm_bias, "attn_norm", hidden, norms);
@@ -93,16 +119,6 @@ Specs<LayerWeights> layer_specs(const ModelDescription& d) {
   s.bias(&L::o_bias, {{"attn.o.bias", hidden}});
   if (norms_before(d)) s.norm(&L::mlp_norm, &L::mlp_norm_bias, "mlp_norm", hidden, norms);
   if (norms_after(d)) s.norm(&L::mlp_post_norm, &L::mlp_post_norm_bias, "mlp_post_norm", hidden, norms);
-  if (d.mlp.gated) {
-    s.matrices.push_back({&L::up, {{"mlp.gate.weight", inter}, {"mlp.up.weight", inter}}, hidden, PackKind::gated});
-    s.bias(&L::up_bias, {{"mlp.gate.bias", inter}, {"mlp.up.bias", inter}});
-  } else {
-    s.matrices.push_back({&L::up, {{"mlp.up.weight", inter}}, hidden});
-    s.bias(&L::up_bias, {{"mlp.up.bias", inter}});
-  }
-  s.matrices.push_back(
-      {&L::down, {{"mlp.down.weight", hidden}}, inter, WeightForm(PackKind::stacked, down_leaves(inter))});
-  s.bias(&L::down_bias, {{"mlp.down.bias", hidden}});
   return s;
 }
 
@@ -151,9 +167,12 @@ void add_matrices(const Specs<Owner>& specs, const std::string& prefix, const Te
 }
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
+  std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
+  for (std::int32_t i = 0; i < d.num_layers; ++i)
+    if (!d.mixture.in_layer(static_cast<std::size_t>(i))) layers += vector_bytes(mlp_specs(d, d.mlp.intermediate_size));
   return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) +
          vector_bytes(static_cast<std::int64_t>(d.position.alibi_slopes.size())) + vector_bytes(decoder_specs(d)) +
-         static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
+         layers;
 }
 
 std::string extents(std::span<const std::int64_t> shape) {
@@ -173,8 +192,13 @@ class Loader {
 
   template <class Owner>
   void load(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
-    for (const auto& matrix : specs.matrices) owner.*matrix.member = load_matrix(matrix, prefix);
+    load_matrices(specs, prefix, owner);
     for (const auto& vector : specs.vectors) owner.*vector.member = load_vector(vector, prefix);
+  }
+
+  template <class Owner>
+  void load_matrices(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
+    for (const auto& matrix : specs.matrices) owner.*matrix.member = load_matrix(matrix, prefix);
   }
 
   Tensor add_vector(std::span<const float> values) {
@@ -256,10 +280,45 @@ std::size_t DecoderWeights::bytes() const noexcept {
   std::size_t total = vectors->bytes();
   for (const auto* matrix : {&embed, &embed_in, &embed_out, &positions, &lm_head})
     total += *matrix ? (*matrix)->bytes() : 0;
-  for (const LayerWeights& layer : layers)
-    total += layer.qkv->bytes() + layer.o->bytes() + layer.up->bytes() + layer.down->bytes();
+  const auto add = [&total](const MlpWeights& mlp) { total += mlp.up->bytes() + mlp.down->bytes(); };
+  for (const LayerWeights& layer : layers) {
+    total += layer.qkv->bytes() + layer.o->bytes();
+    if (layer.mlp) add(*layer.mlp);
+    if (!layer.mixture) continue;
+    const MixtureWeights& m = *layer.mixture;
+    total += m.router->bytes();
+    if (m.shared) add(*m.shared);
+    for (const auto* experts : {&m.up, &m.down})
+      for (const auto& expert : *experts) total += expert->bytes();
+  }
   return total;
 }
+
+namespace {
+/// Calls visit(specs, prefix) for the MLPs of a mixture: its experts, then the shared one.
+template <class Visit>
+void each_expert(const ModelDescription& d, const std::string& prefix, const Visit& visit) {
+  const MixtureDescription& m = d.mixture;
+  const Specs<MlpWeights> specs = mlp_specs(d, m.expert_size);
+  for (std::int32_t e = 0; e < m.num_experts; ++e) visit(specs, str(prefix, "experts.", e, "."));
+  if (m.shared_size > 0) visit(mlp_specs(d, m.shared_size), prefix + "shared.");
+}
+
+void load_mixture(const ModelDescription& d, Loader& loader, const std::string& prefix, MixtureWeights& weights) {
+  loader.load_matrices(router_specs(d), prefix, weights);
+  const auto experts = static_cast<std::size_t>(d.mixture.num_experts);
+  each_expert(d, prefix, [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
+    MlpWeights expert;
+    loader.load_matrices(specs, of_expert, expert);
+    if (weights.up.size() == experts) {
+      weights.shared = std::move(expert);
+    } else {
+      weights.up.push_back(std::move(expert.up));
+      weights.down.push_back(std::move(expert.down));
+    }
+  });
+}
+}  // namespace
 
 DecoderWeights load_weights(const ModelDescription& d, const WeightSource& source, Backend& backend) {
   DecoderWeights weights;
@@ -268,10 +327,16 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
   if (!p.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(p.rope_inv_freq);
   if (!p.alibi_slopes.empty()) weights.alibi = loader.add_vector(p.alibi_slopes);
   loader.load(decoder_specs(d), "", weights);
-  const Specs<LayerWeights> specs = layer_specs(d);
+  const Specs<LayerWeights> layers = layer_specs(d);
+  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {
     const std::string prefix = str("layers.", i, ".");
-    loader.load(specs, prefix, weights.layers.emplace_back());
+    LayerWeights& layer = weights.layers.emplace_back();
+    loader.load(layers, prefix, layer);
+    if (d.mixture.in_layer(static_cast<std::size_t>(i)))
+      load_mixture(d, loader, prefix + "mlp.", layer.mixture.emplace());
+    else
+      loader.load(mlp, prefix + "mlp.", layer.mlp.emplace());
   }
   weights.vectors = loader.take_vectors();
   return weights;
@@ -280,8 +345,20 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
 PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& sizes, const WeightSource* weights) {
   PackedSize size{all_vector_bytes(d), 0};
   add_matrices(decoder_specs(d), "", sizes, weights, size);
-  const Specs<LayerWeights> specs = layer_specs(d);
-  for (std::int32_t i = 0; i < d.num_layers; ++i) add_matrices(specs, str("layers.", i, "."), sizes, weights, size);
+  const Specs<LayerWeights> layers = layer_specs(d);
+  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size);
+  for (std::int32_t i = 0; i < d.num_layers; ++i) {
+    const std::string prefix = str("layers.", i, ".");
+    add_matrices(layers, prefix, sizes, weights, size);
+    if (!d.mixture.in_layer(static_cast<std::size_t>(i))) {
+      add_matrices(mlp, prefix + "mlp.", sizes, weights, size);
+      continue;
+    }
+    add_matrices(router_specs(d), prefix + "mlp.", sizes, weights, size);
+    each_expert(d, prefix + "mlp.", [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
+      add_matrices(specs, of_expert, sizes, weights, size);
+    });
+  }
   return size;
 }
 

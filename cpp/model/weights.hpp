@@ -10,6 +10,21 @@
 
 namespace pagedcore {
 
+/// An MLP: W_down act(W_up x), or with a gate W_down (act(W_gate x) * W_up x).
+struct MlpWeights {
+  std::unique_ptr<Weight> up;  // [intermediate, hidden]; with a gate the pair (gate, up)
+  std::optional<Tensor> up_bias;
+  std::unique_ptr<Weight> down;  // [hidden, intermediate]
+  std::optional<Tensor> down_bias;
+};
+
+/// A mixture of experts.
+struct MixtureWeights {
+  std::unique_ptr<Weight> router;                 // f32 [experts, hidden], below it the shared expert's gate
+  std::vector<std::unique_ptr<Weight>> up, down;  // [experts]: as MlpWeights has them
+  std::optional<MlpWeights> shared;               // the shared expert
+};
+
 /// One transformer layer. Vectors are f32 [1, n] views into DecoderWeights::vectors.
 struct LayerWeights {
   std::optional<Tensor> attn_norm, attn_norm_bias, attn_post_norm, attn_post_norm_bias;
@@ -20,10 +35,8 @@ struct LayerWeights {
   std::unique_ptr<Weight> o;                  // [hidden, q_size]
   std::optional<Tensor> o_bias;
   std::optional<Tensor> mlp_norm, mlp_norm_bias, mlp_post_norm, mlp_post_norm_bias;
-  std::unique_ptr<Weight> up;  // [intermediate, hidden]; with a gated MLP the pair (gate, up)
-  std::optional<Tensor> up_bias;
-  std::unique_ptr<Weight> down;  // [hidden, intermediate]
-  std::optional<Tensor> down_bias;
+  std::optional<MlpWeights> mlp;
+  std::optional<MixtureWeights> mixture;  // in its place
 };
 
 struct DecoderWeights {

@@ -153,6 +153,7 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   const auto& weight = static_cast<const CudaWeight&>(any_weight);
   check_compute("matmul: the input", in);
   check_matmul(out, in, weight, weight.spec().kind, dtype_, dtype_, epilogue);
+  if (epilogue.row_scale != nullptr) throw Unsupported("matmul: rows are not scaled on this device");
   device_.use();
   MatmulArgs args;
   args.in = in.data;

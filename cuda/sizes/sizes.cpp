@@ -74,6 +74,7 @@ PackSpec Sizes::weight(std::int64_t n, std::int64_t k, const WeightForm& form) c
   if (form.leaf_ends.size() > kMostLeavesOfKernel)
     throw Unsupported(str("a weight of ", form.leaf_ends.size(), " leaves: the CUDA backend sums up to ",
                           kMostLeavesOfKernel, "; a model has one for each query head, of sizes over 128 several"));
+  if (form.f32) throw Unsupported("a weight in f32: the CUDA backend multiplies in bf16 or f16");
   PackSpec spec;
   spec.n = n;
   spec.k = k;

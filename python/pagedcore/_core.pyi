@@ -136,6 +136,15 @@ class ModelDescription:
         intermediate_size: int = 0,
         activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
         gated_mlp: bool = True,
+        num_experts: int | None = None,
+        experts_per_token: int = 0,
+        expert_size: int = 0,
+        router: Literal["softmax", "chosen_softmax"] = "softmax",
+        router_renormalize: bool = False,
+        router_scale: float = 1.0,
+        shared_expert_size: int | None = None,
+        shared_expert_gate: bool = False,
+        mixture_layers: Sequence[int] | None = [],
         parallel_block: bool = False,
         tied_embeddings: bool = False,
         embedding_size: int | None = None,
@@ -212,6 +221,24 @@ class ModelDescription:
     """silu, gelu, gelu_tanh or relu."""
     gated_mlp: bool
     """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    num_experts: int
+    """Experts of a layer. None: an MLP in every layer. In [1, 65536]."""
+    experts_per_token: int
+    """How many of them a row goes to. In [0, 65536]."""
+    expert_size: int
+    """Columns between the two products of an expert. In [0, 16777216]."""
+    router: Literal["softmax", "chosen_softmax"]
+    """softmax: an expert's share is that of a softmax over all; chosen_softmax: over the chosen ones."""
+    router_renormalize: bool
+    """Shares are divided by their sum."""
+    router_scale: float
+    """Multiplies the shares. Above 0."""
+    shared_expert_size: int
+    """Columns of an expert that every row goes to. None: none. In [1, 16777216]."""
+    shared_expert_gate: bool
+    """The shared expert is multiplied by the sigmoid of a product of its own."""
+    mixture_layers: list[int]
+    """For each layer, 1: a mixture; 0: the MLP. Empty: mixtures in every layer, if there are experts. In [0, 1]."""
     parallel_block: bool
     """Attention and MLP read the same x, each through its own norm, and both are added to it."""
     tied_embeddings: bool

@@ -69,6 +69,11 @@ class ForwardingBackend : public Backend {
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
     inner_.matmul(out, in, weight, epilogue);
   }
+  bool serves_mixtures() const noexcept override { return inner_.serves_mixtures(); }
+  void route(const Routing& out, const Tensor& logits, const RouterParams& p) override { inner_.route(out, logits, p); }
+  void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override {
+    inner_.mixture(out, in, routing, experts);
+  }
   void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                       const AttentionShape& shape, const RopeParams& rope) override {
     inner_.rope_and_cache(q, qkv, kv, layer, batch, shape, rope);

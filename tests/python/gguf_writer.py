@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def falcon_groups(config: Any) -> int:
     return 1 if config.multi_query else int(config.num_attention_heads)
 
 
-INTERLEAVED = ("llama", "smollm3", "granite", "mistral3", "olmo")
+INTERLEAVED = ("llama", "smollm3", "granite", "granitemoe", "mistral3", "olmo")
 NORMS_PLUS_ONE = ("gemma", "gemma2", "gemma3")
 
 
@@ -52,6 +53,35 @@ def converted(arch: str, name: str, array: np.ndarray, config: Any) -> np.ndarra
         groups = falcon_groups(config)
         return ungroup(array, groups, heads // groups)
     return array
+
+
+def unstacked(state: dict[str, Any]) -> dict[str, Any]:
+    """With gate and up of experts apart."""
+    found: dict[str, Any] = {}
+    for name, weight in state.items():
+        stem, fused, rest = name.rpartition("experts.gate_up_proj") if "experts" in name else ("", "", name)
+        if not fused:
+            stem, fused, rest = name.rpartition("shared_mlp.input_linear")
+        if fused and not rest.removesuffix(".weight"):
+            for part, half in zip(("gate", "up"), weight.chunk(2, dim=-2), strict=True):
+                found[f"{stem}{fused.split('.')[0]}.{part}_proj"] = half
+        else:
+            found[name] = weight
+    return found
+
+
+def expert_name(name: str) -> str | None:
+    """llama.cpp's name of a weight of a mixture."""
+    match = re.fullmatch(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)?\.?(.+?)(?:\.weight)?", name)
+    if match is None:
+        return None
+    names = {"gate": "gate_inp", "router": "gate_inp", "shared_expert_gate": "gate_inp_shexp"}
+    for part in ("gate", "up", "down"):
+        names |= {f"experts.{part}_proj": f"{part}_exps", f"shared_expert.{part}_proj": f"{part}_shexp"}
+        names[f"shared_mlp.{part}_proj"] = f"{part}_shexp"
+        names[f"{part}_proj"] = part  # of the layers without experts
+    names["shared_mlp.output_linear"] = "down_shexp"
+    return f"blk.{match[1]}.ffn_{names[match[2]]}.weight" if match[2] in names else None
 
 
 def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
@@ -85,7 +115,12 @@ def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    if arch == "granite":
+    if first("num_local_experts", "num_experts") is not None:
+        writer.add_expert_count(first("num_local_experts", "num_experts"))
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if first("moe_intermediate_size") is not None:
+            writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if arch in ("granite", "granitemoe"):
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_attention_scale(config.attention_multiplier)
@@ -125,15 +160,18 @@ def write_gguf(
             if f"{begin}norms.{i}.{end}" in state
         ]
         state[begin + end] = torch.stack(heads)
-    for name, weight in state.items():
+    for name, weight in unstacked(state).items():
         array = converted(arch, name, weight.float().numpy(), config)
         if arch == "bloom":
             name = name.removeprefix("transformer.")
-        known = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        known = expert_name(name) or names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        if "_gate_inp_shexp" in known:
+            array = array.reshape(-1)  # as the converter squeezes it
         is_numpy = isinstance(matrix, type)
         if (
-            array.ndim != 2
-            or (not is_numpy and array.shape[1] % 32)
+            array.ndim < 2
+            or "_gate_inp" in known
+            or (not is_numpy and array.shape[-1] % 32)
             or known == "position_embd.weight"
             or "_norm" in known
         ):

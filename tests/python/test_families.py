@@ -174,10 +174,20 @@ def test_no_two_families_read_one_architecture_or_vocabulary_differently() -> No
     ("settings", "message"),
     [
         (
-            {"architectures": ["MixtralForCausalLM"], "num_local_experts": 8},
-            "'MixtralForCausalLM' is a mixture of experts",
+            {"architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 256},
+            r"'DeepseekV3ForCausalLM' is a mixture of experts \(n_routed_experts = 256\) of a kind that is not",
         ),
-        ({"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 64}, r"mixture of experts \(num_experts = 64\)"),
+        (
+            {"architectures": ["MixtralForCausalLM"], "num_experts_per_tok": 9},
+            r"num_experts_per_tok = 9 is outside \[1, 8\]",
+        ),
+        ({"architectures": ["OlmoeForCausalLM"], "scoring_func": "sigmoid"}, "scoring_func 'sigmoid' is not supported"),
+        ({"architectures": ["OlmoeForCausalLM"], "clip_qkv": 8.0}, r"clip_qkv '8.0' is not supported"),
+        (
+            {"architectures": ["Qwen2MoeForCausalLM"], "mlp_only_layers": [3]},
+            r"mlp_only_layers = \[3\] is not a list of",
+        ),
+        ({"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 0}, r"num_experts = 0 is outside \[1, 65536\]"),
         ({"hidden_act": "swiglu7"}, r"hidden_act 'swiglu7' is not supported; supported are silu,"),
         ({"rope_parameters": {"rope_type": "ntk"}}, "rope_type 'ntk' is not supported; supported are default, linear"),
         ({"architectures": ["BloomForCausalLM"], "apply_residual_connection_post_layernorm": True}, "is not supported"),

@@ -95,7 +95,9 @@ void finish_gated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t 
       gate = Simd::add(gate, gate_bias);
       up = Simd::add(up, up_bias);
     }
-    store_out(a, row + r, column, count, Simd::mul(Function(gate), up));
+    Simd::F v = Simd::mul(Function(gate), up);
+    if (a.rows.scale != nullptr) v = Simd::mul(v, Simd::set1(a.rows.scale[(row + r) * a.rows.scale_stride]));
+    store_out(a, row + r, column, count, v);
   }
 }
 
@@ -124,6 +126,16 @@ void finish_activated(const MatmulArgs& a, std::int64_t row, int rows, std::int6
     finish_gated<Function>(a, row, rows, panel, sums);
   else
     finish_stacked<Function>(a, row, rows, panel, sums);
+}
+
+/// Of Finish::leaf_sums: adds the sums of a leaf, [rows][2 * lanes], to those of its rows.
+inline void add_leaf(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t leaf, const float* sums) {
+  float* const out = static_cast<float*>(a.out) + leaf * a.out_stride;
+  for (int r = 0; r < rows; ++r, sums += 2 * Simd::lanes) {
+    float* to = out + a.rows.places[row + r] * 2 * Simd::lanes;
+    Simd::store(to, Simd::add(Simd::load(to), Simd::load(sums)));
+    Simd::store(to + Simd::lanes, Simd::add(Simd::load(to + Simd::lanes), Simd::load(sums + Simd::lanes)));
+  }
 }
 
 /// Writes rows [row, row + rows) of the panel's columns. sums [rows][2 * lanes]; of a gated pair, lanes gates, then

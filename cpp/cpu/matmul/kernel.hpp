@@ -8,8 +8,9 @@
 
 namespace pagedcore::cpu {
 
-/// Values as in pagedcore::Epilogue::Kind and pagedcore::Activation.
-enum class Finish : std::uint8_t { store, accumulate, gated, activated };
+/// Values as in pagedcore::Epilogue::Kind and pagedcore::Activation. Instead of finishing, `leaf_sums` adds the sum of
+/// each leaf to what others gave it: see MatmulRows::places.
+enum class Finish : std::uint8_t { store, accumulate, gated, activated, leaf_sums };
 enum class ActivationFunction : std::uint8_t { silu, gelu, gelu_tanh, relu };
 
 /// A leaf of k (WeightForm) ends before column `k_end`. In panels it is padded with zeros to whole steps along k, and
@@ -18,6 +19,15 @@ struct MatmulLeaf {
   std::int64_t k_end = 0, padded_end = 0;
 };
 constexpr int kLeafLevels = 13;  // of a tree over kMostLeaves leaves, the root's included
+
+/// What the rows of a product have of their own.
+struct MatmulRows {
+  const float* scale = nullptr;  // of gated: [m], multiplies what is stored of each; or null
+  std::int64_t scale_stride = 1;
+  /// Of leaf_sums: [m], the rows of `out`, which has room for one panel: f32 [leaves][rows][2 * lanes], out_stride from
+  /// one leaf to the next.
+  const std::int32_t* places = nullptr;
+};
 
 /// out [m, n] = finish(in [m, k] W^T). W lies in panels, see layout.hpp.
 struct MatmulArgs {
@@ -40,6 +50,7 @@ struct MatmulArgs {
   Finish finish = Finish::store;
   ActivationFunction activation = ActivationFunction::silu;
   bool out_is_bf16 = false;
+  MatmulRows rows;
 };
 
 /// A rectangle of the work: rows of `in` times panels of the weight. first_row is a multiple of Kernel::rows, and so is

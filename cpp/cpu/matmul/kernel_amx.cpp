@@ -136,8 +136,12 @@ struct Pending {
     if (rows == 0) return;
     if (count > rows) count = rows;
     const bool last = leaf + 1 == args.num_leaves;
-    if (args.num_leaves > 1) take_leaf(count, last);
-    if (last) finish_tile(args, row, count, panel, sums);
+    if (args.finish == Finish::leaf_sums) {
+      add_leaf(args, row, count, leaf, sums);
+    } else {
+      if (args.num_leaves > 1) take_leaf(count, last);
+      if (last) finish_tile(args, row, count, panel, sums);
+    }
     row += count;
     rows -= count;
     sums += count * kPanelColumns;

@@ -118,11 +118,11 @@ struct NativePanel {
   }
 };
 
-/// One tile: `Rows` rows of inputs times one panel. Its sums [Rows][2 * lanes] are then at the beginning of `stack`,
-/// which has room for kLeafLevels times as much.
+/// One tile: `Rows` rows of inputs, from `row` on, times one panel. Its sums [Rows][2 * lanes] are then at the
+/// beginning of `stack`, which has room for kLeafLevels times as much.
 template <class Step, class Panel, int Rows>
-void tile(const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride, const unsigned char* weights,
-          float* stack) {
+void tile(const MatmulArgs& a, std::int64_t row, const typename Step::Input* in, std::int64_t in_stride,
+          const unsigned char* weights, float* stack) {
   constexpr int kVectorBytes = Simd::lanes * 4;
   Panel panel(a, weights);
   for (std::int64_t leaf = 0, s = 0; leaf < a.num_leaves; ++leaf) {
@@ -148,17 +148,22 @@ void tile(const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_s
         w += kStepBytes;
       }
     }
-    take_leaf<Rows>(sum, leaf, leaf + 1 == a.num_leaves, stack);
+    if (a.finish == Finish::leaf_sums) {
+      take_leaf<Rows>(sum, 0, true, stack);
+      add_leaf(a, row, Rows, leaf, stack);
+    } else {
+      take_leaf<Rows>(sum, leaf, leaf + 1 == a.num_leaves, stack);
+    }
   }
 }
 
 template <class Step, class Panel, int MaxRows>
-void tile_of(int rows, const MatmulArgs& a, const typename Step::Input* in, std::int64_t in_stride,
+void tile_of(int rows, const MatmulArgs& a, std::int64_t row, const typename Step::Input* in, std::int64_t in_stride,
              const unsigned char* w, float* stack) {
   if (rows == MaxRows)
-    tile<Step, Panel, MaxRows>(a, in, in_stride, w, stack);
+    tile<Step, Panel, MaxRows>(a, row, in, in_stride, w, stack);
   else if constexpr (MaxRows > 1)
-    tile_of<Step, Panel, MaxRows - 1>(rows, a, in, in_stride, w, stack);
+    tile_of<Step, Panel, MaxRows - 1>(rows, a, row, in, in_stride, w, stack);
 }
 
 /// Rows outside, panels inside: the rows stay in L1, the panels of the block in L2. What comes after it is asked for a
@@ -178,8 +183,8 @@ void run_panels(const MatmulArgs& args, const MatmulBlock& block, void* scratch)
     for (std::int64_t panel = block.first_panel; panel < block.end_panel; ++panel) {
       for (ask += (args.ahead_bytes + tiles - 1) / tiles; asked < ask && asked < args.ahead_bytes; asked += 64)
         __builtin_prefetch(args.ahead + asked, 0, 2);
-      tile_of<Step, Panel, Simd::tile_rows>(rows, args, in, stride, weights + panel * args.panel_bytes, stack);
-      finish_tile(args, row, rows, panel, stack);
+      tile_of<Step, Panel, Simd::tile_rows>(rows, args, row, in, stride, weights + panel * args.panel_bytes, stack);
+      if (args.finish != Finish::leaf_sums) finish_tile(args, row, rows, panel, stack);
     }
   }
 }

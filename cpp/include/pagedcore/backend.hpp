@@ -21,6 +21,7 @@
 
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/mixture.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
@@ -81,14 +82,6 @@ class PAGEDCORE_API Batch {
   virtual std::int64_t rows() const noexcept = 0;
 };
 
-enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
-template <>
-struct Words<Activation> {
-  static constexpr Word<Activation> list[] = {{Activation::silu, "silu"},
-                                              {Activation::gelu, "gelu"},
-                                              {Activation::gelu_tanh, "gelu_tanh"},
-                                              {Activation::relu, "relu"}};
-};
 enum class NormKind : std::uint8_t { rms, layer };
 template <>
 struct Words<NormKind> {
@@ -105,7 +98,8 @@ struct Epilogue {
   };
   Kind kind = Kind::store;
   Activation activation = Activation::silu;
-  const Tensor* bias = nullptr;  // f32 [1, n], of a gated pair [1, 2 n]: bg, then bu; or none
+  const Tensor* bias = nullptr;       // f32 [1, n], of a gated pair [1, 2 n]: bg, then bu; or none
+  const Tensor* row_scale = nullptr;  // of gated: f32 [rows, 1], multiplies what is stored of each row; or none
 };
 
 struct NormParams {
@@ -179,6 +173,8 @@ class PAGEDCORE_API TensorSizes {
   /// The same of these matrices, of which only types and shapes are looked at. The default: all in compute_dtype().
   virtual PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const;
   virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
+  /// Whether Backend::route and Backend::mixture are there.
+  virtual bool serves_mixtures() const noexcept;
 };
 
 class PAGEDCORE_API Backend : public TensorSizes {
@@ -237,8 +233,18 @@ class PAGEDCORE_API Backend : public TensorSizes {
   /// columns, which serve every head, or those of x.
   virtual void head_norm(const Tensor& x, std::int32_t head_dim, const Tensor& weight, const Tensor* bias,
                          const NormParams& p) = 0;
-  /// in: compute_dtype() [m, k]; out: f32, or compute_dtype() for gated and activated.
+  /// in: compute_dtype() [m, k], f32 where the weight's form says so; out: f32, or compute_dtype() for gated and
+  /// activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
+  /// Chooses as many experts a row as `out.experts` has columns. logits: f32 [rows, experts], with a gate one column
+  /// more. A logit that is no number counts as the least one.
+  virtual void route(const Routing& out, const Tensor& logits, const RouterParams& p);
+  /// A mixture of experts, out f32 [rows, n] from in, compute_dtype() [rows, k]. Slot s of a row has x_s = share *
+  /// (act(x Wg^T) * (x Wu^T)) of its expert, in compute_dtype(). A leaf of down's k (WeightForm) is the sum over the
+  /// slots, in their order, of W x_s over that leaf; the tree adds the leaves. So the order of the sums depends on the
+  /// row alone, and ranks may hold ranges of leaves. Routes that name no expert are InvalidArgument. Both throw
+  /// Unsupported where serves_mixtures() is false.
+  virtual void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts);
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
   /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.
   virtual void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,

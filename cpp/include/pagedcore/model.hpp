@@ -152,6 +152,40 @@ struct MlpDescription {
   }
 };
 
+/// What stands in place of the MLP: some of many small ones, which a router chooses for each row. All have the MLP's
+/// activation, and a gate.
+struct MixtureDescription {
+  std::int32_t num_experts = 0;
+  std::int32_t experts_per_token = 0;
+  std::int32_t expert_size = 0;
+  RouterKind router = RouterKind::softmax;
+  bool renormalize = false;
+  float router_scale = 1.0f;
+  std::int32_t shared_size = 0;
+  bool shared_gate = false;
+  std::vector<std::int32_t> layers;
+
+  template <class V>
+  static void fields(V&& v) {
+    using C = MixtureDescription;
+    v(field("num_experts", &C::num_experts, "Experts of a layer.", in(1, 1 << 16)).zero_means("an MLP in every layer"));
+    v(field("experts_per_token", &C::experts_per_token, "How many of them a row goes to.", in(0, 1 << 16)));
+    v(field("expert_size", &C::expert_size, "Columns between the two products of an expert.", in(0, kMostExtent)));
+    v(field("router", &C::router,
+            "softmax: an expert's share is that of a softmax over all; chosen_softmax: over the chosen ones."));
+    v(field("router_renormalize", &C::renormalize, "Shares are divided by their sum."));
+    v(field("router_scale", &C::router_scale, "Multiplies the shares.", above(0)));
+    v(field("shared_expert_size", &C::shared_size, "Columns of an expert that every row goes to.", in(1, kMostExtent))
+          .zero_means("none"));
+    v(field("shared_expert_gate", &C::shared_gate,
+            "The shared expert is multiplied by the sigmoid of a product of its own."));
+    v(field("mixture_layers", &C::layers,
+            "For each layer, 1: a mixture; 0: the MLP. Empty: mixtures in every layer, if there are experts.",
+            in(0, 1)));
+  }
+  bool in_layer(std::size_t index) const { return num_experts > 0 && (layers.empty() || layers[index] != 0); }
+};
+
 /// A decoder-only transformer, complete: the forward pass asks nothing else. A family fills it from a checkpoint's
 /// configuration. As text its fields, those of the parts included, lie flat under one vocabulary.
 struct ModelDescription {
@@ -164,6 +198,7 @@ struct ModelDescription {
   PositionDescription position;
   AttentionDescription attention;
   MlpDescription mlp;
+  MixtureDescription mixture;
   bool parallel = false;
   bool tied_embeddings = false;
   std::int32_t embedding_size = 0;
@@ -184,6 +219,7 @@ struct ModelDescription {
     v(part("position", &C::position, "How a row knows its position."));
     v(part("attention", &C::attention, "Attention."));
     v(part("mlp", &C::mlp, "The MLP."));
+    v(part("mixture", &C::mixture, "Experts in its place."));
     v(field("parallel_block", &C::parallel,
             "Attention and MLP read the same x, each through its own norm, and both are added to it."));
     v(field("tied_embeddings", &C::tied_embeddings, "The head's weight is the embedding."));
@@ -228,7 +264,9 @@ PAGEDCORE_API LayerGroups layer_groups(const ModelDescription& description);
 ///   layer i
 ///   layers.i.{attn,mlp}_norm.weight[, .bias] (before), layers.i.{attn,mlp}_post_norm.weight[, .bias] (after, outside),
 ///   layers.i.attn.{q,k,v,o}.weight[, .bias], layers.i.attn.{q,k}_norm.weight[, .bias],
-///   layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated).
+///   layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated), or of a mixture
+///   layers.i.mlp.router.weight, layers.i.mlp.experts.e.{gate,up,down}.weight for each expert e,
+///   layers.i.mlp.shared.{gate,up,down}.weight and layers.i.mlp.shared_gate.weight (with a shared expert).
 /// Matrices are [output features, input features]. What the description does not ask for is not read.
 class PAGEDCORE_API WeightSource {
  public:

@@ -28,6 +28,7 @@ inline constexpr std::size_t kMostLeaves = 4096;
 struct WeightForm {
   PackKind kind = PackKind::stacked;
   std::vector<std::int64_t> leaf_ends;  // ascending, none of them 0, the last is k; at most kMostLeaves; none: one leaf
+  bool f32 = false;                     // kept in f32, and multiplied with f32 inputs, whatever the compute type is
 
   WeightForm(PackKind pack_kind = PackKind::stacked, std::vector<std::int64_t> ends = {})
       : kind(pack_kind), leaf_ends(std::move(ends)) {}

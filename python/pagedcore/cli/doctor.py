@@ -102,9 +102,28 @@ def _model(path: str) -> dict[str, Any]:
     return {
         "path": path,
         "name": checkpoint.name,
+        "mixture": _mixture(checkpoint.description),
         "end_tokens": [end._asdict() for end in all_ends(checkpoint.declared_ends, tokenizer, vocab_size)],
         "sampling": checkpoint.sampling,
         "chat_templates": {name: template.origin for name, template in checkpoint.chat_templates.items()},
+    }
+
+
+def _mixture(description: dict[str, Any]) -> dict[str, int] | None:
+    """None of a model without experts. ``weights`` counts the numbers that its experts have, ``active`` those of them
+    that one token goes through; an expert for every token is not among them."""
+    experts = description.get("num_experts", 0)
+    if not experts:
+        return None
+    mixed = description.get("mixture_layers") or [1] * description["num_layers"]
+    layers, chosen = sum(mixed), description["experts_per_token"]
+    of_one = 3 * description["hidden_size"] * description["expert_size"] * layers
+    return {
+        "experts": experts,
+        "experts_per_token": chosen,
+        "layers": layers,
+        "weights": experts * of_one,
+        "active": chosen * of_one,
     }
 
 
@@ -175,6 +194,14 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("model", f"{model['name']}, {model['path']}")]
+    if model["mixture"] is not None:
+        lines.append(
+            (
+                "mixture",
+                "{experts} experts in {layers} layers, {experts_per_token} for a token: {active:,} of {weights:,} "
+                "weights".format(**model["mixture"]),
+            )
+        )
     ends = [f"{end['id']} {end['token'] or ''}: {end['why']}" for end in model["end_tokens"]]
     lines += [("an answer ends at", end) for end in ends or ["no token: it is as long as max_tokens"]]
     sampling = ", ".join(f"{name} {value:g}" for name, value in model["sampling"].items())

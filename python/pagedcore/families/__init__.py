@@ -20,16 +20,21 @@ from . import (
     gpt2,
     gpt_neox,
     granite,
+    granite_moe,
     llama,
     ministral3,
     mistral,
+    mixtral,
     olmo,
     olmo2,
+    olmoe,
     opt,
     phi2,
     phi3,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_moe,
     smollm2,
     smollm3,
     stablelm,
@@ -68,6 +73,12 @@ FAMILIES: tuple[Family, ...] = (
     cohere.COHERE2,
     glm4.FAMILY,
     glm4.GLM4,
+    mixtral.FAMILY,
+    qwen2_moe.FAMILY,
+    qwen3_moe.FAMILY,
+    olmoe.FAMILY,
+    granite_moe.FAMILY,
+    granite_moe.SHARED,
 )
 
 
@@ -90,7 +101,7 @@ def of_config(config: Fields) -> tuple[str, Family]:
         if config.get(field) is not None:
             raise Unsupported(
                 f"{config.source}: '{names[0][:80]}' is a mixture of experts ({field} = "
-                f"{str(config.get(field))[:20]}); mixtures are not supported"
+                f"{str(config.get(field))[:20]}) of a kind that is not supported"
             )
     raise _unsupported(config.source, names[0], (f.huggingface.architectures for f in FAMILIES))
 

@@ -101,7 +101,7 @@ def rope_of(config: Fields, description: dict[str, Any]) -> Rope:
     return rope_from_parameters(Fields(values, nested.source), head_dim, max_context)
 
 
-def windows_everywhere(config: Fields, description: dict[str, Any], default: int) -> list[int]:
+def windows_everywhere(config: Fields, description: dict[str, Any], default: int | None) -> list[int]:
     """``sliding_window`` in every layer, unless it is null. Empty when it does not matter."""
     return _windows(config, description, default, [True] * description["num_layers"])
 

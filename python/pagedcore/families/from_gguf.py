@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import Corrupt, Unsupported
+from . import experts
 from .family import Described, Tensors
 from .fields import Fields
 from .from_config import MAX_LAYERS, check_description
@@ -34,9 +35,6 @@ def described(
     rotates: bool = True,
 ) -> dict[str, Any]:
     """Vocabulary and tied embeddings are what the tensors say."""
-    if experts := fields.integer("expert_count", 0, minimum=0):
-        name = fields.name_of("expert_count")
-        raise Unsupported(f"{fields.source}: {name} = {experts}: mixtures of experts are not supported")
     hidden_size = fields.integer("embedding_length")
     num_heads = fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", max(hidden_size // num_heads, 1), maximum=65536)
@@ -64,6 +62,7 @@ def described(
         "rope_inv_freq": [],
     }
     check_description(description, fields.source)
+    description |= experts.from_gguf(fields, tensors, description["num_layers"])
     if rotates:
         rope = _rope(fields, tensors, head_dim, description["max_context"])
         description["rope_inv_freq"] = rope.inv_freq

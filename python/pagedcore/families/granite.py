@@ -9,9 +9,9 @@ from .llama import NEIGHBOURS
 from .llama_like import GGUF_NAMES, HUGGINGFACE_NAMES, MLP, QKVO, tiny_config
 from .rope import to_f32
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "HUGGINGFACE_SCALES", "describe_gguf", "scales"]
 
-_HUGGINGFACE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
+HUGGINGFACE_SCALES = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 _GGUF = ("embedding_scale", "residual_scale", "attention.scale", "logit_scale")
 
 
@@ -30,7 +30,7 @@ def describe(config: Fields) -> Described:
     description = from_config.described(config.defaulting(max_position_embeddings=2048))
     attention = QKVO if config.flag("attention_bias", False) else ()
     mlp = MLP if config.flag("mlp_bias", False) else ()
-    return Described(description | scales(config, _HUGGINGFACE), (*attention, *mlp))
+    return Described(description | scales(config, HUGGINGFACE_SCALES), (*attention, *mlp))
 
 
 def describe_gguf(fields: Fields, tensors: Tensors) -> Described:

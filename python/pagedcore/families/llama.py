@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import from_config, from_gguf
+from . import experts, from_config, from_gguf
 from .family import Described, Family, Gguf, HuggingFace
 from .fields import Fields
 from .llama_like import GGUF_NAMES, HUGGINGFACE_NAMES, MLP, QKVO, tiny_config
@@ -24,7 +24,7 @@ GGUF = Gguf(
     architectures=("llama",),
     describe=from_gguf.describe,
     names=GGUF_NAMES,
-    transforms=NEIGHBOURS,
+    transforms=NEIGHBOURS | experts.GGUF_TRANSFORMS,  # Mixtral's files are of this architecture
 )
 FAMILY = Family(
     name="llama",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import experts
 from .tensors import TensorNames
 
 __all__ = ["FUSED_NAMES", "GGUF_NAMES", "HUGGINGFACE_NAMES", "MLP", "QKV", "QKVO", "tiny_config"]
@@ -57,6 +58,7 @@ GGUF_NAMES = TensorNames(
         "ffn_gate": "mlp.gate",
         "ffn_up": "mlp.up",
         "ffn_down": "mlp.down",
+        **experts.GGUF_NAMES,
     },
     ignored=r"rope_freqs\.weight|rope_factors_(long|short)\.weight",  # a part of the configuration
 )

@@ -7,7 +7,7 @@ from .family import Described, Family, Gguf, HuggingFace, Tensors
 from .fields import Fields
 from .llama_like import GGUF_NAMES, HUGGINGFACE_NAMES, QKVO, tiny_config
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "describe_gguf"]
 
 
 def describe(config: Fields) -> Described:

@@ -32,7 +32,8 @@ class Tensor(NamedTuple):
 @dataclass(frozen=True)
 class TensorNames:
     """A format's names of modules, and their canonical ones. Weights are ``<module>.weight`` and ``<module>.bias``;
-    those of a layer have ``<layers>.<number>.`` before that, ``layers.<number>.`` here."""
+    those of a layer have ``<layers>.<number>.`` before that, ``layers.<number>.`` here. ``#`` in a name stands for the
+    number of an expert. A stack of them may lack ``.weight``."""
 
     layers: str
     outside: Mapping[str, str]
@@ -46,13 +47,18 @@ class TensorNames:
             if name.startswith(prefix):
                 name = plain + name[len(prefix) :]
                 break
-        match = re.fullmatch(rf"(?:{re.escape(self.layers)}\.(0|[1-9][0-9]{{0,5}})\.)?(.+)\.(weight|bias)", name)
+        match = re.fullmatch(rf"(?:{re.escape(self.layers)}\.(0|[1-9][0-9]{{0,5}})\.)?(.+?)(?:\.(weight|bias))?", name)
         if match is None:
             return None
-        layer, module, kind = match.groups()
+        layer, module, kind = match[1], match[2], match[3] or "weight"
+        expert = re.search(r"\.(0|[1-9][0-9]{0,5})(?=\.|$)", module)
+        if expert is not None:
+            module = f"{module[: expert.start()]}.#{module[expert.end() :]}"
         found = (self.outside if layer is None else self.in_layer).get(module)
         if found is None:
             return None
+        if expert is not None:
+            found = found.replace("#", expert[1])
         return f"{found}.{kind}" if layer is None else f"layers.{layer}.{found}.{kind}"
 
     def is_ignored(self, name: str) -> bool:
@@ -81,19 +87,20 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
         "final_norm": norms and d.get("final_norm", True),
         "lm_head": not d["tied_embeddings"],
     }
-    in_layer_if = {
+    in_every_layer_if = {
         "attn_norm": norms and place in ("before", "both"),
         "attn_post_norm": norms and place != "before",
         **dict.fromkeys(("attn.q", "attn.k", "attn.v", "attn.o"), True),
         **dict.fromkeys(("attn.q_norm", "attn.k_norm"), norms and d["qk_norm"]),
         "mlp_norm": norms and place in ("before", "both"),
         "mlp_post_norm": norms and place != "before",
-        "mlp.gate": d["gated_mlp"],
-        **dict.fromkeys(("mlp.up", "mlp.down"), True),
     }
     outside = [module for module, there in outside_if.items() if there]
-    in_layer = [module for module, there in in_layer_if.items() if there]
-    names = {module: [f"{module}.weight"] for module in (*outside, *in_layer)}
+    in_layer = [module for module, there in in_every_layer_if.items() if there]
+    mlp = ["mlp.gate", "mlp.up", "mlp.down"] if d["gated_mlp"] else ["mlp.up", "mlp.down"]
+    mixture = _mixture(d)
+    mixed = d.get("mixture_layers") or [int(bool(mixture))] * d["num_layers"]
+    names = {module: [f"{module}.weight"] for module in (*outside, *in_layer, *mlp, *mixture)}
     for module in biases:
         names.setdefault(module, []).append(f"{module}.bias")
     for module in outside:
@@ -101,9 +108,24 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
     if "lm_head" not in outside and "lm_head" in biases:
         yield "lm_head.bias"
     for layer in range(description["num_layers"]):
-        for module in in_layer:
+        for module in (*in_layer, *(mixture if mixed[layer] else mlp)):
             for name in names[module]:
                 yield f"layers.{layer}.{name}"
+
+
+def _mixture(description: Mapping[str, Any]) -> list[str]:
+    """The modules of a mixture of experts; none where there is none."""
+    experts = description.get("num_experts", 0)
+    if not experts:
+        return []
+    modules = ["mlp.router"]
+    for expert in range(experts):
+        modules += [f"mlp.experts.{expert}.{part}" for part in ("gate", "up", "down")]
+    if description.get("shared_expert_size", 0):
+        modules += [f"mlp.shared.{part}" for part in ("gate", "up", "down")]
+    if description.get("shared_expert_gate", False):
+        modules.append("mlp.shared_gate")
+    return modules
 
 
 def check_names(found: Mapping[str, Tensor], expected: Iterable[str], source: str) -> set[str]:

@@ -104,17 +104,32 @@ def source_dtype(tensors: Iterable[Tensor]) -> str:
 _FUSED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.gate_up": ("mlp.gate", "mlp.up")}
 
 
-def canonical_types(tensors: Mapping[str, Tensor], form: HuggingFace | Gguf) -> dict[str, str]:
+def canonical_types(
+    tensors: Mapping[str, Tensor], form: HuggingFace | Gguf, description: Mapping[str, Any]
+) -> dict[str, str]:
     """What files hold, by canonical name; no byte of it is read. Transforms keep the types."""
+    fused = dict(_FUSED)
+    for part in ("gate", "up", "down"):
+        of_each = (f"mlp.experts.{expert}.{part}" for expert in range(description.get("num_experts", 0)))
+        fused[f"mlp.experts.{part}"] = tuple(of_each)
     types: dict[str, str] = {}
     for name, tensor in tensors.items():
         canonical = None if form.names.is_ignored(name) else form.names.canonical(name)
         if canonical is None:
             continue
         module = re.sub(r"^layers\.\d+\.|\.(weight|bias)$", "", canonical)
-        for part in _FUSED.get(module, (module,)):
+        for part in fused.get(module, (module,)):
             types.setdefault(canonical.replace(module, part), tensor.dtype)
     return types
+
+
+def _check_experts(extra: Iterable[str], description: Mapping[str, Any], source: str) -> None:
+    """More experts than the configuration says may not be left out silently: a router was trained with all of them."""
+    count = description.get("num_experts", 0)
+    for name in sorted(extra):
+        match = re.match(r"layers\.(\d+)\.mlp\.experts\.(\d+)\.", name)
+        if count and match is not None and int(match[1]) < description["num_layers"] and int(match[2]) >= count:
+            raise Corrupt(f"{source}: has the weight '{name}', but the configuration says {count} experts")
 
 
 def canonical_tensors(
@@ -145,6 +160,7 @@ def canonical_tensors(
     if described.description["tied_embeddings"]:
         found.pop("lm_head.weight", None)  # a copy of the embedding
     extra = check_names(found, expected_names(described.description, described.biases), source)
+    _check_experts(extra, described.description, source)
     if isinstance(form, Gguf):
         # No configuration says whether such a file's architecture has a bias or norm: its tensors do.
         for name in sorted(extra):

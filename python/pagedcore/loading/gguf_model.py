@@ -54,7 +54,7 @@ def load_gguf(path: Path, *, with_tensors: bool, mmap: bool) -> Checkpoint:
         declared_ends=dict(reversed(ends.items())),
         bos_token_id=bos[0] if bos else None,
         sampling=_sampling(path, file.metadata),
-        weight_types=canonical_types(file.tensors, form),
+        weight_types=canonical_types(file.tensors, form, described.description),
     )
 
 

@@ -43,6 +43,10 @@ TEST_CASE("a description survives text and back") {
   ModelDescription plain = gpt().d;
   CHECK(plain.to_text().at("rope_inv_freq").empty());
   CHECK(ModelDescription::from_text(plain.to_text()).position.rope_inv_freq.empty());
+
+  const ModelDescription mixed = mixture().d;
+  CHECK(mixed.to_text().at("mixture_layers") == "1,0,1");
+  CHECK(ModelDescription::from_text(mixed.to_text()).to_text() == mixed.to_text());
 }
 
 TEST_CASE("absent fields keep their defaults") {
@@ -110,8 +114,8 @@ TEST_CASE("text that means nothing is refused by name") {
       CHECK(std::string(error.what()).find(key) != std::string::npos);
     }
   }
-  CHECK_THROWS_WITH_AS(ModelDescription::from_text(text_with("num_experts", "8")),
-                       doctest::Contains("unknown key 'num_experts'"), InvalidArgument);
+  CHECK_THROWS_WITH_AS(ModelDescription::from_text(text_with("num_wheels", "8")),
+                       doctest::Contains("unknown key 'num_wheels'"), InvalidArgument);
   CHECK_THROWS_AS(ModelDescription::from_text({}), InvalidArgument);
 }
 
@@ -128,9 +132,24 @@ TEST_CASE("validate names the field that contradicts the rest") {
       {"rope_tables", [](auto& d) { d.position.rope_tables = 3; }},
       {"learned_offset", [](auto& d) { d.position.learned = 129, d.position.learned_offset = 2; }},
       {"norm_place", [](auto& d) { d.parallel = true, d.norm.place = NormPlace::both; }},
+      {"experts_per_token", [](auto& d) { d.mixture.experts_per_token = 6; }},
+      {"experts_per_token", [](auto& d) { d.mixture.experts_per_token = 0; }},
+      {"expert_size", [](auto& d) { d.mixture.expert_size = 0; }},
+      {"mixture_layers",
+       [](auto& d) {
+         d.mixture.layers = {1, 0};
+       }},
+      {"mixture_layers",
+       [](auto& d) {
+         d.mixture.layers = {1, 0, 2};
+       }},
+      {"shared_expert_gate", [](auto& d) { d.mixture.shared_size = 0; }},
+      {"router_scale", [](auto& d) { d.mixture.router_scale = 0; }},
+      {"router", [](auto& d) { d.mixture.router = static_cast<RouterKind>(2); }},
+      {"gated_mlp", [](auto& d) { d.mlp.gated = false; }},
       {"architecture", [](auto& d) { d.architecture = "two\nlines"; }}};
   for (const auto& [field, damage] : cases) {
-    ModelDescription d = llama().d;
+    ModelDescription d = mixture().d;
     d.validate();
     damage(d);
     CHECK_THROWS_WITH_AS(d.validate(), doctest::Contains(field), InvalidArgument);

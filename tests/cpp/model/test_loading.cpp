@@ -1,6 +1,7 @@
 // What loading checks, and that the memory plan is what loading then takes.
 #include <doctest/doctest.h>
 
+#include "../forwarding_backend.hpp"
 #include "model/activations.hpp"
 #include "pagedcore/error.hpp"
 #include "tiny_models.hpp"
@@ -29,7 +30,7 @@ Model load(const TinyModel& tiny, const WeightSource& source, Backend& backend) 
 
 // rule: model.plan-is-exact
 TEST_CASE("the plan is exactly what a model then holds") {
-  for (const auto make : {llama, qwen2, qwen3, gpt, gemma}) {
+  for (const auto make : {llama, qwen2, qwen3, gpt, gemma, mixture}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const std::string& isa : cpu_isas()) {
         const TinyModel tiny = make();
@@ -73,6 +74,53 @@ TEST_CASE("matrices that are needed at the same time share no byte, and all lie 
         }
       }
     }
+  }
+}
+
+TEST_CASE("no matrices of a mixture share a byte that are needed at the same time") {
+  const TinyModel tiny = mixture();
+  const auto backend = make_cpu_backend({1, DType::bf16, "auto"});
+  const Activations a(tiny.d, *backend, 13, 5);
+  const LayerScratch layer = a.layer(13);
+  const MixtureScratch x = a.mixture(13);
+  const std::vector<std::vector<Tensor>> together{
+      {layer.residual, layer.normed, x.normed, x.logits, x.routing.experts, x.routing.shares},
+      {layer.residual, layer.normed, x.routing.experts, x.routing.shares, x.gathered, x.inner},
+      {layer.residual, layer.normed, x.routing.shares, x.shared}};
+  for (const auto& set : together)
+    for (std::size_t i = 0; i < set.size(); ++i)
+      for (std::size_t j = 0; j < i; ++j) {
+        const auto *left = static_cast<const std::byte*>(set[i].data),
+                   *right = static_cast<const std::byte*>(set[j].data);
+        CHECK((left + bytes_of(set[i].dtype, set[i].rows * set[i].cols) <= right ||
+               right + bytes_of(set[j].dtype, set[j].rows * set[j].cols) <= left));
+      }
+}
+
+/// A device without mixtures.
+class NoMixtures final : public forwarding::ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  bool serves_mixtures() const noexcept override { return false; }
+};
+
+TEST_CASE("a device that serves no mixtures says so before anything is loaded") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const NoMixtures without(*backend);
+  CHECK_THROWS_WITH_AS(plan_model_memory(mixture().d, without, 16, 8, 8),
+                       "a mixture of 5 experts is not served on this device yet; use device cpu", Unsupported);
+  CHECK_NOTHROW(plan_model_memory(llama().d, without, 16, 8, 8));
+}
+
+TEST_CASE("an expert that is missing is named") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const TinyModel tiny = mixture();
+  for (const char* name : {"layers.2.mlp.experts.4.down.weight", "layers.0.mlp.router.weight",
+                           "layers.0.mlp.shared_gate.weight", "layers.2.mlp.shared.up.weight"}) {
+    Altered source(tiny.weights);
+    REQUIRE(source.tensors.erase(name) == 1);
+    CHECK_THROWS_WITH_AS(load(tiny, source, *backend),
+                         doctest::Contains(("tensor " + std::string(name) + " is missing").c_str()), Corrupt);
   }
 }
 

@@ -49,9 +49,21 @@ class TinyModel {
       project("attn.k", kv, hidden, qkv_bias || all_biases);
       project("attn.v", kv, hidden, qkv_bias || all_biases);
       project("attn.o", hidden, q, all_biases);
-      if (d.mlp.gated) project("mlp.gate", inter, hidden, all_biases);
-      project("mlp.up", inter, hidden, all_biases);
-      project("mlp.down", hidden, inter, all_biases);
+      const MixtureDescription& m = d.mixture;
+      const auto expert = [&](const std::string& name, int size) {
+        for (const char* part : {"gate", "up"}) project(name + part, size, hidden, false);
+        project(name + "down", hidden, size, false);
+      };
+      if (m.in_layer(static_cast<std::size_t>(i))) {
+        project("mlp.router", m.num_experts, hidden, false);
+        if (m.shared_gate) project("mlp.shared_gate", 1, hidden, false);
+        if (m.shared_size > 0) expert("mlp.shared.", m.shared_size);
+        for (int e = 0; e < m.num_experts; ++e) expert("mlp.experts." + std::to_string(e) + ".", m.expert_size);
+      } else {
+        if (d.mlp.gated) project("mlp.gate", inter, hidden, all_biases);
+        project("mlp.up", inter, hidden, all_biases);
+        project("mlp.down", hidden, inter, all_biases);
+      }
       const bool shared = d.attention.qk_norm_span == QkNormSpan::head;
       if (d.attention.qk_norm) norm(l + "attn.q_norm", shared ? d.attention.head_dim : q);
       if (d.attention.qk_norm) norm(l + "attn.k_norm", shared ? d.attention.head_dim : kv);
@@ -145,6 +157,17 @@ inline TinyModel gpt() {  // layer norm, biases everywhere, a plain MLP, no rota
   d.attention.num_kv_heads = 4;
   d.position.rope_inv_freq.clear();
   return {d, true, true, 4};
+}
+
+inline TinyModel mixture() {  // experts in two layers of three, and one for every row
+  ModelDescription d = base_description();
+  d.mixture.num_experts = 5;
+  d.mixture.experts_per_token = 2;
+  d.mixture.expert_size = 40;
+  d.mixture.shared_size = 33;
+  d.mixture.shared_gate = true;
+  d.mixture.layers = {1, 0, 1};
+  return {d, false, false, 10};
 }
 
 inline TinyModel odd() {  // heads of an odd size, rotated but for the last dimension
