@@ -44,6 +44,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "scheduler.hpp": "scheduler",
     "step_plan.hpp": "scheduler",
     "trace.hpp": "scheduler",
+    "constraint.hpp": "sampling",
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "container_text.hpp": "io",

@@ -110,14 +110,25 @@ void set_params(nb::handle params, EngineRequest& request) {
   }
 }
 
-EngineRequest request_of(const char* name, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream,
-                         QueueId queue) {
+void set_constraint(nb::handle constraint, EngineRequest& request) {
+  if (constraint.is_none()) return;
+  if (!nb::isinstance<ConstraintHandle>(constraint)) refuse("constraint", constraint, "a Constraint, or None");
+  request.constraint = nb::inst_ptr<ConstraintHandle>(constraint)->constraint;
+}
+
+/// What requests have besides their prompt: one for all, or one for each.
+struct Given {
+  nb::handle params, options, stream, constraint;
+};
+
+EngineRequest request_of(const char* name, nb::handle prompt, const Given& given, QueueId queue) {
   take_exception_memory_once();
   EngineRequest request;
   request.prompt = tokens_of(name, prompt);
-  set_params(params, request);
-  from_python(Facts{"options", {}}, options, request.options);
-  from_python(Facts{"stream", {}}, stream, request.stream);
+  set_params(given.params, request);
+  from_python(Facts{"options", {}}, given.options, request.options);
+  from_python(Facts{"stream", {}}, given.stream, request.stream);
+  set_constraint(given.constraint, request);
   request.queue = queue;
   return request;
 }
@@ -143,29 +154,30 @@ class OneOrEach {
 };
 
 std::vector<RequestId> submit_all(EngineHandle& self, const std::vector<nb::object>& prompts, nb::handle params,
-                                  nb::handle options, nb::handle stream, QueueId queue) {
+                                  nb::handle options, nb::handle stream, QueueId queue, nb::handle constraint) {
   const OneOrEach of_params("params", params, prompts.size()), of_options("options", options, prompts.size()),
-      of_stream("stream", stream, prompts.size());
+      of_stream("stream", stream, prompts.size()), of_constraint("constraints", constraint, prompts.size());
   std::vector<EngineRequest> requests;
   requests.reserve(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i], of_params[i], of_options[i],
-                                  of_stream[i], queue));
+    requests.push_back(request_of(str("request ", i, ": prompt").c_str(), prompts[i],
+                                  {of_params[i], of_options[i], of_stream[i], of_constraint[i]}, queue));
   const ReleasedGil released;
   return self.engine->submit_all(std::move(requests));
 }
 
 RequestId submit(EngineHandle& self, nb::handle prompt, nb::handle params, nb::handle options, nb::handle stream,
-                 QueueId queue) {
-  EngineRequest request = request_of("prompt", prompt, params, options, stream, queue);
+                 QueueId queue, nb::handle constraint) {
+  EngineRequest request = request_of("prompt", prompt, {params, options, stream, constraint}, queue);
   const ReleasedGil released;
   return self.engine->submit(std::move(request));
 }
 
-void validate_request(const EngineHandle& self, nb::handle prompt, nb::handle params) {
+void validate_request(const EngineHandle& self, nb::handle prompt, nb::handle params, nb::handle constraint) {
   EngineRequest request;
   request.prompt = tokens_of("prompt", prompt);
   set_params(params, request);
+  set_constraint(constraint, request);
   self.engine->validate(request);
 }
 
@@ -304,22 +316,24 @@ void bind_engine_class(nb::module_& m) {
       .def("__init__", &construct<ModelFile>, "model"_a, "weights"_a, "config"_a = EngineConfig{},
            "progress"_a = nb::none())
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
-           "stream"_a = false, "queue"_a = 0,
+           "stream"_a = false, "queue"_a = 0, "constraint"_a = nb::none(),
            nb::sig("def submit(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
                    "params: SamplingParams | BeamSearchParams = ..., options: RequestOptions = ..., "
-                   "stream: bool = False, queue: int = 0) -> int"),
+                   "stream: bool = False, queue: int = 0, constraint: Constraint | None = None) -> int"),
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
       .def("submit_all", &submit_all, "prompts"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
-           "stream"_a = false, "queue"_a = 0,
-           nb::sig("def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
-                   "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
-                   "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
-                   "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
-                   "False, queue: int = 0) -> list[int]"),
+           "stream"_a = false, "queue"_a = 0, "constraint"_a = nb::none(),
+           nb::sig(
+               "def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
+               "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
+               "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
+               "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
+               "False, queue: int = 0, constraint: Constraint | collections.abc.Sequence[Constraint | None] | None = "
+               "None) -> list[int]"),
            "Checks all requests, then submits all; when one is refused, none is. Returns their ids.")
-      .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{},
+      .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{}, "constraint"_a = nb::none(),
            nb::sig("def validate(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
-                   "params: SamplingParams | BeamSearchParams = ...) -> None"),
+                   "params: SamplingParams | BeamSearchParams = ..., constraint: Constraint | None = None) -> None"),
            "The checks of submit() alone.")
       .def("abort", &abort_request, "id"_a, nb::sig("def abort(self, id: int | str) -> None"),
            "Ends a request, by its number or its request_id. One that is unknown or has ended is ignored.")
@@ -375,6 +389,7 @@ void bind_engine_class(nb::module_& m) {
 
 void bind_engine(nb::module_& m) {
   bind_config(m);
+  bind_constraint(m);
   bind_memory_plan(m);
   bind_output(m);
   bind_engine_class(m);

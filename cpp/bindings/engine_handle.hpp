@@ -34,6 +34,13 @@ struct EngineHandle {
   }
 };
 
+/// A constraint as Python holds it. Requests share it, and nobody who drops it needs the GIL.
+struct ConstraintHandle {
+  std::shared_ptr<const Constraint> constraint;
+};
+
+/// Constraints, and the tables that they are made of.
+void bind_constraint(nb::module_& m);
 /// What a service needs besides requests and outputs.
 void bind_serving(nb::class_<EngineHandle>& engine);
 

@@ -241,6 +241,7 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now
     if (sample.finished) return;
     if (update.token >= 0 && !has_token) {
       sample.output.push_back(update.token);
+      sample.matcher.take(update.token);
       has_token = request->advanced = true;
       if (sample.first_token == 0.0) sample.first_token = now;
       sample.last_token = now;

@@ -115,13 +115,20 @@ void LocalExecutor::list_tasks(const ScheduledSequence& s, RequestState& request
                                            static_cast<std::size_t>(width) + p.logprob_token_ids.size());
   }
   for (; row < s.num_scored; ++row) {
-    tasks_.push_back(
-        {&request, s.sequence, 0, std::int64_t{s.first_position} + row, want_row(s.first_row + row), {}, {}, {}});
+    tasks_.push_back({.request = &request,
+                      .sequence = s.sequence,
+                      .position = std::int64_t{s.first_position} + row,
+                      .logit_row = want_row(s.first_row + row)});
   }
   if (s.num_samples == 0) return;
   const std::int64_t last = want_row(s.first_row + s.num_rows - 1);
   for (std::uint32_t i = 0; i < s.num_samples; ++i) {
-    tasks_.push_back({&request, s.sequence, s.first_sample + i, -1, last, {}, {}, {}});
+    const std::uint32_t sample = s.first_sample + i;
+    tasks_.push_back({.request = &request,
+                      .sequence = s.sequence,
+                      .sample = sample,
+                      .logit_row = last,
+                      .matcher = request.matcher(sample)});
   }
 }
 
@@ -145,6 +152,8 @@ void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
   }
   const auto run = [&](std::int64_t i) {
     RowTask& task = *own[static_cast<std::size_t>(i)];
+    task.find_allowed(static_cast<std::size_t>(logits.cols));
+    if (!task.error.empty()) return;
     try {
       auto scratch = scratch_.take();
       task.run({base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)}, *scratch);
@@ -171,22 +180,31 @@ void LocalExecutor::keep_scores(std::span<RowTask> tasks) {
 /// Returns the tasks that the backend has not done.
 std::vector<RowTask*> LocalExecutor::leave_to_backend(std::span<RowTask> tasks, std::int64_t first_row,
                                                       const Tensor& logits) {
-  backend_tasks_.clear();
-  backend_results_.resize(tasks.size());
-  if (masks_.size() < tasks.size()) masks_.resize(tasks.size());
-  for (std::size_t i = 0; i < tasks.size(); ++i) {
-    backend_tasks_.push_back(
-        tasks[i].for_backend(tasks[i].logit_row - first_row, static_cast<std::size_t>(logits.cols), masks_[i]));
+  const auto vocab_size = static_cast<std::size_t>(logits.cols);
+  std::vector<RowTask*> constrained, offered, left;
+  for (RowTask& task : tasks) {
+    if (task.matcher != nullptr) constrained.push_back(&task);
   }
+  // What the device computes meanwhile may not have ended.
+  backend_.host_parallel(static_cast<std::int64_t>(constrained.size()),
+                         [&](std::int64_t i) { constrained[static_cast<std::size_t>(i)]->find_allowed(vocab_size); });
+  for (RowTask& task : tasks) {
+    if (task.error.empty()) (task.is_for_host() ? left : offered).push_back(&task);
+  }
+  backend_tasks_.clear();
+  backend_results_.assign(offered.size(), {});
+  if (masks_.size() < offered.size()) masks_.resize(offered.size());
+  for (std::size_t i = 0; i < offered.size(); ++i)
+    backend_tasks_.push_back(offered[i]->for_backend(offered[i]->logit_row - first_row, vocab_size, masks_[i]));
   backend_.sample_tokens(logits, backend_tasks_, backend_results_);
-  std::vector<RowTask*> left;
-  for (std::size_t i = 0; i < tasks.size(); ++i) {
+  for (std::size_t i = 0; i < offered.size(); ++i) {
     if (backend_results_[i].done) {
-      tasks[i].take(std::move(backend_results_[i]));
+      offered[i]->take(std::move(backend_results_[i]));
     } else {
-      left.push_back(&tasks[i]);
+      left.push_back(offered[i]);
     }
   }
+  std::ranges::sort(left);  // download() wants them in the order of their rows
   return left;
 }
 
@@ -262,9 +280,18 @@ BeamResult LocalExecutor::advance(RequestState& request, std::span<RowTask* cons
     candidates[i] = std::move((*task)->candidates);
   }
   BeamResult result{request.id, {}};
-  for (const auto& child : beams.search.advance(candidates)) {
-    result.children.push_back({beams.places[child.parent], child.token});
+  std::vector<sampling::Matcher> matchers;
+  const std::vector<sampling::BeamSearch::Child> children = beams.search.advance(candidates);
+  for (auto child = children.begin(); child != children.end(); ++child) {
+    result.children.push_back({beams.places[child->parent], child->token});
+    if (beams.matchers.empty()) continue;
+    sampling::Matcher& parent = beams.matchers[child->parent];
+    const bool goes_on_elsewhere =
+        std::any_of(child + 1, children.end(), [&](const auto& c) { return c.parent == child->parent; });
+    matchers.push_back(goes_on_elsewhere ? parent : std::move(parent));
+    matchers.back().take(child->token);
   }
+  beams.matchers = std::move(matchers);
   beams.places = place_beams(result.children);
   return result;
 }

@@ -29,7 +29,7 @@ RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens, st
   RequestBytes bytes;
   bytes.fixed = kRequest + 2 * (request.options.prefix.size() + request.options.request_id.size());
   bytes.prompt = prompt * kPromptToken;
-  bytes.samples = kSample + blocks * kTableEntry;
+  bytes.samples = kSample + blocks * kTableEntry + (request.constraint ? request.constraint->bytes() : 0);
   bytes.tokens = max_tokens * kToken;
   if (request.beam) {
     bytes.num_samples = request.beam->beam_width;

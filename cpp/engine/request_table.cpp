@@ -26,13 +26,24 @@ void set_text(std::string& text, const std::string& value) noexcept {
 
 RequestState::RequestState(EngineRequest given) : request(std::move(given)) {
   const std::optional<BeamSearchParams>& beam = request.beam;
-  if (beam) beams.emplace(BeamState{sampling::BeamSearch(*beam)});
+  if (beam) beams.emplace(BeamState{.search = sampling::BeamSearch(*beam)});
+  if (beam && request.constraint) beams->matchers.emplace_back(request.constraint);
   unfinished = beam ? beam->n : request.sampling.n;
   samples.resize(unfinished);
   for (SampleState& sample : samples) {
-    if (!beam) sample.output.reserve(std::min(request.sampling.max_tokens, kRoom));
+    if (!beam) {
+      sample.output.reserve(std::min(request.sampling.max_tokens, kRoom));
+      sample.matcher = sampling::Matcher(request.constraint);
+    }
     sample.last.emplace_back();
   }
+}
+
+sampling::Matcher* RequestState::matcher(std::uint32_t index) {
+  if (!request.constraint) return nullptr;
+  if (!beams) return &samples.at(index).matcher;
+  const auto place = std::ranges::find(beams->places, index) - beams->places.begin();
+  return &beams->matchers.at(static_cast<std::size_t>(place));
 }
 
 void finish_sample(RequestState& request, std::uint32_t index, FinishReason finish, double now, News& news) {
@@ -59,6 +70,7 @@ void finish_sample(RequestState& request, std::uint32_t index, FinishReason fini
   output.times = times_of(request, index);
   output.finish = finish;
   if (finish == FinishReason::error) set_text(output.error, request.error.empty() ? kNoMemory : request.error);
+  sample.matcher = sampling::Matcher();
   sample.finished = true;
   output.last = --request.unfinished == 0;
   news.splice(news.end(), sample.last);

@@ -17,6 +17,7 @@
 
 #include "pagedcore/engine.hpp"
 #include "sampling/beam_search.hpp"
+#include "sampling/matcher.hpp"
 
 namespace pagedcore {
 
@@ -27,6 +28,7 @@ using News = std::list<EngineOutput>;
 
 struct SampleState {
   std::vector<TokenId> output;
+  sampling::Matcher matcher;
   LogprobTable logprobs;      // of output tokens not yet delivered, when asked for; written by the executor
   std::size_t delivered = 0;  // output tokens that the caller was told of
   News last;                  // room for its last output, which must not fail for want of it
@@ -37,8 +39,9 @@ struct SampleState {
 /// A beam search, and where its running beams are in the scheduler. Advanced by the executor.
 struct BeamState {
   sampling::BeamSearch search;
-  std::vector<std::uint32_t> places = {0};  // [running]: index of the beam within the scheduler's request
-  std::size_t delivered = 0;                // tokens of the best hypothesis that the caller was told of
+  std::vector<sampling::Matcher> matchers = {};  // [running]; none where nothing constrains them
+  std::vector<std::uint32_t> places = {0};       // [running]: index of the beam within the scheduler's request
+  std::size_t delivered = 0;                     // tokens of the best hypothesis that the caller was told of
 };
 
 struct RequestState {
@@ -62,6 +65,8 @@ struct RequestState {
   bool scheduled = false;              // has been in a plan
   bool advanced = false;               // has gained a token since force_preemption last took it
 
+  /// Of a sample, or of the beam at this place; null where nothing constrains it.
+  sampling::Matcher* matcher(std::uint32_t index);
   /// The first token of the prompt that is scored, when prompt_logprobs are asked for.
   std::size_t first_scored() const noexcept { return std::max(request.sampling.prompt_logprob_start, 1u); }
 };

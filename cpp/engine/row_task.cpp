@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/text.hpp"
+#include "pagedcore/error.hpp"
 #include "sampling/logits_processors.hpp"
 #include "sampling/logprobs.hpp"
 #include "sampling/sampler.hpp"
@@ -19,6 +20,27 @@ SampleContext RowTask::context() const {
   return {&r.sampling, r.prompt, request->samples.at(sample).output, sample};
 }
 
+void RowTask::find_allowed(std::size_t vocab_size) noexcept {
+  if (matcher == nullptr || !allowed.empty()) return;
+  try {
+    matcher->find_allowed(vocab_size, allowed);
+  } catch (const InvalidArgument& e) {
+    note(e.what());
+  } catch (const std::exception&) {
+    note(kNoMemory);
+  }
+}
+
+/// A text that is there whatever memory is left.
+void RowTask::note(const char* why) noexcept {
+  allowed.clear();
+  try {
+    error = why;
+  } catch (const std::bad_alloc&) {
+    error = kNoMemory;
+  }
+}
+
 void RowTask::run(std::span<const float> logits, sampling::Scratch& scratch) {
   try {
     if (position >= 0) {
@@ -26,9 +48,9 @@ void RowTask::run(std::span<const float> logits, sampling::Scratch& scratch) {
       outcome.logprobs = sampling::checked_logprobs(
           logits, scored_token(), {sampling::num_top(p.prompt_logprobs, logits.size()), p.logprob_token_ids}, scratch);
     } else if (request->beams) {
-      candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam(), scratch);
+      candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam(), scratch, allowed);
     } else {
-      outcome = sampling::sample(logits, context(), scratch);
+      outcome = sampling::sample(logits, context(), scratch, allowed);
     }
   } catch (const std::bad_alloc&) {
     error = kNoMemory;
@@ -57,7 +79,7 @@ SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std:
     task.kind = SamplingTask::Kind::candidates;
     task.num_top = static_cast<std::int32_t>(std::min(request->beams->search.candidates_per_beam(), vocab_size));
   } else {
-    task.mask = mask = sampling::token_mask(task.context, vocab_size);
+    task.mask = mask = sampling::token_mask(task.context, vocab_size, allowed);
     task.num_top = sampling::num_top(p.logprobs, vocab_size);
   }
   return task;

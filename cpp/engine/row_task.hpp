@@ -16,24 +16,33 @@ namespace pagedcore {
 struct RowTask {
   RequestState* request = nullptr;
   SequenceId sequence{};
-  std::uint32_t sample = 0;    // of a draw
-  std::int64_t position = -1;  // of a prompt row to score, else -1
-  std::int64_t logit_row = 0;  // among the step's rows whose logits are wanted
+  std::uint32_t sample = 0;                 // of a draw
+  std::int64_t position = -1;               // of a prompt row to score, else -1
+  std::int64_t logit_row = 0;               // among the step's rows whose logits are wanted
+  sampling::Matcher* matcher = nullptr;     // of a draw or a beam that is constrained
+  std::vector<std::uint32_t> allowed = {};  // by it, as a TokenMask
 
   // What came out.
-  SampleOutcome outcome;
-  std::vector<sampling::BeamCandidate> candidates;  // of a beam
-  std::string error;
+  SampleOutcome outcome = {};
+  std::vector<sampling::BeamCandidate> candidates = {};  // of a beam
+  std::string error = {};
 
-  /// From the row itself. What goes wrong is told in `error`. Writes to this task and the scratch only: for any thread.
+  /// Asks the matcher, once. What goes wrong is told in `error`. For any thread, as run().
+  void find_allowed(std::size_t vocab_size) noexcept;
+
+  /// From the row itself, once what is allowed has been found. What goes wrong is told in `error`. Writes to this task
+  /// and the scratch only: for any thread.
   void run(std::span<const float> logits, sampling::Scratch& scratch);
 
+  /// Whether no backend is asked: candidates of a beam that is constrained.
+  bool is_for_host() const noexcept { return matcher != nullptr && request->beams; }
   /// The same for Backend::sample_tokens, where `row` is that of the task's logits. The result refers to the request
   /// and to `mask`, which this fills.
   SamplingTask for_backend(std::int64_t row, std::size_t vocab_size, std::vector<std::uint32_t>& mask) const;
   void take(SamplingResult&& result);
 
  private:
+  void note(const char* why) noexcept;
   TokenId scored_token() const;
   SampleContext context() const;
 };

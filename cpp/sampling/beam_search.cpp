@@ -12,9 +12,16 @@
 
 namespace pagedcore::sampling {
 
-std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count, Scratch& scratch) {
+std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count, Scratch& scratch,
+                                           TokenMask mask) {
   const float max = checked_max(logits);
   const double log_sum = double{max} + std::log(exp_sum(logits, max, 1.0f));
+  if (!mask.empty()) {
+    check_mask(mask, logits.size());
+    scratch.row.assign(logits.begin(), logits.end());
+    apply_mask(scratch.row, mask);
+    logits = scratch.row;
+  }
   std::vector<TokenId>& tokens = scratch.tokens;
   top_k(logits, std::min(count, logits.size()), tokens, scratch);
   std::vector<BeamCandidate> candidates;

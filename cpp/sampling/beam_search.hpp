@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pagedcore/sampling.hpp"
+#include "sampling/logits_processors.hpp"
 #include "sampling/scratch.hpp"
 
 namespace pagedcore::sampling {
@@ -20,8 +21,10 @@ struct BeamCandidate {
 };
 
 /// The `count` most likely tokens of a row and their log-probabilities, most likely first, ties by token id; fewer when
-/// the row has fewer that are possible. A partial selection, no sort of the row. Throws as sample(). Thread-safe.
-std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count, Scratch& scratch);
+/// the row has fewer that are possible. `mask`: what may be chosen, as a TokenMask; log-probabilities are those
+/// of the whole row all the same. A partial selection, no sort of the row. Throws as sample(). Thread-safe.
+std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::size_t count, Scratch& scratch,
+                                           TokenMask mask = {});
 
 /// One search. Not thread-safe.
 class BeamSearch {

@@ -106,10 +106,24 @@ bool stops_too_early(const SampleContext& context) {
 
 }  // namespace
 
-std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t vocab_size) {
+void check_mask(TokenMask mask, std::size_t vocab_size) {
+  if (const std::size_t words = (vocab_size + 31) / 32; mask.size() != words)
+    throw InvalidArgument(str("a mask of ", mask.size(), " words; ", vocab_size, " tokens have ", words));
+}
+
+void apply_mask(std::span<float> row, TokenMask mask) {
+  for (std::size_t word = 0; word < mask.size(); ++word) {
+    const std::uint32_t bits = mask[word];
+    if (bits == ~0u) continue;
+    const std::span<float> part = row.subspan(word * 32, std::min<std::size_t>(32, row.size() - word * 32));
+    for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits >> i & 1u) != 0 ? part[i] : -kInfinity;
+  }
+}
+
+std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t vocab_size, TokenMask given) {
   const SamplingParams& p = *context.params;
   const bool no_stop_yet = stops_too_early(context);
-  if (p.allowed_token_ids.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
+  if (given.empty() && p.allowed_token_ids.empty() && p.banned_tokens.empty() && !no_stop_yet) return {};
   std::vector<std::uint32_t> mask((vocab_size + 31) / 32, p.allowed_token_ids.empty() ? ~0u : 0u);
   const auto set = [&](const std::vector<TokenId>& tokens, bool allowed) {
     for (const TokenId token : tokens) {
@@ -120,22 +134,36 @@ std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t 
   };
   set(p.allowed_token_ids, true);
   set(p.banned_tokens, false);
-  if (no_stop_yet) set(p.stop_token_ids, false);
-  return mask;
+  if (!given.empty()) {
+    check_mask(given, vocab_size);
+    for (std::size_t i = 0; i < mask.size(); ++i) mask[i] &= given[i];
+  }
+  if (!no_stop_yet) return mask;
+  std::vector<std::uint32_t> whole;
+  if (!given.empty()) whole = mask;
+  set(p.stop_token_ids, false);
+  const bool must_stop = !given.empty() && std::ranges::all_of(mask, [](std::uint32_t word) { return word == 0; });
+  return must_stop ? whole : mask;
 }
 
-std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context, Scratch& scratch) {
+std::span<const float> process_logits(std::span<const float> logits, const SampleContext& context, Scratch& scratch,
+                                      TokenMask given) {
   const SamplingParams& p = *context.params;
   const bool penalised = (p.repetition_penalty != 1.0f && context.prompt.size() + context.output.size() > 0) ||
                          ((p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f) && !context.output.empty());
   const bool no_stop_yet = stops_too_early(context);
-  if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_token_ids.empty() && !no_stop_yet) {
+  if (!penalised && p.logit_bias.empty() && p.banned_tokens.empty() && p.allowed_token_ids.empty() && !no_stop_yet &&
+      given.empty()) {
     return logits;
   }
   std::vector<float>& copy = scratch.row;
   copy.assign(logits.begin(), logits.end());
   if (penalised) apply_penalties(copy, context, scratch);
   apply_bias(copy, p);
+  if (!given.empty()) {
+    apply_mask(copy, token_mask(context, copy.size(), given));
+    return copy;
+  }
   if (!p.allowed_token_ids.empty()) keep_only(copy, p.allowed_token_ids);
   ban(copy, p.banned_tokens);
   if (no_stop_yet) ban(copy, p.stop_token_ids);

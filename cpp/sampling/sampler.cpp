@@ -66,17 +66,17 @@ TokenId draw(std::span<const float> row, float max, const SampleContext& context
 
 }  // namespace
 
-SampleOutcome sample(std::span<const float> logits, const SampleContext& context, Scratch& scratch) {
+SampleOutcome sample(std::span<const float> logits, const SampleContext& context, Scratch& scratch, TokenMask allowed) {
   if (context.params == nullptr)
     throw InvalidArgument("a draw needs sampling parameters: SampleContext::params is null");
   const SamplingParams& p = *context.params;
   const float model_max = checked_max(logits);
-  const std::span<const float> row = process_logits(logits, context, scratch);
+  const std::span<const float> row = process_logits(logits, context, scratch, allowed);
   const float max = row.data() == logits.data() ? model_max : row_max(row);
   if (max == -std::numeric_limits<float>::infinity()) {
     throw InvalidArgument(str("no token may be chosen after ", context.output.size(),
-                              " output tokens: banned_tokens, allowed_token_ids, logit_bias, and stop tokens before "
-                              "min_tokens leave none of ",
+                              " output tokens: banned_tokens, allowed_token_ids, logit_bias, stop tokens before "
+                              "min_tokens, and what a constraint allows leave none of ",
                               logits.size(), "; allow at least one"));
   }
 

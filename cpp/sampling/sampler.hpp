@@ -4,11 +4,13 @@
 #include <span>
 
 #include "pagedcore/sampling.hpp"
+#include "sampling/logits_processors.hpp"
 #include "sampling/scratch.hpp"
 
 namespace pagedcore::sampling {
 
-/// As pagedcore::sample(), in memory that is used again.
-SampleOutcome sample(std::span<const float> logits, const SampleContext& context, Scratch& scratch);
+/// As pagedcore::sample(), in memory that is used again, of the tokens that a constraint allows.
+SampleOutcome sample(std::span<const float> logits, const SampleContext& context, Scratch& scratch,
+                     TokenMask allowed = {});
 
 }  // namespace pagedcore::sampling

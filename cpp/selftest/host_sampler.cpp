@@ -4,6 +4,7 @@
 
 #include "pagedcore/sampling.hpp"
 #include "sampling/beam_search.hpp"
+#include "sampling/sampler.hpp"
 
 namespace pagedcore::selftest {
 SamplingResult sampled_on_host(std::span<const float> row, const SamplingTask& t) {
@@ -22,7 +23,7 @@ SamplingResult sampled_on_host(std::span<const float> row, const SamplingTask& t
     case SamplingTask::Kind::draw: {
       SampleContext context = t.context;
       context.params = &t.params();
-      SampleOutcome outcome = sample(row, context);
+      SampleOutcome outcome = sampling::sample(row, context, scratch, t.mask);
       result.token = outcome.token;
       logprobs = std::move(outcome.logprobs);
       break;

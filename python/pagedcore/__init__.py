@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pagedcore.llm import LLM
     from pagedcore.outputs import CompletionOutput, RequestOutput
     from pagedcore.sampling_params import SamplingParams
+    from pagedcore.structured_outputs import StructuredOutputs
 
 __version__ = _core.version()
 
@@ -76,6 +77,7 @@ __all__ = [
     "SchedulerRequest",
     "StepPlan",
     "StepResult",
+    "StructuredOutputs",
     "TraceReplay",
     "Unsupported",
     "WeightMap",
@@ -97,6 +99,7 @@ _LAZY = {
     "RequestOutput": "pagedcore.outputs",
     "SamplingParams": "pagedcore.sampling_params",
     "BeamSearchParams": "pagedcore.beam_search_params",
+    "StructuredOutputs": "pagedcore.structured_outputs",
 }
 
 

@@ -1458,6 +1458,21 @@ def attention_seconds(
     """Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie
     scattered."""
 
+class ConstraintTable:
+    """The functions of one kind of matcher."""
+
+    def __init__(self, functions: object) -> None:
+        """functions: a capsule named 'pagedcore.constraint_table', of seven pointers, which are copied: the
+        functions of ConstraintTable in constraint.hpp, in order; what all matchers refer to, which is the table's
+        from now on, or null; and the function that frees it."""
+
+class Constraint:
+    """A matcher at its beginning: what outputs of requests are held to."""
+
+    def __init__(self, table: ConstraintTable, matcher: object, bytes: int = 0) -> None:
+        """matcher: a capsule named 'pagedcore.matcher', which is the constraint's from now on. bytes: of host
+        memory, that a sample's copy of it may come to hold."""
+
 class MemoryPlan:
     """Every byte the engine will hold, by purpose."""
 
@@ -1633,6 +1648,7 @@ class Engine:
         options: RequestOptions = ...,
         stream: bool = False,
         queue: int = 0,
+        constraint: Constraint | None = None,
     ) -> int:
         """Returns the request's id. Raises InvalidArgument for a request that could never run."""
 
@@ -1643,11 +1659,15 @@ class Engine:
         options: RequestOptions | Sequence[RequestOptions] = ...,
         stream: bool | Sequence[bool] = False,
         queue: int = 0,
+        constraint: Constraint | Sequence[Constraint | None] | None = None,
     ) -> list[int]:
         """Checks all requests, then submits all; when one is refused, none is. Returns their ids."""
 
     def validate(
-        self, prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32], params: SamplingParams | BeamSearchParams = ...
+        self,
+        prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32],
+        params: SamplingParams | BeamSearchParams = ...,
+        constraint: Constraint | None = None,
     ) -> None:
         """The checks of submit() alone."""
 

@@ -67,7 +67,7 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """One output per prompt, in order, as :meth:`LLM.generate`. Cancelling it ends its requests."""
-        requests = await self._made(prompts, partial(self._sampled, prompts, sampling_params, options))
+        requests = await self._made(prompts, partial(self._sampled, prompts, sampling_params, options), sampling_params)
         return await self._run(requests)
 
     @with_template_options
@@ -79,7 +79,9 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[ChatOptions],
     ) -> list[RequestOutput]:
         """For one conversation, or several, as :meth:`LLM.chat`."""
-        requests = await self._made(messages, partial(self._answers, messages, sampling_params, options))
+        requests = await self._made(
+            messages, partial(self._answers, messages, sampling_params, options), sampling_params
+        )
         return await self._run(requests)
 
     @with_request_options
@@ -92,7 +94,9 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[RequestOptions],
     ) -> AsyncStream:
         """The news of one request: ``async for output in llm.stream(...)``."""
-        return self._stream(prompt, partial(self._sampled_stream, prompt, sampling_params, options), output_kind)
+        return self._stream(
+            prompt, partial(self._sampled_stream, prompt, sampling_params, options), output_kind, sampling_params
+        )
 
     @with_template_options
     @with_request_options
@@ -105,7 +109,9 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[ChatOptions],
     ) -> AsyncStream:
         """Like :meth:`stream` for a conversation; the other keywords are those of :meth:`chat_prompt`."""
-        return self._stream(messages, partial(self._answer_stream, messages, sampling_params, options), output_kind)
+        return self._stream(
+            messages, partial(self._answer_stream, messages, sampling_params, options), output_kind, sampling_params
+        )
 
     @with_request_options
     async def beam_search(
@@ -115,7 +121,7 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[RequestOptions],
     ) -> list[RequestOutput]:
         """The best hypotheses for each prompt, as :meth:`LLM.beam_search`."""
-        requests = await self._made(prompts, partial(self._beam_searches, prompts, params, options))
+        requests = await self._made(prompts, partial(self._beam_searches, prompts, params, options), params)
         return await self._run(requests)
 
     @with_request_options
@@ -128,7 +134,7 @@ class AsyncLLM(LoadedModel):
         **options: Unpack[RequestOptions],
     ) -> AsyncStream:
         """The news of one beam search, as :meth:`LLM.stream_beam_search`."""
-        return self._stream(prompt, partial(self._beam_search_stream, prompt, params, options), output_kind)
+        return self._stream(prompt, partial(self._beam_search_stream, prompt, params, options), output_kind, params)
 
     @overload
     async def score(self, prompts: str, *, start: int = 0, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
@@ -230,13 +236,18 @@ class AsyncLLM(LoadedModel):
     async def _run(self, requests: Sequence[Request]) -> list[RequestOutput]:
         return await Batch(self.engine, self._queue(), requests).outputs()
 
-    def _stream(self, texts: Any, make: Callable[[], Request], kind: OutputKind) -> AsyncStream:
+    def _stream(self, texts: Any, make: Callable[[], Request], kind: OutputKind, params: object) -> AsyncStream:
         self.engine  # noqa: B018  # raises when closed, before any other complaint
-        return AsyncStream(self.engine, partial(self._made, texts, make), self._queue, kind)
+        return AsyncStream(self.engine, partial(self._made, texts, make, params), self._queue, kind)
 
-    async def _made(self, texts: Any, make: Callable[[], _T]) -> _T:
-        """What `make` makes of these texts: in a thread if they are long, since the loop would stand still."""
+    async def _made(self, texts: Any, make: Callable[[], _T], params: object = None) -> _T:
+        """What `make` makes of these texts: in a thread if they are long, since the loop would stand still. `params`:
+        one for all texts or one for each; what they hold outputs to is compiled first."""
         self.engine  # noqa: B018
+        for one in params if isinstance(params, Sequence) else (params,):
+            wanted = getattr(one, "structured_outputs", None)
+            if wanted is not None:
+                await self._prompts.grammars.ready(wanted)
         if _characters(texts, _SHORT) < _SHORT:
             return make()
         return await asyncio.to_thread(make)

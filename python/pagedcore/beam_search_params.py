@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from .arguments import shown
 from .checks import check_bool, native_record, token_list
 from .errors import InvalidArgument
 from .names import knows_its_fields
+from .structured_outputs import StructuredOutputs, structured_outputs
 
 __all__ = ["BeamSearchParams"]
 
@@ -31,11 +33,16 @@ class BeamSearchParams(BeamSearchFields):
     """Leave special tokens out of the text (never out of the token ids)."""
     detokenize: bool = True
     """False: token ids only, the text stays empty."""
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
+    """What every hypothesis is held to, as :class:`SamplingParams` has it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_token_ids", token_list("stop_token_ids", self.stop_token_ids))
         for name in ("ignore_eos", "skip_special_tokens", "detokenize"):
             check_bool(name, getattr(self, name))
+        object.__setattr__(self, "structured_outputs", structured_outputs(self.structured_outputs))
+        if self.structured_outputs is not None and self.ignore_eos:
+            raise InvalidArgument("ignore_eos=True contradicts structured_outputs, which say where the output ends")
         if not isinstance(self.early_stopping, (bool, str)):
             raise InvalidArgument(f"early_stopping={shown(self.early_stopping)} must be False, True or 'never'")
         _core.validate(self.native())

@@ -69,7 +69,7 @@ class Dispatcher(NotCopied):
 
     def submit(self, request: Request, inbox: Inbox) -> int:
         """Returns the request's id. All its news come to `inbox`, token by token, until one says `last`."""
-        arguments = (request.token_ids, request.native, request.options, True)
+        arguments = (request.token_ids, request.native, request.options, True, 0, request.constraint)
         (number,) = self._accept(inbox, map(self.engine.submit, *([argument] for argument in arguments)))
         return number
 

@@ -50,7 +50,7 @@ class LoopQueue:
 
     def submit_all(self, requests: Sequence[Request], inbox: Taker, *, every_token: bool = False) -> list[int]:
         """Their ids. When the engine refuses one of them, none is submitted."""
-        numbers = self.engine.submit_all(*native_arguments(requests, every_token), self.number)
+        numbers = self.engine.submit_all(*native_arguments(requests, every_token, self.number))
         ref = weakref.ref(inbox)
         self._takers.update(dict.fromkeys(numbers, ref))
         return numbers

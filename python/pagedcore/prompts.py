@@ -9,10 +9,12 @@ from . import _core
 from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .errors import InvalidArgument
+from .grammar import Grammars
 from .history import ChatPrompt
 from .prefixes import NO_PREFIX, Prefix
 from .request import Request, derived_seed
 from .sampling_params import NO_LIMIT, SamplingParams
+from .structured_outputs import StructuredOutputs
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -79,6 +81,7 @@ class PromptReader:
         self._kv_tokens = max(plan.kv_tokens, plan.max_context) + 1
         self._tokenizer = tokenizer
         self._eos = tuple(eos_token_ids)
+        self.grammars = Grammars(tokenizer, description.vocab_size, eos_token_ids)
 
     def pair(
         self, prompts: Prompt | Sequence[Prompt], params: _P | Sequence[_P] | None, kind: type[_P]
@@ -137,7 +140,8 @@ class PromptReader:
             seed=derived_seed(*seed) if params.seed is None else params.seed % 2**64,
             prompt_logprob_start=params.prompt_logprob_start + (params.prompt_logprobs is not None) * prefix.hidden,
         )
-        return Request(text, ids, params, native, options, self._tokenizer, prefix.hidden, self._clock)
+        constraint = self._constraint(params.structured_outputs)
+        return Request(text, ids, params, native, options, self._tokenizer, constraint, prefix.hidden, self._clock)
 
     def beam_search(
         self, prompt: Prompt, params: BeamSearchParams, options: _core.RequestOptions, *, prefix: Prefix = NO_PREFIX
@@ -154,7 +158,11 @@ class PromptReader:
             skip_special_tokens=params.skip_special_tokens,
             detokenize=params.detokenize,
         )
-        return Request(text, ids, form, native, options, self._tokenizer, prefix.hidden, self._clock)
+        constraint = self._constraint(params.structured_outputs)
+        return Request(text, ids, form, native, options, self._tokenizer, constraint, prefix.hidden, self._clock)
+
+    def _constraint(self, wanted: object) -> _core.Constraint | None:
+        return self.grammars.constraint(wanted) if isinstance(wanted, StructuredOutputs) else None
 
     def read(
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()

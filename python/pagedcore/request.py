@@ -60,6 +60,7 @@ class Request:
     native: _core.SamplingParams | _core.BeamSearchParams
     options: _core.RequestOptions
     tokenizer: Tokenizer | None
+    constraint: _core.Constraint | None = None
     hidden: int = 0
     """Tokens of the prompt that are not shown: those of a shared prefix."""
     clock: float = 0.0
@@ -163,12 +164,14 @@ class Request:
 
 
 def native_arguments(
-    requests: Sequence[Request], every_token: bool
+    requests: Sequence[Request], every_token: bool, queue: int = 0
 ) -> tuple[
     list[list[int]],
     list[_core.SamplingParams | _core.BeamSearchParams],
     list[_core.RequestOptions],
     list[bool],
+    int,
+    list[_core.Constraint | None],
 ]:
     """What an engine's ``submit_all`` takes."""
     return (
@@ -176,6 +179,8 @@ def native_arguments(
         [request.native for request in requests],
         [request.options for request in requests],
         [every_token or request.needs_every_token for request in requests],
+        queue,
+        [request.constraint for request in requests],
     )
 
 

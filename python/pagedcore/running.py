@@ -80,7 +80,7 @@ class Feed(Generic[_I]):
         """The checks of submission alone, of all."""
         for index, request in enumerate(self._requests):
             try:
-                self._dispatcher.engine.validate(request.token_ids, request.native)
+                self._dispatcher.engine.validate(request.token_ids, request.native, request.constraint)
             except InvalidArgument as error:
                 raise InvalidArgument(f"request {index}: {error}") from None
 

@@ -12,6 +12,7 @@ from .arguments import shown
 from .checks import check_bool, check_int, float_of, native_record, token_list
 from .errors import InvalidArgument
 from .names import knows_its_fields
+from .structured_outputs import StructuredOutputs, structured_outputs
 
 __all__ = ["SamplingParams", "with_changes"]
 
@@ -39,6 +40,8 @@ class SamplingParams(SamplingFields):
     include_stop_str_in_output: bool = False
     detokenize: bool = True
     """False: token ids only, the text stays empty."""
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
+    """What the output is held to, such as ``{"json": schema}`` or ``{"regex": "[0-9]+"}``."""
 
     def __post_init__(self) -> None:
         # Normalised once, so that equal parameters compare equal and nothing can change behind our back.
@@ -70,6 +73,9 @@ class SamplingParams(SamplingFields):
             check_int("seed", self.seed, -(2**63), 2**64 - 1)
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "detokenize"):
             check_bool(name, getattr(self, name))
+        self._set("structured_outputs", structured_outputs(self.structured_outputs))
+        if self.structured_outputs is not None and self.ignore_eos:
+            raise InvalidArgument("ignore_eos=True contradicts structured_outputs, which say where the output ends")
         for string in self.stop:
             if not isinstance(string, str) or not string:
                 raise InvalidArgument(f"stop={shown(list(self.stop))} must hold non-empty strings only")

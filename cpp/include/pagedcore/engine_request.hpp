@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "pagedcore/constraint.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
@@ -51,6 +53,7 @@ struct EngineRequest {
   SamplingParams sampling;
   std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
   RequestOptions options;
+  std::shared_ptr<const Constraint> constraint;  // what its outputs are held to; null: nothing
   bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
   QueueId queue{};      // where its outputs go
 };

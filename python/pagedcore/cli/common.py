@@ -14,6 +14,7 @@ from .. import _core
 from ..errors import InvalidArgument, Io, Unsupported
 from ..names import RENAMED, our_word
 from .streams import complain
+from .structured import add_structured_flags, structured_outputs
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -148,6 +149,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: str, with
     add_option_flags(group, "SamplingParams", ("n", *without), defaults=defaults)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end at this text (may be repeated)")
     group.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
+    add_structured_flags(parser)
 
 
 def add_option_flags(
@@ -237,6 +239,7 @@ def sampling_params(arguments: argparse.Namespace, llm: LLM | None = None, **our
 
     values = {"temperature": 0.0, "max_tokens": None} | ours | (llm.sampling_defaults if llm is not None else {})
     asked = {"ignore_eos": arguments.ignore_eos, "stop": arguments.stop or ()} | given(arguments, "SamplingParams")
+    asked["structured_outputs"] = structured_outputs(arguments)
     params = SamplingParams(**with_changes(values, asked))
     if llm is not None and params.temperature == 0:
         for name, without_effect in (("top_k", (0, -1)), ("top_p", (1,)), ("min_p", (0,))):

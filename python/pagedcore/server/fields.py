@@ -51,6 +51,9 @@ class Fields:
     def path(self, name: str) -> str:
         return self._within + name
 
+    def everything(self) -> dict[str, Any]:
+        return dict(self._values)
+
     def raw(self, name: str) -> Any:
         return self._values.get(name)
 

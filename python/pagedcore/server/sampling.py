@@ -15,17 +15,13 @@ from ..sampling_params import SamplingParams
 from ..tokenizer import Tokenizer
 from .errors import ApiError, not_supported
 from .fields import Fields, wrong
+from .structured import structured_of
 
 __all__ = ["ENDPOINTS_OWN", "MOST_CHOICES", "beam_params", "refuse_unsupported", "request_options", "sampling_params"]
 
 MOST_CHOICES = 128  # n and best_of; the width of a beam search
 
-_GRAMMAR = "the model is not held to a grammar here; ask for the form in the prompt"
 _UNSUPPORTED = {
-    **dict.fromkeys(
-        ("grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema"), _GRAMMAR
-    ),
-    **dict.fromkeys(("guided_decoding_backend", "guided_whitespace_pattern", "structured_outputs"), _GRAMMAR),
     "audio": "models here write text only",
     "documents": "put them into a message",
     "kv_transfer_params": "leave it out",
@@ -54,11 +50,6 @@ def refuse_unsupported(
     """Raises for what is known to have an effect elsewhere, and has none here. ``harmless``: values that ask for what
     is done anyway."""
     fields.refuse({**_UNSUPPORTED, **_THEIRS, **more}, harmless)
-    form = fields.within("response_format")
-    kind = form.text("type", "text")
-    if kind != "text":
-        known = kind in ("json_object", "json_schema", "structural_tag")
-        raise not_supported("response_format", _GRAMMAR) if known else wrong("response_format.type", kind, "'text'")
     tier = fields.raw("service_tier")
     if tier not in (None, "auto", "default", "standard_only"):
         raise not_supported("service_tier", "there is one tier, 'default'")
@@ -80,6 +71,7 @@ def sampling_params(
         values[name] = fields.flag(name)
     if "skip_special_tokens" in fields:
         values.setdefault("skip_special_tokens", fields.flag("skip_special_tokens"))
+    values.setdefault("structured_outputs", structured_of(fields))
     banned = [token for word in fields.texts("bad_words") for token in _tokens_of_word(word, tokenizer)]
     if banned:
         values["banned_tokens"] = values.get("banned_tokens", []) + banned
@@ -101,6 +93,7 @@ def beam_params(fields: Fields, max_tokens: int, defaults: SamplingParams) -> Be
         stop_token_ids=fields.token_ids("stop_token_ids"),
         ignore_eos=fields.flag("ignore_eos"),
         skip_special_tokens=fields.flag("skip_special_tokens", defaults.skip_special_tokens),
+        structured_outputs=structured_of(fields),
     )
 
 

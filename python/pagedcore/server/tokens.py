@@ -27,7 +27,7 @@ async def tokenize(call: Call) -> Response:
     if "messages" in fields:
         options = chat_options(call)
         template = served.template(chosen=options.get("chat_template"), tools="tools" in fields)
-        tools = tool_use(fields, served.tool_format(template))
+        tools = tool_use(fields, served.tool_format(template), served.llm.tokenizer)
         if tools.tools:
             options["tools"] = tools.tools
         text = str(await conversation_prompt(call, conversation(fields, template), options, ""))

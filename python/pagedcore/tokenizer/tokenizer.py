@@ -183,6 +183,10 @@ class Tokenizer:
         """Spellings, by id, of the tokens that a text is searched for before anything else."""
         return {id_: token.content for id_, token in self.backend.get_added_tokens_decoder().items()}
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        return frozenset(self._special_ids)
+
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_ids
 

@@ -8,6 +8,7 @@
 #include "pagedcore/error.hpp"
 #include "reference.hpp"
 #include "sampling/logits_processors.hpp"
+#include "sampling/sampler.hpp"
 
 using namespace pagedcore;
 using sampling::token_mask;
@@ -59,4 +60,34 @@ TEST_CASE("there is no mask where every token may be chosen, also once stop toke
   CHECK(token_mask({&p, {}, output, 0}, 40).empty());
   p.banned_tokens = {40};
   CHECK_THROWS_AS(token_mask({&p, {}, output, 0}, 40), InvalidArgument);
+}
+
+TEST_CASE("what a constraint allows is cut by bans, and a row sampled with it by hand") {
+  const std::vector<std::uint32_t> given{0b1011'0110u, 0b1u};  // tokens 1, 2, 4, 5, 7, 32 of 40
+  SamplingParams p;
+  p.temperature = 0.0f;
+  CHECK(token_mask({&p, {}, {}, 0}, 40, given) == given);
+  p.banned_tokens = {4, 6};
+  p.allowed_token_ids = {2, 3, 4, 32};
+  CHECK(token_mask({&p, {}, {}, 0}, 40, given) == std::vector<std::uint32_t>{0b100u, 0b1u});
+  std::vector<float> row(40, 0.0f);
+  row[3] = 9.0f;
+  row[4] = 8.0f;
+  row[32] = 1.0f;
+  sampling::Scratch scratch;
+  CHECK(sampling::sample(row, {&p, {}, {}, 0}, scratch, given).token == 32);
+  const std::vector<std::uint32_t> none{1u << 3, 0u};
+  p.allowed_token_ids = {4};
+  CHECK_THROWS_AS(sampling::sample(row, {&p, {}, {}, 0}, scratch, none), InvalidArgument);
+  CHECK_THROWS_AS(token_mask({&p, {}, {}, 0}, 65, given), InvalidArgument);
+}
+
+TEST_CASE("a stop token comes before min_tokens only where the constraint leaves nothing else") {
+  SamplingParams p;
+  p.stop_token_ids = {5};
+  p.min_tokens = 3;
+  CHECK(token_mask({&p, {}, {}, 0}, 32, std::vector<std::uint32_t>{0b110'0000u}) ==
+        std::vector<std::uint32_t>{0b100'0000u});
+  CHECK(token_mask({&p, {}, {}, 0}, 32, std::vector<std::uint32_t>{0b10'0000u}) ==
+        std::vector<std::uint32_t>{0b10'0000u});
 }

@@ -3,6 +3,7 @@
 from .parser import AnswerParser
 from .pieces import Arguments, Begun, Content, Piece, Thought
 from .tool_formats import TOOL_FORMATS, ToolFormat, tool_format_of
+from .tool_grammars import calls_grammar
 
 __all__ = [
     "TOOL_FORMATS",
@@ -13,5 +14,6 @@ __all__ = [
     "Piece",
     "Thought",
     "ToolFormat",
+    "calls_grammar",
     "tool_format_of",
 ]

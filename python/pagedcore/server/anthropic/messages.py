@@ -22,6 +22,7 @@ from ..http import Json, answered, event, in_thread_if, unless_left
 from ..openai.common import raise_failure
 from ..openai.conversation import ToolUse, conversation, tool_use
 from ..sampling import refuse_unsupported, request_options, sampling_params
+from ..structured import format_of
 from .conversation import as_openai
 
 __all__ = ["count_tokens", "messages"]
@@ -31,7 +32,6 @@ _UNSUPPORTED = {
     "container": "tools here are the caller's own",
     "context_management": "leave it out",
     "mcp_servers": "tools here are the caller's own",
-    "output_format": "the model is not held to a grammar here; ask for the form in the prompt",
 }
 
 
@@ -54,14 +54,13 @@ async def _prompt(call: Call) -> tuple[Any, ToolUse, str]:
     options = call.served.template_options()
     template = call.served.template(chosen=options.get("chat_template"), tools="tools" in theirs)
     spoken = conversation(theirs, template)
-    tools = tool_use(theirs, call.served.tool_format(template))
+    tools = tool_use(theirs, call.served.tool_format(template), call.served.llm.tokenizer)
     if tools.tools:
         options["tools"] = tools.tools
     if spoken[-1]["role"] == "assistant" and not spoken[-1].get("tool_calls"):
         options["continue_final_message"] = True
     thinking = call.fields.within("thinking").choice("type", ("enabled", "disabled", "adaptive"), "disabled")
     config = call.fields.within("output_config")
-    config.refuse({"format": "the model is not held to a grammar here; ask for the form in the prompt"})
     effort = config.text("effort")
     options["template_variables"] = {"enable_thinking": thinking != "disabled"} | (
         {} if effort is None else {"reasoning_effort": effort}
@@ -93,6 +92,9 @@ class _Messages:
         prompt, tools, template = await _prompt(call)
         if tools.format is not None:
             params = replace(params, skip_special_tokens=False)
+        form = fields.within("output_config").within("format") if "output_config" in fields else None
+        held = tools.held or format_of(form or fields.within("output_format"))
+        params = replace(params, structured_outputs=held)
         return cls(call, Chat(call, prompt, params, request_options(fields), tools, template))
 
     async def answer(self) -> dict[str, Any]:

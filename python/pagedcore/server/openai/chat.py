@@ -100,16 +100,18 @@ class _ChatCompletion:
         options = chat_options(call)
         template = served.template(chosen=options.get("chat_template"), tools="tools" in fields)
         messages = conversation(fields, template)
-        tools = tool_use(fields, served.tool_format(template))
+        tools = tool_use(fields, served.tool_format(template), served.llm.tokenizer)
         if tools.tools:
             options["tools"] = tools.tools
         defaults = served.llm.default_sampling_params(chat=True)
         most = fields.integer("max_tokens", 0)
         most = fields.integer("max_completion_tokens", 0, default=most)
-        ours = {"max_tokens": most, "logprobs": top or 0 if fields.flag("logprobs") else None}
+        ours: dict[str, Any] = {"max_tokens": most, "logprobs": top or 0 if fields.flag("logprobs") else None}
         ours["prompt_logprobs"] = fields.integer("prompt_logprobs", 0, MOST_LOGPROBS)
         if tools.format is not None:
             ours["skip_special_tokens"] = False  # the marks of a call may be special tokens
+        if tools.held is not None:
+            ours["structured_outputs"] = tools.held
         if fields.flag("use_beam_search"):
             params: Any = beam_params(fields, most or served.llm.max_context, defaults)
         else:

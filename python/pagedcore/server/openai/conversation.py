@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..answer import ToolFormat
+from ...grammar import is_available
+from ...grammar.library import library
+from ...structured_outputs import StructuredOutputs
+from ..answer import ToolFormat, calls_grammar
 from ..errors import ApiError, not_supported
 from ..fields import Fields, wrong
+
+if TYPE_CHECKING:
+    from ...tokenizer import Tokenizer
 
 __all__ = ["ToolUse", "conversation", "tool_use"]
 
@@ -91,13 +97,15 @@ class ToolUse(NamedTuple):
     begun: str
     """What the answer is made to begin with, so that it is a call."""
     parallel: bool
+    held: StructuredOutputs | None = None
+    """What the answer is held to behind that beginning."""
 
     @property
     def schemas(self) -> dict[str, Mapping[str, Any]]:
         return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in self.tools}
 
 
-def tool_use(fields: Fields, format: ToolFormat | None) -> ToolUse:
+def tool_use(fields: Fields, format: ToolFormat | None, tokenizer: Tokenizer | None) -> ToolUse:
     """``format``: how the model writes calls; None where its template shows no tools."""
     tools = [_tool(at, tool) for at, tool in enumerate(fields.listed("tools"))]
     names = [tool["function"]["name"] for tool in tools]
@@ -124,8 +132,22 @@ def tool_use(fields: Fields, format: ToolFormat | None) -> ToolUse:
             "start the server with --chat-template and --tool-format",
             param="tools",
         )
-    forced = format.begin(chosen) if choice == "required" or chosen is not None else ""
-    return ToolUse(tools, format, forced, parallel)
+    forced = choice == "required" or chosen is not None
+    if not forced:
+        for at, tool in enumerate(tools):
+            if tool["function"].get("strict"):
+                raise not_supported(
+                    f"tools[{at}].function.strict", "calls are held to a schema where tool_choice requires one"
+                )
+        return ToolUse(tools, format, "", parallel)
+    held = None
+    if is_available():
+        callable_ = [tool["function"] for tool in tools if chosen in (None, tool["function"]["name"])]
+        several = parallel and chosen is None
+        held = StructuredOutputs(grammar=calls_grammar(format, callable_, chosen, tokenizer, several=several))
+    elif any(tool["function"].get("strict") for tool in tools):
+        library()  # raises: it names the extra
+    return ToolUse(tools, format, format.begin(chosen), parallel, held)
 
 
 def _tool(at: int, tool: Any) -> dict[str, Any]:
@@ -140,6 +162,4 @@ def _tool(at: int, tool: Any) -> dict[str, Any]:
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise wrong(f"{name}.function.parameters", parameters, "a JSON schema")
-    if function.get("strict"):
-        raise not_supported(f"{name}.function.strict", "calls are not held to a schema here")
     return tool

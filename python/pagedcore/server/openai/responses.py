@@ -14,9 +14,10 @@ from ...outputs import CompletionOutput
 from ..answer import Arguments, Begun, Piece, Thought
 from ..call import Call
 from ..chat import Chat, conversation_prompt
-from ..errors import api_error, not_supported, openai_error
+from ..errors import api_error, openai_error
 from ..http import answered, event, unless_left
 from ..sampling import refuse_unsupported, request_options, sampling_params
+from ..structured import format_of
 from .chat import new_call_id
 from .common import raise_failure
 from .conversation import ToolUse, conversation, tool_use
@@ -57,21 +58,17 @@ class _Answer:
         fields, served = call.fields, call.served
         call.model()
         refuse_unsupported(fields, _UNSUPPORTED)
-        form = fields.within("text").within("format").text("type", "text")
-        if form != "text":
-            raise not_supported(
-                "text.format", "the model is not held to a grammar here; ask for the form in the prompt"
-            )
         theirs = as_chat(fields)
         options = served.template_options()
         template = served.template(chosen=options.get("chat_template"), tools="tools" in theirs)
-        tools = tool_use(theirs, served.tool_format(template))
+        tools = tool_use(theirs, served.tool_format(template), served.llm.tokenizer)
         if tools.tools:
             options["tools"] = tools.tools
         effort = fields.within("reasoning").text("effort")
         if effort is not None:
             options["template_variables"] = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
-        ours: dict[str, Any] = {"max_tokens": fields.integer("max_output_tokens", 1)}
+        held = tools.held or format_of(fields.within("text").within("format"))
+        ours: dict[str, Any] = {"max_tokens": fields.integer("max_output_tokens", 1), "structured_outputs": held}
         params = sampling_params(fields, served.llm.default_sampling_params(chat=True), served.llm.tokenizer, **ours)
         params = replace(params, n=1, best_of=None, skip_special_tokens=tools.format is None)
         spoken = conversation(theirs, template)
@@ -190,7 +187,7 @@ class _Answer:
             "reasoning": {"effort": fields.within("reasoning").raw("effort"), "summary": None},
             "store": False,
             "temperature": self._params.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": fields.within("text").raw("format") or {"type": "text"}},
             "tool_choice": fields.raw("tool_choice") or "auto",
             "tools": fields.raw("tools") or [],
             "top_p": self._params.top_p,
