@@ -1,12 +1,13 @@
 // Texts and lists from Python. nanobind's own conversions are noexcept, so that where memory is short they end the
 // process; these throw std::bad_alloc, which becomes MemoryError. Included instead of nanobind/stl/string.h and
-// vector.h.
+// vector.h. And numbers, among which nanobind counts True and False.
 #pragma once
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/detail/nb_list.h>
 
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,38 @@ struct FilePath {
 }  // namespace pagedcore::bindings
 
 namespace nanobind::detail {
+
+/// Through a wider type, whose conversion stays nanobind's.
+template <class T, class Wide>
+struct number_caster {
+  NB_TYPE_CASTER(T, const_name<std::is_integral_v<T>>("int", "float"))
+
+  bool from_python(handle source, uint32_t flags, cleanup_list* cleanup) noexcept {
+    make_caster<Wide> wide;
+    if (PyBool_Check(source.ptr()) || !wide.from_python(source, flags, cleanup)) return false;
+    if constexpr (std::is_integral_v<T>) {
+      if (!std::in_range<T>(wide.value)) return false;
+    }
+    value = static_cast<T>(wide.value);
+    return true;
+  }
+  static handle from_cpp(T number, rv_policy policy, cleanup_list* cleanup) noexcept {
+    return make_caster<Wide>::from_cpp(static_cast<Wide>(number), policy, cleanup);
+  }
+};
+
+template <>
+struct type_caster<int> : number_caster<int, long long> {};
+template <>
+struct type_caster<long> : number_caster<long, long long> {};
+template <>
+struct type_caster<unsigned> : number_caster<unsigned, unsigned long long> {};
+template <>
+struct type_caster<unsigned long> : number_caster<unsigned long, unsigned long long> {};
+template <>
+struct type_caster<float> : number_caster<float, long double> {};
+template <>
+struct type_caster<double> : number_caster<double, long double> {};
 
 template <>
 struct type_caster<pagedcore::bindings::FilePath> {

@@ -124,13 +124,14 @@ def _fits(kind: str, value: object) -> bool:
     base, bracket, inner = kind.partition("[")
     base = base.rpartition(".")[2]
     if base in _ARRAYS or base in ("object", "Any"):
-        return base not in _ARRAYS or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")
+        is_buffer = isinstance(value, (bytes, bytearray, memoryview))
+        return base not in _ARRAYS or is_buffer or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")
     if base == "None":
         return value is None
     if base == "int":
         return hasattr(value, "__index__") and not isinstance(value, bool)
     if base == "float":
-        return isinstance(value, (int, float)) or hasattr(value, "__float__")
+        return hasattr(value, "__float__") and not isinstance(value, bool)
     if base in ("str", "Literal"):
         return isinstance(value, str)
     if base in ("Sequence", "list"):

@@ -73,9 +73,7 @@ class Request:
     _metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(time.monotonic()))
 
     def __post_init__(self) -> None:
-        stop = StopIndex(self.params.stop)
         self._unfinished = self.params.num_samples
-        self._samples = [_Sample(index, self.params, self.tokenizer, stop) for index in range(self._unfinished)]
 
     @property
     def name(self) -> int | str:
@@ -106,7 +104,11 @@ class Request:
         return self.most_tokens - sum(len(sample.total.token_ids) for sample in self._samples)
 
     def started(self, request_id: int) -> None:
+        """It is accepted. Before that it holds nothing for its samples: what asks for too many is refused by
+        arithmetic."""
         self.id = request_id
+        stop = StopIndex(self.params.stop)
+        self._samples = [_Sample(index, self.params, self.tokenizer, stop) for index in range(self._unfinished)]
 
     def take(self, news: _core.EngineOutput) -> CompletionOutput | None:
         """Takes in news of one sample and returns what is new; None after the sample ended."""

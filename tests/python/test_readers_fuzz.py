@@ -17,11 +17,13 @@ from typing import Any
 import gguf as reference_gguf
 import numpy as np
 import pytest
+from transformers import AutoConfig
 
 from long_run import LONG_RUN
 from pagedcore import _core
 from pagedcore.errors import Error
 from pagedcore.families import FAMILIES
+from pagedcore.families.family import Family
 from pagedcore.families.fields import Fields
 from pagedcore.loading import load_checkpoint, load_description
 from pagedcore.loading.huggingface import describe
@@ -182,6 +184,9 @@ JUNK: list[Any] = [
 ]  # fmt: skip
 
 
+OF_NO_MODEL = {"return_dict", "output_hidden_states", "transformers_version", "chunk_size_feed_forward", "problem_type"}
+
+
 def mutated_config(random_: random.Random) -> dict[str, Any]:
     config = copy.deepcopy(VALID_CONFIG)
     config["architectures"] = [random_.choice(ARCHITECTURES)]
@@ -212,6 +217,28 @@ def test_config_values() -> None:
         config = mutated_config(random_)
         accepted += only_pagedcore_errors(lambda config=config: read(config), config)
     assert 0 < accepted < rounds
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_fields_of_a_family(family: Family) -> None:
+    """One field of its own configuration at a time: what no other family has, too."""
+    config = AutoConfig.for_model(**family.tiny_config()).to_dict()
+    config = json.loads(json.dumps(config)) | {"architectures": [family.huggingface.architectures[0]]}
+
+    def read(config: dict[str, Any]) -> None:
+        _, described = describe(Fields(config, "config.json"))
+        _core.ModelDescription(**described.description).validate()
+
+    read(config)
+    fields = [field for field in config if "id" not in field.split("_") and field not in OF_NO_MODEL]
+    every = [(field, junk) for field in fields for junk in [*JUNK, -1e39, 1e-39, [0.5] * 8, ["sliding_attention"] * 3]]
+    random_ = random.Random(family.name)
+    for field, junk in every if LONG_RUN else random_.sample(every, 100):
+        only_pagedcore_errors(lambda junk=junk, field=field: read(config | {field: junk}), (field, junk))
+    for field in fields:  # numbers that a float of 32 bits does not have
+        if isinstance(config[field], float):
+            for junk in (1e308, -1e308, 1e39, 1e-320, 1e-39):
+                only_pagedcore_errors(lambda junk=junk, field=field: read(config | {field: junk}), (field, junk))
 
 
 def test_json_files(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from ..errors import Corrupt, Unsupported
 __all__ = ["Fields"]
 
 _INT32_MAX = 2**31 - 1
+_MOST, _LEAST = 3.4e38, 1.2e-38  # of floats of 32 bits: what is computed with them, and their inverses, are finite
 _MOST_ELEMENTS = 1 << 16
 _T = TypeVar("_T")
 
@@ -71,10 +71,16 @@ class Fields:
         return default
 
     def integer(self, name: str, default: int | None = None, *, minimum: int = 1, maximum: int = _INT32_MAX) -> int:
-        """Required when there is no default."""
+        """Required when there is no default, which has the same limits."""
         value = self.get(name)
         if value is None:
-            return self._or_missing(name, default)
+            value = self._or_missing(name, default)
+            if minimum <= value <= maximum:
+                return value
+            raise Corrupt(
+                f"{self.source}: {self.name_of(name)} is missing; what follows from the rest, {value}, is outside "
+                f"[{minimum}, {maximum}]"
+            )
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -84,7 +90,7 @@ class Fields:
         return value
 
     def number(self, name: str, default: float | None = None, *, above: float | None = None) -> float:
-        """A finite number greater than ``above``. Required when there is no default."""
+        """A finite number greater than ``above``, as those of 32 bits are. Required when there is no default."""
         value = self.get(name)
         if value is None:
             return self._or_missing(name, default)
@@ -94,7 +100,7 @@ class Fields:
             number = float(value)
         except OverflowError:
             raise self.refuse(name, "is too large") from None
-        if not math.isfinite(number) or (above is not None and number <= above):
+        if not abs(number) <= _MOST or (above is not None and (number <= above or number < _LEAST)):
             raise self.refuse(name, "is not finite" if above is None else f"is not a finite number above {above}")
         return number
 

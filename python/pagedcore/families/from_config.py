@@ -9,6 +9,8 @@ from .fields import Fields
 from .rope import Rope, rope_from_parameters
 
 __all__ = [
+    "MAX_HEADS",
+    "MAX_HEAD_DIM",
     "MAX_LAYERS",
     "check_description",
     "described",
@@ -20,7 +22,9 @@ __all__ = [
     "windows_of_types",
 ]
 
-MAX_LAYERS = 10_000  # lists of so many entries are made before the engine checks the description
+# Lists of so many entries are made before the engine checks the description.
+MAX_LAYERS = 10_000
+MAX_HEADS = MAX_HEAD_DIM = 1 << 16
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -40,7 +44,7 @@ def described(
     ``defaulting``; a null is not the same as nothing: it asks for the value derived from the rest. ``norm_eps`` is the
     name that it has there."""
     hidden_size = config.integer("hidden_size")
-    num_heads = config.integer("num_attention_heads")
+    num_heads = config.integer("num_attention_heads", maximum=MAX_HEADS)
     description: dict[str, Any] = {
         "vocab_size": config.integer("vocab_size"),
         "hidden_size": hidden_size,
@@ -48,7 +52,7 @@ def described(
         "num_layers": config.integer("num_hidden_layers", maximum=MAX_LAYERS),
         "num_heads": num_heads,
         "num_kv_heads": config.integer("num_key_value_heads", num_heads),
-        "head_dim": config.integer("head_dim", max(hidden_size // num_heads, 1), maximum=65536),
+        "head_dim": config.integer("head_dim", max(hidden_size // num_heads, 1), maximum=MAX_HEAD_DIM),
         "max_context": config.integer("max_position_embeddings", 32768),
         "norm": norm,
         "norm_eps": config.number(norm_eps, 1e-6 if norm == "rms" else 1e-5, above=0.0),

@@ -9,7 +9,7 @@ from ..errors import Corrupt, Unsupported
 from . import experts
 from .family import Described, Tensors
 from .fields import Fields
-from .from_config import MAX_LAYERS, check_description
+from .from_config import MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, check_description
 from .llama_like import GGUF_NAMES, MLP, QKVO
 from .rope import Rope, default_rope, linear_rope, longrope, to_f32, yarn_magnitude, yarn_rope
 from .tensors import TensorNames
@@ -36,8 +36,8 @@ def described(
 ) -> dict[str, Any]:
     """Vocabulary and tied embeddings are what the tensors say."""
     hidden_size = fields.integer("embedding_length")
-    num_heads = fields.integer("attention.head_count")
-    head_dim = fields.integer("attention.key_length", max(hidden_size // num_heads, 1), maximum=65536)
+    num_heads = fields.integer("attention.head_count", maximum=MAX_HEADS)
+    head_dim = fields.integer("attention.key_length", max(hidden_size // num_heads, 1), maximum=MAX_HEAD_DIM)
     if fields.integer("attention.value_length", head_dim) != head_dim:
         raise Unsupported(f"{fields.source}: values of another length than keys are not supported")
     embedding = tensors.get("token_embd.weight")

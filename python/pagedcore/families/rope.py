@@ -121,7 +121,10 @@ def rope_from_parameters(parameters: Fields, head_dim: int, max_context: int) ->
     invalidate its KV cache. It is served up to there, where it is the same as no scaling.
     """
     kind = parameters.text("rope_type", "") or parameters.text("type", "") or _kind_without_a_name(parameters)
-    head_dim = int(head_dim * parameters.number("partial_rotary_factor", 1.0, above=0.0))
+    part = parameters.number("partial_rotary_factor", 1.0, above=0.0)
+    if part > 1.0:
+        raise parameters.refuse("partial_rotary_factor", "is more than a whole head (1.0)")
+    head_dim = int(head_dim * part)
     if head_dim % 2:
         raise Corrupt(f"{parameters.source}: {head_dim} dimensions of a head cannot be rotated: it must be even")
     theta = parameters.number("rope_theta", above=1.0)

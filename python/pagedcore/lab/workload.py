@@ -56,6 +56,8 @@ class Workload:
                 raise InvalidArgument(f"{len(values)} {name} for {len(self)} requests: give one for each, or None")
             for index, value in enumerate(values):
                 check_int(f"{name}[{index}]", value, low, high)
+        check_int("num_samples", self.num_samples, 1, 2**31 - 1)
+        check_int("beam_width", self.beam_width, 0, 2**31 - 1)
         if self.max_tokens is not None:
             check_int("max_tokens", self.max_tokens, 1, _core.NO_TOKEN_LIMIT)
 

@@ -1,29 +1,62 @@
 // The micro-benchmark of attention: it measures something, and refuses what it cannot measure.
 #include <doctest/doctest.h>
 
+#include <cstdint>
 #include <limits>
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
 
+#include "../forwarding_backend.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 
 using namespace pagedcore;
 
-TEST_CASE("attention takes longer over longer contexts, in blocks or in one piece") {
+namespace {
+
+/// What a probe has a backend do.
+class Counting : public forwarding::ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+
+  std::unique_ptr<Batch> prepare(const BatchView& view, std::int32_t block_size) override {
+    for (const TokenRange& range : view.ranges) contexts.push_back(range.first_position + range.num_rows);
+    for (const BlockId block : view.block_tables) blocks.insert(raw(block));
+    return ForwardingBackend::prepare(view, block_size);
+  }
+  void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
+                 const AttentionParams& p) override {
+    ++layers[layer];
+    ForwardingBackend::attention(out, q, kv, layer, batch, p);
+  }
+
+  std::vector<std::int32_t> contexts;
+  std::set<std::uint32_t> blocks;
+  std::map<std::int32_t, int> layers;
+};
+
+}  // namespace
+
+TEST_CASE("what is measured is attention of the rows, contexts, blocks and layers that were asked for") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto backend = make_cpu_backend({.threads = 1, .dtype = dtype});
-    const auto seconds = [&](std::int32_t block_size, std::int32_t context) {
-      AttentionProbe probe;
-      probe.kv = {2, 2, 64, block_size, dtype};
-      probe.num_heads = 4;
-      probe.batch = 4;
-      probe.context = context;
-      probe.repeats = 5;
-      return attention_seconds(*backend, probe);
-    };
-    const double brief = seconds(16, 16);
-    CHECK(brief > 0.0);
-    CHECK(seconds(16, 2048) > 2 * brief);  // 128 times the work
-    CHECK(seconds(256, 2048) > 2 * brief);
+    const auto cpu = make_cpu_backend({.threads = 1, .dtype = dtype});
+    for (const std::int32_t block_size : {16, 256}) {
+      for (const std::int32_t context : {16, 1000}) {
+        Counting backend(*cpu);
+        AttentionProbe probe;
+        probe.kv = {2, 2, 64, block_size, dtype};
+        probe.num_heads = 4;
+        probe.batch = 3;
+        probe.context = context;
+        probe.repeats = 5;
+        CHECK(attention_seconds(backend, probe) > 0.0);
+        CHECK(backend.contexts == std::vector<std::int32_t>(3, context));
+        CHECK(backend.blocks.size() == 3u * static_cast<std::size_t>((context + block_size - 1) / block_size));
+        CHECK(backend.layers == std::map<std::int32_t, int>{{0, 6}, {1, 6}});  // one more, which warms up
+      }
+    }
   }
 }
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ import pytest
 
 from pagedcore import LLM, Error
 from pagedcore.errors import Corrupt, Io
+from pagedcore.families import FAMILIES
+from pagedcore.families.family import Family
+from pagedcore.families.fields import Fields
+from pagedcore.loading.huggingface import describe
 
 FILES = [
     "config.json",
@@ -119,3 +125,37 @@ def test_what_is_no_value_of_its_field(folder: Path, name: str, field: str, valu
     values = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(values | {field: value}))
     refused(folder, Corrupt, name, field)
+
+
+ABSURD: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": 2**31 - 1, "num_attention_heads": 3}, r"head_dim is missing; .* 715827882, is outside"),
+    ({"num_attention_heads": 2**30, "num_key_value_heads": 2**30}, "num_attention_heads = 1073741824 is outside"),
+    ({"num_hidden_layers": 2**30}, "num_hidden_layers = 1073741824 is outside"),
+    ({"rope_scaling": {"type": "default", "partial_rotary_factor": 1e9}}, "partial_rotary_factor = 1000000000.0"),
+]
+
+
+@pytest.mark.parametrize(("values", "says"), ABSURD)
+def test_sizes_that_no_model_has_are_named(values: dict[str, Any], says: str) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4}
+    config |= {"vocab_size": 320, "intermediate_size": 96, "num_hidden_layers": 2}
+    describe(Fields(config, "config.json"))
+    with pytest.raises(Corrupt, match=rf"^config\.json.*{says}"):
+        describe(Fields(config | values, "config.json"))
+
+
+@pytest.mark.parametrize("values", [values for values, _ in ABSURD])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_sizes_that_no_model_has_take_no_memory(family: Family, values: dict[str, Any]) -> None:
+    """Lists of 2^30 frequencies or slopes were made before anything was checked: 30 GB for a file of a kilobyte."""
+    names = {"hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+    own = family.tiny_config()
+    config = own | {names[key] if names.get(key) in own else key: value for key, value in values.items()}
+    config = {key: value for key, value in config.items() if key != "head_dim"}
+    tracemalloc.start()
+    try:
+        with suppress(Error):
+            describe(Fields(config | {"architectures": [family.huggingface.architectures[0]]}, "config.json"))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()

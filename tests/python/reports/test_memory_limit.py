@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(gguf: Any) -> None:
             llm.generate([ids], SamplingParams(max_tokens=0, prompt_logprobs=-1))
         with pytest.raises(InvalidArgument, match=r"request_memory is 67108864.*60000 x \(1408 for a sample"):
             llm.generate([ids], SamplingParams(n=60000, max_tokens=1))  # 1024 and 32 blocks of 12
+        tracemalloc.start()
+        for params in (SamplingParams(n=65536, max_tokens=9, logprobs=20), SamplingParams(n=65536, max_tokens=1)):
+            with pytest.raises(InvalidArgument, match="65536 x"):
+                llm.generate([ids], params)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20  # by arithmetic: nothing is made for 65,536 samples
+        tracemalloc.stop()
         (output,) = llm.generate([ids], SamplingParams(max_tokens=1))
         assert output.error is None
 
