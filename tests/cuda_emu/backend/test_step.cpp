@@ -54,6 +54,45 @@ TEST_CASE("matrix products with every epilogue") {
   }
 }
 
+TEST_CASE("products over leaves of k: as on the CPU, up to 128 of them, and no table for an embedding") {
+  const auto cuda = make(), cpu = reference();
+  const auto form = [](std::int64_t leaves) {
+    WeightForm made;
+    for (std::int64_t i = 1; i <= leaves; ++i) made.leaf_ends.push_back(8 * i);
+    return made;
+  };
+  const auto matrix = [](std::int64_t leaves) { return random_values(static_cast<std::size_t>(20 * 8 * leaves), 1); };
+  for (const std::int64_t leaves : {2, 128}) {
+    CAPTURE(leaves);
+    const std::int64_t n = 20, k = 8 * leaves, m = 3;
+    const std::vector<float> w = matrix(leaves), in = random_values(static_cast<std::size_t>(m * k), 2);
+    const std::vector<HostTensor> parts{host(w, n, k)};
+    const auto run = [&](Backend& backend) {
+      const auto weight = backend.pack(parts, form(leaves));
+      CHECK(weight->bytes() == backend.packed_bytes(n, k, form(leaves)));
+      const Matrix x(backend, DType::bf16, m, k, in), y(backend, DType::f32, m, n);
+      backend.matmul(y.tensor, x.tensor, *weight, {});
+      return y.values();
+    };
+    check_close(run(*cuda), run(*cpu), std::sqrt(static_cast<float>(k)));  // sums of k products
+  }
+  const std::vector<float> w = matrix(129);
+  const std::vector<HostTensor> parts{host(w, 20, 8 * 129)};
+  CHECK_THROWS_WITH_AS(cuda->pack(parts, form(129)),
+                       doctest::Contains("a weight of 129 leaves: the CUDA backend sums up to 128"), Unsupported);
+  CHECK_THROWS_AS(static_cast<void>(cuda->packed_bytes(20, 8 * 129, form(129))), Unsupported);
+
+  const std::vector<float> two = matrix(2);
+  const auto table = cuda->pack(std::vector{host(two, 20, 16)}, form(2));
+  const std::vector<TokenId> tokens{7};
+  const std::vector<TokenRange> ranges{{0, 1, 0, 0}};
+  const std::vector<BlockId> blocks{BlockId{0}};
+  const auto batch = cuda->prepare({tokens, ranges, blocks, 1}, 16);
+  const Matrix out(*cuda, DType::f32, 1, 16);
+  CHECK_THROWS_WITH_AS(cuda->embed(out.tensor, *table, *batch, 1.0f), doctest::Contains("the table has leaves of k"),
+                       InvalidArgument);
+}
+
 TEST_CASE("norms, embedding and softcap") {
   const auto cuda = make(), cpu = reference();
   const std::int64_t rows = 9, cols = 192, vocab = 50;
