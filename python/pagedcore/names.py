@@ -76,7 +76,8 @@ OTHERS = {
         "stop_strings": "stop",
         "temp": "temperature",
         # Ours that only Python has
-        **{name: name for name in ("best_of", "detokenize", "ignore_eos", "skip_special_tokens", "stop")},
+        **{name: name for name in ("best_of", "detokenize", "ignore_eos", "include_stop_str_in_output")},
+        **{name: name for name in ("skip_special_tokens", "stop", "structured_outputs")},
     },
     "BeamSearchParams": {
         "max_length": "max_tokens, which counts generated tokens only",
