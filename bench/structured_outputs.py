@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path)
     parser.add_argument("--most", type=int, default=300, help="schemas of each source that compile")
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--model")
     arguments = parser.parse_args()
     sources = {str(folder): of_suite(folder) for folder in arguments.suite}
@@ -92,7 +92,6 @@ def measure(llm: LLM, source: str, schemas: Iterator[tuple[str, Any]], arguments
                 max_tokens=arguments.tokens,
                 temperature=arguments.temperature,
                 seed=1,
-                repetition_penalty=1.1,
                 structured_outputs={"json": schema},
             )
             llm._prompts.grammars.constraint(held.structured_outputs)

@@ -1,6 +1,7 @@
 #include "sampling/logits_processors.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "base/text.hpp"
@@ -100,6 +101,8 @@ void keep_only(std::span<float> row, const std::vector<TokenId>& tokens) {
   for (std::size_t i = 0; i < tokens.size(); ++i) row[static_cast<std::size_t>(tokens[i])] = kept[i];
 }
 
+std::size_t lowest(std::uint32_t bits) { return static_cast<std::size_t>(std::countr_zero(bits)); }
+
 bool stops_too_early(const SampleContext& context) {
   return context.output.size() < context.params->min_tokens && !context.params->stop_token_ids.empty();
 }
@@ -112,11 +115,21 @@ void check_mask(TokenMask mask, std::size_t vocab_size) {
 }
 
 void apply_mask(std::span<float> row, TokenMask mask) {
+  // Of most words nearly all bits are alike: only the others are looked at one by one.
   for (std::size_t word = 0; word < mask.size(); ++word) {
-    const std::uint32_t bits = mask[word];
-    if (bits == ~0u) continue;
     const std::span<float> part = row.subspan(word * 32, std::min<std::size_t>(32, row.size() - word * 32));
-    for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits >> i & 1u) != 0 ? part[i] : -kInfinity;
+    const std::uint32_t whole = part.size() == 32 ? ~0u : (1u << part.size()) - 1u;
+    const std::uint32_t bits = mask[word] & whole;
+    if (std::popcount(bits) > 16) {
+      for (std::uint32_t left = ~bits & whole; left != 0; left &= left - 1) part[lowest(left)] = -kInfinity;
+      continue;
+    }
+    float kept[16];
+    std::size_t count = 0;
+    for (std::uint32_t left = bits; left != 0; left &= left - 1) kept[count++] = part[lowest(left)];
+    std::fill(part.begin(), part.end(), -kInfinity);
+    count = 0;
+    for (std::uint32_t left = bits; left != 0; left &= left - 1) part[lowest(left)] = kept[count++];
   }
 }
 

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -90,4 +91,24 @@ TEST_CASE("a stop token comes before min_tokens only where the constraint leaves
         std::vector<std::uint32_t>{0b100'0000u});
   CHECK(token_mask({&p, {}, {}, 0}, 32, std::vector<std::uint32_t>{0b10'0000u}) ==
         std::vector<std::uint32_t>{0b10'0000u});
+}
+
+TEST_CASE("a mask leaves a row as it is where its bits are set, and -inf elsewhere") {
+  std::mt19937 random(7);
+  for (int trial = 0; trial < 300; ++trial) {
+    const std::size_t vocab = 1 + random() % 200;
+    std::vector<std::uint32_t> mask((vocab + 31) / 32);
+    for (std::uint32_t& word : mask) {
+      word = static_cast<std::uint32_t>(random());
+      if (trial % 3 == 1) word &= static_cast<std::uint32_t>(random()) & static_cast<std::uint32_t>(random());
+      if (trial % 3 == 2) word |= static_cast<std::uint32_t>(random()) | static_cast<std::uint32_t>(random());
+    }
+    std::vector<float> row(vocab), expected(vocab);
+    for (std::size_t t = 0; t < vocab; ++t) {
+      row[t] = static_cast<float>(t);
+      expected[t] = (mask[t / 32] >> t % 32 & 1u) != 0 ? row[t] : -std::numeric_limits<float>::infinity();
+    }
+    sampling::apply_mask(row, mask);
+    REQUIRE(row == expected);
+  }
 }
