@@ -35,7 +35,7 @@ def shards(name: str) -> list[str]:
 def open_gguf(path: Path, *, mmap: bool) -> Gguf:
     """The whole model that ``path``, any one of its files, belongs to. Raises Io where one of them is missing."""
     file = GgufFile(path, mmap=mmap)
-    count = _number(file, "split.count", 1)
+    count = _number(file, "split.count", 1, least=1)
     if count == 1:
         return Gguf(path, file.metadata, file.tensors)
     names = shards(path.name)
@@ -60,7 +60,7 @@ def _all_tensors(files: list[GgufFile]) -> dict[str, Tensor]:
     for index, file in enumerate(files):
         if (number := _number(file, "split.no", 0)) != index:
             raise Corrupt(f"{file.path}: split.no = {number}, but by its name it is number {index} (counted from 0)")
-        if (count := _number(file, "split.count", 1)) != len(files):
+        if (count := _number(file, "split.count", 1, least=1)) != len(files):
             raise Corrupt(f"{file.path}: split.count = {count}, but {files[0].path} says {len(files)}")
         for name, tensor in file.tensors.items():
             if name in tensors:
@@ -72,5 +72,5 @@ def _all_tensors(files: list[GgufFile]) -> dict[str, Tensor]:
     return tensors
 
 
-def _number(file: GgufFile, name: str, default: int, *, most: int = _MOST_SHARDS) -> int:
-    return Fields(file.metadata, str(file.path)).integer(name, default, minimum=0, maximum=most)
+def _number(file: GgufFile, name: str, default: int, *, least: int = 0, most: int = _MOST_SHARDS) -> int:
+    return Fields(file.metadata, str(file.path)).integer(name, default, minimum=least, maximum=most)

@@ -109,6 +109,20 @@ def test_parts_that_do_not_belong_together_are_corrupt(tiny: Tiny, tmp_path: Pat
         LLM(paths[0])
 
 
+@pytest.mark.parametrize("count", [0, 100_000, 2**64 - 1, -1, "3", [3], True, 2.5])
+def test_a_count_of_parts_that_is_none_is_named(tmp_path: Path, count: Any) -> None:
+    writer = reference_gguf.GGUFWriter(tmp_path / "model-00001-of-00003.gguf", "llama")
+    kind = reference_gguf.GGUFValueType.UINT64 if count in (0, 100_000, 2**64 - 1) and count is not True else None
+    writer.add_key_value("split.count", count, kind or reference_gguf.GGUFValueType.get_type(count))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(
+        Corrupt, match=r"00001-of-00003\.gguf: split\.count = .* is (outside \[1, 99999\]|not an integer)"
+    ):
+        LLM(tmp_path / "model-00001-of-00003.gguf")
+
+
 def split(whole: Path, count: int) -> list[Path]:
     reader = reference_gguf.GGUFReader(whole)
     paths = []
