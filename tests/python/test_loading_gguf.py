@@ -231,6 +231,13 @@ def test_rope_scaling(tiny: Callable[..., tuple[Path, Any]], tmp_path: Path) -> 
     found = described(lambda writer: writer.add_tensor("rope_freqs.weight", factors))
     np.testing.assert_allclose(found["rope_inv_freq"], np.array(plain["rope_inv_freq"]) / factors, rtol=1e-6)
 
+    def beyond_floats(writer: Any) -> None:  # 1 / 2e-38 / 1e-5 is 5e42
+        writer.add_rope_scaling_factor(2e-38)
+        writer.add_tensor("rope_freqs.weight", np.full(8, 1e-5, np.float32))
+
+    with pytest.raises(Corrupt, match=r"\.gguf: the factors of 'rope_freqs.weight' give no frequencies"):
+        described(beyond_floats)
+
     def longrope(writer: Any) -> None:
         writer.add_rope_scaling_type(reference_gguf.RopeScalingType.LONGROPE)
 

@@ -120,7 +120,10 @@ def _rope(fields: Fields, tensors: Tensors, head_dim: int, max_context: int) -> 
     factors = _factors(_FACTORS["rope_freqs"], fields, tensors, dim)  # of Llama 3.1's scaling
     if factors is None:
         return rope
-    return Rope([to_f32(f / factor) for f, factor in zip(rope.inv_freq, factors, strict=True)], rope.magnitude)
+    try:
+        return Rope([to_f32(f / factor) for f, factor in zip(rope.inv_freq, factors, strict=True)], rope.magnitude)
+    except OverflowError:
+        raise Corrupt(f"{fields.source}: the factors of '{_FACTORS['rope_freqs']}' give no frequencies") from None
 
 
 def _scaled_rope(fields: Fields, theta: float, dim: int, max_context: int) -> Rope:
