@@ -108,6 +108,7 @@ std::vector<SelftestCheck> selftest_checks(Backend& device, Backend& reference, 
   selftest::check_memory(checks);
   selftest::check_rows(checks);
   selftest::check_matmul(checks);
+  selftest::check_mixture(checks);
   selftest::check_attention(checks);
   selftest::check_step(checks);
   selftest::check_sampling(checks);

@@ -42,6 +42,7 @@ class Checks {
                     const std::function<Numbers(Backend& device)>& run);
 
   bool quick() const noexcept { return quick_; }
+  bool serves_mixtures() const noexcept { return device_.serves_mixtures(); }
   DType compute_dtype() const noexcept { return device_.compute_dtype(); }
   std::vector<SelftestCheck> results;
 
@@ -59,6 +60,7 @@ class Checks {
 void check_memory(Checks& checks);
 void check_rows(Checks& checks);
 void check_matmul(Checks& checks);
+void check_mixture(Checks& checks);
 void check_attention(Checks& checks);
 void check_step(Checks& checks);
 void check_sampling(Checks& checks);

@@ -32,6 +32,8 @@ enum class Fault {
   add,
   convert,
   matmul,
+  route,
+  mixture,
   rope_and_cache,
   attention,
   swap_in,      // one bit of the last block
@@ -157,6 +159,14 @@ class FaultyBackend final : public forwarding::ForwardingBackend {
     inner_.matmul(out, in, weight, epilogue);
     spoil(Fault::matmul, out);
     if (fault_ == Fault::batch_bits && out.rows > 1) change_last(out, false);
+  }
+  void route(const Routing& out, const Tensor& logits, const RouterParams& p) override {
+    inner_.route(out, logits, p);
+    spoil(Fault::route, out.shares);
+  }
+  void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override {
+    inner_.mixture(out, in, routing, experts);
+    spoil(Fault::mixture, out);
   }
   void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,
                       const AttentionShape& shape, const RopeParams& rope) override {
@@ -288,6 +298,8 @@ inline constexpr Expectation kExpectations[] = {
     {Fault::convert, "convert"},
     {Fault::matmul, "matmul"},
     {Fault::batch_bits, "matmul"},
+    {Fault::route, "route"},
+    {Fault::mixture, "mixture"},
     {Fault::rope_and_cache, "rope_and_cache"},
     {Fault::attention, "attention"},
     {Fault::chunk_bits, "attention"},
