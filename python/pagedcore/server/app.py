@@ -39,6 +39,7 @@ def application(state: State) -> ASGIApp:
     get = (
         ("/v1/models", models.models),
         ("/v1/models/{model:path}", models.model),
+        ("/tokenizer_info", tokens.tokenizer_info),
         ("/version", probes.version),
         ("/load", probes.load),
         ("/metrics", probes.metrics),

@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, as vLLM has them."""
+"""/tokenize, /detokenize and /tokenizer_info, as vLLM has them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..tokenizer import Tokenizer
 from .call import Call
 from .chat import conversation_prompt
 from .errors import ApiError
+from .fields import Fields
 from .http import Json, in_thread_if
 from .openai.chat import chat_options
 from .openai.conversation import conversation, tool_use
 from .served import Served
 
-__all__ = ["detokenize", "tokenize"]
+__all__ = ["detokenize", "tokenize", "tokenizer_info"]
 
 _IN_A_THREAD = 4096  # characters or tokens, from which on others are served meanwhile
 
@@ -58,6 +59,18 @@ async def detokenize(call: Call) -> Response:
         return tokenizer.decode(ids)
 
     return Json({"prompt": await in_thread_if(len(ids) > _IN_A_THREAD, decode)})
+
+
+async def tokenizer_info(call: Call) -> Response:
+    """Special tokens and the chat template, of ``?model=NAME``: what lm-eval reads instead of a tokenizer's files."""
+    named = call.request.query_params.get("model")
+    if named:
+        call.fields = Fields({"model": named})
+    served = call.served
+    tokenizer = _tokenizer(served)
+    template = served.template(chosen=served.template_options().get("chat_template"))
+    info = {"bos_token": None, "eos_token": None, "pad_token": None, "unk_token": None, **tokenizer.special_tokens}
+    return Json({**info, "chat_template": template or None, "model_max_length": served.llm.max_context})
 
 
 def _tokenizer(served: Served) -> Tokenizer:

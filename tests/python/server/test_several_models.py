@@ -90,6 +90,15 @@ def test_every_dialect_goes_to_the_named_model(two: Server) -> None:
     assert counted["short"] < counted["long"], "the model's own template has a system message"
     ids = two.post("/tokenize", {"model": "short", "messages": messages, "add_generation_prompt": True}).json
     assert (ids["count"], ids["max_model_len"]) == (counted["short"], 256)
+    info = {name: two.send("GET", f"/tokenizer_info?model={name}").json for name in ("long", "short")}
+    assert (
+        info["short"]["chat_template"]
+        != info["long"]["chat_template"]
+        == two.send("GET", "/tokenizer_info").json["chat_template"]
+    )
+    assert info["short"]["chat_template"].endswith("is") and info["short"]["model_max_length"] == 256
+    assert info["long"]["eos_token"] == info["short"]["eos_token"] == "<|im_end|>"
+    assert two.send("GET", "/tokenizer_info?model=none").status == 404
     with pytest.raises(openai.NotFoundError):
         two.openai().chat.completions.create(model="none", messages=messages)
 
