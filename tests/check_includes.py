@@ -42,6 +42,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "selftest.hpp": "selftest",
     "kv_cache.hpp": "kv",
     "scheduler.hpp": "scheduler",
+    "snapshot.hpp": "kv",
     "step_plan.hpp": "scheduler",
     "trace.hpp": "scheduler",
     "constraint.hpp": "sampling",

@@ -368,9 +368,6 @@ void bind_engine_class(nb::module_& m) {
           [](E& self, const std::string& name, std::uint64_t salt) { self.engine->release_prefix(name, salt); },
           "name"_a, "salt"_a = 0, release_gil())
       .def(
-          "cache_events", [](E& self) { return self.engine->cache_events(); }, release_gil(),
-          "News of the prefix cache since the last call.")
-      .def(
           "force_preemption",
           [](E& self, std::uint32_t period, std::string_view mode) {
             self.engine->force_preemption(period, word<PreemptionMode>("mode", mode));
@@ -392,6 +389,7 @@ void bind_engine(nb::module_& m) {
   bind_constraint(m);
   bind_memory_plan(m);
   bind_output(m);
+  bind_snapshot(m);
   bind_engine_class(m);
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(close_all));
 }

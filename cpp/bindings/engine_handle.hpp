@@ -41,6 +41,8 @@ struct ConstraintHandle {
 
 /// Constraints, and the tables that they are made of.
 void bind_constraint(nb::module_& m);
+/// A picture of an engine.
+void bind_snapshot(nb::module_& m);
 /// What a service needs besides requests and outputs.
 void bind_serving(nb::class_<EngineHandle>& engine);
 

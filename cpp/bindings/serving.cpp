@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/engine_handle.hpp"
+#include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
 namespace {
@@ -20,7 +21,35 @@ std::vector<RequestId> drain(EngineHandle& self, double timeout) {
   }
 }
 
+std::vector<CacheEvent> cache_events(EngineHandle& self, double timeout) {
+  while (true) {
+    std::vector<CacheEvent> events;
+    {
+      const ReleasedGil released;
+      events = self.engine->cache_events(std::min(timeout, kSlice));
+    }
+    timeout -= kSlice;
+    if (!events.empty() || !(timeout > 0)) return events;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+}
+
+EngineSnapshot snapshot(EngineHandle& self, const SnapshotLimits& limits) {
+  const SnapshotLimits asked = limits;  // other threads may change theirs meanwhile
+  const ReleasedGil released;
+  return self.engine->snapshot(asked);
+}
+
 }  // namespace
+
+void bind_snapshot(nb::module_& m) {
+  Record<SnapshotLimits>(m, "SnapshotLimits", "Bounds on a snapshot.");
+  Record<RequestPicture>(m, "RequestPicture", "A request, seen from outside.", Fields::fixed);
+  Record<TablePicture>(m, "TablePicture", "The block table of a sample, of a beam, or of a registered prefix.",
+                       Fields::fixed);
+  Record<StepPicture>(m, "StepPicture", "What a step did.", Fields::fixed);
+  Record<EngineSnapshot>(m, "EngineSnapshot", "What is where between two steps of an engine.", Fields::fixed);
+}
 
 void bind_serving(nb::class_<EngineHandle>& engine) {
   using E = EngineHandle;
@@ -39,6 +68,12 @@ void bind_serving(nb::class_<EngineHandle>& engine) {
           "output_fd", [](E& self, QueueId queue) { return self.engine->output_fd(queue); }, "queue"_a = 0,
           "A descriptor for an event loop: readable while wait() would not sleep, which makes it unreadable. Nobody "
           "else is to read, write or close it; it lives as long as its queue and the engine.")
+      .def("cache_events", &cache_events, "timeout"_a = 0.0,
+           nb::sig("def cache_events(self, timeout: float = 0.0) -> list[CacheEvent]"),
+           "News of the prefix cache since the last call, waiting at most `timeout` seconds for the first.")
+      .def("snapshot", &snapshot, "limits"_a = SnapshotLimits{},
+           nb::sig("def snapshot(self, limits: SnapshotLimits = ...) -> EngineSnapshot"),
+           "What is where, between two steps. Waits for the end of the one under way.")
       .def("drain", &drain, "timeout"_a, nb::sig("def drain(self, timeout: float) -> list[int]"),
            "Refuses requests from now on and waits until those that are there have ended. Returns those that have not.")
       .def(

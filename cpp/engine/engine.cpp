@@ -118,7 +118,8 @@ RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> 
   return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue);
 }
 void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
-std::vector<CacheEvent> Engine::cache_events() { return impl_->loop->cache_events(); }
+std::vector<CacheEvent> Engine::cache_events(double timeout) { return impl_->loop->cache_events(timeout); }
+EngineSnapshot Engine::snapshot(const SnapshotLimits& limits) const { return impl_->loop->snapshot(limits); }
 void Engine::force_preemption(std::uint32_t period, PreemptionMode mode) {
   impl_->loop->force_preemption(period, mode);
 }

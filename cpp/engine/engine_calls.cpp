@@ -233,9 +233,24 @@ void EngineLoop::release_prefix(const std::string& name, std::uint64_t salt) {
   prefixes_.forget(id);
 }
 
-std::vector<CacheEvent> EngineLoop::cache_events() {
+std::vector<CacheEvent> EngineLoop::cache_events(double timeout) {
   fork_guard_.check();
-  return mailbox_.take_events();
+  return mailbox_.take_events(timeout);
+}
+
+EngineSnapshot EngineLoop::snapshot(const SnapshotLimits& limits) {
+  fork_guard_.check();
+  check_ranges(limits, "snapshot limit");
+  SnapshotCommand command;
+  command.limits = limits;
+  std::future<EngineSnapshot> picture = command.picture.get_future();
+  mailbox_.post(std::move(command));
+  try {
+    return picture.get();
+  } catch (const std::future_error&) {   // the command was dropped
+    static_cast<void>(mailbox_.busy());  // throws, and says why
+    throw Aborted("the engine ended before it came to a snapshot");
+  }
 }
 
 void EngineLoop::force_preemption(std::uint32_t period, PreemptionMode mode) {

@@ -122,6 +122,19 @@ void EngineLoop::run_command(ClearPrefixCacheCommand&) {
 
 void EngineLoop::run_command(ForcePreemptionCommand& command) { forced_ = command; }
 
+/// Where there is no memory for it the caller is told, and nothing else has happened.
+void EngineLoop::run_command(SnapshotCommand& command) {
+  try {
+    EngineSnapshot picture;
+    picture.time = mailbox_.now();
+    scheduler_.draw(command.limits, picture);
+    history_.copy_to(picture.steps);
+    command.picture.set_value(std::move(picture));
+  } catch (const std::bad_alloc&) {
+    command.picture.set_exception(std::current_exception());
+  }
+}
+
 /// Does what may lack memory for the step as a whole. Where it does it is done again; as often as it still does, the
 /// largest request ends, which frees its own: one request ends rather than all. When none is left the memory is in
 /// other hands, which get a second to give some back.
@@ -156,7 +169,8 @@ void EngineLoop::step() {
   with_memory([&] { scheduler_.plan(start, plan_); });
   const StepPlan& plan = plan_;
   if (trace_) trace_->plan(start, plan);
-  stats_.plan_seconds += mailbox_.now() - start;
+  const double planned = mailbox_.now();
+  stats_.plan_seconds += planned - start;
   if (plan.empty()) {  // not a step: there is nothing to commit
     pace_.empty_plans = plan.plan_again() ? 0 : pace_.empty_plans + 1;
     return;
@@ -176,8 +190,10 @@ void EngineLoop::step() {
   }
   if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
-  stats_.step_seconds += mailbox_.now() - start;
-  measure(plan, mailbox_.now() - start);
+  const double seconds = mailbox_.now() - start;
+  stats_.step_seconds += seconds;
+  history_.add(plan, {.start = start, .seconds = seconds, .plan_seconds = planned - start});
+  measure(plan, seconds);
 }
 
 /// What preemptions cost. The scheduler is told of changes that matter, so that a trace of it stays short.
@@ -367,6 +383,7 @@ void EngineLoop::fail(const char* reason) noexcept {
   }
   while (RequestState* request = requests_->any()) give_up(*request);
   mailbox_.poison(reason, std::move(outputs_));
+  taken_.commands.clear();  // who waits for an answer is told
 }
 
 }  // namespace pagedcore

@@ -20,6 +20,7 @@
 #include "engine/prefix_names.hpp"
 #include "engine/request_memory.hpp"
 #include "engine/request_table.hpp"
+#include "engine/step_history.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/trace.hpp"
 
@@ -66,7 +67,8 @@ class EngineLoop {
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
                             bool shared = false, QueueId queue = {});
   void release_prefix(const std::string& name, std::uint64_t salt = 0);
-  std::vector<CacheEvent> cache_events();
+  std::vector<CacheEvent> cache_events(double timeout);
+  EngineSnapshot snapshot(const SnapshotLimits& limits);
   void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
   /// When it returns the thread has ended, and the executor and the table have been destroyed.
   void close() noexcept;
@@ -88,6 +90,7 @@ class EngineLoop {
   void run_command(ReleasePrefixCommand& command);
   void run_command(ClearPrefixCacheCommand& command);
   void run_command(ForcePreemptionCommand& command);
+  void run_command(SnapshotCommand& command);
   template <class Act>
   void with_memory(const Act& act);
   void end_overdue();
@@ -135,6 +138,7 @@ class EngineLoop {
     std::uint64_t begun = 0;        // requests that wait no more, since the last publication
     bool paused = false;
   } pace_;
+  StepHistory history_;
 
   mutable std::mutex naming_;  // held while a command that names a prefix is posted, so that commands keep their order
   PrefixNames prefixes_;

@@ -301,13 +301,14 @@ void Mailbox::close() noexcept {
       queue->ready.notify_all();
     }
   }
-  commands_ready_.notify_all();
-  resting_changed_.notify_all();
-  ended_.notify_all();
+  for (std::condition_variable* waited : {&commands_ready_, &resting_changed_, &ended_, &events_ready_})
+    waited->notify_all();
 }
 
-std::vector<CacheEvent> Mailbox::take_events() {
-  const std::lock_guard lock(mutex_);
+std::vector<CacheEvent> Mailbox::take_events(double timeout) {
+  const Clock::time_point until = deadline(timeout);
+  std::unique_lock lock(mutex_);
+  events_ready_.wait_until(lock, until, [&] { return !events_.empty() || state_ != State::open; });
   require_open();
   std::vector<CacheEvent> room;
   if (limits_.most_events > 0) room.reserve(1);  // for forget_events()

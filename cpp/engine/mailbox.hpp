@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <future>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -41,8 +42,13 @@ struct ForcePreemptionCommand {
   std::uint32_t period = 0;
   PreemptionMode mode{};
 };
-using Command =
-    std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand, ForcePreemptionCommand>;
+/// Dropped without an answer where the engine ends before it comes to it.
+struct SnapshotCommand {
+  SnapshotLimits limits;
+  std::promise<EngineSnapshot> picture;
+};
+using Command = std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand,
+                             ForcePreemptionCommand, SnapshotCommand>;
 
 /// What the loop finds when it looks into its mailbox.
 struct MailboxState {
@@ -87,8 +93,9 @@ class Mailbox {
   void on_output(std::function<void()> callback, QueueId queue);
   bool busy() const;
   EngineStats stats() const;
-  /// Events that were published and not yet taken: the latest `most_events`, or one that says `cleared`.
-  std::vector<CacheEvent> take_events();
+  /// Events that were published and not yet taken: the latest `most_events`, or one that says `cleared`. Waits at most
+  /// `timeout` seconds for the first.
+  std::vector<CacheEvent> take_events(double timeout);
   /// Refuses requests from now on and waits until those that are there have ended, at most `timeout` seconds. Returns
   /// those that have not.
   std::vector<RequestId> drain(double timeout);
@@ -143,7 +150,7 @@ class Mailbox {
   const Clock::time_point start_ = Clock::now();
   const MailboxLimits limits_;
   mutable std::mutex mutex_;
-  std::condition_variable commands_ready_, resting_changed_, ended_;
+  std::condition_variable commands_ready_, resting_changed_, ended_, events_ready_;
   State state_ = State::open;
   std::string reason_;  // of the poisoning
   struct Phase {

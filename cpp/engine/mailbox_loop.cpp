@@ -94,6 +94,7 @@ void Mailbox::publish(News& outputs, std::vector<CacheEvent>& events, const Engi
     } catch (const std::bad_alloc&) {
       forget_events();
     }
+    if (!events_.empty()) events_ready_.notify_all();
     events.clear();
     told = deliver(outputs, dropped);
   }
@@ -101,6 +102,7 @@ void Mailbox::publish(News& outputs, std::vector<CacheEvent>& events, const Engi
 }
 
 void Mailbox::poison(const std::string& reason, News outputs) noexcept {
+  std::vector<Command> commands;  // came after the failure
   News dropped;
   Queue told;
   {
@@ -112,7 +114,8 @@ void Mailbox::poison(const std::string& reason, News outputs) noexcept {
     } catch (const std::bad_alloc&) {
       reason_ = kNoMemory;
     }
-    for (Command& command : commands_) {  // came after the failure
+    commands.swap(commands_);
+    for (Command& command : commands) {
       auto* submit = std::get_if<SubmitCommand>(&command);
       if (submit == nullptr) continue;
       RequestState& request = *submit->request;
@@ -126,6 +129,7 @@ void Mailbox::poison(const std::string& reason, News outputs) noexcept {
   }
   resting_changed_.notify_all();
   ended_.notify_all();
+  events_ready_.notify_all();
   tell(std::move(told));
 }
 

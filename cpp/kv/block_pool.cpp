@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "pagedcore/snapshot.hpp"
 
 namespace pagedcore::kv {
 
@@ -28,6 +29,13 @@ KvCacheCounts BlockPool::counts() const noexcept {
           .in_flight = in_flight_,
           .used = size_ - free_ - cached_ - in_flight_,
           .shared = shared_};
+}
+
+std::uint8_t BlockPool::cell(BlockId block) const {
+  const std::uint32_t i = index(block);
+  if (place_[i] == Place::in_flight) return kInFlightCell;
+  if (place_[i] == Place::reusable) return has_content_[i] != 0 ? kCachedCell : kFreeCell;
+  return static_cast<std::uint8_t>(std::min(refs_[i] + kOwnedCell - 1, 255u));
 }
 
 BlockId BlockPool::take() {

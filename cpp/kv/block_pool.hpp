@@ -55,6 +55,8 @@ class BlockPool {
   bool is_cached(BlockId block) const { return has_content_[index(block)] != 0; }
   /// Whether take() could return this block.
   bool is_reusable(BlockId block) const { return place_[index(block)] == Place::reusable; }
+  /// As in EngineSnapshot::cells.
+  std::uint8_t cell(BlockId block) const;
   /// Whether releasing the last reference behind `last_reader` would make the block reusable at once.
   bool is_unfenced(BlockId block, StepId last_reader) const {
     return raw(last_reader) <= completed_ && fence_[index(block)] <= completed_;

@@ -83,6 +83,17 @@ bool KvCacheManager::contains(SequenceId seq) const noexcept { return impl_->slo
 std::uint32_t KvCacheManager::length(SequenceId seq) const { return impl_->table(seq).length; }
 bool KvCacheManager::is_swapped(SequenceId seq) const { return impl_->table(seq).swapped; }
 std::span<const BlockId> KvCacheManager::block_table(SequenceId seq) const { return impl_->table(seq).blocks; }
+std::span<const SwapSlot> KvCacheManager::swap_slots(SequenceId seq) const { return impl_->table(seq).slots; }
+
+std::vector<std::uint8_t> KvCacheManager::cells(std::uint32_t blocks_per_cell) const {
+  const std::uint32_t size = impl_->pool.size(), step = std::max(blocks_per_cell, 1u);
+  std::vector<std::uint8_t> cells((size - 1) / step + 1);
+  for (std::uint32_t block = 0; block < size; ++block) {
+    std::uint8_t& cell = cells[block / step];
+    cell = std::max(cell, impl_->pool.cell(BlockId{block}));
+  }
+  return cells;
+}
 
 std::uint32_t KvCacheManager::references(BlockId block) const {
   if (raw(block) >= impl_->pool.size()) {

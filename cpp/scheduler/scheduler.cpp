@@ -123,6 +123,9 @@ SchedulerStats Scheduler::stats() const noexcept {
 }
 void Scheduler::check() const { impl_->intact().check(); }
 
+void Scheduler::draw(const SnapshotLimits& limits, EngineSnapshot& picture) const {
+  impl_->intact().draw(limits, picture);
+}
 bool Scheduler::serves(RequestId id) const noexcept { return impl_->state.find(id) != nullptr; }
 
 std::vector<TokenId> Scheduler::tokens(RequestId id, std::uint32_t sample) const {

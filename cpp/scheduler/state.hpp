@@ -95,6 +95,7 @@ struct SchedulerState {
     for (Request* request = running.front(); request != nullptr; request = request->place.next) call(*request);
   }
   SchedulerStats gauges() const;
+  void draw(const SnapshotLimits& limits, EngineSnapshot& picture) const;
   /// The tokens of a sample from `first` on, in one piece until the next call. Needs no memory for a sample whose
   /// tokens were drawn by commit(), which has made room.
   std::span<const TokenId> tokens(const Request& request, const Sample& sample, std::uint32_t first = 0) const;

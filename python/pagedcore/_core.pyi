@@ -1628,6 +1628,276 @@ class EngineOutput:
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
 
+class SnapshotLimits:
+    """Bounds on a snapshot."""
+
+    def __init__(
+        self, *, max_cells: int = 16384, max_requests: int = 512, max_entries: int = 65536, first: int = 0
+    ) -> None: ...
+
+    max_cells: int
+    """Bytes of the map of blocks, and of that of swap slots: where there are more blocks, a cell is several. In [1,
+    1048576]."""
+    max_requests: int
+    """Requests that are listed. In [0, 65536]."""
+    max_entries: int
+    """Entries of all block tables together. In [0, 16777216]."""
+    first: int
+    """A request that comes before all others, so that its block tables are there."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SnapshotLimits: ...
+
+class RequestPicture:
+    """A request, seen from outside."""
+
+    def __init__(
+        self,
+        *,
+        id: int = 0,
+        place: Literal["running", "swapped", "waiting"] = "waiting",
+        arrival: float = 0.0,
+        prompt_tokens: int = 0,
+        output_tokens: int = 0,
+        computed_tokens: int = 0,
+        cached_tokens: int = 0,
+        max_tokens: int = 0,
+        num_samples: int = 0,
+        priority: int = 0,
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def place(self) -> Literal["running", "swapped", "waiting"]:
+        """running, swapped (it waits with its KV in the swap space), or waiting."""
+
+    @property
+    def arrival(self) -> float:
+        """On the engine's clock, in seconds."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int:
+        """Of the longest sample, so far."""
+
+    @property
+    def computed_tokens(self) -> int:
+        """Whose KV is there, of the longest sample."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of them: found computed when it was last admitted."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Of the output."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples, or the width of a beam search."""
+
+    @property
+    def priority(self) -> int: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> RequestPicture: ...
+
+class TablePicture:
+    """The block table of a sample, of a beam, or of a registered prefix."""
+
+    def __init__(
+        self,
+        *,
+        request: int = 0,
+        prefix: int = 0,
+        sample: int = 0,
+        num_tokens: int = 0,
+        first_entry: int = 0,
+        num_entries: int = 0,
+        swapped: bool = False,
+    ) -> None: ...
+    @property
+    def request(self) -> int:
+        """Whose it is; 0: of a registered prefix."""
+
+    @property
+    def prefix(self) -> int:
+        """Of a registered prefix; else 0."""
+
+    @property
+    def sample(self) -> int:
+        """Index within the request."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Token slots that it has."""
+
+    @property
+    def first_entry(self) -> int:
+        """Its place in EngineSnapshot::entries."""
+
+    @property
+    def num_entries(self) -> int:
+        """[blocks][groups of layers]"""
+
+    @property
+    def swapped(self) -> bool:
+        """As many entries follow those of the blocks: the slots of the swap space."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> TablePicture: ...
+
+class StepPicture:
+    """What a step did."""
+
+    def __init__(
+        self,
+        *,
+        step: int = 0,
+        start: float = 0.0,
+        seconds: float = 0.0,
+        plan_seconds: float = 0.0,
+        sequences: int = 0,
+        prefill_tokens: int = 0,
+        decode_tokens: int = 0,
+        preempted: int = 0,
+        swaps: int = 0,
+        copies: int = 0,
+    ) -> None: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def start(self) -> float:
+        """On the engine's clock, in seconds."""
+
+    @property
+    def seconds(self) -> float:
+        """Planning, running and committing."""
+
+    @property
+    def plan_seconds(self) -> float:
+        """Of that: planning."""
+
+    @property
+    def sequences(self) -> int:
+        """That computed something."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Rows of sequences that computed several."""
+
+    @property
+    def decode_tokens(self) -> int:
+        """Rows of sequences that computed one."""
+
+    @property
+    def preempted(self) -> int:
+        """Requests."""
+
+    @property
+    def swaps(self) -> int:
+        """Blocks moved to the swap space or back."""
+
+    @property
+    def copies(self) -> int:
+        """Blocks copied because a shared one was written."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> StepPicture: ...
+
+class EngineSnapshot:
+    """What is where between two steps of an engine."""
+
+    def __init__(
+        self,
+        *,
+        time: float = 0.0,
+        num_blocks: int = 0,
+        block_size: int = 0,
+        num_layer_groups: int = 0,
+        blocks_per_cell: int = 1,
+        num_swap_slots: int = 0,
+        slots_per_cell: int = 1,
+        requests_left_out: int = 0,
+        tables_left_out: int = 0,
+        cells: Sequence[int] | None = [],
+        swap_cells: Sequence[int] | None = [],
+        requests: Sequence[RequestPicture] | None = [],
+        tables: Sequence[TablePicture] | None = [],
+        entries: Sequence[int] | None = [],
+        steps: Sequence[StepPicture] | None = [],
+    ) -> None: ...
+    @property
+    def time(self) -> float:
+        """On the engine's clock, in seconds."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Physical blocks."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per block."""
+
+    @property
+    def num_layer_groups(self) -> int: ...
+    @property
+    def blocks_per_cell(self) -> int: ...
+    @property
+    def num_swap_slots(self) -> int:
+        """Slots of the swap space."""
+
+    @property
+    def slots_per_cell(self) -> int: ...
+    @property
+    def requests_left_out(self) -> int:
+        """That are not in `requests`."""
+
+    @property
+    def tables_left_out(self) -> int:
+        """Of requests that are: not in `tables`."""
+
+    @property
+    def cells(self) -> list[int]:
+        """[blocks / blocks_per_cell] 0: free, 1: cached, 2: in flight, from 3 on: used by one table, by two, ...
+        (252 and more are 255). Of several blocks the highest."""
+
+    @property
+    def swap_cells(self) -> list[int]:
+        """[slots / slots_per_cell] 0: free, 3 and more: as `cells`."""
+
+    @property
+    def requests(self) -> list[RequestPicture]:
+        """Running ones in the order of service, then those that wait."""
+
+    @property
+    def tables(self) -> list[TablePicture]: ...
+    @property
+    def entries(self) -> list[int]:
+        """Of the tables, one behind the other: ids of blocks, 2^32 - 1 where there is none; then, of a table that is
+        swapped, slots."""
+
+    @property
+    def steps(self) -> list[StepPicture]:
+        """The latest, oldest first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EngineSnapshot: ...
+
 class Engine:
     """Plans, runs and commits steps on a native thread. Safe to use from several threads."""
 
@@ -1695,9 +1965,6 @@ class Engine:
         salt can name it, or, when it is shared, those of every salt."""
 
     def release_prefix(self, name: str, salt: int = 0) -> None: ...
-    def cache_events(self) -> list[CacheEvent]:
-        """News of the prefix cache since the last call."""
-
     def force_preemption(self, period: int, mode: Literal["auto", "swap", "recompute"] = "recompute") -> None:
         """Testing aid: preempt before every period-th step; 0 turns it off."""
 
@@ -1713,6 +1980,12 @@ class Engine:
     def output_fd(self, queue: int = 0) -> int:
         """A descriptor for an event loop: readable while wait() would not sleep, which makes it unreadable. Nobody
         else is to read, write or close it; it lives as long as its queue and the engine."""
+
+    def cache_events(self, timeout: float = 0.0) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, waiting at most `timeout` seconds for the first."""
+
+    def snapshot(self, limits: SnapshotLimits = ...) -> EngineSnapshot:
+        """What is where, between two steps. Waits for the end of the one under way."""
 
     def drain(self, timeout: float) -> list[int]:
         """Refuses requests from now on and waits until those that are there have ended. Returns those that have not."""

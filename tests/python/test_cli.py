@@ -35,7 +35,7 @@ COMMANDS = ("generate", "chat", "batch", "score", "tokenize", "convert", "plan",
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in (*COMMANDS, "serve", "selftest", "doctor", "completion"))]
+    "command", [[], *([name] for name in (*COMMANDS, "serve", "top", "selftest", "doctor", "completion"))]
 )
 def test_help_teaches(command: list[str]) -> None:
     done = cli(*command, "--help")

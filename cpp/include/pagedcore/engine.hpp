@@ -18,6 +18,7 @@
 #include "pagedcore/model.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
+#include "pagedcore/snapshot.hpp"
 
 namespace pagedcore {
 
@@ -282,8 +283,12 @@ class PAGEDCORE_API Engine {
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
   /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
   void release_prefix(const std::string& name, std::uint64_t salt = 0);
-  /// News of the prefix cache since the last call, oldest first (KvOptions::cache_events).
-  std::vector<CacheEvent> cache_events();
+  /// News of the prefix cache since the last call, oldest first (KvOptions::cache_events), waiting at most `timeout`
+  /// seconds for the first; empty on time-out. Throws InvalidArgument for a time-out that is no number.
+  std::vector<CacheEvent> cache_events(double timeout = 0.0);
+  /// What is where, drawn by the engine's thread between two steps: it waits for the end of the one under way, and
+  /// takes some microseconds for each 1,000 blocks and entries. Throws InvalidArgument for limits outside their ranges.
+  EngineSnapshot snapshot(const SnapshotLimits& limits = {}) const;
   /// Testing aid: before every `period`-th step preempt the latest running request that has gained a token since it was
   /// last preempted this way, as Scheduler::force_preempt(); period 0 turns it off.
   void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);

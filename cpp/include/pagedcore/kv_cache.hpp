@@ -329,6 +329,11 @@ class PAGEDCORE_API KvCacheManager {
   std::span<const BlockId> block_table(SequenceId seq) const;
   /// Number of tables that reference a block.
   std::uint32_t references(BlockId block) const;
+  /// As block_table(): where the blocks of a sequence are that is swapped out, kNoSlot for those that stayed; else
+  /// empty.
+  std::span<const SwapSlot> swap_slots(SequenceId seq) const;
+  /// Where every block is, as EngineSnapshot::cells says it, with so many blocks to a cell (at least 1).
+  std::vector<std::uint8_t> cells(std::uint32_t blocks_per_cell) const;
 
   KvScratch scratch() const;
 

@@ -26,6 +26,7 @@
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/kv_cache.hpp"
+#include "pagedcore/snapshot.hpp"
 #include "pagedcore/step_plan.hpp"
 #include "pagedcore/types.hpp"
 
@@ -316,6 +317,8 @@ class PAGEDCORE_API Scheduler {
 
   bool has_work() const noexcept;
   SchedulerStats stats() const noexcept;
+  /// Adds requests, block tables and the map of blocks to a picture, within these limits.
+  void draw(const SnapshotLimits& limits, EngineSnapshot& picture) const;
   /// Whether the request waits or runs.
   bool serves(RequestId id) const noexcept;
   /// Tokens of a sample or beam so far (prompt, then output); empty when unknown.

@@ -14,7 +14,7 @@ from .config import take_config
 from .served_models import MODEL_KEYS, models_to_serve
 
 if TYPE_CHECKING:
-    from ..server.settings import Settings
+    from ..server.settings import EventSettings, Settings
 
 __all__ = ["add_to"]
 
@@ -76,6 +76,21 @@ def add_to(commands: Any) -> None:
         help="how the model writes tool calls: hermes, llama3, mistral, qwen, qwen3_coder (default: by its template)",
     )
     what.add_argument("--log-calls", action=argparse.BooleanOptionalAction, default=True, help="a line for each call")
+    what.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True, help="a page at / that shows the engine at work"
+    )
+    told = parser.add_argument_group("what others are told")
+    told.add_argument("--otlp-traces-endpoint", metavar="URL", help="collector of OpenTelemetry traces; needs [otel]")
+    told.add_argument(
+        "--kv-events-endpoint",
+        metavar="URL",
+        help="bind here and publish the prefix cache's news, as vLLM does; needs [events]",
+    )
+    told.add_argument("--kv-events-replay-endpoint", metavar="URL", help="bind here for those who missed some")
+    told.add_argument("--kv-events-topic", default="", metavar="TEXT", help="of what is published (default: none)")
+    told.add_argument(
+        "--kv-events-buffer-steps", type=int, default=10_000, metavar="N", help="batches for replay (default: 10000)"
+    )
     bounds = parser.add_argument_group("bounds")
     bounds.add_argument("--max-body-size", default="8MiB", metavar="SIZE", help="of a call (default: 8MiB)")
     bounds.add_argument("--max-connections", type=int, default=4096, metavar="N", help="open at a time (default: 4096)")
@@ -97,7 +112,11 @@ def add_to(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
+    if settings.kv_events is not None:
+        arguments.cache_events = _CACHE_EVENTS
     models = models_to_serve(arguments)
+    if settings.kv_events is not None and len(models) > 1:
+        raise InvalidArgument("--kv-events-endpoint is for a server of one model: routers could not tell them apart")
     try:
         from ..server.run import serve
     except ModuleNotFoundError as error:
@@ -122,6 +141,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "port" and not 0 < value < 1e9:
             raise InvalidArgument(f"--{name.replace('_', '-')} {value:g} must be above 0 and below 10^9")
     return Settings(
+        kv_events=_events(arguments),
         api_keys=read_keys(arguments.api_key_file),
         cors_origins=tuple(arguments.cors_origin or ()),
         max_body_size=parse_bytes(arguments.max_body_size),
@@ -129,8 +149,23 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
+def _events(arguments: argparse.Namespace) -> EventSettings | None:
+    from ..server.settings import EventSettings
+
+    given = {name: getattr(arguments, f"kv_events_{name}") for name in ("replay_endpoint", "topic", "buffer_steps")}
+    if not 1 <= arguments.kv_events_buffer_steps <= 10**6:
+        raise InvalidArgument(f"--kv-events-buffer-steps {arguments.kv_events_buffer_steps} must be in [1, 1000000]")
+    if arguments.kv_events_endpoint is not None:
+        medium = "CPU" if arguments.device in (None, "cpu") else "GPU"
+        return EventSettings(endpoint=arguments.kv_events_endpoint, medium=medium, **given)
+    if given["replay_endpoint"] is not None:
+        raise InvalidArgument("--kv-events-replay-endpoint needs --kv-events-endpoint")
+    return None
+
+
 _SAME = (
     *("host", "port", "uds", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
-    *("log_calls", "max_connections", "header_timeout", "body_timeout", "write_timeout", "keep_alive"),
-    *("drain_timeout", "request_timeout"),
+    *("log_calls", "page", "max_connections", "header_timeout", "body_timeout", "write_timeout", "keep_alive"),
+    *("drain_timeout", "request_timeout", "otlp_traces_endpoint"),
 )
+_CACHE_EVENTS = 65536  # that wait for those who publish them; beyond, all are said to be gone

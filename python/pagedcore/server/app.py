@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,10 +16,14 @@ from starlette.types import ASGIApp
 
 from . import probes, score, tokens
 from .anthropic import messages
+from .call import Call
 from .endpoint import Endpoint
 from .errors import ApiError, anthropic_error, openai_error
 from .http import Json
 from .openai import chat, completions, models, responses
+from .openapi import openapi
+from .page import PAGE
+from .snapshot import snapshot
 from .state import State
 
 __all__ = ["application"]
@@ -43,13 +50,20 @@ def application(state: State) -> ASGIApp:
         ("/version", probes.version),
         ("/load", probes.load),
         ("/metrics", probes.metrics),
+        ("/openapi.json", openapi),
     )
     routes = [Route(path, Endpoint(state, work, path=path), methods=["POST"]) for path, work in post]
     routes += [
         Route(path, Endpoint(state, work, path=path, shape=anthropic_error), methods=["POST"]) for path, work in theirs
     ]
     routes += [Route(path, Endpoint(state, work, path=path, body=False), methods=["GET"]) for path, work in get]
-    for path, work in (("/health", probes.health), ("/ready", probes.ready)):
+    open_to_all: list[tuple[str, Callable[[Call], Coroutine[Any, Any, Response]]]] = []
+    open_to_all += (("/health", probes.health), ("/ready", probes.ready))
+    if state.settings.page:
+        seen = Endpoint(state, snapshot, path="/snapshot", body=False, quiet=True)
+        routes.append(Route("/snapshot", seen, methods=["GET"]))
+        open_to_all += PAGE
+    for path, work in open_to_all:
         routes.append(Route(path, Endpoint(state, work, path=path, body=False, open_to_all=True), methods=["GET"]))
     middleware = []
     if state.settings.cors_origins:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ..errors import Aborted
 from .access import Keys
 from .body import read_fields
 from .call import Call
@@ -39,13 +40,16 @@ class Endpoint:
         path: str,
         body: bool = True,
         open_to_all: bool = False,
+        quiet: bool = False,
         shape: Callable[[ApiError], dict[str, Any]] = openai_error,
     ) -> None:
-        """``path``: of the route, for metrics and log. ``shape``: of errors. ``open_to_all``: no key is asked for."""
+        """``path``: of the route, for metrics and log. ``shape``: of errors. ``open_to_all``: no key is asked for.
+        ``quiet``: calls are logged where they fail, since pages make them all the time."""
         self._state = state
         self._work = work
         self._path = path
         self._body = body
+        self._quiet = quiet
         self._keys = Keys(() if open_to_all else state.settings.api_keys)
         self._shape = shape
 
@@ -77,7 +81,9 @@ class Endpoint:
             self._state.answered[self._path, status] += 1
             if call.chosen is not None:
                 call.chosen.metrics.take(call.tally, seconds)
-            if self._state.settings.log_calls:
+            if self._state.tracing is not None:
+                self._state.tracing.take(self._path, request.headers, status, call.tally, name)
+            if self._state.settings.log_calls and not (self._quiet and status < 400):
                 log_call(name, request.method, self._path, status, call.tally, seconds)
 
     async def _answer(self, call: Call, name: str) -> Response | None:
@@ -98,9 +104,9 @@ class Endpoint:
             error = api_error(raised)
             if error.status >= 500:
                 _explain(raised, name)
-        if error.status == 429 and error.retry_after is not None:
-            wait = 0.0 if call.chosen is None else call.chosen.metrics.wait
-            error.headers["retry-after"] = str(min(max(math.ceil(wait), error.retry_after), 60))
+        if error.status == 429 and error.retry_after is not None and call.chosen is not None:
+            with suppress(Aborted):  # its engine has ended since: what the error says itself will do
+                error.headers["retry-after"] = str(call.chosen.prediction.retry_after(call.chosen.llm.stats()))
         return Json(self._shape(error), error.status, error.headers)
 
 

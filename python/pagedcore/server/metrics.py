@@ -45,16 +45,17 @@ class Histogram:
 
     def __init__(self, bounds: Iterable[float]) -> None:
         self.bounds = tuple(bounds)
-        self._counts = [0] * (len(self.bounds) + 1)
+        self.counts = [0] * (len(self.bounds) + 1)
+        """Of what is at most a bound and above the one before; last, of what is above all."""
         self._sum = 0.0
 
     def add(self, value: float) -> None:
-        self._counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
         self._sum += value
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
         total = 0
-        for bound, count in zip((*map(_number, self.bounds), "+Inf"), self._counts, strict=True):
+        for bound, count in zip((*map(_number, self.bounds), "+Inf"), self.counts, strict=True):
             total += count
             yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
         yield f"{name}_sum{{{labels}}} {_number(self._sum)}"
@@ -69,8 +70,6 @@ class Metrics:
         self.finished: Counter[str] = Counter()  # samples by finish reason
         self.prompt_tokens = 0
         self.generation_tokens = 0
-        self.wait = 0.0
-        """Seconds that calls have waited to begin, lately."""
 
     def take(self, tally: Tally, seconds: float) -> None:
         """A call that has ended."""
@@ -87,9 +86,6 @@ class Metrics:
             "request_prompt_tokens": tally.prompt_tokens,
             "request_generation_tokens": tally.completion_tokens,
         }
-        waited = values[f"{_QUEUE}_seconds"]
-        if waited is not None:
-            self.wait += (waited - self.wait) / 8
         for name, value in values.items():
             if value is not None:
                 self.histograms[name].add(value)

@@ -18,12 +18,14 @@ import uvicorn
 from ..config_files import read_given
 from ..errors import InvalidArgument, Io
 from .app import application
+from .kv_events import KvEvents
 from .log import log
 from .protocol import bounded_protocol
 from .served import Served, ToServe
 from .settings import Settings
 from .sockets import address_of, bound_socket, remove_socket_file
 from .state import State
+from .tracing import Tracing
 
 __all__ = ["serve"]
 
@@ -37,6 +39,7 @@ def serve(models: Sequence[ToServe], settings: Settings) -> int:
     try:
         tls = _tls(settings)
         state = State([Served.load(model) for model in models], settings)
+        watchers = _watchers(state)
         _take_over_logging()
         config = uvicorn.Config(
             application(state),
@@ -65,10 +68,25 @@ def serve(models: Sequence[ToServe], settings: Settings) -> int:
             asyncio.run(server.serve([bound]))
         except OSError as error:
             raise Io(f"cannot listen on {address_of(bound, tls=bool(tls))}: {error.strerror or error}") from None
+        finally:
+            for watcher in watchers:
+                watcher.close()
     finally:
         remove_socket_file(bound, settings.uds)
         bound.close()
     return 0
+
+
+def _watchers(state: State) -> list[Tracing | KvEvents]:
+    """What tells others of this server, if anything."""
+    settings = state.settings
+    watchers: list[Tracing | KvEvents] = []
+    if settings.otlp_traces_endpoint is not None:
+        state.tracing = Tracing(settings.otlp_traces_endpoint)
+        watchers.append(state.tracing)
+    if settings.kv_events is not None:
+        watchers.append(KvEvents(state.models[0].llm.engine, settings.kv_events))
+    return watchers
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
@@ -140,7 +158,7 @@ class _ToLog(logging.Handler):
 
 def _take_over_logging() -> None:
     """uvicorn's warnings, in the form of our log and without tracebacks: they may hold what was asked."""
-    for name in ("uvicorn.error", "uvicorn", "asyncio"):
+    for name in ("uvicorn.error", "uvicorn", "asyncio", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
         logger.propagate = False

@@ -10,6 +10,7 @@ from typing import Any
 from ..async_llm import AsyncLLM
 from .answer import TOOL_FORMATS, ToolFormat, tool_format_of
 from .metrics import Metrics
+from .prediction import Prediction
 
 __all__ = ["Served", "ToServe", "name_of_model"]
 
@@ -36,6 +37,7 @@ class Served:
     tool_format_name: str | None = None
     own_template: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    prediction: Prediction = field(default_factory=Prediction)
 
     @classmethod
     def load(cls, what: ToServe) -> Served:

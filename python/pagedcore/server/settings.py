@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Settings"]
+__all__ = ["EventSettings", "Settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +43,24 @@ class Settings(_Socket):
     request_timeout: float | None = None
     """For an answer; None: any."""
     log_calls: bool = True
+    page: bool = True
+    """Whether there are the page at ``/`` and ``/snapshot``, which it shows."""
+    otlp_traces_endpoint: str | None = None
+    """Of a collector of OpenTelemetry; None: no traces."""
+    kv_events: EventSettings | None = None
+    """None: they are not published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventSettings:
+    """Where news of the prefix cache is published."""
+
+    endpoint: str
+    """Of ZeroMQ, to bind: ``tcp://127.0.0.1:5557``, ``ipc:///run/kv``."""
+    replay_endpoint: str | None = None
+    """Where subscribers ask for what they missed; None: nowhere."""
+    topic: str = ""
+    buffer_steps: int = 10_000
+    """Batches that are kept for replay, within 64 MiB."""
+    medium: str = "GPU"
+    """Where the blocks are."""

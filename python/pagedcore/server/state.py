@@ -11,6 +11,8 @@ from .. import _core
 from ..errors import InvalidArgument
 from .served import Served
 from .settings import Settings
+from .tracing import Tracing
+from .viewer import Viewer
 
 __all__ = ["State"]
 
@@ -24,6 +26,8 @@ class State:
     """Calls that have ended, by path of the route and status."""
     created: int = field(default_factory=lambda: int(time.time()))
     fingerprint: str = f"pagedcore-{_core.version()}"
+    tracing: Tracing | None = None
+    viewer: Viewer = field(default_factory=Viewer)
     calls: int = 0
     """Under way."""
     draining: bool = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from pagedcore.server.metrics import Histogram
 
 from .conftest import MODEL, Server
 
+DASHBOARD = Path(__file__).parents[3] / "packaging" / "grafana" / "pagedcore.json"
+LEVELS = {"pagedcore_blocks_total", "pagedcore_swap_blocks_total"}  # gauges
 _LINE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)')
 
 
@@ -78,3 +82,21 @@ def test_load_and_version(server: Server) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", server.send("GET", "/version").json["version"])
     assert server.send("GET", "/health").json == {"status": "ok"}
     assert server.send("HEAD", "/ready").body == b""
+
+
+def test_every_series_of_the_dashboard_is_there(server: Server) -> None:
+    board = json.loads(DASHBOARD.read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    expressions += [value["query"]["query"] for value in board["templating"]["list"] if value["type"] == "query"]
+    named = {name for text in expressions for name in re.findall(r"\bpagedcore_\w+|\bvllm:\w+", text)}
+    assert len(expressions) > 30 and len(named) > 20
+    there = {re.split(r"[ {]", line)[0] for line in server.send("GET", "/metrics").text.splitlines()}
+    assert named <= there, named - there
+    # What is read as a rate is a counter, or the buckets of a histogram, and nothing else is.
+    rated = {name for text in expressions for name in re.findall(r"rate\((\w+)", text)}
+    assert {name for name in named if name.endswith(("_total", "_bucket")) and name not in LEVELS} == rated
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = [panel["gridPos"] for panel in board["panels"]]
+    cells = [(p["x"] + i, p["y"] + j) for p in places for i in range(p["w"]) for j in range(p["h"])]
+    assert len(set(cells)) == len(cells) and all(0 <= x < 24 for x, _ in cells), "no panel lies on another"
