@@ -191,7 +191,7 @@ class Terminal:
         columns, rows = shutil.get_terminal_size()
         plain = "NO_COLOR" in os.environ
         lines = picture.lines(columns, rows, colours=not plain)
-        self._write("\x1b[H" + "\x1b[K\r\n".join(lines) + "\x1b[K\x1b[J")
+        self._write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[J")
 
     def ended_within(self, seconds: float, picture: Picture) -> bool:
         """Whether q was pressed before so many have passed. Draws again where the terminal has got another size."""

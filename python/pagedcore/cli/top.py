@@ -83,13 +83,13 @@ class _Server:
     """Calls ``/snapshot``."""
 
     def __init__(self, url: str, model: str, key: str, certificates: str | None) -> None:
-        parts = urlsplit(url if "://" in url or url.startswith("unix:") else "http://" + url)
         try:
-            wrong = parts.scheme not in ("http", "https", "unix") or not (parts.hostname or parts.scheme == "unix")
+            parts = urlsplit(url if "://" in url or url.startswith("unix:") else "http://" + url)
+            wrong = not (parts.hostname if parts.scheme in ("http", "https") else parts.scheme == "unix" and parts.path)
             self._port = parts.port
         except ValueError:
             wrong = True
-        if wrong or (parts.scheme == "unix" and not parts.path):
+        if wrong:
             raise InvalidArgument(f"{url!r} is no address such as http://127.0.0.1:8000 or unix:/run/pagedcore.sock")
         self.name, self._model = url, model
         self._parts = parts

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import pty
 import re
+import select
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -313,3 +320,69 @@ def test_top_once_prints_what_there_is(guarded: Server, tmp_path: Path) -> None:
     refused = top(guarded, "--once")
     assert (refused.returncode, refused.stdout) == (1, "") and "asks for an API key" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+
+def screens(master: int, until: str) -> str:
+    """What comes from a terminal until this has."""
+    data, end = "", time.monotonic() + 60
+    while until not in data:
+        assert select.select([master], [], [], max(end - time.monotonic(), 0))[0], data
+        data += os.read(master, 65536).decode(errors="replace")
+    return data
+
+
+def test_top_fills_a_terminal_follows_its_size_and_leaves_it_as_it_was(guarded: Server) -> None:
+    master, slave = pty.openpty()
+    resize(slave, 30, 90)
+    before = termios.tcgetattr(slave)
+    command = [sys.executable, "-m", "pagedcore", "top", guarded.address, "--interval", "0.2"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env={**environment, "PAGEDCORE_API_KEY": KEY + ",other"}
+    )
+    try:
+        first = screens(master, "no requests")
+        assert first.startswith("\x1b[?1049h\x1b[?25l") and "120 blocks of 16 tokens" in first
+        for rows, columns in ((10, 40), (50, 150)):
+            resize(slave, rows, columns)
+            process.send_signal(signal.SIGWINCH)
+            time.sleep(0.5)  # two pictures
+            os.read(master, 1 << 20)
+            picture = screens(master, "\x1b[J").rpartition("\x1b[H")[2]
+            lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", picture).split("\r\n")
+            assert len(lines) <= rows and max(map(len, lines)) <= columns
+        os.write(master, b"q")
+        assert process.wait(timeout=60) == 0
+        assert screens(master, "\x1b[?1049l").endswith("\x1b[?25h\x1b[?1049l")
+        assert termios.tcgetattr(slave)[:4] == before[:4]
+    finally:
+        process.kill()
+        os.close(master)
+        os.close(slave)
+
+
+def test_top_says_what_is_not_there(guarded: Server, tmp_path: Path) -> None:
+    def said(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "pagedcore", "top", *arguments, "--once"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == "" and len(done.stderr.splitlines()) == 1, done
+        return done.returncode, done.stderr
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for address in (nobody, f"unix:{tmp_path}/none.sock", "http://name.invalid"):
+        status, message = said(address)
+        assert status == 1 and address in message
+    for address in ("ftp://x", "http://", "unix:", "http://x:99999", "http://[::1"):
+        status, message = said(address)
+        assert status == 2 and "is no address" in message, address
+    assert said(nobody, "--interval", "0")[0] == 2
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    status, message = said(guarded.address, "--api-key-file", str(keys), "--model", "other")
+    assert status == 1 and "serves no model 'other'" in message
