@@ -248,7 +248,7 @@ EngineSnapshot EngineLoop::snapshot(const SnapshotLimits& limits) {
   try {
     return picture.get();
   } catch (const std::future_error&) {   // the command was dropped
-    static_cast<void>(mailbox_.busy());  // throws, and says why
+    static_cast<void>(mailbox_.stats());  // throws, and says why
     throw Aborted("the engine ended before it came to a snapshot");
   }
 }

@@ -39,7 +39,6 @@ def serve(models: Sequence[ToServe], settings: Settings) -> int:
     try:
         tls = _tls(settings)
         state = State([Served.load(model) for model in models], settings)
-        watchers = _watchers(state)
         _take_over_logging()
         config = uvicorn.Config(
             application(state),
@@ -64,6 +63,7 @@ def serve(models: Sequence[ToServe], settings: Settings) -> int:
         except ssl.SSLError as error:
             raise InvalidArgument(f"{settings.ssl_certfile}: is no certificate with its key: {error}") from None
         server = _Server(config, state, begun, address_of(bound, tls=bool(tls)))
+        watchers = _watchers(state)
         try:
             asyncio.run(server.serve([bound]))
         except OSError as error:

@@ -32,12 +32,11 @@ TEST_CASE("a snapshot has the requests, the blocks and the latest steps") {
   CHECK(idle.requests.empty());
   CHECK(idle.steps.empty());
   CHECK(idle.cells == std::vector<std::uint8_t>(200));
-  RequestId id{};
   EngineSnapshot busy;
   std::thread viewer;
   {
     const std::lock_guard hold(closed);
-    id = loop->submit(make_request(make_prompt(9, 1), 1));
+    loop->submit(make_request(make_prompt(9, 1), 1));
     while (steps == 0) std::this_thread::yield();
     viewer = std::thread([&] { busy = loop->snapshot({}); });  // waits for the end of the step
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
