@@ -14,7 +14,7 @@ from .call import Call
 from .fields import MOST
 from .http import Json
 from .openai.logprobs import MOST_LOGPROBS
-from .sampling import MOST_CHOICES
+from .sampling import ENDPOINTS_OWN, MOST_CHOICES
 
 __all__ = ["document", "openapi"]
 
@@ -46,28 +46,40 @@ _FLAG: Schema = {"type": "boolean"}
 _TEXT: Schema = {"type": "string"}
 _OBJECT: Schema = {"type": "object"}
 _IDS = {"type": "array", "items": _integer(0)}
+
+
+def _limited(option: _core.OptionInfo) -> Schema:
+    """An option within its limits, which read as ``[0, 1]``, ``(0, 1]``, ``at least 0`` or ``above 0``."""
+    schema: Schema = {"type": "integer" if option.type == "int" else "number"}
+    limits = option.limits.translate({ord(mark): " " for mark in "[](),"}).replace("at least", "").replace("above", "")
+    is_open = option.limits.startswith(("(", "above"))
+    for name, limit in zip(("exclusiveMinimum" if is_open else "minimum", "maximum"), limits.split(), strict=False):
+        schema[name] = float(limit) if option.type == "float" else int(limit)
+    return schema
+
+
+def _sampling() -> dict[str, Schema]:
+    """What every endpoint takes that samples, by the native list."""
+    found: dict[str, Schema] = {}
+    for option in _core.options_of("SamplingParams"):
+        if option.name not in ENDPOINTS_OWN:
+            lists = {"tokens": _list(_integer(0), option.name), "biases": _OBJECT}
+            found[option.name] = lists.get(option.type) or _limited(option)
+    return found
+
+
 _SAMPLING: dict[str, Schema] = {
-    "temperature": _number(0, 1000),
-    "top_p": _number(0, 1),
-    "min_p": _number(0, 1),
-    "top_k": _integer(-1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "repetition_penalty": _number(0),
+    **_sampling(),
     "n": _integer(1, MOST_CHOICES),
     "best_of": _integer(1, MOST_CHOICES),
-    "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1},
-    "min_tokens": _integer(0),
     "stop": {"anyOf": [_TEXT, _list(_TEXT, "stop")]},
-    "stop_token_ids": _list(_integer(0), "stop_token_ids"),
-    "allowed_token_ids": _list(_integer(0), "allowed_token_ids"),
     "bad_words": {"anyOf": [_TEXT, _list(_TEXT, "bad_words")]},
-    "logit_bias": {"type": "object", "maxProperties": MOST["logit_bias"]},
     **dict.fromkeys(("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids"), _FLAG),
     **dict.fromkeys(("return_tokens_as_token_ids", "use_beam_search"), _FLAG),
     "length_penalty": _number(-1000, 1000),
     "early_stopping": {"anyOf": [_FLAG, {"const": "never"}]},
     "prompt_logprobs": _integer(0, MOST_LOGPROBS),
+    **dict.fromkeys(("response_format", "structured_outputs"), _OBJECT),
 }
 _SERVED: dict[str, Schema] = {
     "model": _TEXT,
