@@ -70,7 +70,7 @@ LONG = {
     "AsyncLLM.__init__",
 }
 # They wait for as long as they are asked to: for no time at all.
-WAITS = {"wait", "drain"}
+WAITS = {"cache_events", "drain", "wait"}
 # After them others would wait, or be refused.
 STOPS = {"pause", "drain"}
 # They end what everything else is called on, or wait for a terminal or the network.
