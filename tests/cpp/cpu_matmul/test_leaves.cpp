@@ -8,6 +8,7 @@
 #include "backend/sum_tree.hpp"
 #include "common.hpp"
 #include "cpu/matmul/matmul.hpp"
+#include "cpu/matmul/product.hpp"
 #if defined(__x86_64__)
 #include "amx_emulated.hpp"
 #endif
@@ -262,3 +263,50 @@ TEST_CASE("a weight of several leaves holds the matrix, padded to whole steps of
     }
   });
 }
+
+#if defined(__x86_64__)
+// rule: cpu.slots-then-leaves
+TEST_CASE("AMX adds the sums of leaves to what other experts gave, each to its row") {
+  if (!cpu::supported(Isa::avx512)) return;  // what emulates it needs that
+  const Target target{"emulated amx", Isa::amx, DType::bf16, true};
+  std::mt19937 random(31);
+  ThreadPool pool(1);
+  for (const std::int64_t m : {1, 5, 16, 21, 40}) {
+    CAPTURE(m);
+    const Ends ends{32, 64, 70};
+    Matrix in = Matrix::random(m, 70, 75, DType::bf16, random);
+    const Matrix w = Matrix::random(40, 70, 70, DType::bf16, random);
+    const auto weight = pack(target, pool, w, ends);
+    const auto& packed = static_cast<const cpu::PackedWeight&>(*weight);
+    std::vector<std::int32_t> places;
+    for (std::int32_t row = 0; row < m; ++row) places.push_back(static_cast<std::int32_t>(m) - 1 - row);
+    cpu::MatmulArgs args = cpu::product_args(in.view(), packed);
+    args.weights = packed.panel(0);
+    args.panel_bytes = packed.layout().panel_bytes;
+    args.finish = cpu::Finish::leaf_sums;
+    args.rows.places = places.data();
+    args.out_stride = m * 32;
+    std::vector<unsigned char> scratch(static_cast<std::size_t>(cpu::emulated_amx_kernel.scratch_bytes(args)) + 64);
+    auto* aligned = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(scratch.data()) + 63) / 64 * 64);
+    std::vector<std::vector<float>> want;  // of each leaf by itself
+    for (std::size_t leaf = 0; leaf < ends.size(); ++leaf) {
+      const std::int64_t first = leaf == 0 ? 0 : ends[leaf - 1], count = ends[leaf] - first;
+      Matrix part = columns(in, first, count), out(m, 40, 40, DType::f32);
+      multiply(target, pool, out.view(), part.view(), *pack(target, pool, columns(w, first, count), {}), {});
+      want.push_back(out.f32);
+    }
+    for (std::int64_t panel = 0; panel < 2; ++panel) {
+      std::vector<float> sums(ends.size() * static_cast<std::size_t>(m) * 32, 0.5f);
+      args.out = sums.data();
+      cpu::emulated_amx_kernel.run(args, {0, m, panel, panel + 1}, aligned);
+      for (std::size_t leaf = 0; leaf < ends.size(); ++leaf)
+        for (std::int64_t row = 0; row < m; ++row)
+          for (std::int64_t c = 0; c < 32 && panel * 32 + c < 40; ++c) {
+            const auto at = (leaf * static_cast<std::size_t>(m) + static_cast<std::size_t>(m - 1 - row)) * 32;
+            CHECK(sums[at + static_cast<std::size_t>(c)] ==
+                  0.5f + want[leaf][static_cast<std::size_t>(row * 40 + panel * 32 + c)]);
+          }
+    }
+  }
+}
+#endif
