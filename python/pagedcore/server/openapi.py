@@ -5,6 +5,7 @@ Fields that the dialects have and that have no effect here are left out; ``docs/
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import Response
@@ -16,14 +17,20 @@ from .http import Json
 from .openai.logprobs import MOST_LOGPROBS
 from .sampling import ENDPOINTS_OWN, MOST_CHOICES
 
-__all__ = ["document", "openapi"]
+__all__ = ["document", "openapi", "operations"]
 
 Schema = dict[str, Any]
 _END = 2**31 - 1
 
 
 async def openapi(call: Call) -> Response:
-    return Json(document(bool(call.state.settings.api_keys)))
+    return Json(document(bool(call.state.settings.api_keys), operations(call.request.app.routes)))
+
+
+def operations(routes: Iterable[Any]) -> list[tuple[str, str]]:
+    """Path and method of all that can be called but the page, which is no part of the interface."""
+    named = [(route.path.replace(":path", ""), method.lower()) for route in routes for method in route.methods]
+    return sorted(each for each in named if each[1] != "head" and each[0] != "/" and not each[0].startswith("/page/"))
 
 
 def _or_null(schema: Schema) -> Schema:
@@ -179,6 +186,7 @@ for _path in ("/v1/score", "/score"):
 _GETS = {
     "/v1/models": ("What is served.", ("object", "data")),
     "/v1/models/{model}": ("One of them.", ("id", "object", "max_model_len")),
+    "/tokenizer_info": ("Special tokens and the chat template.", ("chat_template", "model_max_length")),
     "/version": ("Of pagedcore.", ("version",)),
     "/load": ("Calls under way.", ("server_load", "requests_running", "requests_waiting")),
     "/health": ("Whether the engine works. Needs no key.", ("status",)),
@@ -205,8 +213,26 @@ _STATUSES = {
 _OF_GET = ("400", "401", "404", "405", "431", "503")
 
 
-def document(keys: bool) -> Schema:
-    """``keys``: whether calls need one."""
+def document(keys: bool, there: Iterable[tuple[str, str]]) -> Schema:
+    """``keys``: whether calls need one. ``there``: the operations of this server; of one that nothing is known of here
+    the document says its statuses."""
+    known = _known()
+    paths: Schema = {}
+    for path, method in there:
+        plain = {"200": {"description": "done"}, **_failures(tuple(_STATUSES), "Error")}
+        paths.setdefault(path, {})[method] = known.get(path, {}).get(method) or {"responses": plain}
+    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    components: Schema = {"schemas": {"Error": _openai_error(), "AnthropicError": _anthropic_error()}}
+    made = {
+        "openapi": "3.1.0",
+        "info": {"title": "pagedcore", "version": _core.version()},
+        "paths": paths,
+        "components": components | ({"securitySchemes": schemes} if keys else {}),
+    }
+    return made | ({"security": [{"key": []}]} if keys else {})
+
+
+def _known() -> Schema:
     paths: Schema = {}
     for path, (summary, fields, required, answer) in _POSTS.items():
         named = [name for name in fields if name not in required]
@@ -244,15 +270,7 @@ def document(keys: bool) -> Schema:
         if path in _OPEN:
             operation["security"] = []
         paths[path] = {"get": operation}
-    schemes = {"key": {"type": "http", "scheme": "bearer"}}
-    components: Schema = {"schemas": {"Error": _openai_error(), "AnthropicError": _anthropic_error()}}
-    made = {
-        "openapi": "3.1.0",
-        "info": {"title": "pagedcore", "version": _core.version()},
-        "paths": paths,
-        "components": components | ({"securitySchemes": schemes} if keys else {}),
-    }
-    return made | ({"security": [{"key": []}]} if keys else {})
+    return paths
 
 
 def _holding(names: tuple[str, ...]) -> Schema:
