@@ -38,6 +38,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "backend.hpp": "backend",
     "mixture.hpp": "backend",
     "weight.hpp": "backend",
+    "embedding.hpp": "base",
     "devices.hpp": "backend",
     "selftest.hpp": "selftest",
     "kv_cache.hpp": "kv",

@@ -54,6 +54,24 @@ void bind_selftest(nb::module_& m) {
 }  // namespace
 
 void bind_devices(nb::module_& m) {
+  m.def(
+      "cpu_isas",
+      [] {
+        const auto isas = cpu_isas();
+        return std::vector<std::string>(isas.begin(), isas.end());
+      },
+      "Instruction sets that this CPU can run, best last.");
+  m.def(
+      "attention_seconds",
+      [](EngineConfig config, ModelDescription model, int block_size, int batch, int context, int repeats) {
+        const auto backend = make_cpu_backend(config.cpu);
+        const AttentionDescription& attention = model.attention;
+        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
+        return attention_seconds(*backend, {kv, attention.num_heads, batch, context, repeats});
+      },
+      "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
+      "Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie "
+      "scattered.");
   bind_status(m);
   bind_selftest(m);
 }

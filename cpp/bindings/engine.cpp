@@ -11,6 +11,7 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/engine_handle.hpp"
+#include "bindings/memory_view.hpp"
 #include "bindings/records.hpp"
 #include "bindings/weights.hpp"
 
@@ -105,8 +106,10 @@ void set_params(nb::handle params, EngineRequest& request) {
     request.beam = *nb::inst_ptr<BeamSearchParams>(params);
   } else if (nb::isinstance<SamplingParams>(params)) {
     request.sampling = *nb::inst_ptr<SamplingParams>(params);
+  } else if (nb::isinstance<EmbeddingParams>(params)) {
+    request.embedding = *nb::inst_ptr<EmbeddingParams>(params);
   } else {
-    refuse("params", params, "SamplingParams or BeamSearchParams");
+    refuse("params", params, "SamplingParams, BeamSearchParams or EmbeddingParams");
   }
 }
 
@@ -258,24 +261,6 @@ nb::object wait(EngineHandle& self, double timeout, QueueId queue) {
 void bind_config(nb::module_& m) {
   Record<RequestOptions>(m, "RequestOptions", "What every kind of request may say besides its prompt.");
   Record<EngineConfig>(m, "EngineConfig", "All options of an engine, flat; None chooses.");
-  m.def(
-      "cpu_isas",
-      [] {
-        const auto isas = cpu_isas();
-        return std::vector<std::string>(isas.begin(), isas.end());
-      },
-      "Instruction sets that this CPU can run, best last.");
-  m.def(
-      "attention_seconds",
-      [](EngineConfig config, ModelDescription model, int block_size, int batch, int context, int repeats) {
-        const auto backend = make_cpu_backend(config.cpu);
-        const AttentionDescription& attention = model.attention;
-        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
-        return attention_seconds(*backend, {kv, attention.num_heads, batch, context, repeats});
-      },
-      "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),
-      "Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie "
-      "scattered.");
 }
 
 void bind_memory_plan(nb::module_& m) {
@@ -302,7 +287,16 @@ void bind_memory_plan(nb::module_& m) {
       "whose block formats may be kept; those left out count in the compute type.");
 }
 
-void bind_output(nb::module_& m) { Record<EngineOutput>(m, "EngineOutput", "News of one sample.", Fields::fixed); }
+void bind_output(nb::module_& m) {
+  Record<EmbeddingParams>(m, "EmbeddingParams", "What is asked of a text instead of more of it.");
+  Record<EngineOutput>(m, "EngineOutput", "News of one sample.", Fields::fixed)
+      .python()
+      .def(
+          "embedding_bytes",
+          [](nb::handle self) { return bytes_of(nb::cast<const EngineOutput&>(self).embedding, self); },
+          nb::sig("def embedding_bytes(self) -> memoryview"),
+          "The f32 numbers of `embedding`, not copied; they keep the output alive.");
+}
 
 void bind_engine_class(nb::module_& m) {
   using E = EngineHandle;
@@ -318,7 +312,7 @@ void bind_engine_class(nb::module_& m) {
       .def("submit", &submit, "prompt"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
            "stream"_a = false, "queue"_a = 0, "constraint"_a = nb::none(),
            nb::sig("def submit(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
-                   "params: SamplingParams | BeamSearchParams = ..., options: RequestOptions = ..., "
+                   "params: SamplingParams | BeamSearchParams | EmbeddingParams = ..., options: RequestOptions = ..., "
                    "stream: bool = False, queue: int = 0, constraint: Constraint | None = None) -> int"),
            "Returns the request's id. Raises InvalidArgument for a request that could never run.")
       .def("submit_all", &submit_all, "prompts"_a, "params"_a = SamplingParams{}, "options"_a = RequestOptions{},
@@ -326,14 +320,16 @@ void bind_engine_class(nb::module_& m) {
            nb::sig(
                "def submit_all(self, prompts: collections.abc.Sequence[collections.abc.Sequence[int] | "
                "numpy.typing.NDArray[numpy.int32]], params: SamplingParams | BeamSearchParams | "
-               "collections.abc.Sequence[SamplingParams | BeamSearchParams] = ..., options: RequestOptions | "
+               "collections.abc.Sequence[SamplingParams | BeamSearchParams | EmbeddingParams] = ..., options: "
+               "RequestOptions | "
                "collections.abc.Sequence[RequestOptions] = ..., stream: bool | collections.abc.Sequence[bool] = "
                "False, queue: int = 0, constraint: Constraint | collections.abc.Sequence[Constraint | None] | None = "
                "None) -> list[int]"),
            "Checks all requests, then submits all; when one is refused, none is. Returns their ids.")
       .def("validate", &validate_request, "prompt"_a, "params"_a = SamplingParams{}, "constraint"_a = nb::none(),
            nb::sig("def validate(self, prompt: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.int32], "
-                   "params: SamplingParams | BeamSearchParams = ..., constraint: Constraint | None = None) -> None"),
+                   "params: SamplingParams | BeamSearchParams | EmbeddingParams = ..., constraint: Constraint | None = "
+                   "None) -> None"),
            "The checks of submit() alone.")
       .def("abort", &abort_request, "id"_a, nb::sig("def abort(self, id: int | str) -> None"),
            "Ends a request, by its number or its request_id. One that is unknown or has ended is ignored.")

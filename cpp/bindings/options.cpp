@@ -17,8 +17,9 @@ void bind_options(nb::module_& m) {
         using List = std::vector<OptionInfo> (*)();
         static const std::map<std::string, List> lists{
             {"EngineConfig", &options_of<EngineConfig>},         {"SamplingParams", &options_of<SamplingParams>},
-            {"BeamSearchParams", &options_of<BeamSearchParams>}, {"RequestOptions", &options_of<RequestOptions>},
-            {"SchedulerConfig", &options_of<SchedulerConfig>},   {"KvCacheConfig", &options_of<KvCacheConfig>}};
+            {"BeamSearchParams", &options_of<BeamSearchParams>}, {"EmbeddingParams", &options_of<EmbeddingParams>},
+            {"RequestOptions", &options_of<RequestOptions>},     {"SchedulerConfig", &options_of<SchedulerConfig>},
+            {"KvCacheConfig", &options_of<KvCacheConfig>}};
         const auto list = lists.find(name);
         if (list == lists.end()) {
           std::string known;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/memory_view.hpp"
 #include "bindings/records.hpp"
 
 namespace pagedcore::bindings {
@@ -28,13 +29,6 @@ void bind_beam_search_params(nb::module_& m) {
   using P = BeamSearchParams;
   Record<P>(m, "BeamSearchParams", "A beam search with the results of transformers' generate().");
   m.def("validate", nb::overload_cast<const P&>(&validate), "params"_a, "The checks that need no model.");
-}
-
-template <class T>
-nb::object bytes_of(const std::vector<T>& values, nb::handle owner) {
-  const std::size_t bytes = values.size() * sizeof(T);
-  if (bytes == 0) return nb::steal(PyMemoryView_FromObject(nb::bytes("", 0).ptr()));
-  return nb::cast(nb::ndarray<nb::memview, const std::uint8_t, nb::ndim<1>>(values.data(), 1, &bytes, owner));
 }
 
 nb::tuple views_of(nb::handle self) {

@@ -8,7 +8,9 @@
 #include "pagedcore/pagedcore.h"
 
 struct pc_options {
-  std::variant<pagedcore::EngineConfig, pagedcore::SamplingRequest, pagedcore::BeamSearchRequest> values;
+  std::variant<pagedcore::EngineConfig, pagedcore::SamplingRequest, pagedcore::BeamSearchRequest,
+               pagedcore::EmbeddingRequest>
+      values;
 };
 
 namespace pagedcore::capi {

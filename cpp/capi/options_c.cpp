@@ -87,9 +87,13 @@ EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* 
     request.beam = search->beam;
     request.options = search->options;
     request.stream = search->stream;
+  } else if (const auto* embedding = std::get_if<EmbeddingRequest>(&options->values)) {
+    request.embedding = embedding->embedding;
+    request.options = embedding->options;
   } else {
     throw InvalidArgument(
-        "argument 'options' holds those of an engine; make it with PC_OPTIONS_SAMPLING or PC_OPTIONS_BEAM_SEARCH");
+        "argument 'options' holds those of an engine; make it with PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or "
+        "PC_OPTIONS_EMBEDDING");
   }
   return request;
 }
@@ -113,9 +117,13 @@ pc_status pc_options_new(pc_options_kind kind, pc_options** options) noexcept {
       case PC_OPTIONS_BEAM_SEARCH:
         *options = new pc_options{BeamSearchRequest{}};
         return;
+      case PC_OPTIONS_EMBEDDING:
+        *options = new pc_options{EmbeddingRequest{}};
+        return;
     }
     throw InvalidArgument(str("argument 'kind' is ", static_cast<int>(kind),
-                              "; use PC_OPTIONS_ENGINE, PC_OPTIONS_SAMPLING or PC_OPTIONS_BEAM_SEARCH"));
+                              "; use PC_OPTIONS_ENGINE, PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or "
+                              "PC_OPTIONS_EMBEDDING"));
   });
 }
 

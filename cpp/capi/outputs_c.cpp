@@ -1,7 +1,10 @@
 #include <span>
 #include <utility>
 
+#include "base/text.hpp"
 #include "capi/outputs.hpp"
+#include "capi/status.hpp"
+#include "pagedcore/error.hpp"
 
 namespace {
 
@@ -84,6 +87,20 @@ size_t pc_outputs_count(const pc_outputs* outputs) noexcept { return outputs == 
 
 const pc_output* pc_outputs_get(const pc_outputs* outputs, size_t index) noexcept {
   return index < pc_outputs_count(outputs) ? &outputs->views[index] : nullptr;
+}
+
+pc_status pc_outputs_embedding(const pc_outputs* outputs, size_t index, const float** numbers,
+                               size_t* dimensions) noexcept {
+  return capi::guarded([&] {
+    capi::require(outputs, "outputs");
+    capi::require(numbers, "numbers");
+    capi::require(dimensions, "dimensions");
+    if (index >= outputs->outputs.size())
+      throw InvalidArgument(str("argument 'index' is ", index, "; there are ", outputs->outputs.size(), " outputs"));
+    const std::vector<float>& embedding = outputs->outputs[index].embedding;
+    *numbers = embedding.data();
+    *dimensions = embedding.size();
+  });
 }
 
 void pc_outputs_free(pc_outputs* outputs) noexcept { delete outputs; }

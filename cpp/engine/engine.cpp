@@ -18,7 +18,7 @@ SwapCounters Executor::swap_counters() const { return {}; }
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
       : model_description(description), backend(make_backend(for_its_model(given, description))) {
-    const EngineConfig config = for_its_device(given);
+    const EngineConfig config = for_its_device(given, description);
     plan = plan_memory(description, config, *backend, available_memory(*backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
     backend->reserve(plan.weights + plan.activations + plan.kv_cache());
@@ -47,7 +47,7 @@ struct Engine::Impl {
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
     loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
-                                                      plan.requests, config.max_waiting},
+                                                      plan.requests, config.max_waiting, traits_of(description)},
                                         Scheduler(scheduling, cache), std::move(requests), std::move(executor),
                                         std::move(trace));
   }

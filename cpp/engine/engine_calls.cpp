@@ -35,7 +35,21 @@ std::uint32_t output_limit(std::size_t prompt, std::uint32_t max_tokens, std::ui
   return static_cast<std::uint32_t>(std::min<std::size_t>(max_tokens, max_context - prompt));
 }
 
+/// What a text may have that only its embedding is made of.
+void check_text(std::size_t prompt, std::uint32_t max_context) {
+  if (prompt > max_context)
+    throw InvalidArgument(str("a text of ", prompt, " tokens is too long to embed: the model takes at most ",
+                              max_context, "; shorten it"));
+}
+
 }  // namespace
+
+ModelTraits traits_of(const ModelDescription& d) noexcept {
+  const std::vector<std::int32_t>& dense = d.embedding.dense_sizes;
+  const std::int32_t size = dense.empty() ? d.hidden_size : dense.back();
+  return {d.head, d.attention.bidirectional, d.embedding.pooling, static_cast<std::uint32_t>(d.hidden_size),
+          static_cast<std::uint32_t>(size)};
+}
 
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
                        std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
@@ -57,14 +71,52 @@ EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::un
 
 EngineLoop::~EngineLoop() { close(); }
 
+/// Whether the model can do what is asked of it.
+void EngineLoop::check_kind(const EngineRequest& request) const {
+  const ModelTraits& model = limits_.model;
+  if (!request.embedding) {
+    const bool reads_only = !request.beam && request.sampling.max_tokens == 0 && !request.sampling.prompt_logprobs;
+    if (!model.generates && !(reads_only && !model.is_bidirectional))
+      throw InvalidArgument(
+          "the model makes embeddings only: it has no head that gives tokens or their log-probabilities, and can "
+          "neither generate, score nor keep prefixes of texts whose tokens see those behind them; ask for an "
+          "embedding");
+    return;
+  }
+  if (request.beam || request.constraint)
+    throw InvalidArgument(
+        "a request that asks for an embedding generates nothing: it takes no beam search or constraint");
+  const EmbeddingParams& p = *request.embedding;
+  check_ranges(p, "embedding parameter");
+  if (p.dimensions > model.embedding_size)
+    throw InvalidArgument(str("dimensions = ", p.dimensions, ", but an embedding of this model has ",
+                              model.embedding_size, "; ask for at most that many, or leave it out"));
+  if (pooling_of(request) == Pooling::cls && !model.is_bidirectional)
+    throw InvalidArgument(
+        "pooling = 'cls' takes the row of the first token, which in this model sees no other: use 'last' or 'mean'");
+  if (model.is_bidirectional && !request.options.prefix.empty())
+    throw InvalidArgument(
+        "the model's tokens see those behind them, so no prefix can be computed before: leave it out");
+}
+
+Pooling EngineLoop::pooling_of(const EngineRequest& request) const noexcept {
+  const Pooling asked = request.embedding->pooling;
+  return asked == Pooling::automatic ? limits_.model.pooling : asked;
+}
+
 /// What the scheduler is told of a request, which has passed every check.
 SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
   check_ranges(request.options, "request option");
   if (const std::size_t size = request.options.request_id.size(); size > kMostNameBytes)
     throw InvalidArgument(str("request_id has ", size, " bytes; it may have ", kMostNameBytes));
+  check_kind(request);
   SchedulerRequest s;
-  if (request.beam) {
+  if (request.embedding) {
+    // All rows of which something is wanted are computed, cached or not: as if they were scored.
+    s.prompt_logprobs = pooling_of(request) != Pooling::last && !limits_.model.is_bidirectional;
+    s.is_whole = limits_.model.is_bidirectional;
+  } else if (request.beam) {
     pagedcore::validate(*request.beam, limits_.vocab_size);
     s.beam_width = request.beam->beam_width;
   } else {
@@ -74,9 +126,14 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
     s.first_scored = request.sampling.prompt_logprob_start;
   }
   check_tokens(request.prompt, limits_.vocab_size);
-  const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
-  s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
-  s.is_open_ended = !request.beam && max_tokens == kNoTokenLimit;
+  if (request.embedding) {
+    check_text(request.prompt.size(), limits_.max_context);
+    s.max_tokens = 0;
+  } else {
+    const std::uint32_t max_tokens = request.beam ? request.beam->max_tokens : request.sampling.max_tokens;
+    s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
+    s.is_open_ended = !request.beam && max_tokens == kNoTokenLimit;
+  }
   s.salt = request.options.salt;
   s.priority = request.options.priority;
   s.tenant = request.options.tenant;
@@ -92,7 +149,12 @@ RequestBytes EngineLoop::bytes_of(const EngineRequest& request, std::uint32_t ma
   const std::uint64_t tokens = std::uint64_t{request.prompt.size()} + max_tokens;
   const std::uint64_t blocks =
       (tokens + cache.block_size - 1) / cache.block_size * scheduler_.cache().num_layer_groups();
-  return pagedcore::bytes_of(request, max_tokens, limits_.vocab_size, static_cast<std::uint32_t>(blocks));
+  RequestBytes bytes = pagedcore::bytes_of(request, max_tokens, limits_.vocab_size, static_cast<std::uint32_t>(blocks));
+  // The sum of its rows, and the embedding as it is made and told.
+  if (request.embedding)
+    bytes.fixed +=
+        limits_.model.hidden_size * (sizeof(double) + sizeof(float)) + 2 * sizeof(float) * limits_.model.embedding_size;
+  return bytes;
 }
 
 SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const {
@@ -104,7 +166,10 @@ SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<s
   }
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   const std::uint64_t bytes = bytes_of(request, command.scheduling.max_tokens).total();
+  const std::optional<Pooling> pooling = request.embedding ? std::optional(pooling_of(request)) : std::nullopt;
   command.request = std::make_unique<RequestState>(std::move(request));
+  if (pooling)
+    command.request->pooled.emplace(*pooling, command.request->request.prompt.size(), limits_.model.hidden_size);
   command.request->bytes = bytes;
   command.request->max_tokens = command.scheduling.max_tokens;
   return command;

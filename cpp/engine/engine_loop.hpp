@@ -26,6 +26,16 @@
 
 namespace pagedcore {
 
+/// What a model can be asked for.
+struct ModelTraits {
+  bool generates = true;
+  bool is_bidirectional = false;
+  Pooling pooling = Pooling::last;   // what it was trained with
+  std::uint32_t hidden_size = 0;     // of the rows that are pooled
+  std::uint32_t embedding_size = 0;  // of an embedding
+};
+ModelTraits traits_of(const ModelDescription& model) noexcept;
+
 /// What a request is checked against before it is accepted.
 struct RequestLimits {
   std::int32_t vocab_size = 0;
@@ -33,6 +43,7 @@ struct RequestLimits {
   std::uint32_t max_cache_events = 0;
   std::uint64_t request_memory = std::numeric_limits<std::uint64_t>::max();  // bytes, of all together
   std::uint32_t max_waiting = 0;                                             // 0: any number
+  ModelTraits model = {};
 };
 
 class EngineLoop {
@@ -75,6 +86,8 @@ class EngineLoop {
   const ForkGuard& fork_guard() const noexcept { return fork_guard_; }
 
  private:
+  void check_kind(const EngineRequest& request) const;
+  Pooling pooling_of(const EngineRequest& request) const noexcept;
   SchedulerRequest checked(const EngineRequest& request) const;
   RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens) const;
   /// Checks a request and finds its prefix, if it names one: then `naming` is locked, and has to be until the command

@@ -45,6 +45,9 @@ class LocalExecutor final : public Executor {
   BatchView describe(const StepPlan& plan);
   void list_tasks(const StepPlan& plan);
   void list_tasks(const ScheduledSequence& s, RequestState& request);
+  void list_pooled(const ScheduledSequence& s, RequestState& request);
+  void take_hidden(std::int64_t first, const Tensor& hidden);
+  void make_embeddings();
   void run_tasks(std::int64_t first_row, const Tensor& logits);
   std::vector<RowTask*> leave_to_backend(std::span<RowTask> tasks, std::int64_t first_row, const Tensor& logits);
   const float* download(std::span<RowTask* const> tasks, std::int64_t first_row, const Tensor& logits);
@@ -61,6 +64,14 @@ class LocalExecutor final : public Executor {
   std::vector<TokenRange> ranges_;
   std::vector<std::int32_t> logit_rows_;
   std::vector<RowTask> tasks_;  // ordered by logit_row
+  /// A text's rows that embeddings are made of, in hidden_rows_.
+  struct PooledRange {
+    RequestState* request;
+    std::size_t position;  // of the first
+    std::size_t first, count;
+  };
+  std::vector<std::int32_t> hidden_rows_;
+  std::vector<PooledRange> pooled_;
   ScratchPool scratch_;
   std::vector<std::uint8_t> failed_moves_;
   std::vector<RequestId> swap_failed_;
@@ -69,7 +80,7 @@ class LocalExecutor final : public Executor {
   std::vector<SamplingTask> backend_tasks_;
   std::vector<SamplingResult> backend_results_;
   std::vector<std::vector<std::uint32_t>> masks_;
-  std::vector<float> downloaded_;  // logits
+  std::vector<float> downloaded_;  // logits, or hidden states
 };
 
 }  // namespace pagedcore

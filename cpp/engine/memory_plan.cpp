@@ -44,6 +44,15 @@ std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, co
   return blocks > limit / block_bytes ? limit : static_cast<std::size_t>(blocks) * block_bytes;
 }
 
+/// Of a model whose texts are computed whole and leave nothing: the KV of one step, whose sequences fill no last block,
+/// above the watermark.
+std::size_t bytes_of_a_step(const EngineConfig& c, const MemoryPlan& plan) {
+  const std::uint64_t rows = c.scheduler.max_batched_tokens;
+  const std::uint64_t blocks =
+      (rows + c.kv.block_size - 1) / c.kv.block_size + std::min<std::uint64_t>(c.scheduler.max_sequences, rows);
+  return static_cast<std::size_t>(blocks + blocks / 50 + 1) * plan.kv_block;
+}
+
 /// The longest sequence that all blocks together hold, `most` at most: of a layer group with a window the blocks
 /// that it reaches, and those of a step. The scheduler's arithmetic for one sequence.
 std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_tokens, std::uint64_t most) {
@@ -74,9 +83,13 @@ std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
   return std::min(on_gpu(config) ? kGpuLogitRows : kCpuLogitRows, config.scheduler.max_batched_tokens);
 }
 
-EngineConfig for_its_device(EngineConfig config) {
+EngineConfig for_its_device(EngineConfig config, const ModelDescription& model) {
   std::uint32_t& tokens = config.scheduler.max_batched_tokens;
-  if (tokens == 0) tokens = on_gpu(config) ? kGpuBatchedTokens : kDefaultBatchedTokens;
+  if (tokens > 0) return config;
+  tokens = on_gpu(config) ? kGpuBatchedTokens : kDefaultBatchedTokens;
+  if (!model.attention.bidirectional) return config;
+  const auto longest = static_cast<std::uint32_t>(model.max_context), asked = config.scheduler.max_context;
+  tokens = std::max(tokens, asked > 0 ? std::min(asked, longest) : longest);
   return config;
 }
 
@@ -96,7 +109,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
                        std::size_t available, const WeightSource* weights) {
   model.validate();
   validate(given);
-  const EngineConfig config = for_its_device(given);
+  const EngineConfig config = for_its_device(given, model);
+  if (on_gpu(config) && model.attention.bidirectional)
+    throw Unsupported(str("device = '", config.device, "' for a model whose tokens see those behind them; use 'cpu'"));
   const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
   if (model_context > 0 && config.scheduler.max_context > model_context) {
     throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
@@ -117,8 +132,9 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
                                                                  : kMostCount;
   plan.num_blocks = config.kv.num_blocks;
   if (config.kv.num_blocks == 0) {
-    const std::size_t budget = config.kv.kv_cache_memory > 0 ? config.kv.kv_cache_memory
-                                                             : default_cache_bytes(config, context, plan, available);
+    const std::size_t budget = config.kv.kv_cache_memory > 0   ? config.kv.kv_cache_memory
+                               : model.attention.bidirectional ? bytes_of_a_step(config, plan)
+                                                               : default_cache_bytes(config, context, plan, available);
     plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMostBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("kv_cache_memory = ", budget, " bytes holds no block: one block of ",

@@ -9,8 +9,9 @@
 
 namespace pagedcore {
 
-/// With the values that depend on the device where they were left open.
-EngineConfig for_its_device(EngineConfig config);
+/// With the values that depend on the device where they were left open. The steps of a model whose texts are computed
+/// whole have room for the longest one.
+EngineConfig for_its_device(EngineConfig config, const ModelDescription& model);
 
 /// With `weights = auto` decided, which depends on the model: dense while all weights of the compute type take at most
 /// 1 GiB, for products of a dozen rows and more are then faster; else native. The bits of results are the same.

@@ -15,6 +15,8 @@ constexpr const char* noun(const BeamSearchParams*) { return "beam search parame
 constexpr const char* noun(const RequestOptions*) { return "request option"; }
 constexpr const char* noun(const SamplingRequest*) { return "sampling request"; }
 constexpr const char* noun(const BeamSearchRequest*) { return "beam search request"; }
+constexpr const char* noun(const EmbeddingParams*) { return "embedding parameter"; }
+constexpr const char* noun(const EmbeddingRequest*) { return "embedding request"; }
 constexpr const char* noun(const SchedulerConfig*) { return "scheduler option"; }
 constexpr const char* noun(const KvCacheConfig*) { return "KV cache option"; }
 
@@ -132,6 +134,8 @@ PAGEDCORE_OPTIONS(BeamSearchParams)
 PAGEDCORE_OPTIONS(RequestOptions)
 PAGEDCORE_OPTIONS(SamplingRequest)
 PAGEDCORE_OPTIONS(BeamSearchRequest)
+PAGEDCORE_OPTIONS(EmbeddingParams)
+PAGEDCORE_OPTIONS(EmbeddingRequest)
 PAGEDCORE_OPTIONS(SchedulerConfig)
 PAGEDCORE_OPTIONS(KvCacheConfig)
 #undef PAGEDCORE_OPTIONS

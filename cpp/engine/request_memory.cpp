@@ -38,6 +38,8 @@ RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens, st
     bytes.samples += 2 * sizeof(TokenLogprob) * (2 + request.beam->stop_token_ids.size()) * request.beam->beam_width;
     return bytes;
   }
+  bytes.num_samples = 1;
+  if (request.embedding) return bytes;
   bytes.num_samples = p.n;
   const std::uint64_t listed = p.banned_tokens.size() + p.allowed_token_ids.size() + p.stop_token_ids.size() +
                                p.logprob_token_ids.size() + 2 * p.logit_bias.size();

@@ -28,10 +28,10 @@ RequestState::RequestState(EngineRequest given) : request(std::move(given)) {
   const std::optional<BeamSearchParams>& beam = request.beam;
   if (beam) beams.emplace(BeamState{.search = sampling::BeamSearch(*beam)});
   if (beam && request.constraint) beams->matchers.emplace_back(request.constraint);
-  unfinished = beam ? beam->n : request.sampling.n;
+  unfinished = beam ? beam->n : request.embedding ? 1 : request.sampling.n;
   samples.resize(unfinished);
   for (SampleState& sample : samples) {
-    if (!beam) {
+    if (!beam && !request.embedding) {
       sample.output.reserve(std::min(request.sampling.max_tokens, kRoom));
       sample.matcher = sampling::Matcher(request.constraint);
     }
@@ -63,6 +63,7 @@ void finish_sample(RequestState& request, std::uint32_t index, FinishReason fini
   }
   // Kept until the prompt is complete: the first token, or the end. What has failed has only a part.
   if (index == 0 && !fails) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
+  if (!fails) output.embedding = std::move(request.embedding);
   output.request = request.id;
   output.sample = index;
   output.cached_tokens = request.cached_tokens;

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/pooled_rows.hpp"
 #include "pagedcore/engine.hpp"
 #include "sampling/beam_search.hpp"
 #include "sampling/matcher.hpp"
@@ -53,6 +54,8 @@ struct RequestState {
   std::size_t bytes = 0;             // of host memory that it may come to hold
   std::uint32_t max_tokens = 0;      // of a sample, cut where the context ends
   std::optional<BeamState> beams;    // when the request is a beam search
+  std::optional<PooledRows> pooled;  // when it asks for an embedding; written by the executor
+  std::vector<float> embedding;      // likewise
   std::vector<SampleState> samples;  // [sampling.n], or one for each hypothesis
   std::uint32_t unfinished = 0;      // of them
   LogprobTable prompt_logprobs;      // [prompt - first_scored], when asked for; written by the executor

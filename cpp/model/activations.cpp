@@ -52,7 +52,11 @@ ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std
   tail_residual = place(size(DType::f32, logit_rows, hidden));
   tail_normed = place(size(compute, logit_rows, normed_cols));
   tail_attended = place_attended(tail_normed, logit_rows);
-  logits = place(size(DType::f32, logit_rows, d.vocab_size));
+  logits = place(d.head ? size(DType::f32, logit_rows, d.vocab_size) : 0);
+  const std::vector<std::int32_t>& sizes = d.embedding.dense_sizes;
+  const std::int64_t widest = sizes.empty() ? 0 : std::max<std::int64_t>(hidden, *std::ranges::max_element(sizes));
+  dense = place(size(DType::f32, logit_rows, widest));
+  dense_input = place(size(compute, logit_rows, widest));
   bytes = end;
 }
 
@@ -104,6 +108,14 @@ Tensor Activations::embedded(std::int64_t rows) const noexcept {
 Tensor Activations::qkv(std::int64_t rows) const noexcept { return view(layout_.wide, DType::f32, rows, qkv_size(d_)); }
 
 Tensor Activations::q(std::int64_t rows) const noexcept { return view(layout_.q, compute_, rows, q_size(d_)); }
+
+Tensor Activations::dense(std::int64_t rows, std::int64_t cols) const noexcept {
+  return view(layout_.dense, DType::f32, rows, cols);
+}
+
+Tensor Activations::dense_input(std::int64_t rows, std::int64_t cols) const noexcept {
+  return view(layout_.dense_input, compute_, rows, cols);
+}
 
 Tensor Activations::logits(std::int64_t rows) const noexcept {
   return view(layout_.logits, DType::f32, rows, d_.vocab_size);

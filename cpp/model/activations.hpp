@@ -39,6 +39,7 @@ struct ActivationLayout {
   std::size_t residual, normed, attended, wide, q, branch, logits;  // byte offsets
   std::size_t inner, routes, shares, router_logits;                 // of a mixture
   std::size_t tail_residual, tail_normed, tail_attended;
+  std::size_t dense, dense_input;
   std::size_t bytes;
 };
 
@@ -78,6 +79,9 @@ class Activations {
   Tensor embedded(std::int64_t rows) const noexcept;  // f32 [rows, embedding size]; shares memory with branch
   LayerScratch tail(std::int64_t rows) const noexcept;
   Tensor logits(std::int64_t rows) const noexcept;  // f32 [rows, vocab]
+  // Of a product of embeddings: what comes out, f32, and what goes in, of the compute type.
+  Tensor dense(std::int64_t rows, std::int64_t cols) const noexcept;
+  Tensor dense_input(std::int64_t rows, std::int64_t cols) const noexcept;
 
  private:
   LayerScratch scratch(std::int64_t rows, std::size_t residual, std::size_t normed,

@@ -1,4 +1,4 @@
-// The forward pass of a decoder-only transformer (Touvron et al., "LLaMA", 2023, and its relatives):
+// The forward pass of a transformer, a decoder or an encoder (Touvron et al., "LLaMA", 2023, and its relatives):
 //
 //   x = embedding of the tokens
 //   for each layer:  x = x + W_o attention(rope(W_qkv norm(x)))
@@ -9,7 +9,8 @@
 // read the same x; positions are rotated into q and k, added to x, or taken from the scores. x, the residual stream,
 // stays in f32; what goes into a matmul is in the backend's compute type. Keys and values of all rows are needed by
 // later steps, but what follows the last layer's attention only by the rows whose logits are asked for: the rest of
-// them stops there. Rows do not influence each other, so this changes no bit.
+// them stops there. Rows do not influence each other, so this changes no bit. What an embedding is made of are such
+// rows too, before the head.
 #include <algorithm>
 #include <cmath>
 
@@ -52,7 +53,9 @@ struct Model::Impl {
   void embed(const Batch& batch, const LayerScratch& s);
   void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
   void finish_layer(const LayerWeights& layer, const LayerScratch& s);
+  LayerScratch finish(std::span<const std::int32_t> rows, const LayerScratch& all);
   Tensor logits_of(std::span<const std::int32_t> rows, const LayerScratch& all);
+  Tensor hidden_of(const LayerScratch& s);
 
   const ModelDescription d;
   Backend& backend;
@@ -138,6 +141,7 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   params.scale = a.scale > 0.0f ? a.scale : 1.0f / std::sqrt(static_cast<float>(a.head_dim));
   params.softcap = a.softcap;
   params.window = a.windows.empty() ? 0 : a.windows[static_cast<std::size_t>(index)];
+  params.bidirectional = a.bidirectional;
   params.alibi = optional(weights.alibi);
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
@@ -190,14 +194,25 @@ void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s)
   add_branch(s, feed_forward, layer.mlp_post_norm, layer.mlp_post_norm_bias);
 }
 
-/// The last layer after its attention, and the head, for some rows of the step.
-Tensor Model::Impl::logits_of(std::span<const std::int32_t> rows, const LayerScratch& all) {
-  const auto count = static_cast<std::int64_t>(rows.size());
-  const LayerScratch s = activations.tail(count);
+/// The last layer after its attention, for some rows of the step.
+LayerScratch Model::Impl::finish(std::span<const std::int32_t> rows, const LayerScratch& all) {
+  const LayerScratch s = activations.tail(static_cast<std::int64_t>(rows.size()));
   backend.gather_rows(s.residual, all.residual, rows);
   backend.gather_rows(s.attended, all.attended, rows);
   finish_layer(weights.layers.back(), s);
+  return s;
+}
 
+/// What embeddings are made of: rows after all layers, in place.
+Tensor Model::Impl::hidden_of(const LayerScratch& s) {
+  if (weights.final_norm) norm(s.residual, s.residual, weights.final_norm, weights.final_norm_bias);
+  return s.residual;
+}
+
+/// The head, for some rows of the step.
+Tensor Model::Impl::logits_of(std::span<const std::int32_t> rows, const LayerScratch& all) {
+  const auto count = static_cast<std::int64_t>(rows.size());
+  const LayerScratch s = finish(rows, all);
   norm(s.normed, s.residual, weights.final_norm, weights.final_norm_bias);
   if (weights.embed_out) backend.matmul(s.embedding, s.normed, *weights.embed_out, {});
   const Tensor logits = activations.logits(count);
@@ -213,9 +228,11 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
   if (rows > activations.max_rows())
     throw InvalidArgument(str("forward: a batch of ", rows, " rows; the model was made for at most ",
                               activations.max_rows(), " (max_batched_tokens)"));
-  for (const std::int32_t row : request.logit_rows)
-    if (row < 0 || row >= rows)
-      throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
+  if (!d.head && !request.logit_rows.empty()) throw InvalidArgument("forward: logits of a model that has no head");
+  for (const auto& asked : {request.logit_rows, request.hidden_rows})
+    for (const std::int32_t row : asked)
+      if (row < 0 || row >= rows)
+        throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
   const KvShape& shape = kv.shape();
   if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.attention.num_kv_heads ||
       shape.head_dim != d.attention.head_dim)
@@ -251,6 +268,43 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
     if (first > 0) logits = logits_from(first);
     consume(static_cast<std::int64_t>(first), logits);
   }
+  const std::span<const std::int32_t> hidden = request.hidden_rows;
+  if (hidden.size() == static_cast<std::size_t>(batch.rows())) {  // where they lie
+    m.finish_layer(m.weights.layers.back(), s);
+    return request.take_hidden(0, m.hidden_of(s));
+  }
+  for (std::size_t first = 0; first < hidden.size(); first += piece)
+    request.take_hidden(static_cast<std::int64_t>(first),
+                        m.hidden_of(m.finish(hidden.subspan(first, std::min(piece, hidden.size() - first)), s)));
+}
+
+std::vector<float> Model::dense(std::vector<float> pooled) {
+  Impl& m = *impl_;
+  const EmbeddingDescription& e = m.d.embedding;
+  std::int64_t cols = m.d.hidden_size;
+  for (std::size_t i = 0; i < e.dense_sizes.size(); ++i) {
+    const std::int64_t rows = static_cast<std::int64_t>(pooled.size()) / cols, out = e.dense_sizes[i];
+    const std::int64_t most = m.activations.max_logit_rows();
+    std::vector<float> next(static_cast<std::size_t>(rows * out));
+    for (std::int64_t first = 0; first < rows; first += most) {
+      const std::int64_t n = std::min(most, rows - first);
+      const Tensor in = m.activations.dense(n, cols), result = m.activations.dense(n, out);
+      const Tensor narrow = m.activations.dense_input(n, cols);
+      const auto part = [&](std::vector<float>& list, std::int64_t width) {
+        return std::span(list).subspan(static_cast<std::size_t>(first * width), static_cast<std::size_t>(n * width));
+      };
+      m.backend.upload(in, std::as_bytes(part(pooled, cols)));
+      m.backend.convert(narrow, in);
+      m.backend.matmul(result, narrow, *m.weights.dense[i].weight,
+                       epilogue(Epilogue::Kind::store, m.weights.dense[i].bias));
+      m.backend.download(std::as_writable_bytes(part(next, out)), result);
+    }
+    if (!e.dense_tanh.empty() && e.dense_tanh[i] != 0)
+      for (float& x : next) x = std::tanh(x);
+    pooled = std::move(next);
+    cols = out;
+  }
+  return pooled;
 }
 
 namespace {

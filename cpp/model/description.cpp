@@ -97,6 +97,23 @@ void check_mixture(const ModelDescription& d) {
         str(kWhat, " shared_expert_gate = true, but shared_expert_size = 0: there is no such expert"));
 }
 
+void check_embedding(const ModelDescription& d) {
+  const EmbeddingDescription& e = d.embedding;
+  if (e.pooling == Pooling::automatic)
+    throw InvalidArgument(str(kWhat, " pooling = auto is for requests; a model has last, mean or cls"));
+  if (!e.dense_tanh.empty() && e.dense_tanh.size() != e.dense_sizes.size())
+    throw InvalidArgument(str(kWhat, " dense_tanh has ", e.dense_tanh.size(), " entries for ", e.dense_sizes.size(),
+                              " dense_sizes; give one for each, or none"));
+  if (d.attention.bidirectional && d.head)
+    throw InvalidArgument(str(kWhat, " bidirectional = true goes with head = false: it cannot generate"));
+  if (d.attention.bidirectional && !d.position.alibi_slopes.empty())
+    throw InvalidArgument(str(kWhat, " bidirectional = true has no alibi_slopes: they count tokens before a row only"));
+  if (e.pooling == Pooling::cls && !d.attention.bidirectional)
+    throw InvalidArgument(str(kWhat,
+                              " pooling = cls goes with bidirectional = true: a first token that sees nothing "
+                              "behind it says nothing of a text"));
+}
+
 void check_block(const ModelDescription& d) {
   if (d.parallel && d.norm.place != NormPlace::before)
     throw InvalidArgument(
@@ -115,6 +132,7 @@ void ModelDescription::validate() const {
   check_entries(*this, "windows", attention.windows.size());
   check_mixture(*this);
   check_block(*this);
+  check_embedding(*this);
 }
 
 std::map<std::string, std::string> ModelDescription::to_text() const { return fields_to_text(*this); }

@@ -47,8 +47,9 @@ std::int32_t best_size(const Counts& counts, const ModelDescription& d) {
 LayerGroups layer_groups(const ModelDescription& d) {
   LayerGroups groups;
   const auto layers = static_cast<std::size_t>(d.num_layers);
+  const bool windows = !d.attention.windows.empty() && !d.attention.bidirectional;  // of those nothing outlives a step
   const auto window_of = [&](std::size_t layer) {
-    return d.attention.windows.empty() ? 0u : static_cast<std::uint32_t>(std::max(0, d.attention.windows[layer]));
+    return !windows ? 0u : static_cast<std::uint32_t>(std::max(0, d.attention.windows[layer]));
   };
   Counts count;
   for (std::size_t layer = 0; layer < layers; ++layer) ++count[window_of(layer)];

@@ -132,11 +132,21 @@ Specs<DecoderWeights> decoder_specs(const ModelDescription& d) {
     s.matrices.push_back({&D::embed_out, {{"embed_out.weight", embedding}}, hidden});
   }
   if (d.position.learned > 0) s.matrices.push_back({&D::positions, {{"positions.weight", d.position.learned}}, hidden});
-  if (!d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, embedding});
-  s.bias(&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}});
+  if (d.head && !d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, embedding});
+  if (d.head) s.bias(&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}});
   const Presence norms = norm_presence(d);
   if (d.norm.embedding) s.norm(&D::embed_norm, &D::embed_norm_bias, "embed_norm", hidden, norms);
   if (d.norm.final) s.norm(&D::final_norm, &D::final_norm_bias, "final_norm", hidden, norms);
+  return s;
+}
+
+/// The product of embeddings that follows `index` others.
+Specs<DenseWeights> dense_specs(const ModelDescription& d, std::size_t index) {
+  const std::vector<std::int32_t>& sizes = d.embedding.dense_sizes;
+  Specs<DenseWeights> s;
+  s.matrices.push_back(
+      {&DenseWeights::weight, {{"weight", sizes[index]}}, index == 0 ? d.hidden_size : sizes[index - 1]});
+  s.bias(&DenseWeights::bias, {{"bias", sizes[index]}});
   return s;
 }
 
@@ -170,6 +180,7 @@ std::size_t all_vector_bytes(const ModelDescription& d) {
   std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
   for (std::int32_t i = 0; i < d.num_layers; ++i)
     if (!d.mixture.in_layer(static_cast<std::size_t>(i))) layers += vector_bytes(mlp_specs(d, d.mlp.intermediate_size));
+  for (const std::int32_t size : d.embedding.dense_sizes) layers += vector_bytes(size);
   return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) +
          vector_bytes(static_cast<std::int64_t>(d.position.alibi_slopes.size())) + vector_bytes(decoder_specs(d)) +
          layers;
@@ -291,6 +302,7 @@ std::size_t DecoderWeights::bytes() const noexcept {
     for (const auto* experts : {&m.up, &m.down})
       for (const auto& expert : *experts) total += expert->bytes();
   }
+  for (const DenseWeights& layer : dense) total += layer.weight->bytes();
   return total;
 }
 
@@ -338,6 +350,8 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
     else
       loader.load(mlp, prefix + "mlp.", layer.mlp.emplace());
   }
+  for (std::size_t i = 0; i < d.embedding.dense_sizes.size(); ++i)
+    loader.load(dense_specs(d, i), str("dense.", i, "."), weights.dense.emplace_back());
   weights.vectors = loader.take_vectors();
   return weights;
 }
@@ -359,6 +373,8 @@ PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& siz
       add_matrices(specs, of_expert, sizes, weights, size);
     });
   }
+  for (std::size_t i = 0; i < d.embedding.dense_sizes.size(); ++i)
+    add_matrices(dense_specs(d, i), str("dense.", i, "."), sizes, weights, size);
   return size;
 }
 

@@ -39,18 +39,25 @@ struct LayerWeights {
   std::optional<MixtureWeights> mixture;  // in its place
 };
 
+/// A product that embeddings go through.
+struct DenseWeights {
+  std::unique_ptr<Weight> weight;  // [its dense_sizes, that of the one before or hidden]
+  std::optional<Tensor> bias;
+};
+
 struct DecoderWeights {
   std::unique_ptr<Buffer> vectors;
   std::unique_ptr<Weight> embed;                // [vocab, embedding size]
   std::unique_ptr<Weight> embed_in, embed_out;  // [hidden, embedding size] and back; null where these are equal
   std::unique_ptr<Weight> positions;            // [learned positions, hidden], or null
-  std::unique_ptr<Weight> lm_head;              // [vocab, embedding size]; null when tied
+  std::unique_ptr<Weight> lm_head;              // [vocab, embedding size]; null when tied, or without a head
   std::optional<Tensor> lm_head_bias;
   std::optional<Tensor> embed_norm, embed_norm_bias;
   std::optional<Tensor> final_norm, final_norm_bias;
   std::optional<Tensor> rope_inv_freq;  // [1, tables * frequencies]
   std::optional<Tensor> alibi;          // [1, heads]
   std::vector<LayerWeights> layers;
+  std::vector<DenseWeights> dense;  // [dense_sizes]
 
   const Weight& head() const noexcept { return lm_head ? *lm_head : *embed; }
   std::size_t bytes() const noexcept;

@@ -54,6 +54,7 @@ void SchedulerState::fit_into(Request& request, std::uint64_t blocks) noexcept {
             .max_tokens = low,
             .beam_width = limits.beam_width,
             .is_open_ended = true,
+            .is_whole = limits.is_whole,
             .unscored = limits.unscored,
             .most_blocks = limits.most_blocks - limits.own_blocks + own,
             .own_blocks = own};

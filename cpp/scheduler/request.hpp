@@ -55,6 +55,7 @@ struct RequestLimits {
   std::uint32_t max_tokens = 0;
   std::uint32_t beam_width = 0;   // 0: samples
   bool is_open_ended = false;     // max_tokens may be lowered
+  bool is_whole = false;          // computed in one step, and of no use to others
   std::uint32_t unscored = 0;     // leading tokens whose rows score nothing, of one that scores its prompt
   std::uint64_t most_blocks = 0;  // that it may come to hold
   std::uint64_t own_blocks = 0;   // of them beside its prefix

@@ -77,6 +77,7 @@ std::span<const TokenId> SchedulerState::tokens(const Request& request, const Sa
 
 /// Computed blocks of a sample enter the prefix cache. With `tail` the partly filled last one too, of one that goes.
 void SchedulerState::publish(const Request& request, const Sample& sample, bool tail) {
+  if (request.limits.is_whole) return;
   const std::uint32_t known = cache.published(sample.sequence);
   if (sample.computed <= known || (!tail && sample.computed - known < rules.block_size)) return;
   cache.publish(sample.sequence, tokens(request, sample, known), sample.computed, tail, known);

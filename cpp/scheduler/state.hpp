@@ -171,6 +171,7 @@ struct SchedulerState {
  private:
   Request& enqueue(SchedulerRequest spec);
   void validate_beams(const SchedulerRequest& request) const;
+  void validate_whole(const SchedulerRequest& request) const;
   void free_sequences(Request& request);
   void wait_again(Request& request);
   void erase_if_unused(PinnedPrefix& prefix);

@@ -41,6 +41,7 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
   }
   check_ranges(request, raw(request.id) == 0 ? "request" : "request " + std::to_string(raw(request.id)) + ':');
   if (request.beam_width > 0) validate_beams(request);
+  if (request.is_whole) validate_whole(request);
 
   const std::uint64_t prompt = request.prompt.size();
   if (request.first_scored >= std::max<std::uint64_t>(prompt, 2)) {
@@ -73,6 +74,21 @@ void SchedulerState::validate(const SchedulerRequest& request) const {
                                        ", but the cache has ", cache_config.num_blocks, "; lower max_tokens or ",
                                        request.beam_width > 0 ? "beam_width" : "the number of samples",
                                        ", shorten the prompt, or enlarge the cache"));
+  }
+}
+
+void SchedulerState::validate_whole(const SchedulerRequest& request) const {
+  if (request.max_tokens > 0 || request.num_samples != 1 || request.prompt_logprobs || raw(request.prefix) != 0) {
+    throw InvalidArgument(name_of(request) +
+                          "its tokens see those behind them, so it can be computed once and whole: it takes no "
+                          "max_tokens, samples, prompt_logprobs or prefix");
+  }
+  if (const std::size_t size = request.prompt.size(); size > config.max_batched_tokens) {
+    throw InvalidArgument(name_of(request) + str("its ", size,
+                                                 " tokens see each other, so they are computed in one step, "
+                                                 "but a step has at most ",
+                                                 config.max_batched_tokens, " (max_batched_tokens); raise that to ",
+                                                 size, ", or shorten the text"));
   }
 }
 
@@ -148,6 +164,7 @@ Request& SchedulerState::enqueue(SchedulerRequest spec) {
                      .max_tokens = spec.max_tokens,
                      .beam_width = spec.beam_width,
                      .is_open_ended = spec.is_open_ended,
+                     .is_whole = spec.is_whole,
                      .unscored = unscored(spec),
                      .most_blocks = blocks_needed(spec).total};
   // Without caching every request is a tenant of its own.
@@ -187,6 +204,8 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec, bool sh
   spec.prompt_logprobs = false;
   spec.first_scored = 0;
   spec.prefix = PrefixId{0};
+  if (spec.is_whole)
+    throw InvalidArgument(str("prefix ", raw(id), ": its tokens see those behind it: nothing can continue it"));
   validate(spec);
   auto prefix = std::make_unique<PinnedPrefix>();
   prefix->id = id;

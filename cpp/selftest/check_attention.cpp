@@ -20,6 +20,7 @@ struct World {
   std::int32_t frequencies = 32;  // of the rotary embedding; 0: none
   float softcap = 0.0f;
   std::int32_t window = 0;
+  bool bidirectional = false;
   bool alibi = false;
   DType kv = DType::f32;    // of keys and values on the device; f32: its compute type
   bool exact_kv = false;    // numbers that this type, with a scale for each head, holds exactly
@@ -123,7 +124,7 @@ class Cache {
     if (!attend) return result;
     const float scale = 1.0f / std::sqrt(static_cast<float>(w_.head_dim));
     b_.attention(out.tensor(), q.tensor(), *kv_, kLayer, *batch,
-                 {shape, scale, w_.softcap, w_.window, alibi_ ? &alibi_->tensor() : nullptr});
+                 {shape, scale, w_.softcap, w_.window, w_.bidirectional, alibi_ ? &alibi_->tensor() : nullptr});
     result.out = out.values();
     return result;
   }
@@ -244,6 +245,11 @@ void check_attention(Checks& checks) {
   const World bare = world([](World& w) { w.frequencies = 0; });
   const World capped = world([](World& w) { w.softcap = 2.0f, w.heads = 2; });
   const World windowed = world([](World& w) { w.window = 24, w.block_size = 8; });
+  // Long enough for contexts to be cut, and for a window to begin and end inside of what a row sees.
+  const World both_ways = world([](World& w) { w.bidirectional = true, w.sequences = {{0, 1}, {0, 17}, {0, 600}}; });
+  const World both_windows = world([](World& w) {
+    w.bidirectional = true, w.window = 24, w.block_size = 8, w.sequences = {{0, 5}, {0, 130}, {0, 600}};
+  });
   const World sloped = world([](World& w) { w.alibi = true, w.frequencies = 0; });
   const World multi = world([](World& w) { w.heads = 17, w.kv_heads = 1, w.sequences = {{0, 9}, {37, 1}}; });
   // Long enough for contexts, and what they have in common, to be cut into pieces.
@@ -262,6 +268,11 @@ void check_attention(Checks& checks) {
   add("ragged batch", plain);
   add("soft cap, no grouped heads", capped);
   add("window, blocks behind it gone", windowed);
+  const auto add_optional = [&](const char* what, const World& w) {
+    checks.compare_optional("attention", what, tolerance_of(narrow), [&](Backend& b) { return outputs(b, w); });
+  };
+  add_optional("tokens behind a row", both_ways);
+  add_optional("tokens behind a row, within a window", both_windows);
   add("scores less by distance", sloped);
   add("many heads for one of keys and values", multi);
   add("a common beginning of 512 tokens", prefix);

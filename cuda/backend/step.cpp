@@ -209,6 +209,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
                             const Batch& any_batch, const AttentionParams& p) {
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
+  if (p.bidirectional) throw Unsupported("attention: no kernel here lets a row see the tokens behind it");
   check_compute("attention: the output", out);
   check_compute("attention: q", q);
   check_layer_call(kv, batch.facts(), layer, p.shape);

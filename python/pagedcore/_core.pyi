@@ -133,6 +133,7 @@ class ModelDescription:
         attention_scale: float | None = None,
         attention_softcap: float = 0.0,
         windows: Sequence[int] | None = [],
+        bidirectional: bool = False,
         intermediate_size: int = 0,
         activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
         gated_mlp: bool = True,
@@ -145,7 +146,11 @@ class ModelDescription:
         shared_expert_size: int | None = None,
         shared_expert_gate: bool = False,
         mixture_layers: Sequence[int] | None = [],
+        pooling: Literal["auto", "last", "mean", "cls"] = "last",
+        dense_sizes: Sequence[int] | None = [],
+        dense_tanh: Sequence[int] | None = [],
         parallel_block: bool = False,
+        head: bool = True,
         tied_embeddings: bool = False,
         embedding_size: int | None = None,
         embedding_scale: float = 1.0,
@@ -215,6 +220,9 @@ class ModelDescription:
     windows: list[int]
     """For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer. In [0,
     1073741824]."""
+    bidirectional: bool
+    """A row sees the tokens behind its own too, with a window as far as before it: a text is computed whole, in one
+    step."""
     intermediate_size: int
     """Columns between its two products. In [1, 16777216]."""
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -239,8 +247,16 @@ class ModelDescription:
     """The shared expert is multiplied by the sigmoid of a product of its own."""
     mixture_layers: list[int]
     """For each layer, 1: a mixture; 0: the MLP. Empty: mixtures in every layer, if there are experts. In [0, 1]."""
+    pooling: Literal["auto", "last", "mean", "cls"]
+    """Which rows become an embedding: last, mean or cls."""
+    dense_sizes: list[int]
+    """Columns of each product that an embedding goes through before it is cut and scaled. In [1, 16777216]."""
+    dense_tanh: list[int]
+    """For each of them, 1: a tanh follows it. Empty: none has one. In [0, 1]."""
     parallel_block: bool
     """Attention and MLP read the same x, each through its own norm, and both are added to it."""
+    head: bool
+    """A head gives logits, so that the model generates; else it only makes embeddings."""
     tied_embeddings: bool
     """The head's weight is the embedding."""
     embedding_size: int
@@ -882,6 +898,7 @@ class SchedulerRequest:
         prefix: int = 0,
         priority: int = 0,
         tenant: int = 0,
+        is_whole: bool = False,
     ) -> None: ...
 
     id: int
@@ -909,6 +926,9 @@ class SchedulerRequest:
     """Higher goes first, with order priority. In [-1000000, 1000000]."""
     tenant: int
     """Who is served by it, for order fair."""
+    is_whole: bool
+    """Its tokens see those behind them: all are computed in one step, nothing is taken from the prefix cache or left
+    there, and max_tokens is 0."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1449,15 +1469,6 @@ class EngineConfig:
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> EngineConfig: ...
 
-def cpu_isas() -> list[str]:
-    """Instruction sets that this CPU can run, best last."""
-
-def attention_seconds(
-    config: EngineConfig, model: ModelDescription, block_size: int, batch: int, context: int, repeats: int = 20
-) -> float:
-    """Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie
-    scattered."""
-
 class ConstraintTable:
     """The functions of one kind of matcher."""
 
@@ -1541,6 +1552,30 @@ def plan_memory(
     not be there then; 0: the device is asked. weight_types: the element types of weights by canonical name, whose
     block formats may be kept; those left out count in the compute type."""
 
+class EmbeddingParams:
+    """What is asked of a text instead of more of it."""
+
+    def __init__(
+        self,
+        *,
+        pooling: Literal["auto", "last", "mean", "cls"] = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> None: ...
+
+    pooling: Literal["auto", "last", "mean", "cls"]
+    """Which rows of the text become its embedding: that of the last token, the mean of all, that of the first (cls),
+    or what the model was trained with (auto)."""
+    normalize: bool
+    """Scale the embedding to length 1."""
+    dimensions: int
+    """How many of its numbers are kept, the first ones, before it is scaled. None: all. In [1, 16777216]."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EmbeddingParams: ...
+
 class EngineOutput:
     """News of one sample."""
 
@@ -1563,6 +1598,7 @@ class EngineOutput:
         first_token_time: float = 0.0,
         last_token_time: float = 0.0,
         last: bool = False,
+        embedding: Sequence[float] | None = [],
     ) -> None: ...
     @property
     def request(self) -> int: ...
@@ -1622,11 +1658,17 @@ class EngineOutput:
     def last(self) -> bool:
         """Nothing more will come for this request."""
 
+    @property
+    def embedding(self) -> list[float]:
+        """Of the prompt, when asked for; finish is then length."""
+
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> EngineOutput: ...
+    def embedding_bytes(self) -> memoryview:
+        """The f32 numbers of `embedding`, not copied; they keep the output alive."""
 
 class SnapshotLimits:
     """Bounds on a snapshot."""
@@ -1914,7 +1956,7 @@ class Engine:
     def submit(
         self,
         prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32],
-        params: SamplingParams | BeamSearchParams = ...,
+        params: SamplingParams | BeamSearchParams | EmbeddingParams = ...,
         options: RequestOptions = ...,
         stream: bool = False,
         queue: int = 0,
@@ -1925,7 +1967,7 @@ class Engine:
     def submit_all(
         self,
         prompts: Sequence[Sequence[int] | numpy.typing.NDArray[numpy.int32]],
-        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams] = ...,
+        params: SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams | EmbeddingParams] = ...,
         options: RequestOptions | Sequence[RequestOptions] = ...,
         stream: bool | Sequence[bool] = False,
         queue: int = 0,
@@ -1936,7 +1978,7 @@ class Engine:
     def validate(
         self,
         prompt: Sequence[int] | numpy.typing.NDArray[numpy.int32],
-        params: SamplingParams | BeamSearchParams = ...,
+        params: SamplingParams | BeamSearchParams | EmbeddingParams = ...,
         constraint: Constraint | None = None,
     ) -> None:
         """The checks of submit() alone."""
@@ -1998,6 +2040,15 @@ class Engine:
 
     def now(self) -> float:
         """The engine's clock, in seconds, on which outputs say their times."""
+
+def cpu_isas() -> list[str]:
+    """Instruction sets that this CPU can run, best last."""
+
+def attention_seconds(
+    config: EngineConfig, model: ModelDescription, block_size: int, batch: int, context: int, repeats: int = 20
+) -> float:
+    """Seconds that attention takes on the CPU in one layer for a batch of decoding sequences, whose blocks lie
+    scattered."""
 
 class CudaDevice:
     """A GPU as its driver describes it."""

@@ -16,6 +16,7 @@ from .async_stream import AsyncStream, Batch, OutputKind, PrefixTaker
 from .beam_search_params import BeamSearchParams
 from .chat import Message
 from .checks import check_bool
+from .embedding import Pooling, embedding_params, stacked
 from .engine_options import with_request_options, with_template_options
 from .errors import Aborted, InvalidArgument
 from .loaded_model import LoadedModel, Params
@@ -24,9 +25,12 @@ from .outputs import RequestOutput, Score
 from .prefixes import Prefix
 from .prompts import Prompt, is_single_prompt
 from .request import Request, check_prefix_name
+from .reranking import Relevance
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
     from ._options import RequestOptions
@@ -135,6 +139,38 @@ class AsyncLLM(LoadedModel):
     ) -> AsyncStream:
         """The news of one beam search, as :meth:`LLM.stream_beam_search`."""
         return self._stream(prompt, partial(self._beam_search_stream, prompt, params, options), output_kind, params)
+
+    @with_request_options
+    async def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        pooling: Pooling = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> NDArray[np.float32]:
+        """What the model makes of each text, as :meth:`LLM.embed`. Cancelling it ends its requests."""
+        params = embedding_params(pooling, normalize, dimensions)
+        requests = await self._made(texts, partial(self._embeddings, texts, params, options))
+        await self._run(requests)
+        vectors = stacked(requests)
+        return vectors[0] if is_single_prompt(texts) else vectors
+
+    @with_request_options
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        top_n: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> list[Relevance]:
+        """Which of the documents answer the query, as :meth:`LLM.rerank`."""
+        how = {"instruction": instruction, "top_n": top_n}
+        make = partial(self._judged, query, documents, how, options)
+        judge, requests = await self._made([query, *documents], make)
+        return judge.ranked(await self._run(requests))
 
     @overload
     async def score(self, prompts: str, *, start: int = 0, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]

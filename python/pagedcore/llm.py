@@ -11,6 +11,7 @@ from .beam_search_params import BeamSearchParams
 from .chat import Message
 from .checks import check_bool
 from .dispatch import Dispatcher
+from .embedding import Pooling, embedding_params, stacked
 from .engine_options import with_request_options, with_template_options
 from .errors import Aborted, InvalidArgument
 from .loaded_model import LoadedModel, Params
@@ -19,11 +20,14 @@ from .prefixes import Prefix
 from .progress import chosen_progress
 from .prompts import Prompt, is_single_prompt
 from .request import Request, check_prefix_name
+from .reranking import Relevance
 from .running import run_all
 from .sampling_params import SamplingParams
 from .stream import Stream
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
     from ._options import RequestOptions
@@ -134,6 +138,45 @@ class LLM(LoadedModel):
         """Like :meth:`stream`: first the tokens of the best hypothesis as soon as they can no longer change, then what
         is missing of it, and every other hypothesis as a whole."""
         return Stream(self._dispatcher, self._beam_search_stream(prompt, params, options))
+
+    @with_request_options
+    def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        pooling: Pooling = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> NDArray[np.float32]:
+        """What the model makes of each text (or token ids): an array [texts, dimensions], of a single text
+        [dimensions].
+
+        ``pooling``: which rows of a text count, that of the "last" token, the "mean" of all, that of the first ("cls"),
+        or what the model was trained with ("auto": as its modules.json says; else "mean" for encoders, "last" for
+        decoders). ``normalize``: to length 1. ``dimensions``: how many numbers are kept, the first ones, of a model
+        that was trained for that. Numbers depend on their text alone, to the last bit, not on the others nor on
+        threads. A text longer than the model takes is refused, as is an empty one; no text is cut."""
+        params = embedding_params(pooling, normalize, dimensions)
+        requests = self._embeddings(texts, params, options)
+        self._run(requests, progress=False)
+        vectors = stacked(requests)
+        return vectors[0] if is_single_prompt(texts) else vectors
+
+    @with_request_options
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        top_n: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> list[Relevance]:
+        """Which of the documents answer the query: ``top_n`` of them or all, the best first, by a decoder that was
+        trained to judge, as Qwen3-Reranker was. ``instruction``: what it judges by; None: what it was trained with.
+        What the prompts have in common, the query included, is computed once."""
+        judge, requests = self._judged(query, documents, {"instruction": instruction, "top_n": top_n}, options)
+        return judge.ranked(self._run(requests, progress=False))
 
     @overload
     def score(self, prompts: str, *, start: int = 0, **options: Unpack[RequestOptions]) -> Score: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]

@@ -15,6 +15,7 @@ from .arguments import shown
 from .beam_search_params import BeamSearchParams
 from .chat import Message
 from .dispatch import NotCopied
+from .embedding import EmbeddingRequest
 from .engine_options import open_model, split_chat_options, with_engine_options, with_template_options
 from .errors import Aborted, InvalidArgument
 from .history import ChatPrompt, chat_prompt
@@ -22,6 +23,7 @@ from .memory import MemoryReport
 from .prefixes import NO_PREFIX, Prefixes
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, check_prefix_name, request_options
+from .reranking import Judge
 from .sampling_params import SamplingParams
 from .scoring import Scoring
 from .stream import streamable
@@ -288,6 +290,35 @@ class LoadedModel(NotCopied):
         before = self._prefixes.find(served.prefix, served.salt)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
         return [self._prompts.beam_search(prompt, chosen, served, prefix=before) for prompt, chosen in pairs]
+
+    def _embeddings(
+        self, texts: Prompt | Sequence[Prompt], params: _core.EmbeddingParams, options: Mapping[str, Any]
+    ) -> list[EmbeddingRequest]:
+        self.engine  # noqa: B018
+        served = request_options(options)
+        before = self._prefixes.find(served.prefix, served.salt)
+        requests = []
+        for index, (text, _) in enumerate(self._prompts.pair(texts, None, SamplingParams)):
+            try:
+                requests.append(self._prompts.embedding(text, params, served, before))
+            except InvalidArgument as error:
+                if is_single_prompt(texts):
+                    raise
+                raise InvalidArgument(f"text {index}: {error}") from None
+        return requests
+
+    def _judged(
+        self, query: str, documents: Sequence[str], how: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Judge, list[Request]]:
+        self.engine  # noqa: B018
+        judge = Judge(self._tokenizer_of("rerank()"), query, documents, **how)
+        requests = []
+        for index, ids in enumerate(judge.prompts):
+            try:
+                requests += self._requests(ids, judge.params, request_options(options))
+            except InvalidArgument as error:
+                raise InvalidArgument(f"document {index}: {error}") from None
+        return judge, requests
 
     def _scoring(
         self, prompts: Prompt | Sequence[Prompt], start: int | Sequence[int], options: Mapping[str, Any]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _core
 from .arguments import shown
 from .beam_search_params import BeamSearchParams
+from .embedding import FORM, EmbeddingRequest
 from .errors import InvalidArgument
 from .grammar import Grammars
 from .history import ChatPrompt
@@ -163,6 +164,19 @@ class PromptReader:
 
     def _constraint(self, wanted: object) -> _core.Constraint | None:
         return self.grammars.constraint(wanted) if isinstance(wanted, StructuredOutputs) else None
+
+    def embedding(
+        self, prompt: Prompt, params: _core.EmbeddingParams, options: _core.RequestOptions, prefix: Prefix = NO_PREFIX
+    ) -> EmbeddingRequest:
+        text, ids = self.read(prompt, prefix=prefix.tokens)
+        if text == "":
+            raise InvalidArgument("the text is empty: there is nothing to embed")
+        if len(ids) > self.max_context:
+            raise InvalidArgument(
+                f"a text of {len(ids)} tokens is too long to embed: the model takes at most {self.max_context}"
+                f"{self._why_no_more}; shorten it"
+            )
+        return EmbeddingRequest(text, ids, FORM, params, options, self._tokenizer, None, prefix.hidden, self._clock)
 
     def read(
         self, prompt: Prompt, *, templated: bool = False, prefix: Sequence[int] = ()

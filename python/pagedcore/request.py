@@ -57,7 +57,7 @@ class Request:
     token_ids: list[int]
     params: SamplingParams
     """For a beam search: what concerns the form of its outputs."""
-    native: _core.SamplingParams | _core.BeamSearchParams
+    native: _core.SamplingParams | _core.BeamSearchParams | _core.EmbeddingParams
     options: _core.RequestOptions
     tokenizer: Tokenizer | None
     constraint: _core.Constraint | None = None
@@ -96,7 +96,10 @@ class Request:
     @property
     def most_tokens(self) -> int:
         """How many it may generate."""
-        return self.native.max_tokens * (1 if self.is_beam_search else self.native.n)
+        native = self.native
+        if isinstance(native, _core.SamplingParams):
+            return native.max_tokens * native.n
+        return native.max_tokens if isinstance(native, _core.BeamSearchParams) else 0
 
     @property
     def spared_tokens(self) -> int:
@@ -169,7 +172,7 @@ def native_arguments(
     requests: Sequence[Request], every_token: bool, queue: int = 0
 ) -> tuple[
     list[list[int]],
-    list[_core.SamplingParams | _core.BeamSearchParams],
+    list[_core.SamplingParams | _core.BeamSearchParams | _core.EmbeddingParams],
     list[_core.RequestOptions],
     list[bool],
     int,

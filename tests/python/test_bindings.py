@@ -27,6 +27,7 @@ OF_LISTS = (
     _core.EngineConfig,
     _core.SamplingParams,
     _core.BeamSearchParams,
+    _core.EmbeddingParams,
     _core.RequestOptions,
     _core.SchedulerConfig,
     _core.KvCacheConfig,
@@ -52,7 +53,9 @@ def test_a_record_has_the_fields_of_its_list(record):
 
 
 def test_lists_of_what_is_no_record_of_parameters():
-    with pytest.raises(pagedcore.InvalidArgument, match="record = 'StepPlan' is not one of BeamSearchParams, Engine"):
+    with pytest.raises(
+        pagedcore.InvalidArgument, match="record = 'StepPlan' is not one of BeamSearchParams, EmbeddingParams, Engine"
+    ):
         _core.options_of("StepPlan")
 
 

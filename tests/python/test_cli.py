@@ -31,7 +31,9 @@ def test_version() -> None:
     assert cli("--version").stdout == f"pagedcore {__version__}\n"
 
 
-COMMANDS = ("generate", "chat", "batch", "score", "tokenize", "convert", "plan", "bench", "simulate", "calibrate")
+COMMANDS = (
+    *("generate", "chat", "batch", "score", "embed", "tokenize", "convert", "plan", "bench", "simulate", "calibrate"),
+)
 
 
 @pytest.mark.parametrize(

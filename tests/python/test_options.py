@@ -26,7 +26,7 @@ def test_signatures_show_every_engine_option(function: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "chat", "stream", "stream_chat", "beam_search", "stream_beam_search", "score"]
+    "name", ["generate", "chat", "stream", "stream_chat", "beam_search", "stream_beam_search", "score", "embed"]
 )
 def test_every_entry_point_takes_the_same_request_options(name: str, llm_bf16: LLM) -> None:
     parameters = inspect.signature(getattr(LLM, name)).parameters

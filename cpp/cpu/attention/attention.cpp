@@ -58,7 +58,6 @@ class Step {
       task_.softcap = params.softcap * kLog2e;
       task_.inv_softcap = 2.0f * kLog2e * (params.scale / params.softcap);
     }
-    window_ = params.window;
     slopes_ = params.alibi ? static_cast<const float*>(params.alibi->data) : nullptr;
 
     const int padded = (work.state_rows + kTileRows - 1) / kTileRows * kTileRows;
@@ -135,8 +134,8 @@ class Step {
       const int position = tile.first_position + t;
       for (int h = 0; h < heads_per_kv_head_; ++h, ++row, in += static_cast<std::size_t>(head_dim) * element) {
         q[row] = in;
-        begin[row] = window_ > 0 ? std::max(0, position - window_ + 1) : 0;
-        end[row] = position + 1;
+        begin[row] = context_begin(work_.shape, position);
+        end[row] = context_end(work_.shape, position, tile.range_end);
         if (slopes_) slopes[row] = slopes_[kv_head * heads_per_kv_head_ + h] * kLog2e;
         if (queries_ == Queries::in_place) continue;
         q[row] = copies;
@@ -259,7 +258,6 @@ class Step {
   WorkList& work_;
   const AttentionKernels& kernels_;
   std::int32_t heads_per_kv_head_;
-  std::int32_t window_;
   const float* slopes_;  // [heads], or none
   AttendPiece kernel_;
   enum class Queries { in_place, copied, widened } queries_;
@@ -278,8 +276,9 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   check_layer_call(kv, batch.facts(), layer, shape);
   check_attention(out, q, batch.rows(), params, DType::bf16);
 
-  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads, params.window, pool.threads(),
-                      shape.layer_group};
+  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads,
+                      params.window,      params.bidirectional,
+                      pool.threads(),     shape.layer_group};
   WorkList& work = batch.work(key);
   const Step step(out, q, kv, layer, batch, params, work);
   const auto body = [&](std::int64_t i, int worker) { step.run(work.units[static_cast<std::size_t>(i)], worker); };

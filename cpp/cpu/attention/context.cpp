@@ -54,7 +54,7 @@ const char* ContextReader::masked(const char* v, int position, int tile) const n
 
 bool ContextReader::leaks(int position, int end) const noexcept {
   const TileLayout& layout = kv_.layout();
-  const int all_begin = tile_.last_begin, all_end = tile_.first_position + 1;  // seen by every row
+  const int all_begin = tile_.last_begin, all_end = tile_.first_end;  // seen by every row
   for (int p = position; p < end; ++p) {
     if (p >= all_begin && p < all_end) {
       p = std::min(all_end, end) - 1;

@@ -34,9 +34,12 @@ WorkList::WorkList(const WorkShape& s, std::span<const TokenRange> ranges, std::
       tile.num_rows = std::min(tile_tokens, range.num_rows - r);
       tile.first_position = range.first_position + r;
       tile.table_offset = range.table_offset;
-      tile.begin = s.window > 0 ? std::max(0, tile.first_position - s.window + 1) : 0;
-      tile.end = tile.first_position + tile.num_rows;
-      tile.last_begin = s.window > 0 ? std::max(0, tile.end - s.window) : 0;
+      tile.range_end = range.first_position + range.num_rows;
+      const std::int32_t last = tile.first_position + tile.num_rows - 1;
+      tile.begin = context_begin(s, tile.first_position);
+      tile.end = context_end(s, last, tile.range_end);
+      tile.last_begin = context_begin(s, last);
+      tile.first_end = context_end(s, tile.first_position, tile.range_end);
       check_given(tile, tables, block_size);
       state_rows = std::max(state_rows, tile.num_rows * s.heads_per_kv_head);
       costs.push_back(std::int64_t{tile.num_rows * s.heads_per_kv_head + kReadCost} * (tile.end - tile.begin));

@@ -5,6 +5,7 @@
 // part of the result; which worker computes which segment is not, so units are shaped by cost alone.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -21,6 +22,7 @@ struct WorkShape {
   std::int32_t num_kv_heads = 0;
   std::int32_t heads_per_kv_head = 0;  // query heads
   std::int32_t window = 0;
+  bool bidirectional = false;
   std::int32_t threads = 0;
   std::int32_t layer_group = 0;  // whose block tables are read
   friend bool operator==(const WorkShape&, const WorkShape&) = default;
@@ -31,8 +33,10 @@ struct QueryTile {
   std::int32_t num_rows;  // tokens; query rows are these times the query heads per KV head
   std::int32_t first_position;
   std::int32_t table_offset;
+  std::int32_t range_end;   // the first position behind its range
   std::int32_t begin, end;  // positions that some row of the tile sees
   std::int32_t last_begin;  // where the context of its last row begins
+  std::int32_t first_end;   // where that of its first row ends
 };
 
 /// A context whose segments are computed by several workers. The last to finish merges.
@@ -42,6 +46,15 @@ struct Split {
   std::int32_t first_state;  // its segments' states, in units of WorkList::state_rows query rows
   std::atomic<std::int32_t> remaining;
 };
+
+/// The positions that the row at `position` sees, [begin, end), of a range that ends before `range_end`.
+inline std::int32_t context_begin(const WorkShape& s, std::int32_t position) noexcept {
+  return s.window > 0 ? std::max(0, position - s.window + 1) : 0;
+}
+inline std::int32_t context_end(const WorkShape& s, std::int32_t position, std::int32_t range_end) noexcept {
+  if (!s.bidirectional) return position + 1;
+  return s.window > 0 && s.window < range_end - position ? position + s.window : range_end;
+}
 
 struct WorkUnit {
   std::int32_t tile;

@@ -58,7 +58,8 @@ class PAGEDCORE_API KvStorage {
 };
 
 /// Consecutive tokens of one sequence in the flat batch: rows [first_row, first_row + num_rows) hold positions
-/// [first_position, first_position + num_rows). Row r attends to positions [0, its own] through the block table.
+/// [first_position, first_position + num_rows). Row r attends to positions [0, its own] through the block table, or, of
+/// a bidirectional layer, to all up to the range's end.
 struct TokenRange {
   std::int32_t first_row = 0;
   std::int32_t num_rows = 0;
@@ -127,6 +128,7 @@ struct AttentionParams {
   float scale = 1.0f;             // multiplies q.k
   float softcap = 0.0f;           // > 0: scores become softcap * tanh(score / softcap)
   std::int32_t window = 0;        // > 0: a row at position p sees positions (p - window, p]
+  bool bidirectional = false;     // a row sees positions up to the end of its range; with a window below p + window
   const Tensor* alibi = nullptr;  // f32 [1, num_heads], or none: a score of a token n positions back is less by n times
                                   // its head's number, after scale and softcap
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pagedcore/constraint.hpp"
+#include "pagedcore/embedding.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
@@ -51,7 +52,8 @@ struct RequestOptions {
 struct EngineRequest {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
-  std::optional<BeamSearchParams> beam;  // beam search instead of sampling; `sampling` is then ignored
+  std::optional<BeamSearchParams> beam;      // beam search instead of sampling; `sampling` is then ignored
+  std::optional<EmbeddingParams> embedding;  // of the prompt, instead of either
   RequestOptions options;
   std::shared_ptr<const Constraint> constraint;  // what its outputs are held to; null: nothing
   bool stream = false;  // deliver every token as it comes; otherwise each sample once, when it ends
@@ -95,6 +97,7 @@ struct EngineOutput {
   double time = 0.0;
   RequestTimes times;
   bool last = false;
+  std::vector<float> embedding;
 
   template <class V>
   static void fields(V&& v) {
@@ -113,6 +116,7 @@ struct EngineOutput {
     v(field("time", &O::time, "When it was told, in seconds on the engine's clock."));
     v(part("times", &O::times, "When what became of the request."));
     v(field("last", &O::last, "Nothing more will come for this request."));
+    v(field("embedding", &O::embedding, "Of the prompt, when asked for; finish is then length."));
   }
 };
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "pagedcore/backend.hpp"
+#include "pagedcore/embedding.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/tensor.hpp"
@@ -117,6 +118,7 @@ struct AttentionDescription {
   float scale = 0.0f;
   float softcap = 0.0f;
   std::vector<std::int32_t> windows;
+  bool bidirectional = false;
 
   template <class V>
   static void fields(V&& v) {
@@ -135,6 +137,9 @@ struct AttentionDescription {
     v(field("windows", &C::windows,
             "For each layer, how many tokens back a row sees, its own included; 0: all. Empty: all in every layer.",
             in(0, 1 << 30)));
+    v(field("bidirectional", &C::bidirectional,
+            "A row sees the tokens behind its own too, with a window as far as before it: a text is computed whole, in "
+            "one step."));
   }
 };
 
@@ -186,8 +191,9 @@ struct MixtureDescription {
   bool in_layer(std::size_t index) const { return num_experts > 0 && (layers.empty() || layers[index] != 0); }
 };
 
-/// A decoder-only transformer, complete: the forward pass asks nothing else. A family fills it from a checkpoint's
-/// configuration. As text its fields, those of the parts included, lie flat under one vocabulary.
+/// A transformer of one stack of layers, a decoder or an encoder, complete: the forward pass asks nothing else. A
+/// family fills it from a checkpoint's configuration. As text its fields, those of the parts included, lie flat under
+/// one vocabulary.
 struct ModelDescription {
   std::string architecture;
   std::int32_t vocab_size = 0;
@@ -199,7 +205,9 @@ struct ModelDescription {
   AttentionDescription attention;
   MlpDescription mlp;
   MixtureDescription mixture;
+  EmbeddingDescription embedding;
   bool parallel = false;
+  bool head = true;
   bool tied_embeddings = false;
   std::int32_t embedding_size = 0;
   float embedding_scale = 1.0f;
@@ -220,8 +228,10 @@ struct ModelDescription {
     v(part("attention", &C::attention, "Attention."));
     v(part("mlp", &C::mlp, "The MLP."));
     v(part("mixture", &C::mixture, "Experts in its place."));
+    v(part("embedding", &C::embedding, "What becomes of a text's rows."));
     v(field("parallel_block", &C::parallel,
             "Attention and MLP read the same x, each through its own norm, and both are added to it."));
+    v(field("head", &C::head, "A head gives logits, so that the model generates; else it only makes embeddings."));
     v(field("tied_embeddings", &C::tied_embeddings, "The head's weight is the embedding."));
     v(field("embedding_size", &C::embedding_size,
             "Columns of the embedding, which a product takes to hidden_size, and back before the head.",
@@ -260,8 +270,8 @@ PAGEDCORE_API LayerGroups layer_groups(const ModelDescription& description);
 
 /// Where weights come from, by canonical name:
 ///   embed.weight, embed_norm.weight[, .bias], embed_in.weight and embed_out.weight (with an embedding_size),
-///   positions.weight (learned), final_norm.weight[, .bias], lm_head.weight[, .bias] (absent when tied), and for each
-///   layer i
+///   positions.weight (learned), final_norm.weight[, .bias], lm_head.weight[, .bias] (absent when tied, or without a
+///   head), dense.i.weight[, .bias] for each of dense_sizes, and for each layer i
 ///   layers.i.{attn,mlp}_norm.weight[, .bias] (before), layers.i.{attn,mlp}_post_norm.weight[, .bias] (after, outside),
 ///   layers.i.attn.{q,k,v,o}.weight[, .bias], layers.i.attn.{q,k}_norm.weight[, .bias],
 ///   layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated), or of a mixture
@@ -291,10 +301,14 @@ class PAGEDCORE_API WeightMap final : public WeightSource {
   std::map<std::string, HostTensor, std::less<>> tensors_;
 };
 
-/// Rows of one step for which logits are wanted, in order.
+/// Rows of one step for which logits are wanted, and those whose hidden states are: what the last layer and the final
+/// norm give. Both in order.
 struct ForwardRequest {
   const Batch* batch = nullptr;
   std::span<const std::int32_t> logit_rows;
+  std::span<const std::int32_t> hidden_rows = {};
+  /// Takes hidden states, f32 [rows, hidden_size], as `consume` takes logits, after all of those.
+  std::function<void(std::int64_t first, const Tensor& hidden)> take_hidden = {};
 };
 
 class PAGEDCORE_API Model {
@@ -316,6 +330,10 @@ class PAGEDCORE_API Model {
   /// the call.
   void forward(const ForwardRequest& request, KvStorage& kv,
                const std::function<void(std::int64_t first, const Tensor& logits)>& consume);
+
+  /// What the products of dense_sizes make of embeddings: `pooled` is [n, hidden_size], row by row, what is returned
+  /// [n, the last of them], or `pooled` where there are none. Waits.
+  std::vector<float> dense(std::vector<float> pooled);
 
   std::size_t weight_bytes() const noexcept;
   std::size_t activation_bytes() const noexcept;

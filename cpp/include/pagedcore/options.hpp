@@ -70,9 +70,22 @@ struct BeamSearchRequest {
   }
 };
 
+/// The same of an embedding.
+struct EmbeddingRequest {
+  EmbeddingParams embedding;
+  RequestOptions options;
+
+  template <class V>
+  static void fields(V&& v) {
+    using R = EmbeddingRequest;
+    v(part("embedding", &R::embedding, "What becomes of the text."));
+    v(part("options", &R::options, "What every kind of request may say."));
+  }
+};
+
 /// The fields of a struct, in order; parts are flat, a name that stands in several parts is listed once.
-/// T: EngineConfig, SamplingParams, BeamSearchParams, RequestOptions, SamplingRequest, BeamSearchRequest,
-/// SchedulerConfig, KvCacheConfig.
+/// T: EngineConfig, SamplingParams, BeamSearchParams, EmbeddingParams, RequestOptions, SamplingRequest,
+/// BeamSearchRequest, EmbeddingRequest, SchedulerConfig, KvCacheConfig.
 template <class T>
 std::vector<OptionInfo> options_of();
 
@@ -106,6 +119,8 @@ PAGEDCORE_OPTIONS(BeamSearchParams)
 PAGEDCORE_OPTIONS(RequestOptions)
 PAGEDCORE_OPTIONS(SamplingRequest)
 PAGEDCORE_OPTIONS(BeamSearchRequest)
+PAGEDCORE_OPTIONS(EmbeddingParams)
+PAGEDCORE_OPTIONS(EmbeddingRequest)
 PAGEDCORE_OPTIONS(SchedulerConfig)
 PAGEDCORE_OPTIONS(KvCacheConfig)
 #undef PAGEDCORE_OPTIONS

@@ -56,10 +56,11 @@ PAGEDCORE_API const char* pc_version(void) PC_NOEXCEPT;
  * docs/options.md lists all names with their limits and meanings; pc_options_describe() gives the same at run time. */
 
 typedef enum pc_options_kind {
-  PC_OPTIONS_ENGINE = 0,     /* block_size, kv_cache_memory, order, device, threads ... */
-  PC_OPTIONS_SAMPLING = 1,   /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant,
-                                request_id, deadline, stream */
-  PC_OPTIONS_BEAM_SEARCH = 2 /* of a beam search: beam_width, length_penalty ..., and the same seven */
+  PC_OPTIONS_ENGINE = 0,      /* block_size, kv_cache_memory, order, device, threads ... */
+  PC_OPTIONS_SAMPLING = 1,    /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant,
+                                 request_id, deadline, stream */
+  PC_OPTIONS_BEAM_SEARCH = 2, /* of a beam search: beam_width, length_penalty ..., and the same seven */
+  PC_OPTIONS_EMBEDDING = 4    /* of an embedding: pooling, normalize, dimensions, and the same seven but for stream */
 } pc_options_kind;
 
 typedef struct pc_options pc_options; /* opaque */
@@ -173,8 +174,8 @@ PAGEDCORE_API pc_status pc_engine_release_salted_prefix(pc_engine* engine, const
 
 /* ---- Requests ---- */
 
-/* `options` are of kind PC_OPTIONS_SAMPLING or PC_OPTIONS_BEAM_SEARCH, or null: sampling with the defaults. With
- * max_tokens 0 and prompt_logprobs 0 the prompt is scored. The request's id is written to *request. */
+/* `options` are of kind PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or PC_OPTIONS_EMBEDDING, or null: sampling with the
+ * defaults. With max_tokens 0 and prompt_logprobs 0 the prompt is scored. The request's id is written to *request. */
 PAGEDCORE_API pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length,
                                          const pc_options* options, uint64_t* request) PC_NOEXCEPT;
 /* Ends a request; its last output says PC_FINISH_ABORT. Unknown and finished requests are ignored. */
@@ -254,6 +255,10 @@ PAGEDCORE_API pc_status pc_engine_output_fd(pc_engine* engine, int* fd) PC_NOEXC
 PAGEDCORE_API size_t pc_outputs_count(const pc_outputs* outputs) PC_NOEXCEPT;
 /* The i-th, in the order in which it happened; null when `index` is out of range. Valid until pc_outputs_free(). */
 PAGEDCORE_API const pc_output* pc_outputs_get(const pc_outputs* outputs, size_t index) PC_NOEXCEPT;
+/* The embedding that an output brings, which then finishes with PC_FINISH_LENGTH: *dimensions numbers, 0 where it
+ * brings none. Valid until pc_outputs_free(). PC_INVALID_ARGUMENT when `index` is out of range. */
+PAGEDCORE_API pc_status pc_outputs_embedding(const pc_outputs* outputs, size_t index, const float** numbers,
+                                             size_t* dimensions) PC_NOEXCEPT;
 /* Null is allowed. */
 PAGEDCORE_API void pc_outputs_free(pc_outputs* outputs) PC_NOEXCEPT;
 

@@ -164,6 +164,7 @@ struct SchedulerRequest {
   PrefixId prefix{};
   std::int32_t priority = 0;
   std::uint64_t tenant = 0;
+  bool is_whole = false;
 
   template <class V>
   static void fields(V&& v) {
@@ -186,6 +187,9 @@ struct SchedulerRequest {
             "A registered prefix of this salt, or a shared one, with which the prompt begins; 0: none."));
     v(field("priority", &R::priority, "Higher goes first, with order priority.", in(-kMostPriority, kMostPriority)));
     v(field("tenant", &R::tenant, "Who is served by it, for order fair."));
+    v(field("is_whole", &R::is_whole,
+            "Its tokens see those behind them: all are computed in one step, nothing is taken from the prefix cache or "
+            "left there, and max_tokens is 0."));
   }
 };
 

@@ -20,6 +20,7 @@ double charge_of(const SchedulerConfig& config, const Request& request, std::uin
 bool Draft::has_prefix_underway(const Request& request, const Sample& sample, std::uint32_t has, std::uint32_t most) {
   const std::uint32_t block_size = state_.rules.block_size;
   const auto computes = [&](const Request& other, const Sample& leader, std::uint32_t computed) {
+    if (other.limits.is_whole) return false;
     if (other.salt != request.salt || other.key.priority < request.key.priority) return false;
     const std::uint32_t known = std::min(other.target(leader), most);
     if (known <= has || computed + 1 >= known) return false;
@@ -71,6 +72,11 @@ bool Draft::admit(const Request* next) {
     const Candidate candidate{*request,
                               state_.running.empty() && decisions_.admissions.empty() && decisions_.swap_ins.empty()};
     if (!candidate.alone && running_samples_ + request->group_size() > state_.config.max_sequences) {
+      closed_ = true;
+      return true;
+    }
+    if (request->limits.is_whole &&
+        request->limits.prompt_size > rows_left_) {  // in a step that has room for all of it
       closed_ = true;
       return true;
     }
@@ -148,7 +154,7 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
   const std::uint32_t leader = request.leader();
   const Sample& sample = request.samples[leader];
   const std::uint32_t most = most_cached(request, sample);
-  const bool shares = state_.rules.shares_prefixes, is_new = sample.computed_before == 0;
+  const bool shares = state_.rules.shares_prefixes && !request.limits.is_whole, is_new = sample.computed_before == 0;
   PrefixMatch match;
   if (most > 0 && (shares || !is_new))
     match = state_.cache.match_prefix(state_.tokens(request, sample), request.salt, most);

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 
 from ..errors import Unsupported
 from . import (
+    bert,
     bloom,
     cohere,
+    distilbert,
     falcon,
     gemma,
     gemma2,
@@ -44,7 +46,7 @@ from .family import Family
 from .fields import Fields
 from .splits import SPLITS, Split
 
-__all__ = ["FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
+__all__ = ["ENCODERS", "FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
 
 FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
@@ -82,6 +84,10 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+ENCODERS: tuple[Family, ...] = (bert.FAMILY, bert.ROBERTA, distilbert.FAMILY)
+"""Those that make embeddings only."""
+_ALL = (*FAMILIES, *ENCODERS)
+
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # what configurations call it
 
 
@@ -90,20 +96,22 @@ def of_config(config: Fields) -> tuple[str, Family]:
     names = config.get("architectures")
     if names is None:
         model_type = config.text("model_type")
-        named = (f.huggingface.architectures[0] for f in FAMILIES if f.huggingface.model_type == model_type)
+        named = (f.huggingface.architectures[0] for f in _ALL if f.huggingface.model_type == model_type)
         names = [next(named, model_type)]
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise config.refuse("architectures", "is not a list of names")
-    for family in FAMILIES:
-        if names[0] in family.huggingface.architectures:
-            return names[0], family
+    of_base = names[0].removesuffix("Model")  # the same without a head
+    for name in (names[0], of_base + "ForCausalLM", of_base + "LMHeadModel"):
+        for family in _ALL:
+            if name in family.huggingface.architectures:
+                return names[0], family
     for field in _EXPERTS:
         if config.get(field) is not None:
             raise Unsupported(
                 f"{config.source}: '{names[0][:80]}' is a mixture of experts ({field} = "
                 f"{str(config.get(field))[:20]}) of a kind that is not supported"
             )
-    raise _unsupported(config.source, names[0], (f.huggingface.architectures for f in FAMILIES))
+    raise _unsupported(config.source, names[0], (f.huggingface.architectures for f in _ALL))
 
 
 def of_gguf(metadata: Fields) -> tuple[str, Family]:

@@ -38,8 +38,9 @@ def describe(config: Fields) -> Described:
     description = described(config, rotates=False)
     description |= capped(config, ("attn_logit_softcapping", "final_logit_softcapping"), (0.0, 0.0))
     description["attention_scale"] = to_f32(config.number("query_pre_attn_scalar", 256.0, above=0.0) ** -0.5)
-    if config.flag("use_bidirectional_attention", False):
-        raise config.unsupported("use_bidirectional_attention", ("false",))
+    if config.flag("use_bidirectional_attention", False):  # EmbeddingGemma, with half of the window on either side
+        description |= {"bidirectional": True, "head": False, "pooling": "mean"}
+        config = config.replacing(sliding_window=config.integer("sliding_window", 4096) // 2 + 1)
     every = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     slides = [(layer + 1) % every != 0 for layer in range(description["num_layers"])]
     slides = from_config.slides_of(config, description["num_layers"], slides)
@@ -78,7 +79,7 @@ def describe_gguf(fields: Fields, tensors: Tensors) -> Described:
 FAMILY = Family(
     name="gemma3",
     huggingface=HuggingFace(
-        architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Gemma3TextModel"),
         model_type="gemma3_text",
         describe=describe,
         names=HUGGINGFACE_NAMES,

@@ -38,6 +38,8 @@ HUGGINGFACE_NAMES = TensorNames(
         ("model.language_model.", "model."),
         ("language_model.model.", "model."),
         ("language_model.lm_head", "lm_head"),
+        # Of models without a head.
+        *((f"{module}.", f"model.{module}.") for module in ("layers", "embed_tokens", "norm")),
     ),
 )
 

@@ -85,7 +85,8 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
         "positions": d.get("learned_positions"),
         "embed_norm": norms and d.get("embedding_norm"),
         "final_norm": norms and d.get("final_norm", True),
-        "lm_head": not d["tied_embeddings"],
+        "lm_head": d.get("head", True) and not d["tied_embeddings"],
+        **{f"dense.{index}": True for index in range(len(d.get("dense_sizes", ())))},
     }
     in_every_layer_if = {
         "attn_norm": norms and place in ("before", "both"),

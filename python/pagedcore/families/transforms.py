@@ -11,7 +11,18 @@ from ..errors import Corrupt, Unsupported
 from .family import Parts, Transform
 from .tensors import Tensor
 
-__all__ = ["after", "flat", "fused_qkv", "grouped_qkv", "halves", "input_norm", "rows_of", "split_rows", "turned"]
+__all__ = [
+    "after",
+    "flat",
+    "fused_qkv",
+    "grouped_qkv",
+    "halves",
+    "input_norm",
+    "rows_of",
+    "split_rows",
+    "sum_of_rows",
+    "turned",
+]
 
 _Description = Mapping[str, Any]
 QKV = ("attn.q", "attn.k", "attn.v")
@@ -128,6 +139,18 @@ def input_norm(tensor: Tensor, description: _Description, source: str) -> Parts:
     none of its own."""
     places = ("attn_norm", "mlp_norm") if description.get("parallel_block") else ("attn_norm",)
     return dict.fromkeys(places, tensor)
+
+
+def sum_of_rows(matrix: Tensor, table: Tensor) -> Tensor:
+    """A matrix to each row of which the first row of a table is added, in f32. As it is, where the two do not fit: what
+    it is the weights are checked for."""
+    import numpy as np
+
+    if len(matrix.shape) != 2 or len(table.shape) != 2 or table.shape[0] < 1 or matrix.shape[1] != table.shape[1]:
+        return matrix
+    rows, first = (_core.to_f32(t.dtype, t.shape, t.read()) for t in (matrix, rows_of(table, 0, 1)))
+    total = np.ascontiguousarray(rows.reshape(matrix.shape) + first.reshape(1, -1), dtype=np.float32)
+    return Tensor("f32", matrix.shape, total.view(np.uint8).reshape(-1).data)
 
 
 def flat(tensor: Tensor, description: _Description, source: str) -> Tensor:

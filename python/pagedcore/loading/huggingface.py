@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_d
 from .end_tokens import known_ids
 from .safetensors import read_safetensors
 from .sampling_defaults import sampling_of_generation_config
+from .sentence_modules import sentence_modules
 
 __all__ = ["describe", "load_directory"]
 
@@ -27,12 +28,15 @@ def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkp
     config = _read_json(path)
     family, described = describe(config)
     generation = _read_json(directory / "generation_config.json", optional=True)
+    modules = sentence_modules(directory)
     tensors: dict[str, Tensor] = {}
     dtype = _dtype(config)
     if with_tensors:
         read = family.huggingface.prepare(_read_tensors(directory, mmap))
         tensors = canonical_tensors(read, family.huggingface, described, str(directory))
+        tensors |= modules.tensors(mmap)
         dtype = source_dtype(tensors.values())
+    described.description.update(modules.description(described.description, str(directory)))
     vocab_size = described.description["vocab_size"]
     bos = [token for fields in (generation, config) for token in known_ids(fields, "bos_token_id", vocab_size)]
     ends = {
@@ -63,6 +67,8 @@ def describe(config: Fields) -> tuple[Family, Described]:
         )
     described = family.huggingface.describe(config)
     described.description["architecture"] = architecture
+    if architecture not in family.huggingface.architectures:
+        described.description["head"] = False
     return family, described
 
 

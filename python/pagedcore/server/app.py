@@ -14,13 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from . import probes, score, tokens
+from . import probes, rerank, score, tokens
 from .anthropic import messages
 from .call import Call
 from .endpoint import Endpoint
 from .errors import ApiError, anthropic_error, openai_error
 from .http import Json
-from .openai import chat, completions, models, responses
+from .openai import chat, completions, embeddings, models, responses
 from .openapi import openapi
 from .page import PAGE
 from .snapshot import snapshot
@@ -34,6 +34,9 @@ def application(state: State) -> ASGIApp:
         ("/v1/completions", completions.completions),
         ("/v1/chat/completions", chat.chat_completions),
         ("/v1/responses", responses.responses),
+        ("/v1/embeddings", embeddings.embeddings),
+        ("/v1/rerank", rerank.rerank),
+        ("/rerank", rerank.rerank),
         ("/v1/score", score.score),
         ("/score", score.score),
         ("/tokenize", tokens.tokenize),

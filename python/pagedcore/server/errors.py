@@ -66,7 +66,8 @@ def api_error(error: BaseException) -> ApiError:
         return error
     if isinstance(error, (InvalidArgument, Unsupported)):
         message = str(error)
-        code = "context_length_exceeded" if "leaves no room in a context" in message else None
+        too_long = any(words in message for words in ("leaves no room in a context", "is too long to embed"))
+        code = "context_length_exceeded" if too_long else None
         return ApiError(400, message, param=_named_first(message), code=code)
     if isinstance(error, Overloaded):
         return ApiError(429, str(error), code="overloaded", retry_after=1)

@@ -15,7 +15,7 @@ MOST = {
     "allowed_token_ids": 1_000_000,
     "bad_words": 128,
     "chat_template_kwargs": 64,
-    "documents": 64,
+    "documents": 1024,
     "input": 2048,
     "logit_bias": 1024,
     "messages": 2048,

@@ -183,6 +183,33 @@ for _path in ("/v1/score", "/score"):
         ("text_1", "text_2"),
         ("id", "object", "data", "usage"),
     )
+_POSTS["/v1/embeddings"] = (
+    "Vectors of texts, or of token ids.",
+    {
+        "input": {"anyOf": [_TEXT, _list({"anyOf": [_TEXT, _integer(0), _IDS]}, "input")]},
+        "encoding_format": {"enum": ["float", "base64"]},
+        "dimensions": _integer(1),
+        "pooling": {"enum": ["auto", "last", "mean", "cls"]},
+        "normalize": _FLAG,
+        **_SERVED,
+    },
+    ("input",),
+    ("object", "data", "model", "usage"),
+)
+for _path in ("/v1/rerank", "/rerank"):
+    _POSTS[_path] = (
+        "Which documents answer a query, the best first.",
+        {
+            "query": _TEXT,
+            "documents": _list({"anyOf": [_TEXT, _OBJECT]}, "documents"),
+            "instruction": _TEXT,
+            "top_n": _integer(1),
+            "return_documents": _FLAG,
+            **_SERVED,
+        },
+        ("query", "documents"),
+        ("id", "model", "results"),
+    )
 _GETS = {
     "/v1/models": ("What is served.", ("object", "data")),
     "/v1/models/{model}": ("One of them.", ("id", "object", "max_model_len")),

@@ -19,6 +19,47 @@ TEST_CASE("a program in C99 opens, submits, collects and closes") {
 }
 
 // rule: capi.same-bits
+TEST_CASE("embeddings are those of the C++ engine, to the bit") {
+  const Container container;
+  pagedcore::EngineConfig config;
+  config.kv.num_blocks = 100;
+  config.cpu.threads = 1;
+  config.cpu.dtype = pagedcore::DType::f32;
+  pagedcore::Engine engine(container.model.description, container.model.weights, config);
+  pagedcore::EngineRequest request;
+  request.prompt = {5, 6, 7};
+  request.embedding.emplace().pooling = pagedcore::Pooling::mean;
+  request.embedding->dimensions = 10;
+  engine.submit(request);
+  std::vector<float> expected;
+  while (engine.busy())
+    for (auto& o : engine.wait(1.0)) expected = std::move(o.embedding);
+  REQUIRE(expected.size() == 10);
+
+  const SmallEngine options;
+  pc_engine* handle = nullptr;
+  REQUIRE(pc_engine_open(container.path().c_str(), options, &handle) == PC_OK);
+  const int32_t prompt[] = {5, 6, 7};
+  const Options embedding(PC_OPTIONS_EMBEDDING, {{"pooling", "mean"}, {"dimensions", "10"}});
+  uint64_t id = 0;
+  REQUIRE(pc_engine_submit(handle, prompt, 3, embedding, &id) == PC_OK);
+  pc_outputs* outputs = nullptr;
+  while (pc_outputs_count(outputs) == 0) {
+    pc_outputs_free(outputs);
+    REQUIRE(pc_engine_wait(handle, 1.0, &outputs) == PC_OK);
+  }
+  CHECK(pc_outputs_get(outputs, 0)->finish == PC_FINISH_LENGTH);
+  const float* numbers = nullptr;
+  size_t dimensions = 0;
+  REQUIRE(pc_outputs_embedding(outputs, 0, &numbers, &dimensions) == PC_OK);
+  CHECK(std::vector<float>(numbers, numbers + dimensions) == expected);
+  CHECK(pc_outputs_embedding(outputs, 1, &numbers, &dimensions) == PC_INVALID_ARGUMENT);
+  pc_outputs_free(outputs);
+  CHECK(pc_options_set(embedding, "pooling", "max") == PC_INVALID_ARGUMENT);
+  pc_engine_free(handle);
+}
+
+// rule: capi.same-bits
 TEST_CASE("the C ABI gives what the C++ engine gives, to the bit") {
   const Container container;
   pagedcore::EngineConfig config;

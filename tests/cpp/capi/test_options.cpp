@@ -52,6 +52,7 @@ TEST_CASE("every option of C++ has a name in C, a description, and the same defa
   check(PC_OPTIONS_ENGINE, pagedcore::EngineConfig{});
   check(PC_OPTIONS_SAMPLING, pagedcore::SamplingRequest{});
   check(PC_OPTIONS_BEAM_SEARCH, pagedcore::BeamSearchRequest{});
+  check(PC_OPTIONS_EMBEDDING, pagedcore::EmbeddingRequest{});
 }
 
 // rule: capi.old-programs-run

@@ -15,7 +15,10 @@ import pytest
 
 from .conftest import MODEL, Reply, Server, raw_call
 
-ENDPOINTS = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/score", "/tokenize", "/detokenize")
+ENDPOINTS = (
+    *("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/score"),
+    *("/tokenize", "/detokenize"),
+)
 
 
 @pytest.fixture(autouse=True)

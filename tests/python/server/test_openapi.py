@@ -52,6 +52,9 @@ def test_answers_hold_what_it_promises(server: Server) -> None:
         "/detokenize": {"tokens": [1]},
         "/score": {"text_1": "a", "text_2": "b"},
         "/v1/score": {"text_1": "a", "text_2": "b"},
+        "/v1/embeddings": {"input": "a"},
+        "/rerank": {"query": "a", "documents": ["b"]},
+        "/v1/rerank": {"query": "a", "documents": ["b"]},
     }
     for path, item in reply.json["paths"].items():
         for method, operation in item.items():
@@ -83,7 +86,8 @@ def test_every_field_is_looked_at(server: Server, path: str) -> None:
     base: dict[str, Any] = {"max_tokens": 1, "model": MODEL}
     base |= {"prompt": "a"} if path in ("/v1/completions", "/tokenize") else {}
     base |= {"messages": [{"role": "user", "content": "Hi"}]} if "messages" in body["required"] else {}
-    base |= {"input": "a"} if path == "/v1/responses" else {}
+    base |= {"input": "a"} if path in ("/v1/responses", "/v1/embeddings") else {}
+    base |= {"query": "a", "documents": ["b"]} if path.endswith("/rerank") else {}
     base |= {"text_1": "a", "text_2": "b"} if "text_1" in fields else {}
     base |= {"logprobs": True} if path == "/v1/chat/completions" else {}  # others say how they are written
     base |= {"tokens": [1]} if path == "/detokenize" else {}
