@@ -18,6 +18,7 @@ from ..sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from ..llm import LLM
+    from ..outputs import RequestOutput
 
 __all__ = ["Job", "LatencyResult", "ThroughputResult", "fixed_lengths", "latency", "read_trace", "throughput"]
 
@@ -125,6 +126,25 @@ class LatencyResult:
     per_token: list[float]
     request: list[float]
 
+    def add(self, stream: Iterable[RequestOutput]) -> None:
+        """One request, by the engine's times: where news of several tokens came as one, each took its share."""
+        before: float | None = None
+        for news in stream:
+            times = news.metrics
+            if news.error is not None:
+                raise Aborted(f"a request failed: {news.error}")
+            assert times is not None
+            tokens = sum(len(sample.token_ids) for sample in news.outputs)
+            if before is None and times.first_token_time is not None:
+                before = times.first_token_time
+                self.first_token.append(before - times.arrival_time)
+                tokens -= 1
+            if before is not None and times.last_token_time is not None and tokens > 0:
+                self.per_token += [(times.last_token_time - before) / tokens] * tokens
+                before = times.last_token_time
+            if news.finished and times.last_token_time is not None:
+                self.request.append(times.last_token_time - times.arrival_time)
+
     def to_dict(self) -> dict[str, dict[str, float]]:
         rows = {"first_token": self.first_token, "per_token": self.per_token, "request": self.request}
         return {name: summary(values) for name, values in rows.items() if values}
@@ -137,14 +157,7 @@ def latency(llm: LLM, jobs: Sequence[Job], *, seed: int = 0, progress: bool | No
     result = LatencyResult([], [], [])
     with Progress(len(jobs), "requests", enabled=progress) as bar:
         for prompt, chosen in zip(prompts, params, strict=True):
-            start = before = time.perf_counter()
-            for number, news in enumerate(llm.stream(prompt, chosen)):
-                if news.error is not None:
-                    raise Aborted(f"a request failed: {news.error}")
-                now = time.perf_counter()
-                (result.per_token if number else result.first_token).append(now - before)
-                before = now
-            result.request.append(before - start)
+            result.add(llm.stream(prompt, chosen))
             bar.add(1)  # between requests: no measured time holds it
     return result
 
