@@ -140,7 +140,7 @@ class LatencyResult:
                 self.first_token.append(before - times.arrival_time)
                 tokens -= 1
             if before is not None and times.last_token_time is not None and tokens > 0:
-                self.per_token += [(times.last_token_time - before) / tokens] * tokens
+                self.per_token.extend([(times.last_token_time - before) / tokens] * tokens)
                 before = times.last_token_time
             if news.finished and times.last_token_time is not None:
                 self.request.append(times.last_token_time - times.arrival_time)
