@@ -62,7 +62,7 @@ ALL_HEADERS = set(PUBLIC_HEADERS.values())
 MORE_HEADERS = {"io": {"backend", "model"}, "capi": ALL_HEADERS, "bindings": ALL_HEADERS}
 
 # A source compiled for one instruction set may not instantiate inline code that the rest of the program shares.
-ISA_SOURCE = re.compile(r"_(avx2|avx512|avx512bf16|amx|neon)\.cpp$")
+ISA_SOURCE = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon)\.cpp$")
 ISA_SAFE = {"cstddef", "cstdint", "cstring", "cfloat", "climits"}
 
 # Host threads are the same for every device.

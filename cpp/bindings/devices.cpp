@@ -66,7 +66,8 @@ void bind_devices(nb::module_& m) {
       [](EngineConfig config, ModelDescription model, int block_size, int batch, int context, int repeats) {
         const auto backend = make_cpu_backend(config.cpu);
         const AttentionDescription& attention = model.attention;
-        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size, config.cpu.dtype};
+        const KvShape kv{model.num_layers, attention.num_kv_heads, attention.head_dim, block_size,
+                         backend->compute_dtype()};
         return attention_seconds(*backend, {kv, attention.num_heads, batch, context, repeats});
       },
       "config"_a, "model"_a, "block_size"_a, "batch"_a, "context"_a, "repeats"_a = 20, release_gil(),

@@ -4,10 +4,12 @@
 #include <new>
 
 #include "base/field_lists.hpp"
+#include "base/field_text.hpp"
 #include "cpu/attention/attention.hpp"
 #include "cpu/cpu_count.hpp"
 #include "cpu/elementwise/rows.hpp"
 #include "cpu/kv/kv.hpp"
+#include "cpu/matmul/layout.hpp"
 #include "cpu/matmul/matmul.hpp"
 #include "cpu/mixture/mixture.hpp"
 
@@ -38,12 +40,32 @@ class CpuBuffer final : public Buffer {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads, DType dtype, Isa isa, WeightStorage weights)
-    : dtype_(dtype), isa_(isa), native_(weights != WeightStorage::dense), norms_(norm_kernels(isa)), pool_(threads) {}
+namespace {
+
+/// Which panels the options ask for.
+PanelForms forms_of(const CpuOptions& options, Isa isa) {
+  PanelForms forms(options.weights != WeightStorage::dense);
+  if (options.dtype == DType::i8) forms.integer = &integer_kernel_of(isa);
+  if (options.weights == WeightStorage::int8) forms.rounded = DType::q8_0;
+  if (options.weights == WeightStorage::int4) forms.rounded = DType::q4_1;
+  return forms;
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const CpuOptions& options, int threads, Isa isa)
+    : dtype_(options.dtype == DType::i8 ? DType::bf16 : options.dtype),
+      isa_(isa),
+      weights_(options.weights),
+      forms_(forms_of(options, isa)),
+      norms_(norm_kernels(isa)),
+      pool_(threads) {}
 
 std::string CpuBackend::describe() const {
-  return str("cpu, ", name(isa_), ", ", info(dtype_).name, ", ", native_ ? "native" : "dense", " weights, ",
-             pool_.threads(), " threads");
+  const std::string weights = weights_ == WeightStorage::automatic ? "native" : to_text(weights_);
+  const std::string products = forms_.integer == nullptr ? "" : str("int8 products by ", forms_.integer->name, ", ");
+  return str("cpu, ", name(isa_), ", ", products, info(dtype_).name, ", ", weights, " weights, ", pool_.threads(),
+             " threads");
 }
 
 // Memory.
@@ -64,14 +86,20 @@ void CpuBackend::download(std::span<std::byte> dst, const Tensor& src) {
 
 // Weights and KV storage.
 
+PanelForms CpuBackend::forms_for(const WeightForm& form) const {
+  PanelForms forms = forms_;
+  if (form.of_expert) forms.integer = nullptr;
+  return forms;
+}
+
 std::unique_ptr<Weight> CpuBackend::pack(std::span<const HostTensor> parts, const WeightForm& form) {
   return form.f32 ? pack_weight(pool_, parts, form, isa_, DType::f32)
-                  : pack_weight(pool_, parts, form, isa_, dtype_, native_);
+                  : pack_weight(pool_, parts, form, isa_, dtype_, forms_for(form));
 }
 
 PackedSize CpuBackend::packed_size(std::span<const HostTensor> parts, const WeightForm& form) const {
-  return form.f32 ? packed_weight_size(parts, form, isa_, DType::f32, false)
-                  : packed_weight_size(parts, form, isa_, dtype_, native_);
+  return form.f32 ? packed_weight_size(parts, form, isa_, DType::f32, {})
+                  : packed_weight_size(parts, form, isa_, dtype_, forms_for(form));
 }
 
 std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const {
@@ -169,11 +197,11 @@ namespace pagedcore {
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   check_ranges(options, "CPU option");
-  if (options.dtype != DType::f32 && options.dtype != DType::bf16)
-    throw Unsupported(str("the CPU backend computes in f32 or bf16, not in ", info(options.dtype).name));
+  if (options.dtype != DType::f32 && options.dtype != DType::bf16 && options.dtype != DType::i8)
+    throw Unsupported(str("the CPU backend computes in f32, bf16 or int8, not in ", info(options.dtype).name));
   const cpu::Isa isa = cpu::parse_isa(options.isa);
   const int threads = options.threads > 0 ? options.threads : cpu::usable_cpus();
-  return std::make_unique<cpu::CpuBackend>(threads, options.dtype, isa, options.weights);
+  return std::make_unique<cpu::CpuBackend>(options, threads, isa);
 }
 
 }  // namespace pagedcore

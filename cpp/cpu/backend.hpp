@@ -6,6 +6,7 @@
 #include "cpu/elementwise/elementwise.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/large_memory.hpp"
+#include "cpu/matmul/matmul.hpp"
 #include "cpu/mixture/row_lists.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pagedcore/backend.hpp"
@@ -14,7 +15,7 @@ namespace pagedcore::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, DType dtype, Isa isa, WeightStorage weights);
+  CpuBackend(const CpuOptions& options, int threads, Isa isa);
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
@@ -58,11 +59,13 @@ class CpuBackend final : public Backend {
   const void* host_view(const Tensor& t) noexcept override { return t.data; }
 
  private:
+  PanelForms forms_for(const WeightForm& form) const;
   void check_compute(const char* what, const Tensor& t) const;
 
   const DType dtype_;
   const Isa isa_;
-  const bool native_;
+  const WeightStorage weights_;
+  const PanelForms forms_;
   const NormKernels& norms_;
   ThreadPool pool_;
   Scratch scratch_;  // of the pool's workers, for products

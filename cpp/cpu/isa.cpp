@@ -72,6 +72,11 @@ Isa detect() {
   return amx ? Isa::amx : Isa::avx512_bf16;
 }
 
+bool has_vnni_on_this_cpu(Isa isa) {
+  if (isa == Isa::avx2) return bit(cpuid(7, 1).eax, 4);
+  return isa != Isa::portable && bit(cpuid(7, 0).ecx, 11);
+}
+
 bool supported_on_this_cpu(Isa isa) {
   static const Isa detected = detect();
   if (isa == Isa::neon || isa > detected) return false;
@@ -82,10 +87,13 @@ bool supported_on_this_cpu(Isa isa) {
 
 #elif defined(__aarch64__)
 
+bool has_vnni_on_this_cpu(Isa) { return false; }
+
 bool supported_on_this_cpu(Isa isa) { return isa == Isa::portable || isa == Isa::neon; }
 
 #else
 
+bool has_vnni_on_this_cpu(Isa) { return false; }
 bool supported_on_this_cpu(Isa isa) { return isa == Isa::portable; }
 
 #endif
@@ -101,6 +109,7 @@ std::string list_of_supported() {
 std::string_view name(Isa isa) noexcept { return kNames[static_cast<std::size_t>(isa)]; }
 
 bool supported(Isa isa) noexcept { return supported_on_this_cpu(isa); }
+bool has_vnni(Isa isa) noexcept { return supported(isa) && has_vnni_on_this_cpu(isa); }
 
 Isa best() noexcept {
   for (const Isa isa : {Isa::neon, Isa::amx, Isa::avx512_bf16, Isa::avx512, Isa::avx2})

@@ -25,14 +25,17 @@ LargeMemory large_memory(std::size_t bytes) noexcept {
   return LargeMemory(static_cast<std::byte*>(memory));
 }
 
+bool Scratch::grow(LargeMemory& memory, std::size_t& size, std::size_t bytes) noexcept {
+  if (bytes <= size) return true;
+  LargeMemory larger = large_memory((bytes + kHugePage - 1) / kHugePage * kHugePage);
+  if (larger == nullptr) return false;
+  memory = std::move(larger);
+  size = bytes;
+  return true;
+}
+
 bool Scratch::reserve(int workers, std::size_t bytes) noexcept {
-  const std::size_t all = static_cast<std::size_t>(workers) * bytes;
-  if (all > size_) {
-    LargeMemory memory = large_memory((all + kHugePage - 1) / kHugePage * kHugePage);
-    if (memory == nullptr) return false;
-    memory_ = std::move(memory);
-    size_ = all;
-  }
+  if (!grow(memory_, size_, static_cast<std::size_t>(workers) * bytes)) return false;
   worker_bytes_ = bytes;
   return true;
 }

@@ -21,10 +21,15 @@ class Scratch {
   /// changed then.
   bool reserve(int workers, std::size_t bytes) noexcept;
   std::byte* of(int worker) const noexcept { return memory_.get() + static_cast<std::size_t>(worker) * worker_bytes_; }
+  /// Likewise, for all workers together.
+  bool reserve_shared(std::size_t bytes) noexcept { return grow(shared_, shared_size_, bytes); }
+  std::byte* shared() const noexcept { return shared_.get(); }
 
  private:
-  LargeMemory memory_;
-  std::size_t size_ = 0, worker_bytes_ = 0;
+  static bool grow(LargeMemory& memory, std::size_t& size, std::size_t bytes) noexcept;
+
+  LargeMemory memory_, shared_;
+  std::size_t size_ = 0, worker_bytes_ = 0, shared_size_ = 0;
 };
 
 }  // namespace pagedcore::cpu

@@ -107,6 +107,7 @@ std::map<std::string, double> Engine::stats() const {
   EngineStats stats = impl_->loop->stats();
   stats.weights = impl_->plan.weights;
   stats.native_weights = impl_->plan.native_weights;
+  stats.integer_weights = impl_->plan.integer_weights;
   return to_map(stats);
 }
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }

@@ -27,6 +27,7 @@ struct EngineStats {
   std::uint32_t paused = 0;
   std::uint64_t weights = 0;
   std::uint64_t native_weights = 0;
+  std::uint64_t integer_weights = 0;
 
   template <class V>
   static void fields(V&& v) {
@@ -46,9 +47,11 @@ struct EngineStats {
     v(field("paused", &S::paused, "1: no step begins, until resume().").gauge("paused"));
     v(field("weights", &S::weights, "Bytes of the weights.").gauge("weight_bytes"));
     v(field("native_weights", &S::native_weights,
-            "Of them: kept in the block formats of their file, and widened inside the products; the others are in the "
-            "compute type.")
+            "Of them: kept in a block format; the others are in the compute type.")
           .gauge("native_weight_bytes"));
+    v(field("integer_weights", &S::integer_weights,
+            "Of those: their codes are multiplied (dtype int8); the others are widened inside the products.")
+          .gauge("integer_weight_bytes"));
   }
 };
 

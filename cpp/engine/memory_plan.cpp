@@ -23,6 +23,13 @@ constexpr std::uint32_t kGpuBatchedTokens = 2048;
 
 bool on_gpu(const EngineConfig& config) { return parse_device(config.device).kind == DeviceKind::cuda; }
 
+/// A GPU widens weights in integers, and computes in bf16.
+CudaOptions cuda_options(const EngineConfig& config) {
+  CudaOptions options = config.cuda;
+  if (options.dtype == DType::i8) options.dtype = DType::bf16;
+  return options;
+}
+
 /// Enough for max_sequences contexts of full length, but at most 1 GiB and half of the memory that is available; on a
 /// GPU, whose memory has no other use, all that weights and activations leave.
 std::size_t default_cache_bytes(const EngineConfig& c, std::uint64_t context, const MemoryPlan& plan,
@@ -96,6 +103,10 @@ EngineConfig for_its_device(EngineConfig config, const ModelDescription& model) 
 EngineConfig for_its_model(EngineConfig config, const ModelDescription& model) {
   validate(config);
   if (on_gpu(config) || config.cpu.weights != WeightStorage::automatic) return config;
+  if (config.cpu.dtype == DType::i8) {
+    config.cpu.weights = WeightStorage::native;
+    return config;
+  }
   config.cpu.weights = WeightStorage::dense;
   CpuOptions one_thread = config.cpu;
   one_thread.threads = 1;
@@ -122,6 +133,8 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
   MemoryPlan plan;
   plan.weights = memory.weights;
   plan.native_weights = memory.native_weights;
+  plan.integer_weights = memory.integer_weights;
+  plan.dense_weights = memory.dense_weights;
   plan.activations = memory.activations;
   plan.kv_block = memory.kv_block;
   plan.windows = layer_groups(model).windows;
@@ -192,7 +205,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
 std::unique_ptr<Backend> make_backend(const EngineConfig& config) {
   const DeviceId device = parse_device(config.device);
   if (device.kind == DeviceKind::cpu) return make_cpu_backend(config.cpu);
-  CudaOptions options = config.cuda;
+  CudaOptions options = cuda_options(config);
   options.device = device.index;
   return make_cuda_backend(options);
 }
@@ -218,7 +231,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
                        const WeightSource* weights) {
   validate(config);
   if (device_memory > 0 && on_gpu(config)) {
-    const auto sizes = cuda_sizes(config.cuda);
+    const auto sizes = cuda_sizes(cuda_options(config));
     return plan_memory(model, config, *sizes, sizes->usable(device_memory), weights);
   }
   EngineConfig quick = for_its_model(config, model);

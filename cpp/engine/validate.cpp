@@ -29,9 +29,14 @@ void check_device(const EngineConfig& c) {
   const CudaOptions cuda;
   if (parse_device(c.device).kind == DeviceKind::cuda) {
     check_effect("isa", c.cpu.isa, cpu.isa, "device = 'cpu'");
-    return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16});
+    return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16, DType::i8});
   }
-  check_type(c, c.cpu.dtype, {DType::f32, DType::bf16});
+  check_type(c, c.cpu.dtype, {DType::f32, DType::bf16, DType::i8});
+  if (c.cpu.dtype == DType::i8 && c.cpu.weights == WeightStorage::dense)
+    throw InvalidArgument(
+        "dtype = 'int8' multiplies the codes of weights, of which weights = 'dense' keeps none; use weights = 'auto', "
+        "or "
+        "dtype = 'bfloat16'");
   if (c.cuda.kv_cache_dtype != KvCacheType::compute)
     throw Unsupported(str("kv_cache_dtype = '", to_text(c.cuda.kv_cache_dtype), "' on device = '", c.device,
                           "', whose KV has the compute type; use 'auto'"));

@@ -16,6 +16,8 @@ ModelMemory plan_model_memory(const ModelDescription& description, const TensorS
   const PackedSize size = planned_weight_size(description, sizes, weights);
   memory.weights = size.bytes;
   memory.native_weights = size.native;
+  memory.integer_weights = size.integer;
+  memory.dense_weights = size.bytes - size.native - all_vector_bytes(description);
   memory.activations = ActivationLayout(description, sizes.compute_dtype(), max_batched_tokens, max_logit_rows).bytes;
   memory.kv_block = sizes.kv_block_bytes(kv_shape_of(description, sizes, block_size));
   return memory;

@@ -173,8 +173,17 @@ void add_matrices(const Specs<Owner>& specs, const std::string& prefix, const Te
     const PackedSize size = sizes.packed_size(parts, matrix.form);
     total.bytes += size.bytes;
     total.native += size.native;
+    total.integer += size.integer;
   }
 }
+
+std::string extents(std::span<const std::int64_t> shape) {
+  std::string text;
+  for (const std::int64_t extent : shape) text += str(text.empty() ? "" : ", ", extent);
+  return str("[", text, "]");
+}
+
+}  // namespace
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
   std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
@@ -186,11 +195,7 @@ std::size_t all_vector_bytes(const ModelDescription& d) {
          layers;
 }
 
-std::string extents(std::span<const std::int64_t> shape) {
-  std::string text;
-  for (const std::int64_t extent : shape) text += str(text.empty() ? "" : ", ", extent);
-  return str("[", text, "]");
-}
+namespace {
 
 /// Fills the weights from the source, vectors one after another into one buffer.
 class Loader {
@@ -307,11 +312,13 @@ std::size_t DecoderWeights::bytes() const noexcept {
 }
 
 namespace {
+
 /// Calls visit(specs, prefix) for the MLPs of a mixture: its experts, then the shared one.
 template <class Visit>
 void each_expert(const ModelDescription& d, const std::string& prefix, const Visit& visit) {
   const MixtureDescription& m = d.mixture;
-  const Specs<MlpWeights> specs = mlp_specs(d, m.expert_size);
+  Specs<MlpWeights> specs = mlp_specs(d, m.expert_size);
+  for (auto& matrix : specs.matrices) matrix.form.of_expert = true;
   for (std::int32_t e = 0; e < m.num_experts; ++e) visit(specs, str(prefix, "experts.", e, "."));
   if (m.shared_size > 0) visit(mlp_specs(d, m.shared_size), prefix + "shared.");
 }

@@ -95,5 +95,7 @@ DecoderWeights load_weights(const ModelDescription& description, const WeightSou
 /// held, for the description does not say which ones a checkpoint has; they are a few vectors a layer.
 PackedSize planned_weight_size(const ModelDescription& description, const TensorSizes& sizes,
                                const WeightSource* weights);
+/// Of that: norms, biases and tables of positions, which are in f32.
+std::size_t all_vector_bytes(const ModelDescription& description);
 
 }  // namespace pagedcore

@@ -1358,8 +1358,8 @@ class EngineConfig:
         swap_file: str | os.PathLike[str] | None = None,
         swap_file_size: int | str | None = None,
         threads: int | None = None,
-        dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"] = "bfloat16",
-        weights: Literal["auto", "native", "dense"] = "auto",
+        dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"] = "bfloat16",
+        weights: Literal["auto", "native", "dense", "int8", "int4"] = "auto",
         isa: str = "auto",
         kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"] = "auto",
         workspace: int | str = 67108864,
@@ -1428,12 +1428,15 @@ class EngineConfig:
     """Size of that file. None: as much as the KV cache. In [1, 9223372036854775807]."""
     threads: int
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
-    dtype: Literal["float32", "bfloat16", "float16"]
-    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."""
-    weights: Literal["auto", "native", "dense"]
-    """What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads it, or
-    numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights then take
-    at most 1 GiB, else native. A GPU widens all."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"]
+    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. int8: on the CPU, products with
+    weights in a block format multiply their codes by inputs in int8 with a scale for each 32; all else is
+    bfloat16, as everything is on a GPU."""
+    weights: Literal["auto", "native", "dense", "int8", "int4"]
+    """What is kept of weights in a block format of a GGUF file: that (native), or numbers of the compute type
+    (dense); the bits of results are the same. auto: dense where all weights then take at most 1 GiB, else native;
+    with dtype int8 native. int8 and int4: native, and matrices in no block format are rounded to 8 bits with a
+    scale for each 32, or to 4 bits with a scale and a minimum. A GPU widens all."""
     isa: str
     """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
     kv_cache_dtype: Literal["auto", "fp8", "int8"]
@@ -1492,6 +1495,8 @@ class MemoryPlan:
         *,
         weights: int = 0,
         native_weights: int = 0,
+        integer_weights: int = 0,
+        dense_weights: int = 0,
         activations: int = 0,
         kv_block: int = 0,
         num_blocks: int = 0,
@@ -1507,7 +1512,12 @@ class MemoryPlan:
     weights: int
     """Bytes."""
     native_weights: int
-    """Bytes of the weights that are kept in the block formats of their file; the others are in the compute type."""
+    """Bytes of the weights that are kept in a block format, of their file or by weights = int8 or int4; the others
+    are in the compute type."""
+    integer_weights: int
+    """Bytes of those whose products are in integers (dtype = int8)."""
+    dense_weights: int
+    """Bytes of the matrices in the compute type; norms and biases are the rest."""
     activations: int
     """Bytes."""
     kv_block: int

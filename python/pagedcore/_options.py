@@ -141,13 +141,16 @@ class EngineOptions(TypedDict, total=False):
     """Size of that file. None: as much as the KV cache. In [1, 2^63 - 1]."""
     threads: int | None
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
-    dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16"]
-    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. auto: float32 for float32
-    checkpoints where the device has it, else bfloat16 or float16."""
-    weights: Literal["auto", "native", "dense"]
-    """What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads it, or
-    numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights then take
-    at most 1 GiB, else native. A GPU widens all."""
+    dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"]
+    """Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. int8: on the CPU, products with
+    weights in a block format multiply their codes by inputs in int8 with a scale for each 32; all else is
+    bfloat16, as everything is on a GPU. auto: float32 for float32 checkpoints where the device has it, else
+    bfloat16 or float16."""
+    weights: Literal["auto", "native", "dense", "int8", "int4"]
+    """What is kept of weights in a block format of a GGUF file: that (native), or numbers of the compute type
+    (dense); the bits of results are the same. auto: dense where all weights then take at most 1 GiB, else native;
+    with dtype int8 native. int8 and int4: native, and matrices in no block format are rounded to 8 bits with a
+    scale for each 32, or to 4 bits with a scale and a minimum. A GPU widens all."""
     isa: str
     """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"]

@@ -163,12 +163,31 @@ class OpenModel:
             except Corrupt as error:  # a tensor of another shape than the description says
                 raise Corrupt(str(error) if self.path in str(error) else f"{self.path}: {error}") from None
             bar.reach(total, total)
-        memory = format_bytes(MemoryReport.from_native(engine.memory_plan).total)
-        _log.info("%s: %s; %s, loaded in %.2f s", self.path, engine.describe(), memory, time.monotonic() - start)
+        memory = MemoryReport.from_native(engine.memory_plan)
+        took = time.monotonic() - start
+        _log.info("%s: %s; %s, loaded in %.2f s", self.path, engine.describe(), format_bytes(memory.total), took)
+        if (other := _other_than_asked(self.config, memory)) is not None:
+            _log.warning("%s: %s", self.path, other)
         return engine
 
     def close(self) -> None:
         self._checkpoint.close()
+
+
+def _other_than_asked(config: _core.EngineConfig, memory: MemoryReport) -> str | None:
+    """What is not computed in integers, or not kept in them, though the options say so."""
+    rounded = config.weights in ("int8", "int4")
+    if config.device != "cpu":
+        asked = "dtype='int8'" if config.dtype == "int8" else f"weights='{config.weights}'" if rounded else None
+        return None if asked is None else f"{asked} is for the CPU: this device widens all weights"
+    others = memory.dense_weights + memory.native_weights - memory.integer_weights
+    if config.dtype == "int8" and others:
+        remedy = "" if rounded else "; weights='int8' rounds matrices in no block format"
+        return (
+            f"dtype='int8' multiplies weights in block formats, but not those of experts: {format_bytes(others)} of"
+            f" weights compute as without it{remedy}"
+        )
+    return None
 
 
 def _default(record: object, info: _core.OptionInfo) -> Any:

@@ -48,7 +48,7 @@ class MemoryReport:
 
     weights: int
     native_weights: int
-    """Bytes of the weights that are kept in the block formats of their file."""
+    """Bytes of the weights that are kept in a block format, of their file or by weights="int8" or "int4"."""
     activations: int
     kv_block: int
     """Bytes of one block, the layers of one group."""
@@ -65,6 +65,10 @@ class MemoryReport:
     """Blocks that both hold together."""
     requests: int = 0
     """Host memory that requests may take together, apart from their KV: taken as they need it."""
+    integer_weights: int = 0
+    """Bytes of the native weights whose products are in integers (dtype="int8")."""
+    dense_weights: int = 0
+    """Bytes of the matrices in the compute type; norms and biases are the rest."""
     windows: tuple[int, ...] | list[int] = (0,)
     """Attention window of each layer group, 0: full context. A token takes a token slot in a block of each."""
 
@@ -91,6 +95,12 @@ class MemoryReport:
         blocks = -(-self.max_context // self.block_size) * max(1, len(self.windows))
         return self.num_blocks // blocks if self.max_context else 0
 
+    def _kept(self) -> str:
+        if not self.native_weights:
+            return ""
+        products = f", {format_bytes(self.integer_weights)} multiplied in int8" if self.integer_weights else ""
+        return f"{format_bytes(self.native_weights)} in block formats{products}"
+
     def to_dict(self) -> dict[str, Any]:
         derived = ("kv_cache", "total", "kv_tokens", "full_contexts")
         return asdict(self) | {name: getattr(self, name) for name in derived}
@@ -101,7 +111,7 @@ class MemoryReport:
             (
                 "weights",
                 format_bytes(self.weights),
-                f"{format_bytes(self.native_weights)} in the formats of their file" if self.native_weights else "",
+                self._kept(),
             ),
             ("activations", format_bytes(self.activations), ""),
             (

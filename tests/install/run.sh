@@ -53,7 +53,7 @@ check_c_symbols() {  # LIBRARY
 # the baseline instruction set.
 check_isa_objects() {  # BUILD_DIR
   local objects symbols weak
-  mapfile -t objects < <(find "$1" -regextype posix-extended -regex '.*_(avx2|avx512|avx512bf16|amx|neon)\.cpp\.o')
+  mapfile -t objects < <(find "$1" -regextype posix-extended -regex '.*_(avx2|avxvnni|avx512|avx512vnni|avx512bf16|amx|neon)\.cpp\.o')
   if [ ${#objects[@]} -eq 0 ]; then
     [ "$(uname -m)" != x86_64 ] || fail "no objects of one instruction set below $1"
     return

@@ -27,13 +27,13 @@ def alone(llm: LLM, prompt: Any, params: SamplingParams) -> Result:
     return bits(llm.generate([prompt], params, progress=False)[0])
 
 
-# The default model, in both compute types
+# The default model, in both compute types and in integers
 
 SAMPLED = SamplingParams(temperature=0.8, top_p=0.95, seed=11, max_tokens=24, logprobs=2, ignore_eos=True)
 LONG = "".join(PROMPTS[:12])  # several blocks and chunks
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

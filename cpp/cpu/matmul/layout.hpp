@@ -14,7 +14,9 @@
 
 #include "cpu/isa.hpp"
 #include "cpu/large_memory.hpp"
+#include "cpu/matmul/integer/kernel.hpp"
 #include "cpu/matmul/kernel.hpp"
+#include "cpu/matmul/matmul.hpp"
 #include "cpu/matmul/native/format.hpp"
 #include "pagedcore/backend.hpp"
 
@@ -23,10 +25,18 @@ namespace pagedcore::cpu {
 /// The kernel that serves a compute type on an instruction set.
 const MatmulKernel& kernel_of(Isa isa, DType dtype);
 
+/// The kernel of integer products for an instruction set, the best that this CPU has.
+const IntegerKernel& integer_kernel_of(Isa isa) noexcept;
+const IntegerProduct& product_of(const IntegerKernel& kernel, const NativeFormat& format) noexcept;
+
+/// The block format that a matrix of `dtype` with `k` columns is kept in; null where it is dense.
+const NativeFormat* kept_format(DType dtype, std::int64_t k, const PanelForms& forms) noexcept;
+
 /// Consecutive panels that are kept alike.
 struct PanelRun {
   std::int64_t first = 0, end = 0;       // panels
   const NativeFormat* format = nullptr;  // null: they are in the compute type
+  bool integer = false;                  // codes lie as products in integers take them
   std::int64_t panel_bytes = 0;
   std::int64_t offset = 0;  // of the first one from the weight's begin
 
@@ -34,16 +44,18 @@ struct PanelRun {
 };
 
 struct PackedLayout {
-  std::vector<MatmulLeaf> leaves;  // at least one
+  std::vector<MatmulLeaf> leaves;        // at least one
+  std::vector<MatmulLeaf> input_groups;  // the same, for integer products: `padded_end` counts 32 for each input group
   std::int64_t k_padded = 0;
   std::int64_t panels = 0;
   std::int64_t panel_bytes = 0;  // of a panel in the compute type
   std::vector<PanelRun> runs;    // at least one, in order
 
-  /// `kept`: the matrices that are packed, if panels shall keep the block formats of theirs; only their types and
+  /// `parts`: the matrices that are packed, if panels may have other `forms` by the types of theirs; only types and
   /// shapes matter. Throws InvalidArgument where the matrix is empty, its bytes overflow, or the leaves do not cover k.
   PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& form, const MatmulKernel& kernel, DType dtype,
-               std::span<const HostTensor> kept = {});
+               std::span<const HostTensor> parts = {}, const PanelForms& forms = {});
+  bool has_integer() const noexcept;
   PackedSize size() const noexcept;
   const PanelRun& run_of(std::int64_t panel) const noexcept;
 };
@@ -52,7 +64,7 @@ class PackedWeight final : public Weight {
  public:
   /// Memory for the panels, not yet written. Throws OutOfMemory.
   PackedWeight(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype,
-               std::span<const HostTensor> kept = {});
+               std::span<const HostTensor> parts = {}, const PanelForms& forms = {});
 
   std::int64_t n() const noexcept override { return n_; }
   std::int64_t k() const noexcept override { return k_; }
@@ -62,6 +74,7 @@ class PackedWeight final : public Weight {
   DType dtype() const noexcept { return dtype_; }
   Isa isa() const noexcept { return isa_; }
   const MatmulKernel& kernel() const noexcept { return kernel_; }
+  const IntegerKernel* integer() const noexcept { return integer_; }  // null: no panel is for integer products
   const PackedLayout& layout() const noexcept { return layout_; }
   std::byte* panel(std::int64_t i) noexcept { return memory_.get() + offset(i); }
   const std::byte* panel(std::int64_t i) const noexcept { return memory_.get() + offset(i); }
@@ -77,6 +90,7 @@ class PackedWeight final : public Weight {
   Isa isa_;
   const MatmulKernel& kernel_;
   PackedLayout layout_;
+  const IntegerKernel* integer_;
   LargeMemory memory_;
 };
 

@@ -170,7 +170,11 @@ class Rows {
     return std::min(count, end_ - first);
   }
   bool is_padding(int column) const { return rows_[static_cast<std::size_t>(column)].tensor == nullptr; }
-  void numbers(int column, std::span<float> out) const { to_f32(at(column), first_ - begin_, out); }
+  bool has_blocks(int column, const NativeFormat& format) const { return at(column).dtype == format.dtype; }
+  /// From `first` on, of those that were taken.
+  void numbers(int column, std::int64_t first, std::span<float> out) const {
+    to_f32(at(column), first_ - begin_ + first, out);
+  }
   const std::byte* blocks(int column) const {
     return at(column).data.data() + bytes_of(at(column).dtype, first_ - begin_);
   }
@@ -196,7 +200,7 @@ void pack_dense(Rows& rows, PackedWeight& weight, std::int64_t panel) {
       if (rows.is_padding(c))
         std::ranges::fill(row, 0.0f);
       else
-        rows.numbers(c, row);
+        rows.numbers(c, 0, row);
     }
     put_chunk(weight, chunk, first, count, weight.panel(panel));
   }
@@ -206,6 +210,9 @@ void pack_native(Rows& rows, PackedWeight& weight, std::int64_t panel) {
   const PanelRun& run = weight.layout().run_of(panel);
   const NativeFormat& format = *run.format;
   const int lanes = weight.kernel().lanes;
+  const CodeOrder order = run.integer                     ? CodeOrder::integer
+                          : weight.dtype() == DType::bf16 ? CodeOrder::bf16
+                                                          : CodeOrder::f32;
   auto* const to = reinterpret_cast<unsigned char*>(weight.panel(panel));
   std::memset(to, 0, static_cast<std::size_t>(run.panel_bytes));  // columns that are padding
   const std::int64_t elements = kGroup * format.groups;
@@ -214,10 +221,19 @@ void pack_native(Rows& rows, PackedWeight& weight, std::int64_t panel) {
     count = rows.take(first, weight.k() - first);
     for (int c = 0; c < 2 * lanes; ++c) {
       if (rows.is_padding(c)) continue;
+      if (!rows.has_blocks(c, format)) {
+        float numbers[kGroup];
+        for (std::int64_t i = 0; i < count; i += kGroup) {
+          rows.numbers(c, i, numbers);
+          round_block(format, numbers, block);
+          write_block(format, block, lanes, order, c, (first + i) / kGroup, to);
+        }
+        continue;
+      }
       const auto* from = reinterpret_cast<const std::uint8_t*>(rows.blocks(c));
       for (std::int64_t i = 0; i < count / elements; ++i, from += info(format.dtype).block_bytes) {
         read_block(format, from, block);
-        write_block(format, block, lanes, weight.dtype(), c, first / elements + i, to);
+        write_block(format, block, lanes, order, c, first / elements + i, to);
       }
     }
   }
@@ -235,10 +251,9 @@ void pack_panel(std::span<const HostTensor> parts, PackedWeight& weight, std::in
 }  // namespace
 
 std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor> parts, const WeightForm& form,
-                                    Isa isa, DType dtype, bool native) {
+                                    Isa isa, DType dtype, const PanelForms& forms) {
   const std::int64_t n = checked_pack_rows(parts, form);
-  const auto kept = native ? parts : std::span<const HostTensor>{};
-  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), form, isa, dtype, kept);
+  auto weight = std::make_unique<PackedWeight>(n, parts[0].cols(), form, isa, dtype, parts, forms);
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
   const std::size_t staged = is_in_file(parts) ? std::min(kStaged, panel_bytes(parts, weight->k())) : 0;  // each thread
@@ -256,12 +271,11 @@ std::unique_ptr<Weight> pack_weight(ThreadPool& pool, std::span<const HostTensor
 }
 
 PackedSize packed_weight_size(std::span<const HostTensor> parts, const WeightForm& form, Isa isa, DType dtype,
-                              bool native) {
+                              const PanelForms& forms) {
   std::int64_t rows = 0;
   for (const HostTensor& part : parts) rows += part.rows();
   const std::int64_t n = form.kind == PackKind::gated ? rows / 2 : rows;
-  const auto kept = native ? parts : std::span<const HostTensor>{};
-  return PackedLayout(n, parts[0].cols(), form, kernel_of(isa, dtype), dtype, kept).size();
+  return PackedLayout(n, parts[0].cols(), form, kernel_of(isa, dtype), dtype, parts, forms).size();
 }
 
 std::size_t packed_weight_bytes(std::int64_t n, std::int64_t k, const WeightForm& form, Isa isa, DType dtype) {
@@ -279,6 +293,28 @@ void read_column(const std::byte* panel, DType dtype, std::int64_t columns, std:
                  : from_bf16(reinterpret_cast<const std::uint16_t*>(panel)[(at / 2 * columns + column) * 2 + at % 2]);
 }
 
+/// All numbers of a column of a panel for integer products: those of the file, in f32.
+void read_codes(const PackedWeight& weight, const NativeFormat& format, const std::byte* panel, std::int64_t column,
+                float* out) {
+  const IntegerProduct& product = product_of(*weight.integer(), format);
+  const int lanes = weight.kernel().lanes;
+  alignas(64) unsigned char group[kMaxColumns * (kGroup + 4 * sizeof(float))];
+  const auto number = [&](int field) {
+    float value;
+    std::memcpy(&value, group + (kGroup + 4 * field) * 2 * lanes + 4 * column, sizeof value);
+    return value;
+  };
+  for (std::int64_t k = 0; k < weight.k(); ++k) {
+    const auto at = static_cast<int>(k % kGroup);
+    if (at == 0) product.expand(reinterpret_cast<const unsigned char*>(panel), k / kGroup, 1, group);
+    const unsigned char code = group[(at / 4 * 2 * lanes + column) * 4 + at % 4];
+    const int value = (product.is_signed ? static_cast<signed char>(code) : code) - product.zero;
+    const int half = product.halves == 2 ? at / 16 : 0;
+    out[k] = static_cast<float>(value) * number(half);
+    if (product.minimum) out[k] += number(product.halves + half);
+  }
+}
+
 }  // namespace
 
 void unpack_row(const Weight& weight, std::int64_t row, float* out) {
@@ -288,7 +324,9 @@ void unpack_row(const Weight& weight, std::int64_t row, float* out) {
     throw InvalidArgument(str("unpack_row: row ", row, " of a weight with ", packed.n(), " rows"));
   const std::int64_t columns = 2 * packed.kernel().lanes, column = row % columns;
   const std::byte* panel = packed.panel(row / columns);
-  if (const NativeFormat* format = packed.layout().run_of(row / columns).format; format != nullptr) {
+  const PanelRun& run = packed.layout().run_of(row / columns);
+  if (run.integer) return read_codes(packed, *run.format, panel, column, out);
+  if (const NativeFormat* format = run.format; format != nullptr) {
     // A group at a time, of all columns: what the kernels see.
     alignas(64) std::byte group[kGroup * kMaxColumns * sizeof(float)];
     const WidenFunction widen = widen_of(*format, packed.isa(), packed.dtype());

@@ -26,22 +26,27 @@ struct Partition {
 /// Runs a kernel on blocks of a weight.
 class BlockRunner {
  public:
-  /// The weight must outlive it.
-  BlockRunner(const PackedWeight& weight, const MatmulArgs& args);
+  /// The weight must outlive it. `integer`: the same for panels of integer products, its input in integers.
+  BlockRunner(const PackedWeight& weight, const MatmulArgs& args, const MatmulArgs& integer);
+  /// Of a weight that has no such panels.
+  BlockRunner(const PackedWeight& weight, const MatmulArgs& args) : BlockRunner(weight, args, args) {}
 
   /// Bytes that a call needs, a multiple of 64: at least as many as one of fewer rows.
-  std::int64_t scratch_bytes() const { return kernel_bytes_ + widened_panels_ * weight_.layout().panel_bytes; }
+  std::int64_t scratch_bytes() const { return kernel_bytes_ + widened_bytes_; }
   /// `next_panel`: where the block begins that this worker is likely to get next. `scratch` is 64-byte aligned and
   /// belongs to this call.
   void operator()(const MatmulBlock& block, std::int64_t next_panel, std::byte* scratch) const;
 
  private:
+  bool in_kernel(const PanelRun& run) const;
+  WidenFunction widen_of(const PanelRun& run) const;
+  void compute(const PanelRun& run, const MatmulArgs& args, const MatmulBlock& block, std::byte* scratch) const;
   void widen(const PanelRun& run, const MatmulBlock& block, std::int64_t next_panel, std::byte* scratch) const;
 
   const PackedWeight& weight_;
-  const MatmulArgs args_;
-  bool in_kernel_ = false;
-  std::int64_t widened_panels_ = 0;
+  const MatmulArgs args_, integer_;
+  bool few_ = false;
+  std::int64_t widened_bytes_ = 0;
   std::int64_t kernel_bytes_ = 0;
 };
 

@@ -310,12 +310,20 @@ struct CpuOptions {
     using C = CpuOptions;
     v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
-    v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
     v(field(
-        "weights", &C::weights,
-        "What is kept of weights in a block format of a GGUF file: that (native), widened where a product reads "
-        "it, or numbers of the compute type (dense). The bits of results are the same. auto: dense where all weights "
-        "then take at most 1 GiB, else native. A GPU widens all."));
+        "dtype", &C::dtype,
+        "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. int8: on the CPU, products with "
+        "weights "
+        "in a block format multiply their codes by inputs in int8 with a scale for each 32; all else is bfloat16, as "
+        "everything is on a GPU."));
+    v(field("weights", &C::weights,
+            "What is kept of weights in a block format of a GGUF file: that (native), or numbers of the compute type "
+            "(dense); "
+            "the bits of results are the same. auto: dense where all weights then take at most 1 GiB, else native; "
+            "with dtype "
+            "int8 native. int8 and int4: native, and matrices in no block format are rounded to 8 bits with a scale "
+            "for each "
+            "32, or to 4 bits with a scale and a minimum. A GPU widens all."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
   }
 };
@@ -356,7 +364,12 @@ struct CudaOptions {
     using C = CudaOptions;
     v(field("threads", &C::threads, "Threads of the host.", in(1, kMostThreads))
           .zero_means("the number of CPUs that this process may run on"));
-    v(field("dtype", &C::dtype, "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU."));
+    v(field(
+        "dtype", &C::dtype,
+        "Compute type: float32 or bfloat16 on the CPU, bfloat16 or float16 on a GPU. int8: on the CPU, products with "
+        "weights "
+        "in a block format multiply their codes by inputs in int8 with a scale for each 32; all else is bfloat16, as "
+        "everything is on a GPU."));
     v(field(
         "kv_cache_dtype", &C::kv_cache_dtype,
         "auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory "

@@ -122,6 +122,8 @@ PAGEDCORE_API void validate(const EngineConfig& config);
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t native_weights = 0;
+  std::size_t integer_weights = 0;
+  std::size_t dense_weights = 0;
   std::size_t activations = 0;
   std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
@@ -138,8 +140,11 @@ struct MemoryPlan {
     using P = MemoryPlan;
     v(field("weights", &P::weights, "Bytes."));
     v(field("native_weights", &P::native_weights,
-            "Bytes of the weights that are kept in the block formats of their file; the others are in the compute "
-            "type."));
+            "Bytes of the weights that are kept in a block format, of their file or by weights = int8 or int4; the "
+            "others are in the compute type."));
+    v(field("integer_weights", &P::integer_weights, "Bytes of those whose products are in integers (dtype = int8)."));
+    v(field("dense_weights", &P::dense_weights,
+            "Bytes of the matrices in the compute type; norms and biases are the rest."));
     v(field("activations", &P::activations, "Bytes."));
     v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
     v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));

@@ -347,7 +347,9 @@ class PAGEDCORE_API Model {
 /// which block formats there are to keep; without it all weights count in the compute type.
 struct ModelMemory {
   std::size_t weights = 0;
-  std::size_t native_weights = 0;  // of them: in the block formats of the checkpoint
+  std::size_t native_weights = 0;   // of them: in a block format
+  std::size_t integer_weights = 0;  // of those: their products are in integers
+  std::size_t dense_weights = 0;    // of all: matrices in the compute type; norms and biases are the rest
   std::size_t activations = 0;
   std::size_t kv_block = 0;  // one block of block_size tokens, the layers of one layer group
 };

@@ -37,12 +37,13 @@ enum class DType : std::uint8_t {
   q5_k,
   q6_k
 };
-/// The compute types, as options name them. The first word of each is the one that is written.
+/// The compute types, as options name them. The first word of each is the one that is written. int8: products of codes,
+/// everything else in bf16.
 template <>
 struct Words<DType> {
   static constexpr Word<DType> list[] = {{DType::f32, "float32"},   {DType::f32, "f32"},   {DType::f32, "fp32"},
                                          {DType::bf16, "bfloat16"}, {DType::bf16, "bf16"}, {DType::f16, "float16"},
-                                         {DType::f16, "f16"},       {DType::f16, "fp16"}};
+                                         {DType::f16, "f16"},       {DType::f16, "fp16"},  {DType::i8, "int8"}};
 };
 
 /// Static facts of an element type: a block of `block_elements` consecutive elements occupies `block_bytes` bytes.

@@ -29,6 +29,7 @@ struct WeightForm {
   PackKind kind = PackKind::stacked;
   std::vector<std::int64_t> leaf_ends;  // ascending, none of them 0, the last is k; at most kMostLeaves; none: one leaf
   bool f32 = false;                     // kept in f32, and multiplied with f32 inputs, whatever the compute type is
+  bool of_expert = false;               // of a mixture: Backend::mixture reads it, whose products are not in integers
 
   WeightForm(PackKind pack_kind = PackKind::stacked, std::vector<std::int64_t> ends = {})
       : kind(pack_kind), leaf_ends(std::move(ends)) {}
@@ -37,7 +38,8 @@ struct WeightForm {
 /// What a packed weight takes.
 struct PackedSize {
   std::size_t bytes = 0;
-  std::size_t native = 0;  // of them: in the block formats of its matrices; the others in the compute type
+  std::size_t native = 0;   // of them: in a block format; the others in the compute type
+  std::size_t integer = 0;  // of those: their products are in integers
 };
 
 /// A weight matrix [n, k] in the layout of its backend. Immutable once packed.
@@ -50,12 +52,15 @@ class PAGEDCORE_API Weight {
   virtual PackedSize size() const noexcept;  // the default: bytes(), all in the compute type
 };
 
-/// What is kept of weights in a block format.
-enum class WeightStorage : std::uint8_t { automatic, native, dense };
+/// What is kept of weights. The last two: of those in no block format, codes of 8 or 4 bits.
+enum class WeightStorage : std::uint8_t { automatic, native, dense, int8, int4 };
 template <>
 struct Words<WeightStorage> {
-  static constexpr Word<WeightStorage> list[] = {
-      {WeightStorage::automatic, "auto"}, {WeightStorage::native, "native"}, {WeightStorage::dense, "dense"}};
+  static constexpr Word<WeightStorage> list[] = {{WeightStorage::automatic, "auto"},
+                                                 {WeightStorage::native, "native"},
+                                                 {WeightStorage::dense, "dense"},
+                                                 {WeightStorage::int8, "int8"},
+                                                 {WeightStorage::int4, "int4"}};
 };
 
 }  // namespace pagedcore

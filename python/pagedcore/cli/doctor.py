@@ -81,6 +81,7 @@ def _look() -> dict[str, Any]:
             "machine": platform.machine(),
             "instruction_sets": cpu_isas(),
             "engine": _core.describe_device(),
+            "int8": _core.describe_device(_core.EngineConfig(dtype="int8")),
             "cores": os.cpu_count(),
             "memory": total,
             "memory_available": available,
@@ -178,6 +179,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("cpu", f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores"),
         ("instruction sets", ", ".join(cpu["instruction_sets"])),
         ("device cpu", f"ready: {cpu['engine']}"),
+        ("  with dtype int8", cpu["int8"]),
     ]
     if cpu["memory"] is not None:
         lines.append(("memory", f"{format_bytes(cpu['memory'])}, {format_bytes(cpu['memory_available'])} available"))

@@ -116,6 +116,32 @@ void write_lane(std::int64_t bits, const uint8_t* codes, int lanes, int lane, un
   }
 }
 
+/// The planes of one column (integer/expand.hpp) from its 32 codes.
+void write_quads(std::int64_t bits, const uint8_t* codes, int lanes, int lane, unsigned char* planes) {
+  std::uint32_t quads[8];
+  std::memcpy(quads, codes, sizeof quads);
+  unsigned char* plane = planes + 4 * lane;
+  const auto put = [&](std::uint32_t quad) {
+    std::memcpy(plane, &quad, sizeof quad);
+    plane += 4 * lanes;
+  };
+  if (bits == 8)
+    for (const std::uint32_t quad : quads) put(quad);
+  if (bits == 4 || bits == 5 || bits == 6)
+    for (int i = 0; i < 4; ++i) put((quads[i] & 0x0f0f0f0fu) | (quads[i + 4] & 0x0f0f0f0fu) << 4);
+  if (bits == 2 || bits == 3 || bits == 6)
+    for (int half = 0; half < 2; ++half) {
+      std::uint32_t pairs = 0;
+      for (int i = 0; i < 4; ++i) pairs |= ((quads[4 * half + i] >> (bits == 6 ? 4 : 0)) & 0x03030303u) << (2 * i);
+      put(pairs);
+    }
+  if (bits == 3 || bits == 5) {
+    std::uint32_t upper = 0;
+    for (int i = 0; i < 8; ++i) upper |= ((quads[i] >> (bits - 1)) & 0x01010101u) << i;
+    put(upper);
+  }
+}
+
 /// Numbers of `field` bytes, each to its own row of `columns`.
 void write_fields(const uint8_t* from, std::int64_t bytes, std::int64_t field, std::int64_t columns, int column,
                   unsigned char* to) {
@@ -160,7 +186,7 @@ void read_block(const NativeFormat& format, const uint8_t* in, NativeBlock& bloc
   }
 }
 
-void write_block(const NativeFormat& format, const NativeBlock& block, int lanes, DType compute, int column,
+void write_block(const NativeFormat& format, const NativeBlock& block, int lanes, CodeOrder order, int column,
                  std::int64_t index, unsigned char* panel) {
   const std::int64_t columns = 2 * lanes, quarter_bytes = 2 * format.code_bits * lanes;
   const int v = column / lanes, inside = column % lanes;
@@ -170,8 +196,12 @@ void write_block(const NativeFormat& format, const NativeBlock& block, int lanes
   for (std::int64_t group = 0; group < format.groups; ++group, to += format.group_bytes() * columns) {
     write_fields(block.scales[group], format.scale_bytes, format.scale_field, columns, column, to);
     unsigned char* codes = to + format.scale_bytes * columns;
+    if (order == CodeOrder::integer) {
+      write_quads(format.code_bits, block.codes + kGroup * group, lanes, inside, codes + v * 2 * quarter_bytes);
+      continue;
+    }
     for (int odd = 0; odd < 2; ++odd) {
-      const bool bf16 = compute == DType::bf16;
+      const bool bf16 = order == CodeOrder::bf16;
       const int e = bf16 ? inside / (lanes / 2) : odd, lane = bf16 ? inside % (lanes / 2) * 2 + odd : inside;
       write_lane(format.code_bits, block.codes + kGroup * group + odd, lanes, lane,
                  codes + (2 * v + e) * quarter_bytes);

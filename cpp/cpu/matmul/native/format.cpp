@@ -1,18 +1,26 @@
 #include "cpu/matmul/native/format.hpp"
 
+#include "cpu/matmul/layout.hpp"
+
 namespace pagedcore::cpu {
 namespace {
 
 struct Entry {
   NativeFormat format;
   WidenFunction WidenTable::*widen;
+  IntegerProduct IntegerKernel::*product;
 };
 constexpr Entry kNativeFormats[]{
-    {{DType::q4_0, 1, 0, 2, 2, 4}, &WidenTable::q4_0}, {{DType::q4_1, 1, 0, 4, 2, 4}, &WidenTable::q4_1},
-    {{DType::q5_0, 1, 0, 2, 2, 5}, &WidenTable::q5_0}, {{DType::q5_1, 1, 0, 4, 2, 5}, &WidenTable::q5_1},
-    {{DType::q8_0, 1, 0, 2, 2, 8}, &WidenTable::q8_0}, {{DType::q2_k, 8, 4, 2, 1, 2}, &WidenTable::q2_k},
-    {{DType::q3_k, 8, 2, 2, 1, 3}, &WidenTable::q3_k}, {{DType::q4_k, 8, 4, 2, 1, 4}, &WidenTable::q4_k},
-    {{DType::q5_k, 8, 4, 2, 1, 5}, &WidenTable::q5_k}, {{DType::q6_k, 8, 2, 2, 1, 6}, &WidenTable::q6_k},
+    {{DType::q4_0, 1, 0, 2, 2, 4}, &WidenTable::q4_0, &IntegerKernel::q4_0},
+    {{DType::q4_1, 1, 0, 4, 2, 4}, &WidenTable::q4_1, &IntegerKernel::q4_1},
+    {{DType::q5_0, 1, 0, 2, 2, 5}, &WidenTable::q5_0, &IntegerKernel::q5_0},
+    {{DType::q5_1, 1, 0, 4, 2, 5}, &WidenTable::q5_1, &IntegerKernel::q5_1},
+    {{DType::q8_0, 1, 0, 2, 2, 8}, &WidenTable::q8_0, &IntegerKernel::q8_0},
+    {{DType::q2_k, 8, 4, 2, 1, 2}, &WidenTable::q2_k, &IntegerKernel::q2_k},
+    {{DType::q3_k, 8, 2, 2, 1, 3}, &WidenTable::q3_k, &IntegerKernel::q3_k},
+    {{DType::q4_k, 8, 4, 2, 1, 4}, &WidenTable::q4_k, &IntegerKernel::q4_k},
+    {{DType::q5_k, 8, 4, 2, 1, 5}, &WidenTable::q5_k, &IntegerKernel::q5_k},
+    {{DType::q6_k, 8, 2, 2, 1, 6}, &WidenTable::q6_k, &IntegerKernel::q6_k},
 };
 
 const Entry* entry_of(DType dtype) noexcept {
@@ -50,6 +58,10 @@ const NativeFormat* native_format(DType dtype) noexcept {
 
 WidenFunction widen_of(const NativeFormat& format, Isa isa, DType compute) {
   return table_of(isa, compute == DType::bf16).*entry_of(format.dtype)->widen;
+}
+
+const IntegerProduct& product_of(const IntegerKernel& kernel, const NativeFormat& format) noexcept {
+  return kernel.*entry_of(format.dtype)->product;
 }
 
 }  // namespace pagedcore::cpu

@@ -46,6 +46,10 @@ const NativeFormat* native_format(DType dtype) noexcept;
 /// The function for a format, an instruction set and a compute type (f32 or bf16).
 WidenFunction widen_of(const NativeFormat& format, Isa isa, DType compute);
 
+/// How the codes of a group lie: as dense panels of a type take them (above), or as products in integers do
+/// (integer/expand.hpp).
+enum class CodeOrder : std::uint8_t { f32, bf16, integer };
+
 /// `codes` and scales of one block of the file, a column's part of header and groups.
 struct NativeBlock {
   std::uint8_t header[8];
@@ -54,8 +58,12 @@ struct NativeBlock {
 };
 /// Takes a block of the file apart.
 void read_block(const NativeFormat& format, const std::uint8_t* file, NativeBlock& block);
+/// Rounds 32 numbers to a block of q8_0 or q4_1. q8_0: the least scale in f16 by which no code exceeds 127, codes to
+/// nearest even. q4_1: scale and minimum in f16 that leave the least sum of squared errors, of some that are tried.
+/// Numbers that are not finite make all of the block NaN.
+void round_block(const NativeFormat& format, const float* numbers, NativeBlock& block);
 /// Puts it into column `column` of a panel of 2 * lanes columns, as block `index` along k.
-void write_block(const NativeFormat& format, const NativeBlock& block, int lanes, DType compute, int column,
+void write_block(const NativeFormat& format, const NativeBlock& block, int lanes, CodeOrder order, int column,
                  std::int64_t index, unsigned char* panel);
 
 }  // namespace pagedcore::cpu

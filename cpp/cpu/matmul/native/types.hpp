@@ -24,7 +24,7 @@ struct Nibbles {
     codes = Lanes::right<4>(codes);
     return value;
   }
-  static constexpr int kBits = 4;
+  static constexpr int kBits = 4, kZero = Zero;
 };
 
 /// Four bits as Nibbles, and a fifth.
@@ -41,7 +41,7 @@ struct Fives {
     high = Lanes::right<1>(high);
     return value;
   }
-  static constexpr int kBits = 5;
+  static constexpr int kBits = 5, kZero = Zero;
 };
 
 /// Four bits as Nibbles, and two more.
@@ -58,7 +58,7 @@ struct Sixes {
     high = Lanes::right<2>(high);
     return value;
   }
-  static constexpr int kBits = 6;
+  static constexpr int kBits = 6, kZero = Zero;
 };
 
 struct Pairs {
@@ -71,7 +71,7 @@ struct Pairs {
     codes = Lanes::right<2>(codes);
     return value;
   }
-  static constexpr int kBits = 2;
+  static constexpr int kBits = 2, kZero = 0;
 };
 
 /// Two bits as Pairs, and a third.
@@ -90,7 +90,7 @@ struct Threes {
     high = Lanes::right<1>(high);
     return value;
   }
-  static constexpr int kBits = 3;
+  static constexpr int kBits = 3, kZero = Zero;
 };
 
 struct Bytes {
@@ -101,7 +101,7 @@ struct Bytes {
     at += kLanes;
     return value;
   }
-  static constexpr int kBits = 8;
+  static constexpr int kBits = 8, kZero = 0;
 };
 
 // Groups of 32 with numbers in f16.
