@@ -312,7 +312,7 @@ EngineSnapshot EngineLoop::snapshot(const SnapshotLimits& limits) {
   mailbox_.post(std::move(command));
   try {
     return picture.get();
-  } catch (const std::future_error&) {   // the command was dropped
+  } catch (const std::future_error&) {    // the command was dropped
     static_cast<void>(mailbox_.stats());  // throws, and says why
     throw Aborted("the engine ended before it came to a snapshot");
   }
