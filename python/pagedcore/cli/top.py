@@ -102,6 +102,8 @@ class _Server:
                 self._tls = ssl.create_default_context(cafile=certificates)
             except ssl.SSLError as error:
                 raise InvalidArgument(f"{certificates}: holds no certificates: {error}") from None
+        elif certificates is not None:
+            raise InvalidArgument(f"--ssl-ca-certs has no effect: {url} is not of https")
 
     def snapshot(self) -> dict[str, Any]:
         """Raises Io when the server cannot be reached, and when it answers something else."""

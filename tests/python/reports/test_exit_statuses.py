@@ -18,6 +18,7 @@ from pagedcore.cli import _parser, main
 NEEDED = {
     "generate": ["generate", "hi"],
     "bench": ["bench", "throughput"],
+    "embed": ["embed", "hi"],
     "score": ["score", "hi"],
     "tokenize": ["tokenize", "hi"],
     "convert": ["convert", "-o", "model.pagedcore"],
@@ -27,15 +28,18 @@ NEEDED = {
 # The value is any text: nothing that is written there can be wrong by itself.
 FREE_TEXT = {
     *("--choice", "--revision", "--stop", "--system", "--prefix", "--name"),
-    *("--served-model-name", "--cors-origin", "--token"),
+    *("--served-model-name", "--cors-origin", "--token", "--regex", "--kv-events-topic"),
 }
 # The value names a file, which is not there or cannot be made: status 1.
 FILES = {
     *("--lengths", "--model", "--trace", "--conversations", "--swap-file", "--trace-file", "--tokenizer", "--output"),
     *("--config", "--uds", "--api-key-file", "--chat-template", "--ssl-certfile"),
+    *("--json-schema", "--grammar", "--structural-tag"),
 }
 # Refused before anybody looks for the file: it would have no effect.
-UNUSED = {("plan", "--trace"), ("plan", "--lengths"), ("simulate", "--conversations")}
+UNUSED = {("plan", "--trace"), ("plan", "--lengths"), ("simulate", "--conversations"), ("top", "--ssl-ca-certs")}
+# A plan makes no file; a model that another process serves has any name.
+NOT_TRIED = {("plan", "--swap-file"), ("top", "--model")}
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -49,7 +53,7 @@ def flags() -> Iterator[object]:
         for action in parser._actions:
             if action.option_strings and action.nargs != 0:
                 flag = action.option_strings[-1]
-                if flag not in FREE_TEXT and (command, flag) != ("plan", "--swap-file"):  # a plan makes no file
+                if flag not in FREE_TEXT and (command, flag) not in NOT_TRIED:
                     yield pytest.param(command, flag, id=f"{command} {flag}")
 
 
