@@ -16,7 +16,8 @@ std::unique_ptr<Backend> device(DType dtype) {
 
 }  // namespace
 
-TEST_CASE("the device passes in both of its types, with nothing left out") {
+TEST_CASE(
+    "the device passes in both of its types; it leaves out rows that see the tokens behind them, and nothing else") {
   const auto cpu = reference();
   for (const DType dtype : {DType::bf16, DType::f16}) {
     CAPTURE(info(dtype).name);
@@ -28,7 +29,8 @@ TEST_CASE("the device passes in both of its types, with nothing left out") {
     require_all_operations(checks);
     for (const SelftestCheck& c : checks) {
       CAPTURE(c.what);
-      CHECK(c.outcome == SelftestOutcome::passed);
+      const bool behind = c.what.starts_with("tokens behind a row");
+      CHECK(c.outcome == (behind ? SelftestOutcome::unsupported : SelftestOutcome::passed));
       CHECK(c.note == "");  // no task is left to the host
     }
   }
