@@ -23,7 +23,7 @@ examples:
   pagedcore serve                                       at http://127.0.0.1:8000/v1, for openai and anthropic clients
   pagedcore serve -m YOUR_MODEL.gguf --served-model-name chat --port 9000
   PAGEDCORE_API_KEY=secret pagedcore serve --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
-  pagedcore serve -m LARGE.gguf --add-model small=SMALL.gguf --memory 12GiB
+  pagedcore serve -m YOUR_LARGE.gguf --add-model small=YOUR_SMALL.gguf --memory 12GiB
   pagedcore serve --config server.toml                  its keys are the flags' names: port = 9000
 
 It says "ready" on stderr, in a line of JSON as everything, when it takes calls. SIGTERM and Ctrl-C end it when the

@@ -27,7 +27,7 @@ examples:
   pagedcore top                                  the server at http://127.0.0.1:8000, until q or Ctrl-C
   pagedcore top https://llm.example --interval 5
   pagedcore top unix:/run/pagedcore.sock
-  pagedcore top --once | head -4                 once, as text, for scripts"""
+  pagedcore top --once                           once, as text, for scripts"""
 
 
 def add_to(commands: Any) -> None:
