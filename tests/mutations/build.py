@@ -81,7 +81,7 @@ class Build:
         program = overlay / test
         link[link.index("-o") + 1] = str(program)
         for name in objects:
-            made = overlay / Path(name).name
+            made = overlay / name.replace("/", "+")  # two files of one program may have the same name
             link[link.index(name)] = str(made)
             [command] = [c for c in self._commands[test] if f" -o {name} " in c]
             words = self._patched(shlex.split(command), name, made, file, overlay)

@@ -89,4 +89,6 @@ def test_the_selftest_passes(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["selftest", "--device", "cuda", "--quick", "--no-rates", "--dtype", "bfloat16", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert (status or 0, report["passed"]) == (0, True)
-    assert {check["outcome"] for check in report["tested"][0]["checks"]} == {"passed"}
+    checks = report["tested"][0]["checks"]
+    left_out = {check["what"] for check in checks if check["outcome"] != "passed"}
+    assert left_out == {"tokens behind a row", "tokens behind a row, within a window"}, "no kernel lets a row see them"
