@@ -282,3 +282,64 @@ TEST_CASE("a call that runs out of memory has changed nothing, whichever allocat
     CHECK(preemptions > 3);
   }
 }
+
+// rule: scheduler.throw-changes-nothing
+TEST_CASE("a step of one token takes the memory of that token before anything changes, wherever its list must grow") {
+  KvCacheConfig cache;
+  cache.block_size = 16;
+  cache.num_blocks = 64;
+  Scheduler scheduler(SchedulerConfig{}, cache);
+  fake::Executor executor(cache, 1 << 30);
+  scheduler.submit({.id = RequestId{1}, .prompt = {5}, .max_tokens = 600});
+  long failures = 0;
+  while (!scheduler.tokens(RequestId{1}, 0).empty()) {
+    const StepPlan plan = scheduler.plan(0.0);
+    const StepResult result = executor.run(plan);
+    const std::vector<TokenId> before = scheduler.tokens(RequestId{1}, 0);
+    for (long allowed = 0;; ++allowed, ++failures) {
+      fail_after_allocations(allowed);
+      try {
+        scheduler.commit(result);
+        break;
+      } catch (const std::bad_alloc&) {
+        fail_after_allocations(-1);
+        REQUIRE(scheduler.tokens(RequestId{1}, 0) == before);
+      }
+    }
+    fail_after_allocations(-1);
+  }
+  CHECK(failures > 600);
+}
+
+// rule: scheduler.throw-changes-nothing
+TEST_CASE("a failure in a step of one sample takes the memory of what it tells of all samples first") {
+  KvCacheConfig cache;
+  cache.block_size = 16;
+  cache.num_blocks = 64;
+  SchedulerConfig config;
+  config.max_sequences = 1;  // samples take turns
+  for (int steps = 2; steps < 6; ++steps) {
+    CAPTURE(steps);
+    Scheduler scheduler(config, cache);
+    fake::Executor executor(cache, 1 << 30);
+    scheduler.submit({.id = RequestId{1}, .prompt = {5}, .num_samples = 6, .max_tokens = 20});
+    for (int step = 0; step < steps; ++step) {
+      const StepPlan plan = scheduler.plan(0.0);
+      StepResult result = executor.run(plan);
+      if (step == steps - 1) result.failed.push_back(RequestId{1});
+      std::vector<SampleUpdate> updates;
+      for (long allowed = 0;; ++allowed) {
+        fail_after_allocations(allowed);
+        try {
+          updates = scheduler.commit(result);
+          break;
+        } catch (const std::bad_alloc&) {
+          fail_after_allocations(-1);
+        }
+      }
+      fail_after_allocations(-1);
+      if (step == steps - 1) CHECK(updates.size() == 6);
+    }
+    CHECK(scheduler.cache().counts().used == 0);
+  }
+}
