@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 ROOMS_BELOW = {
     "base": set(),
+    "comm": {"base"},
     "tensor": {"base"},
     "kv": {"base"},
     "scheduler": {"base", "kv"},
@@ -21,10 +22,10 @@ ROOMS_BELOW = {
     "backend": {"base", "tensor", "sampling"},
     "selftest": {"base", "tensor", "backend", "sampling"},
     "cpu": {"base", "tensor", "sampling", "backend"},
-    "model": {"base", "tensor", "backend"},
+    "model": {"base", "comm", "tensor", "backend"},
     "io": {"base", "tensor"},
-    "engine": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
-    "sim": {"base", "tensor", "backend", "kv", "scheduler", "sampling", "model", "engine"},
+    "engine": {"base", "comm", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
+    "sim": {"base", "comm", "tensor", "backend", "kv", "scheduler", "sampling", "model", "engine"},
     "capi": {"base"},
     "bindings": {"base"},  # for the texts of limits, which are the same in every language
 }

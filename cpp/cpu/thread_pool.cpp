@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <new>
@@ -15,6 +14,7 @@
 #include "base/exception_memory.hpp"
 #include "base/signals_blocked.hpp"
 #include "base/text.hpp"
+#include "base/wait_point.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 
@@ -28,52 +28,6 @@ namespace {
 
 // Long enough to bridge the serial stretch between two operations of a step, short against a scheduler's time slice.
 constexpr std::chrono::microseconds kSpin{30};
-
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-/// Waits for `ready` by spinning for `limit`; whether it became true.
-template <class Ready>
-bool spin(std::chrono::microseconds limit, const Ready& ready) {
-  if (ready()) return true;
-  if (limit.count() == 0) return false;
-  const auto end = std::chrono::steady_clock::now() + limit;
-  do {
-    for (int i = 0; i < 16; ++i) {
-      if (ready()) return true;
-      pause();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  return false;
-}
-
-/// Spins, then sleeps until `ready`. Whoever changes what `ready` reads (sequentially consistent) calls wake() after.
-class WaitPoint {
- public:
-  template <class Ready>
-  void wait(std::chrono::microseconds limit, const Ready& ready) {
-    if (spin(limit, ready)) return;
-    std::unique_lock lock(mutex_);
-    sleepers_.fetch_add(1);
-    condition_.wait(lock, ready);
-    sleepers_.fetch_sub(1);
-  }
-  void wake() {
-    if (sleepers_.load() == 0) return;
-    { const std::lock_guard lock(mutex_); }  // a sleeper that counted itself has reached the condition
-    condition_.notify_all();
-  }
-
- private:
-  std::atomic<int> sleepers_{0};
-  std::mutex mutex_;
-  std::condition_variable condition_;
-};
 
 }  // namespace
 
