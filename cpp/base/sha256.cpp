@@ -24,10 +24,10 @@ std::uint32_t big_endian(const std::byte* at) noexcept {
 
 }  // namespace
 
-Sha256::Sha256() noexcept
+Sha256Stream::Sha256Stream() noexcept
     : state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}, rest_{} {}
 
-void Sha256::block(const std::byte* at) noexcept {
+void Sha256Stream::block(const std::byte* at) noexcept {
   std::array<std::uint32_t, 64> w;
   for (std::size_t i = 0; i < 16; ++i) w[i] = big_endian(at + 4 * i);
   for (std::size_t i = 16; i < 64; ++i) {
@@ -46,7 +46,7 @@ void Sha256::block(const std::byte* at) noexcept {
   for (std::size_t i = 0; i < 8; ++i) state_[i] += more[i];
 }
 
-void Sha256::add(std::span<const std::byte> bytes) noexcept {
+void Sha256Stream::add(std::span<const std::byte> bytes) noexcept {
   while (!bytes.empty()) {
     const std::size_t held = length_ % 64, taken = std::min(bytes.size(), 64 - held);
     std::memcpy(rest_.data() + held, bytes.data(), taken);
@@ -56,7 +56,7 @@ void Sha256::add(std::span<const std::byte> bytes) noexcept {
   }
 }
 
-Digest Sha256::finish() noexcept {
+Digest Sha256Stream::finish() noexcept {
   const std::uint64_t bits = length_ * 8;
   const std::byte one{0x80}, zero{0};
   add({&one, 1});
@@ -70,7 +70,7 @@ Digest Sha256::finish() noexcept {
 }
 
 Digest sha256(std::span<const std::byte> bytes) noexcept {
-  Sha256 hash;
+  Sha256Stream hash;
   hash.add(bytes);
   return hash.finish();
 }
@@ -84,7 +84,7 @@ Digest hmac_sha256(std::span<const std::byte> key, std::span<const std::byte> me
     std::copy(key.begin(), key.end(), inner.begin());
   }
   for (std::size_t i = 0; i < 64; ++i) outer[i] = inner[i] ^ std::byte{0x5c}, inner[i] ^= std::byte{0x36};
-  Sha256 first, second;
+  Sha256Stream first, second;
   first.add(inner);
   first.add(message);
   second.add(outer);

@@ -11,9 +11,9 @@ namespace pagedcore {
 using Digest = std::array<std::byte, 32>;
 
 /// Of what add() was given so far, in pieces of any size.
-class Sha256 {
+class Sha256Stream {
  public:
-  Sha256() noexcept;
+  Sha256Stream() noexcept;
   void add(std::span<const std::byte> bytes) noexcept;
   /// Once; nothing may be added afterwards.
   Digest finish() noexcept;
