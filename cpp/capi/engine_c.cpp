@@ -7,17 +7,13 @@
 
 #include "base/field_lists.hpp"
 #include "base/text.hpp"
+#include "capi/engine_handle.hpp"
 #include "capi/options.hpp"
-#include "capi/outputs.hpp"
 #include "capi/record.hpp"
 #include "capi/status.hpp"
 #include "pagedcore/container_text.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
-
-struct pc_engine {
-  pagedcore::Engine engine;
-};
 
 namespace {
 
@@ -39,11 +35,6 @@ std::unique_ptr<pc_record> record_of(const ModelDescription& model) {
 
 std::unique_ptr<pc_record> record_of(const MemoryPlan& plan) { return std::make_unique<pc_record>(values_of(plan)); }
 
-/// No more than a context holds: a length that is wrong is refused before a token behind the array is read.
-std::span<const TokenId> tokens_of(const pc_engine& engine, const int32_t* tokens, size_t count, const char* name) {
-  return capi::tokens_of(tokens, count, name, engine.engine.memory_plan().max_context);
-}
-
 struct Owner {
   std::uint64_t salt = 0;
   bool shared = false;
@@ -53,7 +44,7 @@ void register_prefix(pc_engine* engine, const char* name, const int32_t* tokens,
   require(engine, "engine");
   require(name, "name");
   require(request, "request");
-  const auto list = tokens_of(*engine, tokens, count, "tokens");
+  const auto list = capi::context_of(*engine, tokens, count, "tokens");
   *request = raw(engine->engine.register_prefix(name, {list.begin(), list.end()}, owner.salt, owner.shared));
 }
 
@@ -117,6 +108,14 @@ pc_status pc_engine_close(pc_engine* engine) noexcept {
 
 void pc_engine_free(pc_engine* engine) noexcept { delete engine; }
 
+pc_status pc_engine_describe(const pc_engine* engine, char* buffer, size_t capacity, size_t* length) noexcept {
+  return guarded([&] {
+    require(engine, "engine");
+    require(length, "length");
+    capi::give_text(engine->engine.describe(), buffer, capacity, length);
+  });
+}
+
 pc_status pc_engine_memory_plan(const pc_engine* engine, pc_record** plan) noexcept {
   return guarded([&] {
     require(engine, "engine");
@@ -170,31 +169,6 @@ pc_status pc_engine_release_salted_prefix(pc_engine* engine, const char* name, u
   });
 }
 
-pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length, const pc_options* options,
-                           uint64_t* request) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(request, "request");
-    const auto tokens = tokens_of(*engine, prompt, prompt_length, "prompt");
-    *request = raw(engine->engine.submit(capi::engine_request(tokens, options)));
-  });
-}
-
-pc_status pc_engine_abort(pc_engine* engine, uint64_t request) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    engine->engine.abort(RequestId{request});
-  });
-}
-
-pc_status pc_engine_abort_named(pc_engine* engine, const char* request_id) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(request_id, "request_id");
-    engine->engine.abort(std::string_view(request_id));
-  });
-}
-
 pc_status pc_engine_now(const pc_engine* engine, double* seconds) noexcept {
   return guarded([&] {
     require(engine, "engine");
@@ -230,29 +204,5 @@ pc_status pc_engine_resume(pc_engine* engine) noexcept {
   return guarded([&] {
     require(engine, "engine");
     engine->engine.resume();
-  });
-}
-
-pc_status pc_engine_output_fd(pc_engine* engine, int* fd) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(fd, "fd");
-    *fd = engine->engine.output_fd();
-  });
-}
-
-pc_status pc_engine_wait(pc_engine* engine, double timeout, pc_outputs** outputs) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(outputs, "outputs");
-    *outputs = std::make_unique<pc_outputs>(engine->engine.wait(timeout)).release();
-  });
-}
-
-pc_status pc_engine_cache_events(pc_engine* engine, pc_cache_events** events) noexcept {
-  return guarded([&] {
-    require(engine, "engine");
-    require(events, "events");
-    *events = std::make_unique<pc_cache_events>(engine->engine.cache_events()).release();
   });
 }

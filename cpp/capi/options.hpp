@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <string_view>
 #include <variant>
 
 #include "pagedcore/options.hpp"
@@ -9,18 +10,21 @@
 
 struct pc_options {
   std::variant<pagedcore::EngineConfig, pagedcore::SamplingRequest, pagedcore::BeamSearchRequest,
-               pagedcore::EmbeddingRequest>
+               pagedcore::EmbeddingRequest, pagedcore::SnapshotLimits>
       values;
 };
 
 namespace pagedcore::capi {
 
-/// The configuration that a caller gave, or the defaults for null. Throws InvalidArgument for options of a request.
+/// The configuration that a caller gave, or the defaults for null. Throws InvalidArgument for options of another kind.
 EngineConfig engine_config(const pc_options* options);
-/// Likewise of a request; throws InvalidArgument for options of an engine.
+/// Likewise of a request, and of a snapshot.
 EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* options);
+SnapshotLimits snapshot_limits(const pc_options* options);
 /// `count` tokens, none of which is read. Throws InvalidArgument for a null pointer that is not empty, and for more
 /// than `most`.
 std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const char* name, size_t most);
+/// At most `capacity` bytes of the text, the last of them 0; its whole length to *length.
+void give_text(std::string_view text, char* buffer, size_t capacity, size_t* length);
 
 }  // namespace pagedcore::capi

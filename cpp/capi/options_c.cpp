@@ -55,6 +55,14 @@ void set_number(pc_options* options, const char* name, Number value) {
 }
 
 template <class T>
+T values_of_kind(const pc_options* options, const char* kind) {
+  if (options == nullptr) return {};
+  const T* values = std::get_if<T>(&options->values);
+  if (values == nullptr) throw InvalidArgument(str("argument 'options' is of another kind; make it with ", kind));
+  return *values;
+}
+
+template <class T>
 void require_array(const T* elements, size_t count, const char* name, size_t most) {
   if (count > 0) require(elements, name);
   if (count > most) throw InvalidArgument(str("argument '", name, "' has ", count, " elements; ", most, " at most"));
@@ -67,12 +75,22 @@ std::span<const TokenId> tokens_of(const int32_t* tokens, size_t count, const ch
   return {tokens, count};
 }
 
+void give_text(std::string_view text, char* buffer, size_t capacity, size_t* length) {
+  if (capacity > 0) {
+    require(buffer, "buffer");
+    const size_t shown = std::min(text.size(), capacity - 1);
+    std::memcpy(buffer, text.data(), shown);
+    buffer[shown] = '\0';
+  }
+  *length = text.size();
+}
+
 EngineConfig engine_config(const pc_options* options) {
-  if (options == nullptr) return {};
-  const auto* config = std::get_if<EngineConfig>(&options->values);
-  if (config == nullptr)
-    throw InvalidArgument("argument 'options' holds those of a request; make it with PC_OPTIONS_ENGINE");
-  return *config;
+  return values_of_kind<EngineConfig>(options, "PC_OPTIONS_ENGINE");
+}
+
+SnapshotLimits snapshot_limits(const pc_options* options) {
+  return values_of_kind<SnapshotLimits>(options, "PC_OPTIONS_SNAPSHOT");
 }
 
 EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* options) {
@@ -92,7 +110,7 @@ EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* 
     request.options = embedding->options;
   } else {
     throw InvalidArgument(
-        "argument 'options' holds those of an engine; make it with PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or "
+        "argument 'options' is of another kind; make it with PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or "
         "PC_OPTIONS_EMBEDDING");
   }
   return request;
@@ -120,10 +138,13 @@ pc_status pc_options_new(pc_options_kind kind, pc_options** options) noexcept {
       case PC_OPTIONS_EMBEDDING:
         *options = new pc_options{EmbeddingRequest{}};
         return;
+      case PC_OPTIONS_SNAPSHOT:
+        *options = new pc_options{SnapshotLimits{}};
+        return;
     }
     throw InvalidArgument(str("argument 'kind' is ", static_cast<int>(kind),
-                              "; use PC_OPTIONS_ENGINE, PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH or "
-                              "PC_OPTIONS_EMBEDDING"));
+                              "; use PC_OPTIONS_ENGINE, PC_OPTIONS_SAMPLING, PC_OPTIONS_BEAM_SEARCH, "
+                              "PC_OPTIONS_EMBEDDING or PC_OPTIONS_SNAPSHOT"));
   });
 }
 
@@ -190,14 +211,8 @@ pc_status pc_options_get(const pc_options* options, const char* name, char* buff
     require(options, "options");
     require(name, "name");
     require(length, "length");
-    if (capacity > 0) require(buffer, "buffer");
-    const std::string text = std::visit([&](const auto& values) { return get_option(values, name); }, options->values);
-    if (capacity > 0) {
-      const size_t shown = std::min(text.size(), capacity - 1);
-      std::memcpy(buffer, text.data(), shown);
-      buffer[shown] = '\0';
-    }
-    *length = text.size();
+    capi::give_text(std::visit([&](const auto& values) { return get_option(values, name); }, options->values), buffer,
+                    capacity, length);
   });
 }
 

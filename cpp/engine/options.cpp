@@ -17,6 +17,7 @@ constexpr const char* noun(const SamplingRequest*) { return "sampling request"; 
 constexpr const char* noun(const BeamSearchRequest*) { return "beam search request"; }
 constexpr const char* noun(const EmbeddingParams*) { return "embedding parameter"; }
 constexpr const char* noun(const EmbeddingRequest*) { return "embedding request"; }
+constexpr const char* noun(const SnapshotLimits*) { return "snapshot limit"; }
 constexpr const char* noun(const SchedulerConfig*) { return "scheduler option"; }
 constexpr const char* noun(const KvCacheConfig*) { return "KV cache option"; }
 
@@ -136,6 +137,7 @@ PAGEDCORE_OPTIONS(SamplingRequest)
 PAGEDCORE_OPTIONS(BeamSearchRequest)
 PAGEDCORE_OPTIONS(EmbeddingParams)
 PAGEDCORE_OPTIONS(EmbeddingRequest)
+PAGEDCORE_OPTIONS(SnapshotLimits)
 PAGEDCORE_OPTIONS(SchedulerConfig)
 PAGEDCORE_OPTIONS(KvCacheConfig)
 #undef PAGEDCORE_OPTIONS

@@ -85,7 +85,7 @@ struct EmbeddingRequest {
 
 /// The fields of a struct, in order; parts are flat, a name that stands in several parts is listed once.
 /// T: EngineConfig, SamplingParams, BeamSearchParams, EmbeddingParams, RequestOptions, SamplingRequest,
-/// BeamSearchRequest, EmbeddingRequest, SchedulerConfig, KvCacheConfig.
+/// BeamSearchRequest, EmbeddingRequest, SnapshotLimits, SchedulerConfig, KvCacheConfig.
 template <class T>
 std::vector<OptionInfo> options_of();
 
@@ -121,6 +121,7 @@ PAGEDCORE_OPTIONS(SamplingRequest)
 PAGEDCORE_OPTIONS(BeamSearchRequest)
 PAGEDCORE_OPTIONS(EmbeddingParams)
 PAGEDCORE_OPTIONS(EmbeddingRequest)
+PAGEDCORE_OPTIONS(SnapshotLimits)
 PAGEDCORE_OPTIONS(SchedulerConfig)
 PAGEDCORE_OPTIONS(KvCacheConfig)
 #undef PAGEDCORE_OPTIONS

@@ -11,8 +11,8 @@
  * fork().    In a child every call on an engine of the parent fails with PC_ABORTED; nothing hangs.
  * Stability. A program that was linked with libpagedcore_c.so.1 runs with every later one of that name. Options, plans
  *            and statistics are reached by name, so a new one changes no declaration. Structures that are elements of
- *            an array (pc_token_logprob, pc_position_logprobs, pc_token_bias) never change; others grow at their end
- *            only and say their size.
+ *            an array (pc_token_logprob, pc_position_logprobs, pc_token_bias, pc_request) never change; others grow at
+ *            their end only and say their size.
  *
  * C99 and later, C++.
  */
@@ -60,7 +60,8 @@ typedef enum pc_options_kind {
   PC_OPTIONS_SAMPLING = 1,    /* of a request: n, temperature, max_tokens ..., prefix, salt, priority, tenant,
                                  request_id, deadline, stream */
   PC_OPTIONS_BEAM_SEARCH = 2, /* of a beam search: beam_width, length_penalty ..., and the same seven */
-  PC_OPTIONS_EMBEDDING = 4    /* of an embedding: pooling, normalize, dimensions, and the same seven but for stream */
+  PC_OPTIONS_EMBEDDING = 4,   /* of an embedding: pooling, normalize, dimensions, and the same seven but for stream */
+  PC_OPTIONS_SNAPSHOT = 5     /* how much a snapshot holds: max_cells, max_requests, max_entries, first */
 } pc_options_kind;
 
 typedef struct pc_options pc_options; /* opaque */
@@ -110,7 +111,7 @@ PAGEDCORE_API pc_status pc_options_describe(const pc_options* options, size_t in
 
 /* ---- Records: values by name ----
  *
- * Memory plans, statistics, descriptions of models, the metadata of a container. */
+ * Memory plans, statistics, descriptions of models, the metadata of a container, the parts of a snapshot. */
 
 typedef struct pc_record pc_record; /* opaque */
 
@@ -153,6 +154,9 @@ PAGEDCORE_API pc_status pc_engine_close(pc_engine* engine) PC_NOEXCEPT;
 /* Closes and destroys. Null is allowed. */
 PAGEDCORE_API void pc_engine_free(pc_engine* engine) PC_NOEXCEPT;
 
+/* Device, instruction set, threads and the like, for people: text as of pc_options_get(). */
+PAGEDCORE_API pc_status pc_engine_describe(const pc_engine* engine, char* buffer, size_t capacity,
+                                           size_t* length) PC_NOEXCEPT;
 PAGEDCORE_API pc_status pc_engine_memory_plan(const pc_engine* engine, pc_record** plan) PC_NOEXCEPT;
 PAGEDCORE_API pc_status pc_engine_model(const pc_engine* engine, pc_record** description) PC_NOEXCEPT;
 /* Counters and gauges at this moment; docs/stats.md lists them. */
@@ -178,6 +182,20 @@ PAGEDCORE_API pc_status pc_engine_release_salted_prefix(pc_engine* engine, const
  * defaults. With max_tokens 0 and prompt_logprobs 0 the prompt is scored. The request's id is written to *request. */
 PAGEDCORE_API pc_status pc_engine_submit(pc_engine* engine, const int32_t* prompt, size_t prompt_length,
                                          const pc_options* options, uint64_t* request) PC_NOEXCEPT;
+/* The checks of pc_engine_submit() alone: nothing is submitted. */
+PAGEDCORE_API pc_status pc_engine_validate(const pc_engine* engine, const int32_t* prompt, size_t prompt_length,
+                                           const pc_options* options) PC_NOEXCEPT;
+/* One of several, as pc_engine_submit() takes it. */
+typedef struct pc_request {
+  const int32_t* prompt;
+  size_t prompt_length;
+  const pc_options* options;
+} pc_request;
+/* Checks `count` requests, then submits all; when one is refused, none is, and the message says which ("request 3:
+ * ..."). They arrive at one time, in this order, and their outputs go to `queue`: 0 is the engine's own. Their ids are
+ * written to ids[0] ... ids[count - 1]. `requests` and `ids` may be null when count is 0. */
+PAGEDCORE_API pc_status pc_engine_submit_all(pc_engine* engine, uint64_t queue, const pc_request* requests,
+                                             size_t count, uint64_t* ids) PC_NOEXCEPT;
 /* Ends a request; its last output says PC_FINISH_ABORT. Unknown and finished requests are ignored. */
 PAGEDCORE_API pc_status pc_engine_abort(pc_engine* engine, uint64_t request) PC_NOEXCEPT;
 /* The same by its option request_id. */
@@ -262,6 +280,53 @@ PAGEDCORE_API pc_status pc_outputs_embedding(const pc_outputs* outputs, size_t i
 /* Null is allowed. */
 PAGEDCORE_API void pc_outputs_free(pc_outputs* outputs) PC_NOEXCEPT;
 
+/* ---- Queues, and being called ----
+ *
+ * A queue is a place for outputs beside the engine's own, for parts of a program that take theirs apart from all
+ * others'. Requests come to it by pc_engine_submit_all(). Number 0 is the engine's own. */
+
+PAGEDCORE_API pc_status pc_engine_open_queue(pc_engine* engine, uint64_t* queue) PC_NOEXCEPT;
+/* Drops what is in it and ends the requests whose outputs would come there. Queue 0 and unknown ones are left alone. */
+PAGEDCORE_API pc_status pc_engine_close_queue(pc_engine* engine, uint64_t queue) PC_NOEXCEPT;
+/* As pc_engine_wait() and pc_engine_output_fd(). PC_INVALID_ARGUMENT for a queue that there is not. */
+PAGEDCORE_API pc_status pc_engine_wait_queue(pc_engine* engine, uint64_t queue, double timeout,
+                                             pc_outputs** outputs) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_engine_queue_fd(pc_engine* engine, uint64_t queue, int* fd) PC_NOEXCEPT;
+typedef void (*pc_callback)(void* data);
+/* Calls callback(data) on the engine's thread after each step that brought outputs to the queue, once for all of them,
+ * and when the engine is closed or fails; if outputs wait already, also at once, on this thread. It must neither block
+ * nor throw nor jump out, and may call every function here with a timeout of 0, but neither this nor
+ * pc_engine_close() and pc_engine_free(). A null callback ends it: when this returns, the callback before is not
+ * running and will not be called again. */
+PAGEDCORE_API pc_status pc_engine_on_output(pc_engine* engine, uint64_t queue, pc_callback callback,
+                                            void* data) PC_NOEXCEPT;
+
+/* ---- Snapshots ----
+ *
+ * A picture of the engine between two steps: where every block is, who holds which, what the latest steps did. Its
+ * parts are reached by name; docs/c-and-cpp.md lists them. What is handed out belongs to the snapshot. */
+
+typedef struct pc_snapshot pc_snapshot; /* opaque */
+
+/* Waits for the end of the step that is under way. `limits` are of kind PC_OPTIONS_SNAPSHOT, or null: the defaults. */
+PAGEDCORE_API pc_status pc_engine_snapshot(const pc_engine* engine, const pc_options* limits,
+                                           pc_snapshot** snapshot) PC_NOEXCEPT;
+/* The single values: time, num_blocks, block_size ... */
+PAGEDCORE_API pc_status pc_snapshot_values(const pc_snapshot* snapshot, const pc_record** values) PC_NOEXCEPT;
+/* A map of bytes, "cells" or "swap_cells"; a list of numbers, "entries"; a list of records, "requests", "tables" or
+ * "steps". PC_INVALID_ARGUMENT for an unknown name, listing those that there are, and for an index out of range. */
+PAGEDCORE_API pc_status pc_snapshot_bytes(const pc_snapshot* snapshot, const char* name, const uint8_t** bytes,
+                                          size_t* count) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_snapshot_numbers(const pc_snapshot* snapshot, const char* name, const uint32_t** numbers,
+                                            size_t* count) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_snapshot_count(const pc_snapshot* snapshot, const char* name, size_t* count) PC_NOEXCEPT;
+PAGEDCORE_API pc_status pc_snapshot_record(const pc_snapshot* snapshot, const char* name, size_t index,
+                                           const pc_record** record) PC_NOEXCEPT;
+/* Null is allowed. */
+PAGEDCORE_API void pc_snapshot_free(pc_snapshot* snapshot) PC_NOEXCEPT;
+
+/* ---- Cache events ---- */
+
 /* News of the prefix cache since the last call, for those who route requests to where their prefix is. */
 typedef enum pc_cache_event_kind {
   PC_CACHE_STORED = 0,  /* a block can be found */
@@ -281,6 +346,9 @@ typedef struct pc_cache_events pc_cache_events; /* opaque */
 
 /* Needs the engine's option cache_events. */
 PAGEDCORE_API pc_status pc_engine_cache_events(pc_engine* engine, pc_cache_events** events) PC_NOEXCEPT;
+/* The same, waiting at most `timeout` seconds for the first; none on time-out. */
+PAGEDCORE_API pc_status pc_engine_wait_cache_events(pc_engine* engine, double timeout,
+                                                    pc_cache_events** events) PC_NOEXCEPT;
 PAGEDCORE_API size_t pc_cache_events_count(const pc_cache_events* events) PC_NOEXCEPT;
 PAGEDCORE_API const pc_cache_event* pc_cache_events_get(const pc_cache_events* events, size_t index) PC_NOEXCEPT;
 /* Null is allowed. */
