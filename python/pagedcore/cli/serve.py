@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core
 from ..errors import InvalidArgument, Unsupported
 from ..memory import parse_bytes
+from .background_stderr import BackgroundStderr
 from .common import Formatter, add_model_flags
 from .config import take_config
 from .served_models import MODEL_KEYS, models_to_serve
@@ -111,6 +112,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    BackgroundStderr.install()
     settings = _settings(arguments)
     if settings.kv_events is not None:
         arguments.cache_events = _CACHE_EVENTS

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 
 from ..errors import Io
+from .background_stderr import BackgroundStderr
 
 __all__ = ["adopt", "check_stdout", "complain", "settle"]
 
@@ -48,6 +49,8 @@ def complain(message: str) -> None:
 def settle() -> OSError | None:
     """Flushes both outputs and returns what stdout lost. What cannot be flushed now cannot be at the interpreter's exit
     either, which would turn the exit status into 120."""
+    if isinstance(sys.stderr, BackgroundStderr):
+        sys.stderr.settle()
     lost = None
     for number, stream in ((2, sys.stderr), (1, sys.stdout)):
         try:
