@@ -6,8 +6,10 @@ Merges were learned on these pieces, so any other cut gives other ids. The names
 gpt-4o, digits apart for deepseek-llm), the model's is taken. ``default``, which no model was trained with, is
 llama.cpp's.
 
-Not here: encoders' names, vocabularies in raw UTF-8 (gemma4, sarvam-moe), and those that are cut by a program rather
-than by expressions (kimi-k2, afmoe, superbpe, tiny_aya). None of their architectures is served.
+Not here: encoders' names, vocabularies in raw UTF-8 (gemma4, sarvam-moe), and those whose cut groups the digits of a
+number from its end (kimi-k2, afmoe, superbpe, tiny_aya): by expressions it takes time quadratic in the number's length,
+which a request could choose. Of these superbpe and tiny_aya come with architectures that are served (olmo2, cohere2):
+their files ask for tokenizer=.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from .control_tokens import is_control
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["build_from_gguf"]
+__all__ = ["add_special_tokens", "add_template", "build_from_gguf"]
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # values of tokenizer.ggml.token_type
 _SPACE = "\u2581"  # how SentencePiece spells a space
@@ -33,8 +33,8 @@ def build_from_gguf(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
             f"GGUF tokenizer type {kind!r} (served: 'gpt2', 'llama'): name a directory with a tokenizer.json with "
             "tokenizer="
         )
-    _add_special_tokens(tokenizer, metadata, tokens)
-    _add_template(tokenizer, metadata, tokens, add_bos)
+    add_special_tokens(tokenizer, metadata, tokens)
+    add_template(tokenizer, metadata, add_bos)
     return tokenizer
 
 
@@ -99,7 +99,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[
     return tokenizer, True
 
 
-def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str]) -> None:
+def add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str]) -> None:
     """Control tokens are special; user-defined ones are matched whole in text too, but are text themselves."""
     from tokenizers import AddedToken
 
@@ -115,9 +115,8 @@ def _add_special_tokens(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, 
     tokenizer.add_tokens(plain)
 
 
-def _add_template(
-    tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens: Sequence[str], add_bos: bool
-) -> None:
+def add_template(tokenizer: tokenizers.Tokenizer, metadata: Mapping[str, Any], add_bos: bool) -> None:
+    """What is put around a text."""
     from tokenizers.processors import TemplateProcessing
 
     wanted = {
@@ -125,7 +124,7 @@ def _add_template(
         "eos": metadata.get("tokenizer.ggml.add_eos_token", False),
     }
     ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name, on in wanted.items() if on}
-    special = {name: (tokens[index], index) for name, index in ids.items() if index is not None}
+    special = {name: (tokenizer.id_to_token(index), index) for name, index in ids.items() if index is not None}
     if special:
         order = [special[name][0] if name in special else None for name in ("bos", "eos")]
         template = [piece for piece in (order[0], "$A", order[1]) if piece is not None]

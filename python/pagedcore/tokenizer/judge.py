@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import Corrupt
 
-__all__ = ["judge"]
+__all__ = ["MOST_GROWTH", "judge", "longest_of_map"]
 
 MOST_GROWTH = 256
 """Of a text, by all normalizers and pre-tokenizers together. Those of published models grow one 4 to 18 times."""
@@ -76,7 +76,7 @@ class _Judge:
     def _of_map(self, step: dict[str, Any]) -> int:
         if _length(step.get("precompiled_charsmap")) > _MOST_MAP:
             raise Corrupt(f"{self._source}: a precompiled_charsmap has more than {_MOST_MAP} characters")
-        return _longest_of_map(step.get("precompiled_charsmap"))
+        return _longest_of_text(step.get("precompiled_charsmap"))
 
     def judge_post_processor(self, step: Any, depth: int) -> None:
         """What it puts around a text, in pieces and ids."""
@@ -124,14 +124,17 @@ def _of_replace(step: dict[str, Any]) -> int:
     return max(-(-size // least), 1) if isinstance(found, str) and found else size + 1
 
 
-def _longest_of_map(text: Any) -> int:
-    """The longest replacement of a Precompiled map: the size of a table in bytes, the table, then texts that end with a
-    zero each (https://github.com/google/sentencepiece/blob/master/src/normalizer.cc)."""
+def _longest_of_text(text: Any) -> int:
     import base64
 
     try:
-        data = base64.b64decode(text)
-        texts = data[4 + int.from_bytes(data[:4], "little") :]
+        return longest_of_map(base64.b64decode(text))
     except (TypeError, ValueError):
         return 1  # the library says what is wrong with it
+
+
+def longest_of_map(data: bytes) -> int:
+    """The longest replacement of a precompiled map: the size of a table in bytes, the table, then texts that end with a
+    zero each (https://github.com/google/sentencepiece/blob/master/src/normalizer.cc)."""
+    texts = data[4 + int.from_bytes(data[:4], "little") :]
     return max((len(each.decode(errors="replace")) for each in texts.split(b"\0")), default=1) or 1

@@ -11,13 +11,15 @@ import math
 import struct
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config_files import read_bytes
-from ..errors import Corrupt, Unsupported
+from ..errors import Corrupt
+from .judge import longest_of_map
 
-__all__ = ["read_sentencepiece"]
+__all__ = ["SentencePieceModel", "read_sentencepiece"]
 
 _BPE = 2  # of TrainerSpec.model_type; the others are 1 unigram, 3 word, 4 char
 _KINDS = {1: "unigram", 3: "word", 4: "char"}
@@ -25,12 +27,31 @@ _MOST_PIECES = 1 << 19
 _MOST_FIELDS = 1000  # of a message; those of published files have some 50
 
 
-def read_sentencepiece(path: Path) -> dict[str, Any]:
-    """``tokenizer.ggml.*``. Raises Corrupt for what is no model of SentencePiece, Unsupported for what is no BPE."""
-    data = memoryview(read_bytes(path))
+@dataclass
+class SentencePieceModel:
+    data: bytes
+    """The file's."""
+    metadata: dict[str, Any]
+    """``tokenizer.ggml.*``."""
+    why: str
+    """Why it takes the sentencepiece package; empty: it does not, a BPE vocabulary that takes texts as they are."""
+    normalizes: bool
+    """Texts may lose characters, or get others."""
+    drops_spaces: bool
+    """At the ends of a text, and all but one of several."""
+    byte_fallback: bool
+    growth: int
+    """How many times as long normalizing may make a text."""
+
+
+def read_sentencepiece(path: Path) -> SentencePieceModel:
+    """Raises Corrupt for what is no model of SentencePiece."""
+    file = read_bytes(path)
+    data = memoryview(file)
     fields: dict[str, Any] = {"tokens": [], "scores": array("f"), "token_type": []}
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
+    denormalizes = False
     try:
         for number, value in _fields(data):
             if number == 1:
@@ -44,6 +65,8 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
                 trainer |= _message(value)
             elif number == 3:
                 normalizer |= _message(value)
+            elif number == 5:
+                denormalizes = denormalizes or bool(_message(value).get(2))
         if not fields["tokens"]:
             raise ValueError("it has no pieces")
         if len(set(fields["tokens"])) < len(fields["tokens"]):
@@ -51,22 +74,31 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
         if not all(map(math.isfinite, fields["scores"])) or not all(isinstance(t, int) for t in fields["token_type"]):
             raise ValueError("a piece has a score or type that is none")
         ids = {name: _id(trainer, number, default) for name, number, default in _SPECIAL}
+        characters = normalizer.get(2, b"")
+        if isinstance(characters, int):
+            raise ValueError("its precompiled_charsmap is a number")
     except (IndexError, TypeError, ValueError, struct.error) as error:
         raise Corrupt(f"{path}: is not a SentencePiece model: {error}") from None
-    if trainer.get(3, 1) != _BPE:
-        kind = _KINDS.get(trainer.get(3, 1), "unknown")
-        raise Unsupported(
-            f"{path}: is a SentencePiece model of the type {kind}; served is bpe: name a tokenizer.json with tokenizer="
-        )
-    if normalizer.get(2) or normalizer.get(4, 1):
-        raise Unsupported(
-            f"{path}: its texts are normalized (precompiled_charsmap, remove_extra_whitespaces), which is not served: "
-            "name a tokenizer.json with tokenizer="
-        )
     count = len(fields["tokens"])
     fields |= {f"{name}_token_id": index for name, index in ids.items() if 0 <= index < count}
     fields |= {"model": "llama", "scores": memoryview(fields["scores"]), "add_space_prefix": bool(normalizer.get(3, 1))}
-    return {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
+    kind, drops_spaces = trainer.get(3, 1), bool(normalizer.get(4, 1))
+    why = ""
+    if kind != _BPE:
+        why = f"is a SentencePiece model of the type {_KINDS.get(kind, 'unknown')}"
+    elif characters or drops_spaces:
+        why = "its texts are normalized (precompiled_charsmap, remove_extra_whitespaces)"
+    elif denormalizes or trainer.get(24) or trainer.get(53) or not normalizer.get(5, 1):
+        why = "its spaces or outputs are not those of other models (escape_whitespaces, denormalizer_spec and the like)"
+    return SentencePieceModel(
+        data=file,
+        metadata={f"tokenizer.ggml.{name}": value for name, value in fields.items()},
+        why=why,
+        normalizes=bool(characters) or drops_spaces,
+        drops_spaces=drops_spaces,
+        byte_fallback=bool(trainer.get(35)),
+        growth=longest_of_map(bytes(characters)),
+    )
 
 
 _SPECIAL = (("unknown", 40, 0), ("bos", 41, 1), ("eos", 42, 2), ("padding", 43, -1))  # fields of TrainerSpec

@@ -15,8 +15,10 @@ from ..errors import Corrupt, InvalidArgument, Io, Unsupported
 from .byte_level import bytes_of_token
 from .gguf_fields import checked_fields
 from .json_file import TRIED, build_from_json
+from .judge import MOST_GROWTH
 from .library import corrupt_unless_it_works
 from .pieces import Pieces
+from .sentencepiece_library import SentencePieceTexts
 from .settings import read_settings
 from .special_ids import without_foreign_ids
 from .unnamed_split import with_split_named
@@ -36,15 +38,20 @@ class Tokenizer:
     """Encodes and decodes. Thread-safe."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str | list[str]] | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        special_tokens: Mapping[str, str | list[str]] | None = None,
+        texts: SentencePieceTexts | None = None,
     ) -> None:
-        """``special_tokens``: what chat templates may name, such as ``{"bos_token": "<s>"}``."""
+        """``special_tokens``: what chat templates may name, such as ``{"bos_token": "<s>"}``. ``texts``: encodes and
+        decodes them, where ``backend`` has the vocabulary alone."""
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self._special_ids = {id_ for id_, token in backend.get_added_tokens_decoder().items() if token.special}
         self._to_bytes = bytes_of_token(backend)
-        self._pieces = Pieces(backend)
+        self._texts = texts
+        self._pieces = texts or Pieces(backend)
         self._bytes: dict[int, bytes] = {}
         self._longest = _MOST_CHARACTERS
 
@@ -73,9 +80,10 @@ class Tokenizer:
     def _from_vocabulary(cls, directory: Path) -> Tokenizer:
         settings = read_settings(directory)
         with corrupt_unless_it_works(f"{directory}: its tokenizer cannot be built"):
-            backend, named = build_from_files(directory, settings)
-            settings.apply(backend)
-            return cls(backend, named | settings.for_templates())._that_works()
+            backend, named, model = build_from_files(directory, settings)
+            texts = None if model is None else SentencePieceTexts(model, backend, str(directory / "tokenizer.model"))
+            growth = 1 if model is None else min(model.growth, MOST_GROWTH)
+            return cls(backend, named | settings.for_templates(), texts)._that_works(growth)
 
     @classmethod
     def from_text(cls, text: str, special_tokens: Mapping[str, Any] | None = None) -> Tokenizer:
@@ -85,7 +93,13 @@ class Tokenizer:
             return cls(backend, special_tokens)._that_works(growth)
 
     def to_text(self) -> str:
-        """As a ``tokenizer.json``: what programs without pagedcore encode and decode with."""
+        """As a ``tokenizer.json``: what programs without pagedcore encode and decode with. Raises Unsupported for a
+        vocabulary whose texts the sentencepiece package encodes."""
+        if self._texts is not None:
+            raise Unsupported(
+                "this tokenizer cannot be written as a tokenizer.json, for sentencepiece encodes its texts: "
+                "name one that stands for it with tokenizer="
+            )
         return self.backend.to_str()
 
     @classmethod
@@ -165,6 +179,8 @@ class Tokenizer:
         ids = list(token_ids)
         try:
             with corrupt_unless_it_works(f"the tokenizer failed on {len(ids)} tokens"):
+                if self._texts is not None:
+                    return self._texts.decode(ids, skip_special_tokens=skip_special_tokens)
                 return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
         except Corrupt:
             for token in ids:
@@ -195,7 +211,9 @@ class Tokenizer:
         found = self._bytes.get(token_id)
         if found is None:
             token = self.id_to_token(token_id)
-            if token is None:
+            if self._texts is not None:
+                found = self._texts.token_bytes(token_id)
+            elif token is None:
                 found = b""
             elif self._to_bytes is not None:
                 found = self._to_bytes(token)

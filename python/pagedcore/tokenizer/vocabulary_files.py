@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..config_files import is_there, read_bytes
 from ..errors import Corrupt, Unsupported
-from .gguf import build_from_gguf
+from .gguf import add_template, build_from_gguf
 from .gguf_fields import checked_fields
 from .long_json import LongJson
-from .sentencepiece import read_sentencepiece
+from .sentencepiece import SentencePieceModel, read_sentencepiece
+from .sentencepiece_library import vocabulary_alone
 
 if TYPE_CHECKING:
     import tokenizers
@@ -51,12 +52,15 @@ def has_vocabulary(directory: Path) -> bool:
 
 def build_from_files(
     directory: Path, settings: TokenizerSettings
-) -> tuple[tokenizers.Tokenizer, dict[str, str | list[str]]]:
-    """The tokenizer, and the special tokens that the files themselves name. Raises Corrupt for files that contradict
-    themselves, Unsupported for kinds that are not served. Tokens that ``settings`` add are not added here."""
+) -> tuple[tokenizers.Tokenizer, dict[str, str | list[str]], SentencePieceModel | None]:
+    """The tokenizer, the special tokens that the files themselves name, and the model whose texts the sentencepiece
+    package takes, where the tokenizer has the vocabulary alone. Raises Corrupt for files that contradict themselves,
+    Unsupported for kinds that are not served. Tokens that ``settings`` add are added."""
+    model: SentencePieceModel | None = None
     path = directory / "tokenizer.model"
     if is_there(path):
-        metadata = read_sentencepiece(path)
+        model = read_sentencepiece(path)
+        metadata = model.metadata
         begins = True
     else:
         path = directory / "vocab.json"
@@ -66,14 +70,19 @@ def build_from_files(
     flags["add_bos_token"] = begins if flags["add_bos_token"] is None else flags["add_bos_token"]
     metadata |= {f"tokenizer.ggml.{name}": flag for name, flag in flags.items() if flag is not None}
     tokens = metadata["tokenizer.ggml.tokens"]
-    for name in ("bos", "eos"):
-        token = settings.named.get(f"{name}_token")
-        if token is not None and token.content in tokens:
-            metadata[f"tokenizer.ggml.{name}_token_id"] = tokens.index(token.content)
     ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMES.items()}
     named: dict[str, str | list[str]] = {name: tokens[index] for name, index in ids.items() if index is not None}
     try:
-        return build_from_gguf(checked_fields(metadata, str(path))), named
+        checked = checked_fields(metadata, str(path))
+        taken = model if model is not None and model.why else None
+        backend = build_from_gguf(checked) if taken is None else vocabulary_alone(checked)
+        settings.apply(backend)
+        for name in ("bos", "eos"):  # perhaps one of those that were added
+            token = settings.named.get(f"{name}_token")
+            if token is not None:
+                checked[f"tokenizer.ggml.{name}_token_id"] = backend.token_to_id(token.content)
+        add_template(backend, checked, begins)
+        return backend, named, taken
     except (Corrupt, Unsupported) as error:
         text = str(error).replace("the GGUF file", "the file")
         raise type(error)(text if str(path) in text else f"{path}: {text}") from None

@@ -58,22 +58,6 @@ def test_settings_beside_a_sentencepiece_model_hold(tmp_path: Path) -> None:
     assert tokenizer.special_tokens["eos_token"] == "<turn>"
 
 
-# Behind a whole model, as protocol buffers have it: a field that comes again holds.
-_UNIGRAM = b"\x12\x02\x18\x01"  # trainer_spec.model_type
-_MAP = b"\x1a\x03\x12\x01x"  # normalizer_spec.precompiled_charsmap
-_SPACES = b"\x1a\x02\x20\x01"  # normalizer_spec.remove_extra_whitespaces
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [(_UNIGRAM, "type unigram; served is bpe"), (_MAP, "texts are normalized"), (_SPACES, "texts are normalized")],
-)
-def test_other_sentencepiece_models_are_named(tmp_path: Path, more: bytes, says: str) -> None:
-    (tmp_path / "tokenizer.model").write_bytes((DATA / "prefix" / "tokenizer.model").read_bytes() + more)
-    with pytest.raises(Unsupported, match=rf"tokenizer\.model: .*{says}"):
-        Tokenizer.from_path(tmp_path)
-
-
 def test_broken_sentencepiece_models_are_one_error(tmp_path: Path) -> None:
     data = (DATA / "prefix" / "tokenizer.model").read_bytes()
     rng = random.Random(1)
