@@ -27,7 +27,19 @@ void check(const CostModel& cost) {
   }
 }
 
+void append_tokens(const std::vector<PromptPart>& prompt, std::vector<TokenId>& tokens) {
+  for (const PromptPart& part : prompt) {
+    for (std::uint32_t i = 0; i < part.tokens; ++i) tokens.push_back(sim::token_of(part.content, i));
+  }
+}
+
 }  // namespace
+
+std::vector<TokenId> simulated_tokens(const std::vector<PromptPart>& prompt) {
+  std::vector<TokenId> tokens;
+  append_tokens(prompt, tokens);
+  return tokens;
+}
 
 struct PAGEDCORE_HIDDEN Simulation::Impl {
   Impl(const SimulationConfig& config_, std::vector<SimulatedRequest> requests_)
@@ -41,22 +53,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     if (!(config.beam_mixing >= 0.0 && config.beam_mixing <= 1.0)) {
       throw InvalidArgument(str("beam_mixing is ", config.beam_mixing, "; it is a probability, in [0, 1]"));
     }
-    double before = 0.0;
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      const SimulatedRequest& request = requests[i];
-      if (!std::isfinite(request.arrival) || request.arrival < before) {
-        throw InvalidArgument(str("request ", i, " arrives at ", request.arrival, " s, after one at ", before,
-                                  " s; arrivals are finite, not negative and in order"));
-      }
-      before = request.arrival;
-      if (request.output == 0)
-        throw InvalidArgument(str("request ", i, " generates nothing; it has one token at least"));
-      if (request.max_tokens != 0 && request.max_tokens < request.output) {
-        throw InvalidArgument(str("request ", i, " generates ", request.output, " tokens, more than its max_tokens = ",
-                                  request.max_tokens, "; raise that, or leave it at 0 for just as many"));
-      }
-      validate(i);
-    }
+    for (std::size_t i = 0; i < requests.size(); ++i) validate(i, requests[i]);
     PreemptionCosts costs;
     costs.token = std::max(config.cost.row, 1e-12);
     costs.block_out = config.cost.swap_out_block;
@@ -67,9 +64,20 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   /// From 1 on, as an engine counts them.
   static RequestId id_of(std::size_t index) noexcept { return RequestId{index + 1}; }
 
-  /// Would it fit alone? Its tokens do not matter for that.
-  void validate(std::size_t index) const {
-    const SimulatedRequest& request = requests[index];
+  /// Does it come in order, and would it fit alone? Its tokens do not matter for that.
+  void validate(std::size_t index, const SimulatedRequest& request) const {
+    const double before = index > 0 ? requests[index - 1].arrival : 0.0;
+    if (!std::isfinite(request.arrival) || request.arrival < before) {
+      throw InvalidArgument(str("request ", index, " arrives at ", request.arrival, " s, after one at ", before,
+                                " s; arrivals are finite, not negative and in order"));
+    }
+    if (request.output == 0)
+      throw InvalidArgument(str("request ", index, " generates nothing; it has one token at least"));
+    if (request.max_tokens != 0 && request.max_tokens < request.output) {
+      throw InvalidArgument(str("request ", index, " generates ", request.output,
+                                " tokens, more than its max_tokens = ", request.max_tokens,
+                                "; raise that, or leave it at 0 for just as many"));
+    }
     std::uint64_t tokens = 0;
     for (const PromptPart& part : request.prompt) tokens += part.tokens;
     constexpr std::uint64_t kMost = 1u << 27;
@@ -92,9 +100,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     spec.id = id_of(index);
     spec.arrival = request.arrival;
     spec.prompt.reserve(prompt);
-    for (const PromptPart& part : request.prompt) {
-      for (std::uint32_t i = 0; i < part.tokens; ++i) spec.prompt.push_back(sim::token_of(part.content, i));
-    }
+    append_tokens(request.prompt, spec.prompt);
     spec.prompt.resize(prompt);  // padding
     spec.num_samples = request.num_samples;
     spec.beam_width = request.beam_width;
@@ -199,6 +205,29 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
     if (!scheduler.serves(update.request) && finish[index] < 0.0) {
       finish[index] = executor.now;
       ++finished;
+      ended.push_back(index);
+    }
+  }
+
+  std::size_t add(SimulatedRequest request) {
+    const std::size_t index = requests.size();
+    validate(index, request);
+    first_token.reserve(index + 1);
+    finish.reserve(index + 1);
+    requests.push_back(std::move(request));
+    first_token.push_back(-1.0);
+    finish.push_back(-1.0);
+    return index;
+  }
+
+  void run_until(double seconds) {
+    while (executor.now < seconds) {
+      const bool is_idle = !scheduler.has_work() && (next == requests.size() || requests[next].arrival >= seconds);
+      if (is_idle) {
+        pass(seconds);
+      } else if (!step()) {
+        return;  // config.stop
+      }
     }
   }
 
@@ -209,6 +238,7 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
       *sum = sums.seconds > 0.0 ? *sum / sums.seconds : 0.0;
     }
     report.sharing = busy > 0.0 ? sums.sharing / busy : 1.0;
+    report.busy = busy;
     report.steps = steps;
     report.finished = finished;
     report.now = executor.now;
@@ -221,7 +251,8 @@ struct PAGEDCORE_HIDDEN Simulation::Impl {
   Scheduler scheduler;
   sim::SimulatedExecutor executor;
   std::vector<double> first_token, finish;
-  std::size_t next = 0;  // to be submitted
+  std::vector<std::size_t> ended;  // since take_ended()
+  std::size_t next = 0;            // to be submitted
   std::uint64_t steps = 0, finished = 0;
   SimulationReport sums;  // integrals over time
   double busy = 0.0;      // time of the window with a step
@@ -239,6 +270,17 @@ bool Simulation::run(std::uint64_t max_steps) {
     if (!impl_->step()) return false;
   }
   return true;
+}
+
+std::size_t Simulation::add(SimulatedRequest request) { return impl_->add(std::move(request)); }
+void Simulation::run_until(double seconds) { impl_->run_until(seconds); }
+std::vector<std::size_t> Simulation::take_ended() noexcept { return std::exchange(impl_->ended, {}); }
+std::vector<CacheEvent> Simulation::take_events() { return impl_->scheduler.take_events(); }
+EngineSnapshot Simulation::snapshot(const SnapshotLimits& limits) const {
+  EngineSnapshot picture;
+  picture.time = impl_->executor.now;
+  impl_->scheduler.draw(limits, picture);
+  return picture;
 }
 
 SimulationReport Simulation::report() const { return impl_->report(); }

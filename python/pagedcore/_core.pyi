@@ -2345,6 +2345,9 @@ class SimulationConfig:
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> SimulationConfig: ...
 
+def simulated_tokens(prompt: Sequence[tuple[int, int]]) -> list[int]:
+    """The tokens that a simulation makes of a prompt, a list of (content, tokens)."""
+
 class SimulationReport:
     """Averages over the window; shares are of all token slots."""
 
@@ -2355,6 +2358,7 @@ class SimulationReport:
         finished: int = 0,
         now: float = 0.0,
         seconds: float = 0.0,
+        busy: float = 0.0,
         requests: float = 0.0,
         sequences: float = 0.0,
         token_states: float = 0.0,
@@ -2373,6 +2377,8 @@ class SimulationReport:
     """Virtual seconds."""
     seconds: float
     """Of the window, that have passed."""
+    busy: float
+    """Of these: with a step."""
     requests: float
     """Running."""
     sequences: float
@@ -2417,6 +2423,31 @@ class Simulation:
     def run(self, max_steps: int) -> bool:
         """Makes up to so many steps; False when there is nothing more to do."""
 
+    def add(
+        self,
+        arrival: float,
+        prompt: Sequence[tuple[int, int]],
+        output: int,
+        max_tokens: int = 0,
+        priority: int = 0,
+        tenant: int = 0,
+    ) -> int:
+        """A request behind those that are there, which arrives no earlier than they do; returns its index. Where the
+        clock is past its arrival, it came while a step ran."""
+
+    def run_until(self, seconds: float) -> None:
+        """Makes the steps that begin before this time; idle, the clock goes on to it."""
+
+    def take_ended(self) -> list[int]:
+        """Indices of the requests that have ended since the last call."""
+
+    def take_events(self) -> list[CacheEvent]:
+        """News of the prefix cache since the last call, oldest first."""
+
+    def snapshot(self, limits: SnapshotLimits = ...) -> EngineSnapshot:
+        """What an engine's snapshot shows, but for the steps."""
+
+    def cache_counts(self) -> KvCacheCounts: ...
     def report(self) -> SimulationReport: ...
     @property
     def first_token(self) -> list[float]: ...

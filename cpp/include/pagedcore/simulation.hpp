@@ -11,6 +11,7 @@
 #include "pagedcore/engine.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/scheduler.hpp"
+#include "pagedcore/snapshot.hpp"
 
 namespace pagedcore {
 
@@ -159,6 +160,7 @@ struct SimulationReport {
   std::uint64_t finished = 0;
   double now = 0.0;
   double seconds = 0.0;
+  double busy = 0.0;
   double requests = 0.0;
   double sequences = 0.0;
   double token_states = 0.0;
@@ -176,6 +178,7 @@ struct SimulationReport {
     v(field("finished", &R::finished, "Requests."));
     v(field("now", &R::now, "Virtual seconds."));
     v(field("seconds", &R::seconds, "Of the window, that have passed."));
+    v(field("busy", &R::busy, "Of these: with a step."));
     v(field("requests", &R::requests, "Running."));
     v(field("sequences", &R::sequences, "Computed in a step."));
     v(field("token_states", &R::token_states, "Share of slots with a token, each counted once."));
@@ -189,6 +192,9 @@ struct SimulationReport {
   }
 };
 
+/// The tokens that a prompt of these parts is made of.
+PAGEDCORE_API std::vector<TokenId> simulated_tokens(const std::vector<PromptPart>& prompt);
+
 class PAGEDCORE_API Simulation {
  public:
   /// Throws InvalidArgument for a request that can never be served (it names which), for arrivals that are negative,
@@ -201,6 +207,21 @@ class PAGEDCORE_API Simulation {
   /// Makes up to so many steps; false when there is nothing more to do. Throws InvalidArgument when a request that was
   /// padded to its request-level batch does not fit any more; end there.
   bool run(std::uint64_t max_steps);
+
+  // One of several that somebody deals requests to, as they come:
+
+  /// A request behind those that are there; returns its index. Throws as the constructor, and for one that arrives
+  /// before another that is there. Where the clock is past its arrival, it came while a step ran.
+  std::size_t add(SimulatedRequest request);
+  /// Makes the steps that begin before this time; idle, the clock goes on to it. Throws as run().
+  void run_until(double seconds);
+  /// Indices of the requests that have ended since the last call.
+  std::vector<std::size_t> take_ended() noexcept;
+  /// News of the prefix cache, as Scheduler::take_events() gives them.
+  std::vector<CacheEvent> take_events();
+  /// What an engine's snapshot shows, but for the steps.
+  EngineSnapshot snapshot(const SnapshotLimits& limits) const;
+
   SimulationReport report() const;
   /// Virtual seconds, [requests]; negative: it has not come to that. A request has ended with the last of its samples.
   const std::vector<double>& first_token() const noexcept;

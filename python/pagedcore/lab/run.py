@@ -13,7 +13,7 @@ from .. import _core
 from .deployment import Deployment
 from .workload import Workload
 
-__all__ = ["Outcome", "simulate"]
+__all__ = ["Outcome", "percentiles", "simulate"]
 
 Seconds: TypeAlias = npt.NDArray[np.float64]
 _STEPS_AT_ONCE = 5_000
@@ -74,9 +74,9 @@ class Outcome:
     def latencies(self) -> dict[str, dict[str, float] | None]:
         """Mean and percentiles in seconds; None where there is nothing to count."""
         return {
-            "normalized_latency": _percentiles(self.normalized_latencies),
-            "time_to_first_token": _percentiles(self.times_to_first_token),
-            "time_per_output_token": _percentiles(self.times_per_output_token),
+            "normalized_latency": percentiles(self.normalized_latencies),
+            "time_to_first_token": percentiles(self.times_to_first_token),
+            "time_per_output_token": percentiles(self.times_per_output_token),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +110,8 @@ class Outcome:
         return arrivals, first, finish, outputs
 
 
-def _percentiles(values: Seconds) -> dict[str, float] | None:
+def percentiles(values: Seconds) -> dict[str, float] | None:
+    """Mean and percentiles; None of nothing."""
     if not len(values):
         return None
     p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()

@@ -14,7 +14,6 @@ the engine never waits for one.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import Aborted, InvalidArgument, Io, Unsupported
+from ..routing import block_hash
 from .settings import EventSettings
 
 __all__ = ["KvEvents", "Translation"]
@@ -59,8 +59,7 @@ class Translation:
         parent = self._hashes.get(event.parent)
         if event.salt or (event.parent and parent is None):  # a tenant's, or what continues a tenant's
             return
-        key = (parent or 0).to_bytes(8, "big") + b"".join(t.to_bytes(4, "big") for t in event.tokens)
-        block = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+        block = block_hash(parent or 0, event.tokens)
         self._hashes[event.id] = block
         last = made[-1] if made else {}
         if last.get("type") == "BlockStored" and parent is not None and last["block_hashes"][-1] == parent:

@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
+from ..routing.load import ends_per_second
+
 __all__ = ["Prediction"]
 
 _LATELY = 60.0  # seconds that the length of a step is an average over
@@ -24,7 +26,7 @@ class Prediction:
     """Of the event loop."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float, float]] = deque(maxlen=_KEPT)
+        self._seen: deque[tuple[float, dict[str, float]]] = deque(maxlen=_KEPT)
         """When the steps were counted, how many there were, and the seconds that all had taken."""
         self._promised: deque[float] = deque(maxlen=4096)
         """Moments at which those who were turned away come again."""
@@ -45,15 +47,6 @@ class Prediction:
         """0: nothing is known yet."""
         while len(self._seen) > 1 and self._seen[0][0] < moment - _LATELY:
             self._seen.popleft()
-        steps, seconds = stats["steps"], stats["step_seconds_total"]
-        self._seen.append((moment, steps, seconds))
-        _, steps_before, seconds_before = self._seen[0]
-        if steps > steps_before:
-            step = (seconds - seconds_before) / (steps - steps_before)
-        else:
-            step = seconds / steps if steps else 0.0
-        ended = stats["requests_finished"] + stats["requests_aborted"]
-        running = stats["requests_running"]
-        if not ended or not step or not running:
-            return 0.0
-        return running / (max(stats["tokens_sampled"] / ended, 1.0) * step)
+        before = self._seen[0][1] if self._seen else None
+        self._seen.append((moment, {name: stats[name] for name in ("steps", "step_seconds_total")}))
+        return ends_per_second(stats, before)

@@ -184,3 +184,53 @@ TEST_CASE("bad input is refused and names the request") {
   mixing.beam_mixing = 1.5;
   CHECK_THROWS_AS(Simulation(mixing, {}), InvalidArgument);
 }
+
+TEST_CASE("requests that are dealt out one by one come to the same end as those that were there at the beginning") {
+  const SimulationConfig config = config_of();
+  std::vector<SimulatedRequest> requests;
+  for (std::uint32_t i = 0; i < 12; ++i) requests.push_back(request_of(0.75 * i, 20 + 7 * i % 40, 1 + i % 5, i + 1));
+  const Simulation whole = served(config, requests);
+
+  Simulation dealt(config, {});
+  std::vector<std::size_t> ended;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    dealt.run_until(requests[i].arrival);  // may end later: in the middle of a step it does not stop
+    CHECK(dealt.report().now >= requests[i].arrival);
+    CHECK(dealt.add(requests[i]) == i);
+    for (const std::size_t index : dealt.take_ended()) ended.push_back(index);
+  }
+  dealt.run_until(100.0);
+  CHECK(dealt.report().now == 100.0);  // idle, the clock goes on
+  for (const std::size_t index : dealt.take_ended()) ended.push_back(index);
+  CHECK(dealt.first_token() == whole.first_token());
+  CHECK(dealt.finish() == whole.finish());
+  CHECK(ended.size() == requests.size());
+  CHECK(dealt.take_ended().empty());
+  CHECK(dealt.snapshot({}).requests.empty());
+
+  CHECK_THROWS_AS(dealt.add(request_of(0.0, 4, 1)), InvalidArgument);       // before the last one
+  CHECK_THROWS_AS(dealt.add(request_of(200.0, 4000, 1)), InvalidArgument);  // could never be served
+  CHECK_THROWS_AS(dealt.add(request_of(std::numeric_limits<double>::infinity(), 4, 1)), InvalidArgument);
+  CHECK(dealt.add(request_of(9.0, 4, 1)) == requests.size());  // came while a step ran
+  dealt.run_until(101.0);
+  CHECK(dealt.finish().back() == doctest::Approx(101.0));
+}
+
+TEST_CASE("a simulation tells the news of its prefix cache, and who waits") {
+  SimulationConfig config = config_of();
+  config.cache.enable_prefix_caching = true;
+  config.cache.max_events = 1000;
+  Simulation simulation(config, {});
+  simulation.add(request_of(0.0, 40, 2, 7));
+  simulation.run_until(0.5);
+  const EngineSnapshot picture = simulation.snapshot({});
+  REQUIRE(picture.requests.size() == 1);
+  CHECK(picture.requests[0].prompt_tokens == 40);
+  simulation.run_until(10.0);
+  const std::vector<CacheEvent> events = simulation.take_events();
+  REQUIRE(events.size() >= 2);
+  CHECK(events[0].kind == CacheEventKind::stored);
+  const std::vector<TokenId> tokens = simulated_tokens({{7, 40}});
+  CHECK(events[0].tokens == std::vector<TokenId>(tokens.begin(), tokens.begin() + 16));
+  CHECK(simulation.take_events().empty());
+}

@@ -85,7 +85,8 @@ def draw(figure: Figure, path: str | os.PathLike[str]) -> None:
         title = textwrap.fill(f"Figure {figure.name}: {figure.title}", int(13 * canvas.get_figwidth()))
         canvas.suptitle(title, fontsize=10)
         legend = dict(zip(*reversed(plots.flat[0].get_legend_handles_labels()), strict=True))
-        legend["the paper"] = legend.pop("the paper")  # behind ours
+        if "the paper" in legend:
+            legend["the paper"] = legend.pop("the paper")  # behind ours
         canvas.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)))
         canvas.savefig(path, dpi=150, metadata=_FORMATS[Path(path).suffix])
 
@@ -102,7 +103,8 @@ def _curves(plot: Plot, figure: Figure, values: list[Value]) -> None:
         plot.plot(*_columns(paper), mark, color=colour, markerfacecolor="none")
     if any(value.at == _SUSTAINED for value in values):
         plot.axhline(LATENCY_GOAL, color="black", linewidth=0.8, linestyle=":")
-    plot.plot([], [], "o", color="black", markerfacecolor="none", label="the paper")
+    if any(value.paper is not None for value in values):
+        plot.plot([], [], "o", color="black", markerfacecolor="none", label="the paper")
     if axes.x_scale == "log2":
         ticks = sorted({value.x for value in values if value.x is not None})
         plot.set_xscale("log", base=2)
@@ -126,7 +128,8 @@ def _bars(plot: Plot, figure: Figure, values: list[Value]) -> None:
         plot.bar(places, [value.ours for value in bars.values()], 0.9 * width, color=colour, label=series)
         paper = [(x, v.paper) for x, v in zip(places, bars.values(), strict=True) if v.paper is not None]
         plot.plot(*_columns(paper), mark, color="black", markerfacecolor="white", markersize=5)
-    plot.plot([], [], "o", color="black", markerfacecolor="white", label="the paper")
+    if any(value.paper is not None for value in values):
+        plot.plot([], [], "o", color="black", markerfacecolor="white", label="the paper")
     plot.set_xticks(range(len(groups)), groups)
     _grid(plot)
 
