@@ -23,6 +23,7 @@ NEEDED = {
     "tokenize": ["tokenize", "hi"],
     "convert": ["convert", "-o", "model.pagedcore"],
     "serve": ["serve", "--port", "0"],
+    "fleet": ["fleet", "--model", "llama-3.1-8b", "--device", "h100", "--trace", "no_such_trace.jsonl"],
     "simulate": ["simulate", "--model", "llama-7b", "--device", "a100-40gb", "--rate", "1", "--seconds", "100"],
 }
 # The value is any text: nothing that is written there can be wrong by itself.

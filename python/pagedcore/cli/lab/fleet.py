@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...checks import check_real
 from ...errors import InvalidArgument
 from ..common import Formatter, add_report_flags, print_json
 from .arrivals import listed
@@ -47,7 +48,7 @@ def add_to(commands: Any) -> None:
         "--max-batched-tokens", type=int, default=2560, metavar="N", help="tokens computed in one step (default 2560)"
     )
     requests = parser.add_argument_group("requests")
-    requests.add_argument("--trace", metavar="FILE", required=True, help="requests with their times and prefixes")
+    requests.add_argument("--trace", metavar="FILE", help="requests with their times and prefixes")
     requests.add_argument("--load", metavar="L,...", help="share of what the fleet can do (default 0.7)")
     requests.add_argument("--rate", type=float, metavar="R", help="requests a second, instead of --load")
     requests.add_argument("--seconds", type=float, metavar="S", help="the first S seconds of the trace (default: all)")
@@ -82,10 +83,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from ...lab.fleet import capacity, simulate_fleet
     from ...progress import Progress
 
-    deployment, workload, about = _served(arguments)
     fleets = _fleets(arguments)
+    loads = _loads(arguments)
+    deployment, workload, about = _served(arguments)
     each = capacity(workload, deployment)
-    loads: list[float | None] = [None] if arguments.rate else [*(listed(arguments, "load", float) or [0.7])]
     runs = []
     with Progress(len(fleets) * len(loads) * len(workload), "requests") as bar:
         for at, (load, fleet) in enumerate((load, fleet) for load in loads for fleet in fleets):
@@ -114,14 +115,27 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _loads(arguments: argparse.Namespace) -> list[float | None]:
+    """None: at --rate."""
+    loads = listed(arguments, "load", float)
+    if arguments.rate is None:
+        for load in loads:
+            check_real("--load", load, 0, 100, above_low=True)
+        return [*(loads or [0.7])]
+    if loads:
+        raise InvalidArgument("--rate and --load both say how fast requests arrive: give one of them")
+    check_real("--rate", arguments.rate, 0, 1e9, above_low=True)
+    return [None]
+
+
 def _served(arguments: argparse.Namespace) -> tuple[Deployment, Workload, str]:
     from ...lab import Deployment, Workload, read_trace
     from ...lab.fleet import side_by_side
 
     if arguments.device is None and arguments.setting is None:
         raise InvalidArgument("say what serves, with --model and --device, or --setting")
-    if arguments.rate is not None and arguments.load is not None:
-        raise InvalidArgument("--rate and --load both say how fast requests arrive: give one of them")
+    if arguments.trace is None:
+        raise InvalidArgument("say which requests come, with --trace")
     sizes = {"block_size": arguments.block_size, "max_batched_tokens": arguments.max_batched_tokens}
     served = read_deployed(arguments)
     if isinstance(served, Deployment):
