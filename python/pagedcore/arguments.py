@@ -24,6 +24,8 @@ class _Parameter(NamedTuple):
     name: str
     type: str
     has_default: bool
+    by_name: bool = False
+    """It cannot be given by its place."""
 
 
 class _Misfit(NamedTuple):
@@ -52,6 +54,10 @@ def _misfit(signature: str, owner: str, args: Sequence[Any], keywords: Mapping[s
     spelled = f"{called}({', '.join(p.name if not p.has_default else p.name + '=...' for p in parameters)})"
     if len(args) > len(parameters):
         return _Misfit(0, TypeError(f"{spelled} takes {len(parameters)} arguments, not {len(args)}"))
+    by_place = sum(not p.by_name for p in parameters)
+    if len(args) > by_place:
+        first = parameters[by_place].name
+        return _Misfit(0, TypeError(f"{called}(): {first} is given by name: {called}({first}={shown(args[by_place])})"))
     given = dict(zip((p.name for p in parameters), args, strict=False))
     known = [p.name for p in parameters]
     for word in keywords:
@@ -79,23 +85,37 @@ def _misfit(signature: str, owner: str, args: Sequence[Any], keywords: Mapping[s
                     len(parameters),
                     InvalidArgument(f"{called}(): {parameter.name} = {shown(number)} is out of range: {limit}"),
                 )
+        value = given.get(parameter.name)
+        if isinstance(value, str) and not _is_unicode(value):
+            why = "is not valid Unicode: it holds half of a surrogate pair"
+            return _Misfit(len(parameters), InvalidArgument(f"{called}(): {parameter.name} = {shown(value)} {why}"))
     why = (
         "the arguments do not fit" if not owner else f"the {owner} is not initialized, or is already: make another one"
     )
     return _Misfit(len(parameters), TypeError(f"{spelled}: {why}"))
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _parsed(signature: str) -> tuple[str, list[_Parameter]]:
     match = re.match(r"(?:def (\w*))?\((.*)\)(?: -> .*)?$", signature, re.DOTALL)
     if match is None:
         return signature, []
-    parameters = []
+    parameters: list[_Parameter] = []
+    by_name = False
     for part in _split(match[2], ","):
         if part in ("*", "/", ""):
+            by_name = by_name or part == "*"
             continue
         declared, equals, _ = part.partition(" = ")
         name, _, kind = declared.partition(":")
-        parameters.append(_Parameter(name.strip(), kind.strip() or "object", bool(equals)))
+        parameters.append(_Parameter(name.strip(), kind.strip() or "object", bool(equals), by_name))
     return match[1] or "", parameters
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from .errors import Corrupt, Io
 
 __all__ = [
+    "can_be_a_name",
     "exists",
     "is_there",
     "open_regular",
@@ -47,6 +48,8 @@ def exists(path: Path) -> bool:
         return False
     except OSError as error:
         raise Io(f"{short_name(path)}: cannot be looked at: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
     return True
 
 
@@ -54,6 +57,18 @@ def short_name(path: Path | str) -> str:
     """A path for a message."""
     name = str(path)
     return name if len(name) <= 300 else name[:150] + "..." + name[-50:]
+
+
+def _no_name(path: Path) -> Io:
+    return Io(f"{short_name(path)!a} is no name that a file can have")
+
+
+def can_be_a_name(name: str) -> bool:
+    """Whether a file can: a name that stands in another file may hold half of a surrogate pair, or a zero."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_there(path: Path) -> bool:
@@ -71,6 +86,8 @@ def _check_regular(path: Path) -> None:
         raise Io(f"{path}: there is no such file") from None
     except OSError as error:
         raise Io(f"{short_name(path)}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _no_name(path) from None
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise Io(f"{path}: is {kind}; a model's files are regular files")

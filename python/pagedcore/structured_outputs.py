@@ -66,6 +66,8 @@ class StructuredOutputs:
             check_text(name, value)
         if isinstance(self.choice, str) or not isinstance(self.choice, Sequence):
             raise InvalidArgument(f"choice={shown(self.choice)} must be a list of texts")
+        if "choice" in given and not self.choice:
+            raise InvalidArgument(f"choice={shown(self.choice)} must hold one text or more")
         if len(self.choice) > _MOST_CHOICES:
             raise InvalidArgument(f"choice has {len(self.choice)} texts: {_MOST_CHOICES} are allowed")
         for text in self.choice:

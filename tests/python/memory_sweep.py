@@ -30,14 +30,17 @@ def free_address_space(spare: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
-def greedy(step: int) -> list[_core.SamplingParams]:
-    """What the step asks for, by turns: scores, samples, a stream of log-probabilities."""
+def greedy(step: int) -> _core.SamplingParams | _core.BeamSearchParams | _core.EmbeddingParams:
+    """What the step asks for, by turns: scores, samples, a stream of log-probabilities, beams, embeddings."""
     return [
         _core.SamplingParams(max_tokens=0, prompt_logprobs=-1),
         _core.SamplingParams(max_tokens=12, n=40, logprobs=-1),
         _core.SamplingParams(max_tokens=1, n=20000),
         _core.SamplingParams(max_tokens=60, logprobs=-1, top_p=0.9, repetition_penalty=1.2),
-    ][step % 4]
+        _core.BeamSearchParams(beam_width=30, max_tokens=20),
+        _core.EmbeddingParams(pooling="mean"),
+        _core.SamplingParams(max_tokens=4, prompt_logprobs=20, prompt_logprob_start=50, logprob_token_ids=range(128)),
+    ][step % 7]
 
 
 def drain(engine: Any, ids: list[int], into: dict[int, list[Any]], lasts: set[int]) -> int:

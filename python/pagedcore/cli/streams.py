@@ -43,7 +43,7 @@ def check_stdout() -> None:
 def complain(message: str) -> None:
     """A line on stderr, where there is one."""
     with suppress(OSError, ValueError):
-        print(f"pagedcore: {message}", file=sys.stderr, flush=True)
+        print(f"pagedcore: {message}\n", end="", file=sys.stderr, flush=True)
 
 
 def settle() -> OSError | None:

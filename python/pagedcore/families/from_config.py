@@ -53,7 +53,9 @@ def described(
         "num_heads": num_heads,
         "num_kv_heads": config.integer("num_key_value_heads", num_heads),
         "head_dim": config.integer("head_dim", max(hidden_size // num_heads, 1), maximum=MAX_HEAD_DIM),
-        "max_context": config.integer("max_position_embeddings", 32768),
+        "max_context": config.integer(
+            "max_position_embeddings", 32768, minimum=2
+        ),  # a prompt token and a generated one
         "norm": norm,
         "norm_eps": config.number(norm_eps, 1e-6 if norm == "rms" else 1e-5, above=0.0),
         "activation": _activation(config),

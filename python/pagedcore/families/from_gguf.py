@@ -51,7 +51,7 @@ def described(
         "num_heads": num_heads,
         "num_kv_heads": fields.integer("attention.head_count_kv", num_heads),
         "head_dim": head_dim,
-        "max_context": fields.integer("context_length"),
+        "max_context": fields.integer("context_length", minimum=2),  # a prompt token and a generated one
         "norm": norm,
         "norm_eps": fields.number(RMS_EPS if norm == "rms" else LAYER_EPS, above=0.0),
         "activation": activation,

@@ -38,6 +38,7 @@ _LIMITS = {
 _BYTES = 8 << 20
 """Of host memory that one sample's place in a grammar may come to hold: 16,384 states of at most half a KiB."""
 
+_NO_DETAILS = "\n<non-verbose/>"  # llguidance's, behind some messages
 _KINDS = {"json": "json_schema", "regex": "regex", "grammar": "lark", "choice": "lark", "structural_tag": "lark"}
 
 
@@ -105,7 +106,10 @@ class Grammars:
             with self._room:
                 future.set_result(self._compiled_now(*source))
         except InvalidArgument as error:
-            future.set_exception(InvalidArgument(f"structured_outputs: {source[0]}: {str(error)[:1000]}"))
+            why = str(error).removesuffix(_NO_DETAILS)[:1000]
+            if why == "NoExtensionBias":
+                why = "it admits no text: every way through it goes on for ever"
+            future.set_exception(InvalidArgument(f"structured_outputs: {source[0]}: {why}"))
         except BaseException as error:
             self._forget(source)
             future.set_exception(error)

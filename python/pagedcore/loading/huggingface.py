@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..config_files import is_there, read_object
+from ..config_files import can_be_a_name, is_there, read_object
 from ..errors import Corrupt, Io, Unsupported
 from ..families import of_config
 from ..families.family import Described, Family
@@ -116,9 +116,9 @@ def _read_index(path: Path) -> dict[str, list[str]]:
         raise Corrupt(f"{path}: has no weight_map, or an empty one: it says which file holds which tensor")
     files: dict[str, list[str]] = {}
     for name, file in weight_map.values.items():
-        if not isinstance(file, str) or not file or Path(file).name != file:
+        if not isinstance(file, str) or not file or Path(file).name != file or not can_be_a_name(file):
             raise Corrupt(
-                f"{path}: the tensor '{name[:200]}' is said to be in {str(file)[:200]!r}, which is no file name"
+                f"{path}: the tensor {name[:200]!a} is said to be in {str(file)[:200]!a}, which is no file name"
             )
         files.setdefault(file, []).append(name)
     return files

@@ -110,7 +110,7 @@ def _longest(folder: Path) -> int | None:
         if name == "max_seq_length" and config.flag("do_lower_case", False):
             raise config.unsupported("do_lower_case", ("false", "a tokenizer.json that does it"))
         if config.get(name) is not None and config.number(name) < 1e9:
-            return config.integer(name)
+            return config.integer(name, minimum=2)  # a context of less holds no text
     return None
 
 

@@ -19,7 +19,7 @@ def log(event: str, values: Mapping[str, Any]) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
     line = json.dumps({"time": stamp, "event": event, **values})
     with suppress(OSError, ValueError):  # nobody reads stderr any more: calls are served all the same
-        print(line, file=sys.stderr, flush=True)
+        print(line + "\n", end="", file=sys.stderr, flush=True)  # as one: nothing comes between, all or none is dropped
 
 
 def log_call(request_id: str, method: str, path: str, status: int, tally: Tally, seconds: float) -> None:

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from pagedcore import LLM, Error
+from pagedcore import LLM, Error, InvalidArgument, ModelFile
 from pagedcore.errors import Corrupt, Io
 from pagedcore.families import FAMILIES
 from pagedcore.families.family import Family
 from pagedcore.families.fields import Fields
 from pagedcore.loading.huggingface import describe
+from pagedcore.loading.sentence_modules import sentence_modules
 
 FILES = [
     "config.json",
@@ -159,3 +160,38 @@ def test_sizes_that_no_model_has_take_no_memory(family: Family, values: dict[str
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [1, 0, -3])
+def test_a_model_of_fewer_than_two_positions_names_the_file(folder: Path, value: int) -> None:
+    """A prompt token and a generated one. The message was of a max_context that nobody had given."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": value}))
+    refused(folder, Corrupt, "config.json", "max_position_embeddings")
+
+
+@pytest.mark.parametrize("value", [1, 0])
+def test_texts_of_fewer_than_two_tokens_name_the_file(tmp_path: Path, value: int) -> None:
+    (tmp_path / "modules.json").write_text(
+        json.dumps([{"path": "", "type": "sentence_transformers.models.Transformer"}])
+    )
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": value}))
+    with pytest.raises(Corrupt, match=rf"sentence_bert_config\.json: max_seq_length = {value} "):
+        sentence_modules(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\ud800.safetensors", "\udfff"])
+def test_a_name_that_no_file_can_have(folder: Path, name: str) -> None:
+    """From a file: it was a UnicodeEncodeError. The message can be printed."""
+    (folder / "model.safetensors").unlink()
+    index = json.dumps({"weight_map": {"model.norm.weight": name}})
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(Corrupt, match=r"index\.json: the tensor .* which is no file name") as raised:
+        LLM(folder, kv_cache_memory="1MiB").close()
+    str(raised.value).encode()
+    with pytest.raises(InvalidArgument, match=r"ModelFile\(\): path = .* is not valid Unicode"):
+        ModelFile("/tmp/" + name)
+    (folder / "modules.json").write_text(json.dumps([{"path": name, "type": "x.Pooling"}]))
+    with pytest.raises(Io, match="is no name that a file can have") as raised:
+        sentence_modules(folder)
+    str(raised.value).encode()

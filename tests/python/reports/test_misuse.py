@@ -208,6 +208,20 @@ def test_objects_that_were_never_initialized() -> None:
         _core.SamplingParams().__init__(n=2)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: _core.EmbeddingParams("mean"), r"EmbeddingParams\(\): pooling is given by name: .*\(pooling='mean'\)"),
+        (lambda: _core.EngineConfig("cpu", 5), r"EngineConfig\(\): device is given by name"),
+        (lambda: KvCacheConfig(3, num_blocks=4), r"KvCacheConfig\(\): num_blocks is given by name"),
+    ],
+)
+def test_what_is_given_by_name_is_said_so(call: Any, says: str) -> None:
+    """It was said of a positional argument that the object "is not initialized, or is already"."""
+    with pytest.raises(TypeError, match=says):
+        call()
+
+
 def test_a_dropped_stream_ends_at_once(tiny_llm: LLM) -> None:
     """Without the garbage collector: 400 tokens of this model take far longer than what is waited for here."""
     gc.disable()
