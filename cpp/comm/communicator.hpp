@@ -65,7 +65,7 @@ class Communicator {
   virtual void all_gather(std::span<const std::byte> send, std::span<const std::span<std::byte>> receive) = 0;
 
   /// The root's `bytes` to the begin of everybody's. Returns how many the root sent: bytes.size() at the root, at most
-  /// bytes.size() at every other rank. The root does not wait for others to need them, but for its memory to be read.
+  /// bytes.size() at every other rank. The root may return before the others have come.
   virtual std::size_t broadcast(std::span<std::byte> bytes, int root, Patience patience = Patience::deadline) = 0;
 
   /// Returns once every rank has called it.

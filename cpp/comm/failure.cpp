@@ -38,7 +38,7 @@ Failure left_the_group(int rank) {
 Failure other_call(int rank, const char* its, int noticed, const char* call) {
   return {Failure::Kind::corrupt, noticed,
           str("rank ", rank, " is in ", its, " while rank ", noticed, " is in ", call,
-              "; all ranks must make the same calls in the same order")};
+              ", or they differed before; all ranks must make the same calls in the same order")};
 }
 
 Failure other_size(int from, int to, unsigned long long sent, unsigned long long expected, const char* call) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "comm/meet.hpp"
 
 namespace comm_test {
 
@@ -23,12 +24,23 @@ using Ends = std::vector<std::unique_ptr<Communicator>>;
 using Make = std::function<Ends(int ranks, Limits limits)>;
 
 struct Transport {
-  const char* name;
+  std::string name;
   Make make;
 };
 
 /// Those that the tests of all transports run over.
 const std::vector<Transport>& transports();
+
+/// What a rank of the tests brings to a meeting.
+pagedcore::comm::Member member(const std::string& address, int rank, int ranks, Limits limits = {});
+/// Has `ranks` threads meet; their ends by rank.
+Ends join_all(int ranks, Limits limits,
+              const std::function<std::unique_ptr<Communicator>(const pagedcore::comm::Member&)>& join,
+              const std::string& address);
+/// Of this machine, with a port that was free just now.
+std::string free_address();
+/// A path that is free, as an address.
+std::string free_path();
 
 inline std::chrono::milliseconds since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);

@@ -7,7 +7,6 @@
 
 #include "../property_ops.hpp"
 #include "base/text.hpp"
-#include "comm/threads.hpp"
 #include "group.hpp"
 
 using namespace comm_test;
@@ -120,13 +119,6 @@ struct Rank {
 };
 
 }  // namespace
-
-const std::vector<Transport>& comm_test::transports() {
-  static const std::vector<Transport> all = {
-      {"threads", [](int ranks, Limits limits) { return pagedcore::comm::make_thread_group(ranks, limits); }},
-  };
-  return all;
-}
 
 // rule: comm.bytes-arrive-as-sent, comm.threads-copy-once
 TEST_CASE("every rank receives what the model says, whatever the pattern") {
