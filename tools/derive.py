@@ -10,7 +10,7 @@ PYTHONPATH), and writes into this checkout:
 - python/pagedcore/_options.py: what Python's own parameter classes and keywords hold,
 - docs/options.md: every option of every struct, for people,
 - docs/stats.md: every statistic of an engine,
-- docs/models.md, its table of families: from pagedcore.families, which is importable likewise.
+- docs/models.md, its tables of families and of quantization: from pagedcore.families and pagedcore.loading.quantized.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 from nanobind.stubgen import StubGen
 
 from pagedcore import _core, families
+from pagedcore.loading import quantized
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 120
@@ -310,9 +311,10 @@ def stats_page() -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The table of docs/models.md
+# The tables of docs/models.md
 
 FAMILIES = "<!-- Families: written by tools/derive.py from python/pagedcore/families -->"
+METHODS = "<!-- Methods: written by tools/derive.py from python/pagedcore/loading/quantized.py -->"
 
 
 def models_page() -> str:
@@ -324,7 +326,13 @@ def models_page() -> str:
         gguf = family.gguf.architectures if family.gguf is not None else ()
         cells = (", ".join(f"`{name}`" for name in names) for names in (family.huggingface.architectures, gguf))
         lines.append(f"| {family.name} | {' | '.join(cell or '-' for cell in cells)} |")
-    return "\n".join([f"{before}{FAMILIES}", *lines, f"{FAMILIES}{after}"])
+    page = "\n".join([f"{before}{FAMILIES}", *lines, f"{FAMILIES}{after}"])
+    before, _, rest = page.partition(f"{METHODS}\n")
+    _, _, after = rest.partition(METHODS)
+    methods = [f"| {name} | {method.what} |" for name, method in quantized.METHODS.items()]
+    return "\n".join(
+        [f"{before}{METHODS}", "| `quant_method` | what is read |", "|---|---|", *methods, f"{METHODS}{after}"]
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -122,6 +122,8 @@ void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, Pac
                               info(narrow).name, " where nothing is accumulated"));
   if (gated != (kind == PackKind::gated))
     throw InvalidArgument("matmul: the gated epilogue goes with a gated weight, and the others with a stacked one");
+  if (e.activation == Activation::clamped_swiglu && e.kind == Epilogue::Kind::activated)
+    throw InvalidArgument("matmul: clamped_swiglu takes a gate, which only the gated epilogue has");
   const std::int64_t biases = gated ? 2 * weight.n() : weight.n();
   if (e.bias != nullptr && (e.bias->dtype != DType::f32 || e.bias->rows != 1 || e.bias->cols != biases))
     throw InvalidArgument(str("matmul: the bias is ", shape_of(*e.bias), "; it must be f32 [1, ", biases, "]"));
@@ -170,6 +172,9 @@ void check_mixture(const Tensor& out, const Tensor& in, const Routing& routing, 
   check_shape("mixture: the input", in, in.rows, k);
   check_shape("mixture: the gathered rows", experts.gathered, slots, k);
   check_shape("mixture: the inner rows", experts.inner, slots, inner);
+  const auto count = static_cast<std::int64_t>(experts.up.size());
+  if (experts.up_bias != nullptr) check_f32("mixture: biases of gate and up", *experts.up_bias, count, 2 * inner);
+  if (experts.down_bias != nullptr) check_f32("mixture: biases of down", *experts.down_bias, count, n);
   for (const Tensor* t : {&in, &experts.gathered, &experts.inner})
     if (t->dtype != compute)
       throw InvalidArgument(str("mixture: a matrix is ", shape_of(*t), "; expected ", info(compute).name));
@@ -363,6 +368,7 @@ void check_attention(const Tensor& out, const Tensor& q, std::int64_t rows, cons
   check_shape("attention: q", q, rows, cols);
   check_type("attention: q", q, narrow);
   if (p.alibi != nullptr) check_f32("attention: alibi", *p.alibi, 1, p.shape.num_heads);
+  if (p.sinks != nullptr) check_f32("attention: sinks", *p.sinks, 1, p.shape.num_heads);
   if (p.window < 0) throw InvalidArgument(str("attention: a window of ", p.window, " tokens; 0 means none"));
 }
 

@@ -19,6 +19,7 @@ PackedSize TensorSizes::packed_size(std::span<const HostTensor> parts, const Wei
   return {packed_bytes(form.kind == PackKind::gated ? rows / 2 : rows, parts[0].cols(), form), 0};
 }
 bool TensorSizes::serves_mixtures() const noexcept { return false; }
+bool TensorSizes::serves_sinks() const noexcept { return false; }
 Backend::~Backend() = default;
 void Backend::route(const Routing&, const Tensor&, const RouterParams&) {
   throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));

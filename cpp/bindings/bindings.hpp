@@ -28,6 +28,7 @@ struct KvCacheView {
 void bind_errors(nb::module_& m);
 void bind_options(nb::module_& m);
 void bind_tensors(nb::module_& m);
+void bind_recoded(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_kv_cache(nb::module_& m);

@@ -10,6 +10,7 @@ NB_MODULE(_core, m) {
   bind_errors(m);
   bind_options(m);
   bind_tensors(m);
+  bind_recoded(m);
   bind_models(m);
   bind_sampling(m);
   bind_kv_cache(m);

@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
   PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const override;
 
   bool serves_mixtures() const noexcept override { return true; }
+  bool serves_sinks() const noexcept override { return true; }
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   void copy_blocks(KvStorage& kv, std::span<const BlockCopy> copies) override;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t length_bytes = 8;
 
-constexpr std::array<std::pair<std::string_view, DType>, 10> type_names{{
+constexpr std::array<std::pair<std::string_view, DType>, 11> type_names{{
     {"F64", DType::f64},
     {"F32", DType::f32},
     {"F16", DType::f16},
@@ -27,6 +27,7 @@ constexpr std::array<std::pair<std::string_view, DType>, 10> type_names{{
     {"I8", DType::i8},
     {"U8", DType::u8},
     {"BOOL", DType::boolean},
+    {"F8_E4M3", DType::f8_e4m3},
 }};
 
 bool is_block_format(DType dtype) { return info(dtype).block_elements > 1; }

@@ -51,6 +51,7 @@ struct Model::Impl {
   void mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
   RopeParams rope_of(std::int32_t index) const;
   void embed(const Batch& batch, const LayerScratch& s);
+  SwigluParams swiglu() const { return {d.mlp.swiglu_alpha, d.mlp.swiglu_limit}; }
   void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
   void finish_layer(const LayerWeights& layer, const LayerScratch& s);
   LayerScratch finish(std::span<const std::int32_t> rows, const LayerScratch& all);
@@ -143,13 +144,14 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   params.window = a.windows.empty() ? 0 : a.windows[static_cast<std::size_t>(index)];
   params.bidirectional = a.bidirectional;
   params.alibi = optional(weights.alibi);
+  params.sinks = optional(layer.sinks);
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
 /// W_down (act(W_gate normed) * W_up normed)
 void Model::Impl::mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
   const auto up = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
-  backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias)});
+  backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias), nullptr, swiglu()});
   backend.matmul(out, s.inner, *layer.down, epilogue(kind, layer.down_bias));
 }
 
@@ -159,7 +161,8 @@ void Model::Impl::normalize(const LayerWeights& layer, const LayerScratch& s) {
   const MixtureDescription& m = d.mixture;
   const MixtureScratch x = activations.mixture(s.normed.rows);
   norm(x.normed, s.residual, layer.mlp_norm, layer.mlp_norm_bias);
-  backend.matmul(x.logits, x.normed, *layer.mixture->router, {});
+  backend.matmul(x.logits, x.normed, *layer.mixture->router,
+                 epilogue(Epilogue::Kind::store, layer.mixture->router_bias));
   backend.route(x.routing, x.logits, {m.router, m.renormalize, m.router_scale, m.shared_gate});
   backend.convert(s.normed, x.normed);
 }
@@ -169,11 +172,13 @@ void Model::Impl::mix(const MixtureWeights& layer, const LayerScratch& s, const 
   const MixtureDescription& m = d.mixture;
   const MixtureScratch x = activations.mixture(s.normed.rows);
   const bool accumulate = kind == Epilogue::Kind::accumulate;
-  backend.mixture(out, s.normed, x.routing, {layer.up, layer.down, d.mlp.activation, accumulate, x.gathered, x.inner});
+  backend.mixture(out, s.normed, x.routing,
+                  {layer.up, layer.down, d.mlp.activation, accumulate, x.gathered, x.inner, swiglu(),
+                   optional(layer.up_bias), optional(layer.down_bias)});
   if (!layer.shared) return;
   const Tensor share = x.routing.shares.slice_cols(m.experts_per_token, m.shared_gate ? 1 : 0);
   backend.matmul(x.shared, s.normed, *layer.shared->up,
-                 {Epilogue::Kind::gated, d.mlp.activation, nullptr, m.shared_gate ? &share : nullptr});
+                 {Epilogue::Kind::gated, d.mlp.activation, nullptr, m.shared_gate ? &share : nullptr, swiglu()});
   backend.matmul(out, x.shared, *layer.shared->down, {Epilogue::Kind::accumulate});
 }
 

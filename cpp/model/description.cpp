@@ -95,6 +95,13 @@ void check_mixture(const ModelDescription& d) {
   if (m.shared_gate && m.shared_size == 0)
     throw InvalidArgument(
         str(kWhat, " shared_expert_gate = true, but shared_expert_size = 0: there is no such expert"));
+  if (m.biases && m.shared_size > 0)
+    throw InvalidArgument(str(kWhat, " mixture_biases = true goes with shared_expert_size = 0, not ", m.shared_size));
+}
+
+void check_activation(const ModelDescription& d) {
+  if (d.mlp.activation == Activation::clamped_swiglu && !d.mlp.gated)
+    throw InvalidArgument(str(kWhat, " activation = clamped_swiglu goes with gated_mlp = true"));
 }
 
 void check_embedding(const ModelDescription& d) {
@@ -130,6 +137,7 @@ void ModelDescription::validate() const {
   check_rope(*this);
   check_positions(*this);
   check_entries(*this, "windows", attention.windows.size());
+  check_activation(*this);
   check_mixture(*this);
   check_block(*this);
   check_embedding(*this);

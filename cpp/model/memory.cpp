@@ -5,6 +5,25 @@
 
 namespace pagedcore {
 
+std::size_t DecoderWeights::bytes() const noexcept {
+  std::size_t total = vectors->bytes();
+  for (const auto* matrix : {&embed, &embed_in, &embed_out, &positions, &lm_head})
+    total += *matrix ? (*matrix)->bytes() : 0;
+  const auto add = [&total](const MlpWeights& mlp) { total += mlp.up->bytes() + mlp.down->bytes(); };
+  for (const LayerWeights& layer : layers) {
+    total += layer.qkv->bytes() + layer.o->bytes();
+    if (layer.mlp) add(*layer.mlp);
+    if (!layer.mixture) continue;
+    const MixtureWeights& m = *layer.mixture;
+    total += m.router->bytes();
+    if (m.shared) add(*m.shared);
+    for (const auto* experts : {&m.up, &m.down})
+      for (const auto& expert : *experts) total += expert->bytes();
+  }
+  for (const DenseWeights& layer : dense) total += layer.weight->bytes();
+  return total;
+}
+
 ModelMemory plan_model_memory(const ModelDescription& description, const TensorSizes& sizes, std::int32_t block_size,
                               std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows,
                               const WeightSource* weights) {
@@ -12,6 +31,8 @@ ModelMemory plan_model_memory(const ModelDescription& description, const TensorS
   if (description.mixture.num_experts > 0 && !sizes.serves_mixtures())
     throw Unsupported(str("a mixture of ", description.mixture.num_experts,
                           " experts is not served on this device yet; use device cpu"));
+  if (description.attention.sinks && !sizes.serves_sinks())
+    throw Unsupported("attention sinks are not served on this device yet; use device cpu");
   ModelMemory memory;
   const PackedSize size = planned_weight_size(description, sizes, weights);
   memory.weights = size.bytes;

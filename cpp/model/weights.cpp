@@ -71,7 +71,7 @@ bool norms_before(const ModelDescription& d) {
 bool norms_after(const ModelDescription& d) { return d.norm.place != NormPlace::before; }
 Presence norm_presence(const ModelDescription& d) { return d.norm.weights ? Presence::required : Presence::ones; }
 
-/// An MLP by the names within it. Those of a mixture have no biases.
+/// An MLP by the names within it. Of those of a mixture only the matrices: see mixture_specs.
 Specs<MlpWeights> mlp_specs(const ModelDescription& d, std::int64_t inter) {
   using M = MlpWeights;
   const std::int64_t hidden = d.hidden_size;
@@ -88,11 +88,24 @@ Specs<MlpWeights> mlp_specs(const ModelDescription& d, std::int64_t inter) {
   return s;
 }
 
-Specs<MixtureWeights> router_specs(const ModelDescription& d) {
-  Specs<MixtureWeights> s;
+/// What a mixture has once: the router, and the biases of all experts.
+Specs<MixtureWeights> mixture_specs(const ModelDescription& d) {
+  using M = MixtureWeights;
+  Specs<M> s;
   s.matrices.push_back({&MixtureWeights::router, {{"router.weight", d.mixture.num_experts}}, d.hidden_size});
   s.matrices.back().form.f32 = true;
   if (d.mixture.shared_gate) s.matrices.back().parts.push_back({"shared_gate.weight", 1});
+  if (!d.mixture.biases) return s;
+  s.vectors.push_back({&M::router_bias, {{"router.bias", d.mixture.num_experts}}, Presence::required});
+  VectorSpec<M> up{&M::up_bias, {}, Presence::required}, down{&M::down_bias, {}, Presence::required};
+  for (std::int32_t e = 0; e < d.mixture.num_experts; ++e) {
+    const std::string of_expert = str("experts.", e, ".");
+    up.parts.push_back({of_expert + "gate.bias", d.mixture.expert_size});
+    up.parts.push_back({of_expert + "up.bias", d.mixture.expert_size});
+    down.parts.push_back({of_expert + "down.bias", d.hidden_size});
+  }
+  s.vectors.push_back(std::move(up));
+  s.vectors.push_back(std::move(down));
   return s;
 }
 
@@ -112,6 +125,8 @@ Specs<LayerWeights> layer_specs(const ModelDescription& d) {
     s.norm(&L::q_norm, &L::q_norm_bias, "attn.q_norm", length(q), norms);
     s.norm(&L::k_norm, &L::k_norm_bias, "attn.k_norm", length(kv), norms);
   }
+  if (d.attention.sinks)
+    s.vectors.push_back({&L::sinks, {{"attn.sinks.weight", d.attention.num_heads}}, Presence::required});
   s.matrices.push_back({&L::o,
                         {{"attn.o.weight", hidden}},
                         q,
@@ -187,8 +202,9 @@ std::string extents(std::span<const std::int64_t> shape) {
 
 std::size_t all_vector_bytes(const ModelDescription& d) {
   std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
+  const std::size_t mlp = vector_bytes(mlp_specs(d, d.mlp.intermediate_size)), mixture = vector_bytes(mixture_specs(d));
   for (std::int32_t i = 0; i < d.num_layers; ++i)
-    if (!d.mixture.in_layer(static_cast<std::size_t>(i))) layers += vector_bytes(mlp_specs(d, d.mlp.intermediate_size));
+    layers += d.mixture.in_layer(static_cast<std::size_t>(i)) ? mixture : mlp;
   for (const std::int32_t size : d.embedding.dense_sizes) layers += vector_bytes(size);
   return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) +
          vector_bytes(static_cast<std::int64_t>(d.position.alibi_slopes.size())) + vector_bytes(decoder_specs(d)) +
@@ -290,29 +306,6 @@ class Loader {
   std::size_t used_ = 0;
 };
 
-}  // namespace
-
-std::size_t DecoderWeights::bytes() const noexcept {
-  std::size_t total = vectors->bytes();
-  for (const auto* matrix : {&embed, &embed_in, &embed_out, &positions, &lm_head})
-    total += *matrix ? (*matrix)->bytes() : 0;
-  const auto add = [&total](const MlpWeights& mlp) { total += mlp.up->bytes() + mlp.down->bytes(); };
-  for (const LayerWeights& layer : layers) {
-    total += layer.qkv->bytes() + layer.o->bytes();
-    if (layer.mlp) add(*layer.mlp);
-    if (!layer.mixture) continue;
-    const MixtureWeights& m = *layer.mixture;
-    total += m.router->bytes();
-    if (m.shared) add(*m.shared);
-    for (const auto* experts : {&m.up, &m.down})
-      for (const auto& expert : *experts) total += expert->bytes();
-  }
-  for (const DenseWeights& layer : dense) total += layer.weight->bytes();
-  return total;
-}
-
-namespace {
-
 /// Calls visit(specs, prefix) for the MLPs of a mixture: its experts, then the shared one.
 template <class Visit>
 void each_expert(const ModelDescription& d, const std::string& prefix, const Visit& visit) {
@@ -324,8 +317,10 @@ void each_expert(const ModelDescription& d, const std::string& prefix, const Vis
 }
 
 void load_mixture(const ModelDescription& d, Loader& loader, const std::string& prefix, MixtureWeights& weights) {
-  loader.load_matrices(router_specs(d), prefix, weights);
+  loader.load(mixture_specs(d), prefix, weights);
   const auto experts = static_cast<std::size_t>(d.mixture.num_experts);
+  for (auto* biases : {&weights.up_bias, &weights.down_bias})
+    if (*biases) *biases = (*biases)->as_rows(d.mixture.num_experts);
   each_expert(d, prefix, [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
     MlpWeights expert;
     loader.load_matrices(specs, of_expert, expert);
@@ -375,7 +370,7 @@ PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& siz
       add_matrices(mlp, prefix + "mlp.", sizes, weights, size);
       continue;
     }
-    add_matrices(router_specs(d), prefix + "mlp.", sizes, weights, size);
+    add_matrices(mixture_specs(d), prefix + "mlp.", sizes, weights, size);
     each_expert(d, prefix + "mlp.", [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
       add_matrices(specs, of_expert, sizes, weights, size);
     });

@@ -21,8 +21,10 @@ struct MlpWeights {
 /// A mixture of experts.
 struct MixtureWeights {
   std::unique_ptr<Weight> router;                 // f32 [experts, hidden], below it the shared expert's gate
+  std::optional<Tensor> router_bias;              // [1, experts]
   std::vector<std::unique_ptr<Weight>> up, down;  // [experts]: as MlpWeights has them
-  std::optional<MlpWeights> shared;               // the shared expert
+  std::optional<Tensor> up_bias, down_bias;  // [experts, 2 * expert_size], of each gate and up, and [experts, hidden]
+  std::optional<MlpWeights> shared;          // the shared expert
 };
 
 /// One transformer layer. Vectors are f32 [1, n] views into DecoderWeights::vectors.
@@ -32,6 +34,7 @@ struct LayerWeights {
   std::optional<Tensor> qkv_bias;
   std::optional<Tensor> q_norm, q_norm_bias;  // [1, head_dim or q_size]
   std::optional<Tensor> k_norm, k_norm_bias;  // [1, head_dim or kv_size]
+  std::optional<Tensor> sinks;                // [1, heads]
   std::unique_ptr<Weight> o;                  // [hidden, q_size]
   std::optional<Tensor> o_bias;
   std::optional<Tensor> mlp_norm, mlp_norm_bias, mlp_post_norm, mlp_post_norm_bias;

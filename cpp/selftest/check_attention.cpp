@@ -22,6 +22,7 @@ struct World {
   std::int32_t window = 0;
   bool bidirectional = false;
   bool alibi = false;
+  bool sinks = false;
   DType kv = DType::f32;    // of keys and values on the device; f32: its compute type
   bool exact_kv = false;    // numbers that this type, with a scale for each head, holds exactly
   std::int32_t shared = 0;  // tokens, whole blocks, that all sequences have in the blocks of the first
@@ -82,6 +83,7 @@ class Cache {
       inverse[i] = std::pow(10000.0f, -static_cast<float>(i) / static_cast<float>(w.frequencies));
     }
     if (w.alibi) alibi_ = std::make_unique<Matrix>(b, DType::f32, 1, w.heads, slopes(w.heads));
+    if (w.sinks) sinks_ = std::make_unique<Matrix>(b, DType::f32, 1, w.heads, normal_values(w.heads, 6));
     if (w.frequencies > 0) inv_freq_ = std::make_unique<Matrix>(b, DType::f32, 1, w.frequencies, inverse);
   }
 
@@ -124,7 +126,8 @@ class Cache {
     if (!attend) return result;
     const float scale = 1.0f / std::sqrt(static_cast<float>(w_.head_dim));
     b_.attention(out.tensor(), q.tensor(), *kv_, kLayer, *batch,
-                 {shape, scale, w_.softcap, w_.window, w_.bidirectional, alibi_ ? &alibi_->tensor() : nullptr});
+                 {shape, scale, w_.softcap, w_.window, w_.bidirectional, alibi_ ? &alibi_->tensor() : nullptr,
+                  sinks_ ? &sinks_->tensor() : nullptr});
     result.out = out.values();
     return result;
   }
@@ -173,7 +176,7 @@ class Cache {
   std::vector<BlockId> table_;
   std::vector<std::int32_t> offsets_;  // of each sequence in it
   std::unique_ptr<KvStorage> kv_;
-  std::unique_ptr<Matrix> inv_freq_, alibi_;
+  std::unique_ptr<Matrix> inv_freq_, alibi_, sinks_;
 };
 
 std::vector<float> queries(Backend& b, const World& w) {
@@ -250,6 +253,7 @@ void check_attention(Checks& checks) {
   const World both_windows = world([](World& w) {
     w.bidirectional = true, w.window = 24, w.block_size = 8, w.sequences = {{0, 5}, {0, 130}, {0, 600}};
   });
+  const World sunk = world([](World& w) { w.sinks = true, w.window = 24, w.block_size = 8; });
   const World sloped = world([](World& w) { w.alibi = true, w.frequencies = 0; });
   const World multi = world([](World& w) { w.heads = 17, w.kv_heads = 1, w.sequences = {{0, 9}, {37, 1}}; });
   // Long enough for contexts, and what they have in common, to be cut into pieces.
@@ -273,6 +277,7 @@ void check_attention(Checks& checks) {
   };
   add_optional("tokens behind a row", both_ways);
   add_optional("tokens behind a row, within a window", both_windows);
+  add_optional("sinks, within a window", sunk);
   add("scores less by distance", sloped);
   add("many heads for one of keys and values", multi);
   add("a common beginning of 512 tokens", prefix);

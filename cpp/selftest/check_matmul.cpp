@@ -106,7 +106,8 @@ std::vector<float> narrow_types(Backend& b) {
   const std::int64_t n = 5, k = 256;
   std::vector<HostMatrix> matrices;
   for (const DType type : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
-                           DType::q4_k, DType::q5_k, DType::q6_k, DType::f8_e4m3})
+                           DType::q4_k, DType::q5_k, DType::q6_k, DType::mxfp4, DType::int4_g32, DType::int4_g128,
+                           DType::int8_g128, DType::f8_g128, DType::f8_e4m3})
     matrices.emplace_back(type, n, k, random_blocks(type, n * k));
   std::vector<HostTensor> parts;
   for (const HostMatrix& matrix : matrices) parts.push_back(matrix.tensor());
@@ -121,8 +122,9 @@ std::vector<float> narrow_types(Backend& b) {
 std::vector<float> block_formats(Backend& b) {
   const std::int64_t n = 32, k = 256;
   std::vector<float> all;
-  for (const DType type : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k,
-                           DType::q4_k, DType::q5_k, DType::q6_k}) {
+  for (const DType type :
+       {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::q2_k, DType::q3_k, DType::q4_k,
+        DType::q5_k, DType::q6_k, DType::mxfp4, DType::int4_g32, DType::int4_g128, DType::int8_g128, DType::f8_g128}) {
     const HostMatrix matrix(type, n, k, random_blocks(type, n * k));
     const HostTensor part = matrix.tensor();
     const auto weight = b.pack({&part, 1}, PackKind::stacked);
@@ -172,6 +174,10 @@ void check_matmul(Checks& checks) {
   add("gated, silu, to the compute type", shape, {Kind::gated, Activation::silu}, false, narrow);
   add("activated, gelu_tanh", shape, {Kind::activated, Activation::gelu_tanh}, false, DType::f32);
   add("activated, relu, to the compute type", shape, {Kind::activated, Activation::relu}, true, narrow);
+  checks.compare_optional("matmul", "gated, clamped_swiglu, with bias", tolerance_of(DType::f32), [=](Backend& b) {
+    const Epilogue clamped{Kind::gated, Activation::clamped_swiglu, nullptr, nullptr, {1.702f, 0.75f}};
+    return product(b, shape, clamped, true, DType::f32);
+  });
   Shape leaves = shape;
   leaves.leaf_ends = some_leaves(leaves.k);
   add("accumulate, with bias, over leaves of k", leaves, {Kind::accumulate}, true, DType::f32);
@@ -186,7 +192,7 @@ void check_matmul(Checks& checks) {
     return mixed_types(b, {DType::q8_0, DType::bf16, DType::q8_0});
   });
   // These are no numbers that a compute type holds exactly: what it rounds them to may differ as its results may.
-  checks.compare("matmul", "weights from f8_e4m3 and q4_0 to q6_k", narrow, narrow_types);
+  checks.compare("matmul", "weights from f8_e4m3 and q4_0 to f8_g128", narrow, narrow_types);
   checks.compare("matmul", "weights of one block format each", narrow, block_formats);
   checks.exact("matmul", "same bits for a row alone and in a batch", [&](Backend& b) {
     const std::int64_t rows = checks.quick() ? 35 : 200, k = checks.quick() ? 264 : 1032;

@@ -38,7 +38,7 @@ Checks::Run route(const RouterParams& params) {
 }
 
 /// Of rows [first, first + count) of the same kRows, as bytes of f32.
-std::vector<std::byte> mixture(Backend& b, std::int64_t first, std::int64_t count) {
+std::vector<std::byte> mixture(Backend& b, std::int64_t first, std::int64_t count, bool biases) {
   std::vector<std::unique_ptr<Weight>> up, down;
   for (unsigned e = 0; e < kExperts; ++e) {
     const HostMatrix gate(DType::f32, kInner, kSize, normal_values(kInner * kSize, 30 + e, 0.125f)),
@@ -52,11 +52,14 @@ std::vector<std::byte> mixture(Backend& b, std::int64_t first, std::int64_t coun
   const Matrix in(b, narrow, kRows, kSize, normal_values(kRows * kSize, 22)),
       gathered(b, narrow, count * kChosen, kSize), inner(b, narrow, count * kChosen, kInner),
       out(b, DType::f32, count, kSize), logits(b, DType::f32, kRows, kExperts, normal_values(kRows * kExperts, 24));
+  const Matrix up_bias(b, DType::f32, kExperts, 2 * kInner, normal_values(2 * kExperts * kInner, 25)),
+      down_bias(b, DType::f32, kExperts, kSize, normal_values(kExperts * kSize, 26));
   const Routes routes(b, kRows, false);
   b.route(routes.routing, logits.tensor(), {});
   b.mixture(out.tensor(), in.tensor().slice_rows(first, count),
             {routes.routing.experts.slice_rows(first, count), routes.routing.shares.slice_rows(first, count)},
-            {up, down, Activation::silu, false, gathered.tensor(), inner.tensor()});
+            {up, down, biases ? Activation::clamped_swiglu : Activation::silu, false, gathered.tensor(), inner.tensor(),
+             SwigluParams{}, biases ? &up_bias.tensor() : nullptr, biases ? &down_bias.tensor() : nullptr});
   const std::vector<float> values = out.values();
   std::vector<std::byte> bytes(values.size() * sizeof(float));
   std::memcpy(bytes.data(), values.data(), bytes.size());
@@ -71,17 +74,19 @@ void check_mixture(Checks& checks) {
                  route({RouterKind::softmax, true, 1.5f, true}));
   checks.compare("route", "softmax over all", DType::f32, route({RouterKind::softmax}));
   checks.compare("route", "softmax over the chosen", DType::f32, route({RouterKind::chosen_softmax}));
-  checks.compare("mixture", "5 experts, 2 a row, over leaves of k", checks.compute_dtype(), [](Backend& b) {
-    const std::vector<std::byte> bytes = mixture(b, 0, kRows);
-    std::vector<float> values(bytes.size() / sizeof(float));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
-  });
+  for (const bool biases : {false, true})
+    checks.compare("mixture", biases ? "with biases and a clamped SwiGLU" : "5 experts, 2 a row, over leaves of k",
+                   checks.compute_dtype(), [biases](Backend& b) {
+                     const std::vector<std::byte> bytes = mixture(b, 0, kRows, biases);
+                     std::vector<float> values(bytes.size() / sizeof(float));
+                     std::memcpy(values.data(), bytes.data(), bytes.size());
+                     return values;
+                   });
   checks.exact("mixture", "same bits for a row alone and in a batch", [](Backend& b) {
     Checks::Pair pair;
-    pair.want = mixture(b, 0, kRows);
+    pair.want = mixture(b, 0, kRows, true);
     for (std::int64_t row = 0; row < kRows; ++row) {
-      const std::vector<std::byte> alone = mixture(b, row, 1);
+      const std::vector<std::byte> alone = mixture(b, row, 1, true);
       pair.got.insert(pair.got.end(), alone.begin(), alone.end());
     }
     return pair;

@@ -1,10 +1,11 @@
-// GGUF's block formats: one struct per format, decoding one block from its bytes. The fields of a block are given in
-// their order in memory, integers little-endian, d and m in f16. The arithmetic is in f32 and in the order of ggml's
-// reference dequantization, so that results agree with it bit for bit.
+// Block formats, first GGUF's, then those of quantized checkpoints: one struct per format, decoding one block from its
+// bytes. The fields of a block are given in their order in memory, integers little-endian, d and m in f16. The
+// arithmetic is in f32 and in the order of ggml's reference dequantization, so that results agree with it bit for bit.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "tensor/float16.hpp"
 
@@ -209,6 +210,63 @@ struct Q6_K {
         const int value = (((p[j] >> shift) & 15) | (((h[j] >> (2 * row)) & 3) << 4)) - 32;
         out[16 * group + j] = scale * as_float(value);
       }
+    }
+  }
+};
+
+// ---- Powers of two for 32 numbers of four bits (OCP Microscaling 1.0). ----
+
+inline constexpr float kE2M1[16] = {0.0f, 0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                    0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+/// exponent (u8), nibbles[16] as in Q4_0: 2^(exponent - 127) * number. An exponent of 255 stands for infinity here, in
+/// ggml for 2^128 within the range of f32, in the specification for NaN.
+struct Mxfp4 {
+  static constexpr std::size_t bytes = 17, elements = 32;
+  static void decode(const std::uint8_t* __restrict in, float* __restrict out) noexcept {
+    const std::uint32_t bits = in[0] == 0 ? std::uint32_t{1} << 22 : static_cast<std::uint32_t>(in[0]) << 23;
+    float d;
+    std::memcpy(&d, &bits, sizeof d);
+    for (int j = 0; j < 16; ++j) out[j] = d * kE2M1[in[1 + j] & 15];
+    for (int j = 0; j < 16; ++j) out[j + 16] = d * kE2M1[in[1 + j] >> 4];
+  }
+};
+
+// ---- Codes of quantized checkpoints: a scale in f32, and in f16 an integer, the zero, for each group. ----
+
+inline float load_f32(const std::uint8_t* p) noexcept {
+  float value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+/// scale, zero, nibbles[n / 2], in byte j elements 2 j and 2 j + 1: scale * (q - zero)
+template <int N>
+struct Int4 {
+  static constexpr std::size_t bytes = 6 + N / 2, elements = N;
+  static void decode(const std::uint8_t* __restrict in, float* __restrict out) noexcept {
+    const float scale = load_f32(in), zero = load_f16(in + 4);
+    for (int j = 0; j < N; ++j) out[j] = scale * (as_float((in[6 + j / 2] >> (4 * (j % 2))) & 15) - zero);
+  }
+};
+
+/// scale, zero, q[128] (i8): scale * (q - zero)
+struct Int8 {
+  static constexpr std::size_t bytes = 134, elements = 128;
+  static void decode(const std::uint8_t* __restrict in, float* __restrict out) noexcept {
+    const float scale = load_f32(in), zero = load_f16(in + 4);
+    for (int j = 0; j < 128; ++j) out[j] = scale * (as_float(static_cast<std::int8_t>(in[6 + j])) - zero);
+  }
+};
+
+/// scale, numbers[128] (e4m3, where no code is a NaN: 0x7f stands for 480): scale * number
+struct Float8 {
+  static constexpr std::size_t bytes = 132, elements = 128;
+  static void decode(const std::uint8_t* __restrict in, float* __restrict out) noexcept {
+    const float scale = load_f32(in);
+    for (int j = 0; j < 128; ++j) {
+      const int sign = (in[4 + j] & 0x80) << 8, magnitude = (in[4 + j] & 0x7f) << 7;  // f16 has twice the exponents
+      out[j] = scale * (256.0f * f16_to_f32(static_cast<std::uint16_t>(sign | magnitude)));
     }
   }
 };

@@ -82,6 +82,16 @@ void convert(DType dtype, const std::byte* in, std::span<float> out) {
       return decode_blocks<blocks::Q5_K>(in, out);
     case DType::q6_k:
       return decode_blocks<blocks::Q6_K>(in, out);
+    case DType::mxfp4:
+      return decode_blocks<blocks::Mxfp4>(in, out);
+    case DType::int4_g32:
+      return decode_blocks<blocks::Int4<32>>(in, out);
+    case DType::int4_g128:
+      return decode_blocks<blocks::Int4<128>>(in, out);
+    case DType::int8_g128:
+      return decode_blocks<blocks::Int8>(in, out);
+    case DType::f8_g128:
+      return decode_blocks<blocks::Float8>(in, out);
   }
   throw Unsupported(str("element type ", static_cast<int>(dtype), " is unknown"));
 }

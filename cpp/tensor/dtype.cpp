@@ -9,13 +9,15 @@ namespace pagedcore {
 namespace {
 
 // In the order of DType. The block formats' sizes follow from their fields, listed in blocks.hpp.
-constexpr std::array<DTypeInfo, 21> table{{
-    {"f32", 1, 4},      {"bf16", 1, 2},     {"f16", 1, 2},      {"f64", 1, 8},    {"i8", 1, 1},      {"u8", 1, 1},
-    {"i16", 1, 2},      {"i32", 1, 4},      {"i64", 1, 8},      {"bool", 1, 1},   {"f8_e4m3", 1, 1}, {"q4_0", 32, 18},
-    {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},   {"q8_0", 32, 34}, {"q2_k", 256, 84}, {"q3_k", 256, 110},
-    {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210},
+constexpr std::array<DTypeInfo, 26> table{{
+    {"f32", 1, 4},         {"bf16", 1, 2},    {"f16", 1, 2},        {"f64", 1, 8},          {"i8", 1, 1},
+    {"u8", 1, 1},          {"i16", 1, 2},     {"i32", 1, 4},        {"i64", 1, 8},          {"bool", 1, 1},
+    {"f8_e4m3", 1, 1},     {"q4_0", 32, 18},  {"q4_1", 32, 20},     {"q5_0", 32, 22},       {"q5_1", 32, 24},
+    {"q8_0", 32, 34},      {"q2_k", 256, 84}, {"q3_k", 256, 110},   {"q4_k", 256, 144},     {"q5_k", 256, 176},
+    {"q6_k", 256, 210},    {"mxfp4", 32, 17}, {"int4_g32", 32, 22}, {"int4_g128", 128, 70}, {"int8_g128", 128, 134},
+    {"f8_g128", 128, 132},
 }};
-static_assert(static_cast<std::size_t>(DType::q6_k) + 1 == table.size());
+static_assert(static_cast<std::size_t>(DType::f8_g128) + 1 == table.size());
 
 }  // namespace
 

@@ -99,6 +99,51 @@ def bytes_of(dtype: str, count: int) -> int:
 def to_f32(dtype: str, shape: Sequence[int], buffer: FileBytes | Any) -> NDArray[numpy.float32]:
     """The tensor as a new float32 numpy array."""
 
+class CodePlaces:
+    """Codes in bytes or words of 32 bits; see pagedcore/recoded.hpp."""
+
+    def __init__(
+        self,
+        buffer: FileBytes | Any,
+        bits: int,
+        words: bool,
+        along_rows: bool,
+        steps: tuple[int, int],
+        order: Sequence[int] = ...,
+    ) -> None: ...
+
+class CodedMatrix:
+    """Numbers of a scale and a code; see pagedcore/recoded.hpp."""
+
+    def __init__(self, name: str, shape: tuple[int, int], kind: str, codes: CodePlaces) -> None: ...
+
+    is_signed: bool
+    def set_scales(
+        self,
+        dtype: str,
+        shape: Sequence[int],
+        buffer: FileBytes | Any,
+        steps: tuple[int, int],
+        group: tuple[int, int],
+        factor: float = 1.0,
+    ) -> None: ...
+    def set_zeros(self, zeros: CodePlaces, offset: int = 0) -> None: ...
+    def set_zero(self, zero: int) -> None:
+        """The same for all."""
+
+    def set_groups(self, groups: Sequence[int]) -> None:
+        """For each column, its group."""
+
+    def set_table(self, table: Sequence[float]) -> None: ...
+    def recoded(self, dtype: str) -> FileBytes:
+        """Its bytes in a type, made when they are read."""
+
+def pick(buffer: FileBytes | Any, shape: tuple[int, int], bytes: int, first: int, steps: tuple[int, int]) -> FileBytes:
+    """Elements of so many bytes, row after row: (r, c) begins at first + r * steps[0] + c * steps[1]."""
+
+def mxfp4_blocks(numbers: FileBytes | Any, exponents: FileBytes | Any, name: str) -> FileBytes:
+    """Blocks of mxfp4 from 16 bytes of numbers and an exponent each."""
+
 class ModelDescription:
     """A decoder-only transformer, complete: the forward pass asks nothing else."""
 
@@ -134,9 +179,12 @@ class ModelDescription:
         attention_softcap: float = 0.0,
         windows: Sequence[int] | None = [],
         bidirectional: bool = False,
+        attention_sinks: bool = False,
         intermediate_size: int = 0,
-        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        activation: Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"] = "silu",
         gated_mlp: bool = True,
+        swiglu_alpha: float = 1.7020000219345093,
+        swiglu_limit: float = 7.0,
         num_experts: int | None = None,
         experts_per_token: int = 0,
         expert_size: int = 0,
@@ -145,6 +193,7 @@ class ModelDescription:
         router_scale: float = 1.0,
         shared_expert_size: int | None = None,
         shared_expert_gate: bool = False,
+        mixture_biases: bool = False,
         mixture_layers: Sequence[int] | None = [],
         pooling: Literal["auto", "last", "mean", "cls"] = "last",
         dense_sizes: Sequence[int] | None = [],
@@ -223,12 +272,19 @@ class ModelDescription:
     bidirectional: bool
     """A row sees the tokens behind its own too, with a window as far as before it: a text is computed whole, in one
     step."""
+    attention_sinks: bool
+    """Each head has a score of its own, as if every row saw one more token, whose value is zero."""
     intermediate_size: int
     """Columns between its two products. In [1, 16777216]."""
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
-    """silu, gelu, gelu_tanh or relu."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu"]
+    """silu, gelu, gelu_tanh, relu, or of a gated MLP clamped_swiglu: (clamp(up(x)) + 1) * g * sigmoid(alpha * g), g
+    being gate(x), cut off above."""
     gated_mlp: bool
     """act(gate(x)) * up(x) goes into the second product; else act(up(x))."""
+    swiglu_alpha: float
+    """Alpha of clamped_swiglu. At least 0."""
+    swiglu_limit: float
+    """Of clamped_swiglu: the gate is at most that, up within it on both sides. Above 0."""
     num_experts: int
     """Experts of a layer. None: an MLP in every layer. In [1, 65536]."""
     experts_per_token: int
@@ -245,6 +301,8 @@ class ModelDescription:
     """Columns of an expert that every row goes to. None: none. In [1, 16777216]."""
     shared_expert_gate: bool
     """The shared expert is multiplied by the sigmoid of a product of its own."""
+    mixture_biases: bool
+    """The router and the experts' products have biases."""
     mixture_layers: list[int]
     """For each layer, 1: a mixture; 0: the MLP. Empty: mixtures in every layer, if there are experts. In [0, 1]."""
     pooling: Literal["auto", "last", "mean", "cls"]

@@ -70,6 +70,7 @@ class ForwardingBackend : public Backend {
     inner_.matmul(out, in, weight, epilogue);
   }
   bool serves_mixtures() const noexcept override { return inner_.serves_mixtures(); }
+  bool serves_sinks() const noexcept override { return inner_.serves_sinks(); }
   void route(const Routing& out, const Tensor& logits, const RouterParams& p) override { inner_.route(out, logits, p); }
   void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override {
     inner_.mixture(out, in, routing, experts);

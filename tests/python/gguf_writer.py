@@ -56,9 +56,17 @@ def converted(arch: str, name: str, array: np.ndarray, config: Any) -> np.ndarra
 
 
 def unstacked(state: dict[str, Any]) -> dict[str, Any]:
-    """With gate and up of experts apart."""
+    """With gate and up of experts apart. Those of gpt-oss take turns, and its matrices lie turned."""
     found: dict[str, Any] = {}
+    takes_turns = any(name.endswith("experts.gate_up_proj_bias") for name in state)
     for name, weight in state.items():
+        stem, expert, rest = name.partition("experts.") if takes_turns else ("", "", "")
+        if expert:
+            matrix = weight.transpose(1, 2) if weight.ndim == 3 else weight
+            parts = {"gate": matrix[:, ::2], "up": matrix[:, 1::2]} if rest.startswith("gate_up") else {"down": matrix}
+            kind = ".bias" if rest.endswith("bias") else ".weight"
+            found |= {f"{stem}{expert}{part}_proj{kind}": half for part, half in parts.items()}
+            continue
         stem, fused, rest = name.rpartition("experts.gate_up_proj") if "experts" in name else ("", "", name)
         if not fused:
             stem, fused, rest = name.rpartition("shared_mlp.input_linear")
@@ -72,7 +80,7 @@ def unstacked(state: dict[str, Any]) -> dict[str, Any]:
 
 def expert_name(name: str) -> str | None:
     """llama.cpp's name of a weight of a mixture."""
-    match = re.fullmatch(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)?\.?(.+?)(?:\.weight)?", name)
+    match = re.fullmatch(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)?\.?(.+?)(?:\.(weight|bias))?", name)
     if match is None:
         return None
     names = {"gate": "gate_inp", "router": "gate_inp", "shared_expert_gate": "gate_inp_shexp"}
@@ -81,7 +89,7 @@ def expert_name(name: str) -> str | None:
         names[f"shared_mlp.{part}_proj"] = f"{part}_shexp"
         names[f"{part}_proj"] = part  # of the layers without experts
     names["shared_mlp.output_linear"] = "down_shexp"
-    return f"blk.{match[1]}.ffn_{names[match[2]]}.weight" if match[2] in names else None
+    return f"blk.{match[1]}.ffn_{names[match[2]]}.{match[3] or 'weight'}" if match[2] in names else None
 
 
 def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
@@ -113,11 +121,17 @@ def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
     if rope.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     if first("num_local_experts", "num_experts") is not None:
         writer.add_expert_count(first("num_local_experts", "num_experts"))
         writer.add_expert_used_count(config.num_experts_per_tok)
+        if arch == "gpt-oss":
+            writer.add_expert_feed_forward_length(config.intermediate_size)
         if first("moe_intermediate_size") is not None:
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     if arch in ("granite", "granitemoe"):
@@ -138,10 +152,16 @@ def _add_metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
 
 
 def write_gguf(
-    path: Path, model: Any, arch: str, edit: Callable[[Any], None] | None = None, matrix: Any = np.float16
+    path: Path,
+    model: Any,
+    arch: str,
+    edit: Callable[[Any], None] | None = None,
+    matrix: Any = np.float16,
+    experts: Any = None,
 ) -> Path:
-    """Matrices in ``matrix``, a type of numpy's or of gguf's or a function of them. In f32: vectors, and matrices
-    whose rows are no blocks of 32. ``edit`` adds to the metadata."""
+    """Matrices in ``matrix``, a type of numpy's or of gguf's or a function of them, those of experts in ``experts``. In
+    f32: vectors, and matrices whose rows are no blocks of 32. ``edit`` adds to the metadata."""
+    others = matrix
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
     _add_metadata(writer, arch, config)
@@ -167,6 +187,7 @@ def write_gguf(
         known = expert_name(name) or names.get_name(name, try_suffixes=(".weight", ".bias")) or name
         if "_gate_inp_shexp" in known:
             array = array.reshape(-1)  # as the converter squeezes it
+        matrix = experts if experts is not None and "_exps" in known else others
         is_numpy = isinstance(matrix, type)
         if (
             array.ndim < 2
@@ -174,6 +195,7 @@ def write_gguf(
             or (not is_numpy and array.shape[-1] % 32)
             or known == "position_embd.weight"
             or "_norm" in known
+            or known.endswith(".bias")
         ):
             writer.add_tensor(known, array.astype(np.float32))
         elif isinstance(matrix, gguf.GGMLQuantizationType):

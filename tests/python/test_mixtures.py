@@ -31,6 +31,7 @@ CASES = {
     "every-other-layer": ("qwen3_moe", {"decoder_sparse_step": 2}),
     "window": ("mixtral", {"sliding_window": 24}),
     "biases": ("olmoe", {"attention_bias": True}),
+    "clamped": ("gpt_oss", {"swiglu_limit": 0.5, "swiglu_alpha": 1.3, "attention_bias": False, "sliding_window": 5}),
 }
 
 

@@ -59,6 +59,7 @@ class Step {
       task_.inv_softcap = 2.0f * kLog2e * (params.scale / params.softcap);
     }
     slopes_ = params.alibi ? static_cast<const float*>(params.alibi->data) : nullptr;
+    sinks_ = params.sinks ? static_cast<const float*>(params.sinks->data) : nullptr;
 
     const int padded = (work.state_rows + kTileRows - 1) / kTileRows * kTileRows;
     const auto rows = static_cast<std::size_t>(padded);
@@ -237,7 +238,9 @@ class Step {
           (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
       for (int h = 0; h < heads_per_kv_head_; ++h, ++row) {
         float* acc = state.acc + row * task_.value_dim;
-        const float inverse = 1.0f / state.l[row];
+        const float inverse =
+            sinks_ ? inverse_with_sink(state.m[row], state.l[row], sinks_[kv_head * heads_per_kv_head_ + h] * kLog2e)
+                   : 1.0f / state.l[row];
         // Masked positions may have turned -0 into +0: adding +0 makes both +0.
         for (int d = 0; d < head_dim; ++d) acc[d] = acc[d] * inverse + 0.0f;
         const std::int64_t at = first + std::int64_t{h} * head_dim;
@@ -259,6 +262,7 @@ class Step {
   const AttentionKernels& kernels_;
   std::int32_t heads_per_kv_head_;
   const float* slopes_;  // [heads], or none
+  const float* sinks_;   // likewise
   AttendPiece kernel_;
   enum class Queries { in_place, copied, widened } queries_;
   PieceTask task_;

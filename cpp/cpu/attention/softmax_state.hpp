@@ -50,4 +50,13 @@ inline void merge(SoftmaxState& into, const SoftmaxState& next, int rows, int wi
   }
 }
 
+/// What multiplies acc of a row whose whole context is in (m, l, acc), where one more token without value has the score
+/// `sink`, in base 2 as all scores are.
+inline float inverse_with_sink(float m, float l, float sink) noexcept {
+  if (sink == -std::numeric_limits<float>::infinity()) return 1.0f / l;
+  const float top = sink < m ? m : sink;
+  const float context = std::exp2(m - top);
+  return context / (l * context + std::exp2(sink - top));
+}
+
 }  // namespace pagedcore::cpu::attention_detail

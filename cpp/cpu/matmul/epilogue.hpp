@@ -80,7 +80,21 @@ inline int columns_left(const MatmulArgs& a, std::int64_t column) {
   return left > Simd::lanes ? Simd::lanes : static_cast<int>(left);
 }
 
+/// (min(max(up, -limit), limit) + 1) * g * sigmoid(alpha * g), g = min(gate, limit); NaN stays NaN.
+inline Simd::F clamped_swiglu(const MatmulArgs& a, Simd::F gate, Simd::F up) {
+  using S = Simd;
+  const S::F limit = S::set1(a.rows.swiglu_limit), one = S::set1(1.0f);
+  const S::F g = S::min(limit, gate), u = S::max(negate(limit), S::min(limit, up));
+  const S::F glu = S::div(g, S::add(one, exp(S::mul(g, S::set1(-a.rows.swiglu_alpha)))));
+  return S::mul(S::add(u, one), glu);
+}
+
 template <Simd::F (*Function)(Simd::F)>
+inline Simd::F gated(const MatmulArgs&, Simd::F gate, Simd::F up) {
+  return Simd::mul(Function(gate), up);
+}
+
+template <Simd::F (*Gated)(const MatmulArgs&, Simd::F, Simd::F)>
 void finish_gated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t panel, const float* sums) {
   const std::int64_t column = panel * Simd::lanes;
   const int count = columns_left(a, column);
@@ -95,7 +109,7 @@ void finish_gated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t 
       gate = Simd::add(gate, gate_bias);
       up = Simd::add(up, up_bias);
     }
-    Simd::F v = Simd::mul(Function(gate), up);
+    Simd::F v = Gated(a, gate, up);
     if (a.rows.scale != nullptr) v = Simd::mul(v, Simd::set1(a.rows.scale[(row + r) * a.rows.scale_stride]));
     store_out(a, row + r, column, count, v);
   }
@@ -123,7 +137,7 @@ void finish_stacked(const MatmulArgs& a, std::int64_t row, int rows, std::int64_
 template <Simd::F (*Function)(Simd::F)>
 void finish_activated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t panel, const float* sums) {
   if (a.finish == Finish::gated)
-    finish_gated<Function>(a, row, rows, panel, sums);
+    finish_gated<gated<Function>>(a, row, rows, panel, sums);
   else
     finish_stacked<Function>(a, row, rows, panel, sums);
 }
@@ -152,6 +166,8 @@ void finish_tile(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t p
       return finish_activated<gelu_tanh>(a, row, rows, panel, sums);
     case ActivationFunction::relu:
       return finish_activated<relu>(a, row, rows, panel, sums);
+    case ActivationFunction::clamped_swiglu:  // check_matmul: of gated only
+      return finish_gated<clamped_swiglu>(a, row, rows, panel, sums);
   }
 }
 

@@ -11,7 +11,7 @@ namespace pagedcore::cpu {
 /// Values as in pagedcore::Epilogue::Kind and pagedcore::Activation. Instead of finishing, `leaf_sums` adds the sum of
 /// each leaf to what others gave it: see MatmulRows::places.
 enum class Finish : std::uint8_t { store, accumulate, gated, activated, leaf_sums };
-enum class ActivationFunction : std::uint8_t { silu, gelu, gelu_tanh, relu };
+enum class ActivationFunction : std::uint8_t { silu, gelu, gelu_tanh, relu, clamped_swiglu };
 
 /// A leaf of k (WeightForm) ends before column `k_end`. In panels it is padded with zeros to whole steps along k, and
 /// ends before `padded_end`, a multiple of MatmulKernel::k_multiple.
@@ -20,10 +20,11 @@ struct MatmulLeaf {
 };
 constexpr int kLeafLevels = 13;  // of a tree over kMostLeaves leaves, the root's included
 
-/// What the rows of a product have of their own.
+/// What finishing needs beside the sums of a row.
 struct MatmulRows {
   const float* scale = nullptr;  // of gated: [m], multiplies what is stored of each; or null
   std::int64_t scale_stride = 1;
+  float swiglu_alpha = 0.0f, swiglu_limit = 0.0f;  // of all rows, see pagedcore::SwigluParams
   /// Of leaf_sums: [m], the rows of `out`, which has room for one panel: f32 [leaves][rows][2 * lanes], out_stride from
   /// one leaf to the next.
   const std::int32_t* places = nullptr;

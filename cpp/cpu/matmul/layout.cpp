@@ -102,11 +102,12 @@ PackedLayout::PackedLayout(std::int64_t n, std::int64_t k, const WeightForm& for
   const bool integer = forms.integer != nullptr, native = forms.native && k_padded == k;
   for (std::int64_t panel = 0; panel < panels; ++panel) {
     const NativeFormat* format = integer || native ? format_of(parts, forms, form.kind, columns, panel) : nullptr;
+    if (format != nullptr && !format->integer && !native) format = nullptr;
     if (!runs.empty() && runs.back().format == format) {
       runs.back().end = panel + 1;
     } else {
       const std::int64_t kept = format == nullptr ? 0 : k / (kGroup * format->groups) * format->block_bytes();
-      runs.push_back({panel, panel + 1, format, integer && format != nullptr,
+      runs.push_back({panel, panel + 1, format, integer && format != nullptr && format->integer,
                       format == nullptr ? panel_bytes : kept * 2 * kernel.lanes,
                       runs.empty() ? 0 : runs.back().offset + runs.back().bytes()});
     }

@@ -15,7 +15,8 @@ static_assert(static_cast<int>(Finish::gated) == static_cast<int>(Epilogue::Kind
               static_cast<int>(Finish::accumulate) == static_cast<int>(Epilogue::Kind::accumulate));
 static_assert(static_cast<int>(ActivationFunction::gelu) == static_cast<int>(Activation::gelu) &&
               static_cast<int>(ActivationFunction::gelu_tanh) == static_cast<int>(Activation::gelu_tanh) &&
-              static_cast<int>(ActivationFunction::relu) == static_cast<int>(Activation::relu));
+              static_cast<int>(ActivationFunction::relu) == static_cast<int>(Activation::relu) &&
+              static_cast<int>(ActivationFunction::clamped_swiglu) == static_cast<int>(Activation::clamped_swiglu));
 
 constexpr std::int64_t kPrepareElements = 1 << 14;  // of an input that one worker turns into integers in one go
 constexpr std::int64_t kPreparedBytes = 4 << 20;    // of an input in integers; it is cut by rows where it takes more
@@ -59,6 +60,8 @@ void multiply(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tenso
   args.finish = static_cast<Finish>(epilogue.kind);
   args.activation = static_cast<ActivationFunction>(epilogue.activation);
   args.out_is_bf16 = out.dtype == DType::bf16;
+  args.rows.swiglu_alpha = epilogue.swiglu.alpha;
+  args.rows.swiglu_limit = epilogue.swiglu.limit;
   if (epilogue.row_scale != nullptr) {
     args.rows.scale = static_cast<const float*>(epilogue.row_scale->data);
     args.rows.scale_stride = epilogue.row_scale->stride;

@@ -78,7 +78,8 @@ BlockRunner::BlockRunner(const PackedWeight& weight, const MatmulArgs& args, con
 
 /// Whether the kernel takes panels of `run` as they are.
 bool BlockRunner::in_kernel(const PanelRun& run) const {
-  return run.format == nullptr || (few_ && (run.integer || weight_.kernel().widens));
+  if (run.format == nullptr) return true;
+  return few_ && (run.integer || (weight_.kernel().widens && args_.m <= weight_.kernel().rows));
 }
 
 WidenFunction BlockRunner::widen_of(const PanelRun& run) const {

@@ -48,6 +48,9 @@ void gated_products(ThreadPool& pool, Scratch& scratch, const RowLists& lists, c
     args.activation = static_cast<ActivationFunction>(experts.activation);
     args.out_is_bf16 = out.dtype == DType::bf16;
     args.rows.scale = lists.shares.data() + first;
+    args.rows.swiglu_alpha = experts.swiglu.alpha;
+    args.rows.swiglu_limit = experts.swiglu.limit;
+    if (experts.up_bias != nullptr) args.bias = row_of<float>(*experts.up_bias, expert);
     products.push_back({rows, tasks, Partition(rows, weight, pool.threads()), BlockRunner(weight, args)});
     tasks += products.back().partition.count();
     scratch_bytes = std::max(scratch_bytes, products.back().runner.scratch_bytes());
@@ -87,8 +90,18 @@ class LeafSums {
   std::int64_t leaves_, rows_, columns_;
 };
 
+/// root += share * bias of each slot of a row, in their order; columns [column, column + wide).
+void add_biases(const Routing& routing, const Tensor& bias, std::int64_t row, std::int64_t column, std::int64_t wide,
+                float* root) {
+  for (std::int64_t slot = 0; slot < routing.experts.cols; ++slot) {
+    const float share = row_of<float>(routing.shares, row)[slot];
+    const float* const from = row_of<float>(bias, row_of<std::int32_t>(routing.experts, row)[slot]) + column;
+    for (std::int64_t i = 0; i < wide; ++i) root[i] += share * from[i];
+  }
+}
+
 /// out = or += the sums over slots of the products of their inner rows.
-void down_products(ThreadPool& pool, Scratch& scratch, const RowLists& lists, const Tensor& out,
+void down_products(ThreadPool& pool, Scratch& scratch, const RowLists& lists, const Tensor& out, const Routing& routing,
                    const Mixture& experts) {
   const PackedWeight& any = packed(experts.down[0]);
   const auto leaves = static_cast<std::int64_t>(any.layout().leaves.size());
@@ -133,9 +146,10 @@ void down_products(ThreadPool& pool, Scratch& scratch, const RowLists& lists, co
     }
     sums.combine(taken);
     const std::int64_t column = panel * columns, wide = std::min(columns, out.cols - column);
-    const float* root = taken;
+    float* root = taken;
     for (std::int64_t row = first_row; row < end_row; ++row, root += columns) {
       float* const to = row_of<float>(out, row) + column;
+      if (experts.down_bias != nullptr) add_biases(routing, *experts.down_bias, row, column, wide, root);
       for (std::int64_t i = 0; i < wide; ++i) to[i] = experts.accumulate ? to[i] + root[i] : root[i];
     }
   });
@@ -156,7 +170,7 @@ void mixture(ThreadPool& pool, Scratch& scratch, RowLists& lists, const Tensor& 
                   in.slice_rows(lists.rows[static_cast<std::size_t>(slot)], 1).data, bytes);
     });
   gated_products(pool, scratch, lists, in, experts);
-  down_products(pool, scratch, lists, out, experts);
+  down_products(pool, scratch, lists, out, routing, experts);
 }
 
 }  // namespace pagedcore::cpu

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "pagedcore/attention.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/mixture.hpp"
@@ -101,36 +102,13 @@ struct Epilogue {
   Activation activation = Activation::silu;
   const Tensor* bias = nullptr;       // f32 [1, n], of a gated pair [1, 2 n]: bg, then bu; or none
   const Tensor* row_scale = nullptr;  // of gated: f32 [rows, 1], multiplies what is stored of each row; or none
+  SwigluParams swiglu = {};
 };
 
 struct NormParams {
   NormKind kind = NormKind::rms;
   float eps = 1e-5f;
   float weight_offset = 0.0f;  // added to the weight (1 for Gemma)
-};
-
-/// Rotary embedding over the first 2 * num_frequencies dimensions of a head; dimension i pairs with i +
-/// num_frequencies.
-struct RopeParams {
-  const Tensor* inv_freq = nullptr;  // f32 [1, num_frequencies]; none: no rotation
-  float magnitude = 1.0f;            // multiplies cos and sin (YaRN's attention factor)
-};
-
-struct AttentionShape {
-  std::int32_t num_heads = 0;
-  std::int32_t num_kv_heads = 0;  // divides num_heads
-  std::int32_t head_dim = 0;
-  std::int32_t layer_group = 0;  // whose block tables are used
-};
-
-struct AttentionParams {
-  AttentionShape shape;
-  float scale = 1.0f;             // multiplies q.k
-  float softcap = 0.0f;           // > 0: scores become softcap * tanh(score / softcap)
-  std::int32_t window = 0;        // > 0: a row at position p sees positions (p - window, p]
-  bool bidirectional = false;     // a row sees positions up to the end of its range; with a window below p + window
-  const Tensor* alibi = nullptr;  // f32 [1, num_heads], or none: a score of a token n positions back is less by n times
-                                  // its head's number, after scale and softcap
 };
 
 /// What is wanted of one row of logits. The parameters, and the order in which they apply, are those of sampling.hpp.
@@ -177,6 +155,8 @@ class PAGEDCORE_API TensorSizes {
   virtual std::size_t kv_block_bytes(const KvShape& shape) const = 0;
   /// Whether Backend::route and Backend::mixture are there.
   virtual bool serves_mixtures() const noexcept;
+  /// Whether Backend::attention takes AttentionParams::sinks.
+  virtual bool serves_sinks() const noexcept;
 };
 
 class PAGEDCORE_API Backend : public TensorSizes {
@@ -243,9 +223,9 @@ class PAGEDCORE_API Backend : public TensorSizes {
   virtual void route(const Routing& out, const Tensor& logits, const RouterParams& p);
   /// A mixture of experts, out f32 [rows, n] from in, compute_dtype() [rows, k]. Slot s of a row has x_s = share *
   /// (act(x Wg^T) * (x Wu^T)) of its expert, in compute_dtype(). A leaf of down's k (WeightForm) is the sum over the
-  /// slots, in their order, of W x_s over that leaf; the tree adds the leaves. So the order of the sums depends on the
-  /// row alone, and ranks may hold ranges of leaves. Routes that name no expert are InvalidArgument. Both throw
-  /// Unsupported where serves_mixtures() is false.
+  /// slots, in their order, of W x_s over that leaf; the tree adds the leaves, and then, slot by slot, share * bias
+  /// comes. So the order of the sums depends on the row alone, and ranks may hold ranges of leaves. Routes that name no
+  /// expert are InvalidArgument. Both throw Unsupported where serves_mixtures() is false.
   virtual void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts);
   /// qkv: f32 [rows, (heads + 2 kv heads) * head_dim]. Rotates q and k at each row's position, stores q to `q`
   /// (compute_dtype(), [rows, heads * head_dim]) and writes K and V of every row into its token slot of `layer`.

@@ -11,13 +11,26 @@
 
 namespace pagedcore {
 
-enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
+enum class Activation : std::uint8_t {
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  clamped_swiglu,  // of gated products only: (clamp(up) + 1) * g * sigmoid(alpha * g), see SwigluParams
+};
 template <>
 struct Words<Activation> {
   static constexpr Word<Activation> list[] = {{Activation::silu, "silu"},
                                               {Activation::gelu, "gelu"},
                                               {Activation::gelu_tanh, "gelu_tanh"},
-                                              {Activation::relu, "relu"}};
+                                              {Activation::relu, "relu"},
+                                              {Activation::clamped_swiglu, "clamped_swiglu"}};
+};
+
+/// Of Activation::clamped_swiglu: g is the gate, at most `limit`, and up lies within [-limit, limit].
+struct SwigluParams {
+  float alpha = 1.702f;
+  float limit = 7.0f;
 };
 
 /// What becomes of a router's logits, f32: the experts with the largest ones are chosen, of equal ones the first, and
@@ -52,6 +65,10 @@ struct Mixture {
   bool accumulate = false;  // out += what they give; else out = that
   Tensor gathered;          // compute_dtype() [rows * chosen, k]
   Tensor inner;             // compute_dtype() [rows * chosen, inner]
+  SwigluParams swiglu = {};
+  /// f32 [experts, 2 * inner], of each that of the gate, then that of up, and [experts, n]; or none.
+  const Tensor* up_bias = nullptr;
+  const Tensor* down_bias = nullptr;
 };
 
 }  // namespace pagedcore

@@ -15,12 +15,11 @@
 #include "pagedcore/backend.hpp"
 #include "pagedcore/embedding.hpp"
 #include "pagedcore/export.hpp"
+#include "pagedcore/feed_forward.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore {
-
-inline constexpr std::int32_t kMostExtent = 1 << 24;  // far above any model; keeps all size arithmetic within 64 bits
 
 /// Where the norms of a layer lie, f being attention or the MLP.
 enum class NormPlace : std::uint8_t {
@@ -119,6 +118,7 @@ struct AttentionDescription {
   float softcap = 0.0f;
   std::vector<std::int32_t> windows;
   bool bidirectional = false;
+  bool sinks = false;
 
   template <class V>
   static void fields(V&& v) {
@@ -140,55 +140,9 @@ struct AttentionDescription {
     v(field("bidirectional", &C::bidirectional,
             "A row sees the tokens behind its own too, with a window as far as before it: a text is computed whole, in "
             "one step."));
+    v(field("attention_sinks", &C::sinks,
+            "Each head has a score of its own, as if every row saw one more token, whose value is zero."));
   }
-};
-
-struct MlpDescription {
-  std::int32_t intermediate_size = 0;
-  Activation activation = Activation::silu;
-  bool gated = true;
-
-  template <class V>
-  static void fields(V&& v) {
-    using C = MlpDescription;
-    v(field("intermediate_size", &C::intermediate_size, "Columns between its two products.", in(1, kMostExtent)));
-    v(field("activation", &C::activation, "silu, gelu, gelu_tanh or relu."));
-    v(field("gated_mlp", &C::gated, "act(gate(x)) * up(x) goes into the second product; else act(up(x))."));
-  }
-};
-
-/// What stands in place of the MLP: some of many small ones, which a router chooses for each row. All have the MLP's
-/// activation, and a gate.
-struct MixtureDescription {
-  std::int32_t num_experts = 0;
-  std::int32_t experts_per_token = 0;
-  std::int32_t expert_size = 0;
-  RouterKind router = RouterKind::softmax;
-  bool renormalize = false;
-  float router_scale = 1.0f;
-  std::int32_t shared_size = 0;
-  bool shared_gate = false;
-  std::vector<std::int32_t> layers;
-
-  template <class V>
-  static void fields(V&& v) {
-    using C = MixtureDescription;
-    v(field("num_experts", &C::num_experts, "Experts of a layer.", in(1, 1 << 16)).zero_means("an MLP in every layer"));
-    v(field("experts_per_token", &C::experts_per_token, "How many of them a row goes to.", in(0, 1 << 16)));
-    v(field("expert_size", &C::expert_size, "Columns between the two products of an expert.", in(0, kMostExtent)));
-    v(field("router", &C::router,
-            "softmax: an expert's share is that of a softmax over all; chosen_softmax: over the chosen ones."));
-    v(field("router_renormalize", &C::renormalize, "Shares are divided by their sum."));
-    v(field("router_scale", &C::router_scale, "Multiplies the shares.", above(0)));
-    v(field("shared_expert_size", &C::shared_size, "Columns of an expert that every row goes to.", in(1, kMostExtent))
-          .zero_means("none"));
-    v(field("shared_expert_gate", &C::shared_gate,
-            "The shared expert is multiplied by the sigmoid of a product of its own."));
-    v(field("mixture_layers", &C::layers,
-            "For each layer, 1: a mixture; 0: the MLP. Empty: mixtures in every layer, if there are experts.",
-            in(0, 1)));
-  }
-  bool in_layer(std::size_t index) const { return num_experts > 0 && (layers.empty() || layers[index] != 0); }
 };
 
 /// A transformer of one stack of layers, a decoder or an encoder, complete: the forward pass asks nothing else. A
@@ -274,8 +228,10 @@ PAGEDCORE_API LayerGroups layer_groups(const ModelDescription& description);
 ///   head), dense.i.weight[, .bias] for each of dense_sizes, and for each layer i
 ///   layers.i.{attn,mlp}_norm.weight[, .bias] (before), layers.i.{attn,mlp}_post_norm.weight[, .bias] (after, outside),
 ///   layers.i.attn.{q,k,v,o}.weight[, .bias], layers.i.attn.{q,k}_norm.weight[, .bias],
+///   layers.i.attn.sinks.weight (with sinks),
 ///   layers.i.mlp.{gate,up,down}.weight[, .bias] (no gate when the MLP is not gated), or of a mixture
-///   layers.i.mlp.router.weight, layers.i.mlp.experts.e.{gate,up,down}.weight for each expert e,
+///   layers.i.mlp.router.weight, layers.i.mlp.experts.e.{gate,up,down}.weight for each expert e, with mixture_biases
+///   .bias of all of those,
 ///   layers.i.mlp.shared.{gate,up,down}.weight and layers.i.mlp.shared_gate.weight (with a shared expert).
 /// Matrices are [output features, input features]. What the description does not ask for is not read.
 class PAGEDCORE_API WeightSource {

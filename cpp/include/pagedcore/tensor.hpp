@@ -13,7 +13,8 @@
 
 namespace pagedcore {
 
-/// Element types. Those from q4_0 on are the block formats of GGUF files: they occur in weights only.
+/// Element types. Those from q4_0 on are block formats, which occur in weights only: of GGUF files, then, from int4_g32
+/// on, of quantized checkpoints (tensor/blocks.hpp).
 enum class DType : std::uint8_t {
   f32,
   bf16,
@@ -35,7 +36,12 @@ enum class DType : std::uint8_t {
   q3_k,
   q4_k,
   q5_k,
-  q6_k
+  q6_k,
+  mxfp4,      // e2m1 numbers with a power of two for each 32
+  int4_g32,   // codes with a scale in f32 and a zero for each 32
+  int4_g128,  // for each 128
+  int8_g128,
+  f8_g128  // e4m3 numbers with a scale in f32 for each 128
 };
 /// The compute types, as options name them. The first word of each is the one that is written. int8: products of codes,
 /// everything else in bf16.
@@ -110,6 +116,8 @@ struct Tensor {
 
   /// The first `n` rows.
   Tensor head(std::int64_t n) const noexcept { return {data, dtype, n, cols, stride}; }
+  /// One row without gaps as `n` of equal length.
+  Tensor as_rows(std::int64_t n) const noexcept { return {data, dtype, n, cols / n, cols / n}; }
   /// Rows [first, first + n).
   PAGEDCORE_API Tensor slice_rows(std::int64_t first, std::int64_t n) const noexcept;
   /// Columns [first, first + n) of every row.

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def _model(path: str) -> dict[str, Any]:
         "path": path,
         "name": checkpoint.name,
         "mixture": _mixture(checkpoint.description),
+        "quantization": checkpoint.quantization or None,
+        "weight_types": dict(Counter(checkpoint.weight_types.values()).most_common()),
         "end_tokens": [end._asdict() for end in all_ends(checkpoint.declared_ends, tokenizer, vocab_size)],
         "sampling": checkpoint.sampling,
         "chat_templates": {name: template.origin for name, template in checkpoint.chat_templates.items()},
@@ -204,6 +207,9 @@ def _model_lines(model: dict[str, Any]) -> list[tuple[str, str]]:
                 "weights".format(**model["mixture"]),
             )
         )
+    if model["weight_types"]:
+        types = ", ".join(f"{count} in {dtype}" for dtype, count in model["weight_types"].items())
+        lines.append(("weights", f"{model['quantization']}: {types}" if model["quantization"] else types))
     ends = [f"{end['id']} {end['token'] or ''}: {end['why']}" for end in model["end_tokens"]]
     lines += [("an answer ends at", end) for end in ends or ["no token: it is as long as max_tokens"]]
     sampling = ", ".join(f"{name} {value:g}" for name, value in model["sampling"].items())

@@ -21,6 +21,7 @@ from . import (
     glm4,
     gpt2,
     gpt_neox,
+    gpt_oss,
     granite,
     granite_moe,
     llama,
@@ -81,6 +82,7 @@ FAMILIES: tuple[Family, ...] = (
     olmoe.FAMILY,
     granite_moe.FAMILY,
     granite_moe.SHARED,
+    gpt_oss.FAMILY,
 )
 
 

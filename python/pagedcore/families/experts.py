@@ -38,7 +38,8 @@ def stacked(*parts: str) -> Transform:
 
     def cut(tensor: Tensor, description: Mapping[str, Any], source: str) -> Parts:
         count, shape = description.get("num_experts", 0), tensor.shape
-        if len(shape) != 3 or shape[0] != count or shape[1] % len(parts):
+        ranks = (2, 3) if description.get("mixture_biases") else (3,)  # a bias is a vector of each expert
+        if len(shape) not in ranks or shape[0] != count or shape[1] % len(parts):
             raise Corrupt(f"{source} is of shape {shape}, not a stack of the matrices of {count} experts")
         rows, found = shape[1] // len(parts), {}
         for expert in range(count):

@@ -143,6 +143,7 @@ def _scaled_rope(fields: Fields, theta: float, dim: int, max_context: int) -> Ro
                 beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
                 beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0, above=0.0),
                 magnitude=yarn_magnitude(factor) * fields.number("rope.scaling.attn_factor", 1.0, above=0.0),
+                truncate=fields.flag("rope.scaling.yarn_truncate", True),  # no file says
             )
     except (OverflowError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, (Corrupt, Unsupported)):

@@ -33,7 +33,8 @@ class Tensor(NamedTuple):
 class TensorNames:
     """A format's names of modules, and their canonical ones. Weights are ``<module>.weight`` and ``<module>.bias``;
     those of a layer have ``<layers>.<number>.`` before that, ``layers.<number>.`` here. ``#`` in a name stands for the
-    number of an expert. A stack of them may lack ``.weight``."""
+    number of an expert. A stack of them may lack ``.weight``; a canonical name that ends in ``!bias`` says that its
+    tensors are biases, whatever they are called."""
 
     layers: str
     outside: Mapping[str, str]
@@ -59,6 +60,8 @@ class TensorNames:
             return None
         if expert is not None:
             found = found.replace("#", expert[1])
+        found, _, said = found.partition("!")  # a name may say what its tensors are
+        kind = said or kind
         return f"{found}.{kind}" if layer is None else f"layers.{layer}.{found}.{kind}"
 
     def is_ignored(self, name: str) -> bool:
@@ -93,6 +96,7 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
         "attn_post_norm": norms and place != "before",
         **dict.fromkeys(("attn.q", "attn.k", "attn.v", "attn.o"), True),
         **dict.fromkeys(("attn.q_norm", "attn.k_norm"), norms and d["qk_norm"]),
+        "attn.sinks": d.get("attention_sinks"),
         "mlp_norm": norms and place in ("before", "both"),
         "mlp_post_norm": norms and place != "before",
     }
@@ -102,7 +106,7 @@ def expected_names(description: Mapping[str, Any], biases: Iterable[str] = ()) -
     mixture = _mixture(d)
     mixed = d.get("mixture_layers") or [int(bool(mixture))] * d["num_layers"]
     names = {module: [f"{module}.weight"] for module in (*outside, *in_layer, *mlp, *mixture)}
-    for module in biases:
+    for module in (*biases, *(mixture if d.get("mixture_biases") else ())):
         names.setdefault(module, []).append(f"{module}.bias")
     for module in outside:
         yield from names[module]

@@ -13,6 +13,7 @@ from .tensors import Tensor
 
 __all__ = [
     "after",
+    "every",
     "flat",
     "fused_qkv",
     "grouped_qkv",
@@ -45,7 +46,8 @@ def split_rows(sizes: Callable[[_Description], Mapping[str, int]]) -> Transform:
         counts = sizes(description)
         if tensor.shape[0] != sum(counts.values()):
             raise Corrupt(f"{source} has {tensor.shape[0]} rows, not {' + '.join(map(str, counts.values()))}")
-        tensor = tensor._replace(buffer=tensor.read())  # once
+        if not isinstance(tensor.buffer, _core.FileBytes):
+            tensor = tensor._replace(buffer=tensor.read())  # once
         parts, first = {}, 0
         for module, count in counts.items():
             parts[module] = rows_of(tensor, first, count)
@@ -156,3 +158,19 @@ def sum_of_rows(matrix: Tensor, table: Tensor) -> Tensor:
 def flat(tensor: Tensor, description: _Description, source: str) -> Tensor:
     """Weights of each head as one vector."""
     return tensor._replace(shape=(math.prod(tensor.shape),))
+
+
+def every(tensor: Tensor, first: int, step: int, *, turned: bool = False) -> Tensor:
+    """Each ``step``-th element of a vector, or row of a matrix, from ``first`` on; ``turned``: of its transpose. The
+    bytes are made when they are read."""
+    unit = _core.dtype_info(tensor.dtype).block_bytes
+    shape: tuple[int, ...] = (tensor.shape[0] // step,)
+    count, steps = (1, shape[0]), (0, step * unit)
+    if len(tensor.shape) == 2 and turned:
+        columns, rows = tensor.shape
+        count = shape = (rows // step, columns)
+        steps = (step * unit, rows * unit)
+    elif len(tensor.shape) == 2:
+        unit = _core.bytes_of(tensor.dtype, tensor.shape[1])
+        count, shape, steps = (shape[0], 1), (shape[0], tensor.shape[1]), (step * unit, 0)
+    return Tensor(tensor.dtype, shape, _core.pick(tensor.buffer, count, unit, first * unit, steps))

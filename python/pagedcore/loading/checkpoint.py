@@ -52,6 +52,8 @@ class Checkpoint:
     """Fields of SamplingParams that the model's publishers recommend."""
     weight_types: dict[str, str] = field(default_factory=dict)
     """Element types of weights by canonical name, of files that may hold block formats; known without the tensors."""
+    quantization: str = ""
+    """The method that a configuration names; empty: none."""
 
     @property
     def chat_template(self) -> str | None:

@@ -41,6 +41,7 @@ _TENSOR_TYPES = {
     27: ("i64", 1, 8),
     28: ("f64", 1, 8),
     30: ("bf16", 1, 2),
+    39: ("mxfp4", 32, 17),
 }
 _OTHER_TENSOR_TYPES = {
     9: "q8_1",
@@ -56,7 +57,6 @@ _OTHER_TENSOR_TYPES = {
     29: "iq1_m",
     34: "tq1_0",
     35: "tq2_0",
-    39: "mxfp4",
 }
 
 

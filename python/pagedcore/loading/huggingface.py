@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..config_files import can_be_a_name, is_there, read_object
-from ..errors import Corrupt, Io, Unsupported
+from ..errors import Corrupt, Io
 from ..families import of_config
 from ..families.family import Described, Family
 from ..families.fields import Fields
@@ -14,6 +14,7 @@ from ..families.tensors import Tensor
 from .chat_templates import templates_of_directory
 from .checkpoint import Checkpoint, TokenizerSource, canonical_tensors, source_dtype
 from .end_tokens import known_ids
+from .quantized import method_of, unquantized
 from .safetensors import read_safetensors
 from .sampling_defaults import sampling_of_generation_config
 from .sentence_modules import sentence_modules
@@ -31,11 +32,16 @@ def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkp
     modules = sentence_modules(directory)
     tensors: dict[str, Tensor] = {}
     dtype = _dtype(config)
-    if with_tensors:
-        read = family.huggingface.prepare(_read_tensors(directory, mmap))
+    quantization = _quantization(config)
+    if with_tensors or (quantization is not None and _has_weights(directory)):  # their headers say in which types
+        found = _read_tensors(directory, mmap)
+        if quantization is not None:
+            found = unquantized(found, quantization, str(directory))
+        read = family.huggingface.prepare(found)
         tensors = canonical_tensors(read, family.huggingface, described, str(directory))
         tensors |= modules.tensors(mmap)
-        dtype = source_dtype(tensors.values())
+        dtype = source_dtype(tensors.values()) if quantization is None else dtype
+    weight_types = {} if quantization is None else {name: tensor.dtype for name, tensor in tensors.items()}
     described.description.update(modules.description(described.description, str(directory)))
     vocab_size = described.description["vocab_size"]
     bos = [token for fields in (generation, config) for token in known_ids(fields, "bos_token_id", vocab_size)]
@@ -46,7 +52,7 @@ def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkp
     }
     return Checkpoint(
         description=described.description,
-        tensors=tensors,
+        tensors=tensors if with_tensors else {},
         source_dtype=dtype,
         tokenizer=TokenizerSource("directory", path=directory),
         name=directory.resolve().name,
@@ -54,22 +60,36 @@ def load_directory(directory: Path, *, with_tensors: bool, mmap: bool) -> Checkp
         declared_ends=ends,
         bos_token_id=bos[0] if bos else None,
         sampling=sampling_of_generation_config(generation),
+        weight_types=weight_types,
+        quantization="" if quantization is None else method_of(quantization),
     )
 
 
 def describe(config: Fields) -> tuple[Family, Described]:
     """The family that a config.json names, and what it reads in there."""
     architecture, family = of_config(config)
-    if config.get("quantization_config") is not None:
-        method = config.mapping("quantization_config").text("quant_method", "unknown")
-        raise Unsupported(
-            f"{config.source}: quantization_config ('{method}') is not supported; use the original checkpoint or GGUF"
-        )
+    if (quantization := _quantization(config)) is not None:
+        method_of(quantization)
     described = family.huggingface.describe(config)
     described.description["architecture"] = architecture
     if architecture not in family.huggingface.architectures:
         described.description["head"] = False
     return family, described
+
+
+def _quantization(config: Fields) -> Fields | None:
+    """What says how weights were quantized; none where they were not."""
+    for name in ("quantization_config", "compression_config"):
+        if config.get(name) is not None:
+            return config.mapping(name)
+    return None
+
+
+def _has_weights(directory: Path) -> bool:
+    try:
+        return bool(list(_weight_files(directory)))
+    except Io:
+        return False
 
 
 def _dtype(config: Fields) -> str:

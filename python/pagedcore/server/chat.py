@@ -14,7 +14,7 @@ from .http import in_thread_if
 from .openai.conversation import ToolUse
 from .running import Running
 
-__all__ = ["Chat", "Sample", "conversation_prompt"]
+__all__ = ["Chat", "Sample", "conversation_prompt", "has_channels"]
 
 _IN_A_THREAD = 16384  # characters of a conversation, from which on others are served while its template runs
 
@@ -52,6 +52,11 @@ class Sample:
         return not self._dropping
 
 
+def has_channels(template: str) -> bool:
+    """Whether a model with this chat template writes messages in channels, whose marks are special tokens."""
+    return "<|channel|>" in template
+
+
 class Chat:
     """The requests of one conversation."""
 
@@ -62,6 +67,7 @@ class Chat:
         self._tools = tools
         self._prompt = str(prompt)
         self._thinks = "</think>" in template
+        self._channels = has_channels(template)
         self._running = Running(call, [prompt], params, options)
         self.num_samples = params.n if isinstance(params, SamplingParams) else params.beam_width
 
@@ -74,6 +80,7 @@ class Chat:
             format=self._tools.format,
             tools=self._tools.schemas,
             begun=begun,
+            channels=self._channels,
         )
         return Sample(index, parser, parallel=self._tools.parallel)
 

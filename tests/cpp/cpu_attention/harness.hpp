@@ -42,6 +42,7 @@ struct Setup {
   float softcap = 0.0f;
   int window = 0;
   unsigned seed = 1;
+  std::vector<float> sinks = {};  // of heads, or none
   int heads() const { return kv_heads * heads_per_kv_head; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
@@ -122,7 +123,10 @@ class World {
     const Tensor in_t{in.data(), DType::f32, p.rows, in_width, in_width};
     const AttentionShape shape{setup.heads(), setup.kv_heads, setup.head_dim};
     rope_and_cache(pool, q_t, in_t, *storage, layer, *p.batch, shape, {});
-    attention(pool, out_t, q_t, *storage, layer, *p.batch, {shape, setup.scale(), setup.softcap, setup.window});
+    const Tensor sinks{const_cast<float*>(setup.sinks.data()), DType::f32, 1, setup.heads(), setup.heads()};
+    AttentionParams params{shape, setup.scale(), setup.softcap, setup.window};
+    if (!setup.sinks.empty()) params.sinks = &sinks;
+    attention(pool, out_t, q_t, *storage, layer, *p.batch, params);
     if (setup.compute == DType::f32) return out;
     std::vector<std::uint16_t> half(n);
     std::memcpy(half.data(), out.data(), n * 2);
@@ -149,6 +153,10 @@ class World {
         if (setup.softcap > 0) dot = double{setup.softcap} * std::tanh(dot / double{setup.softcap});
         s.push_back(dot);
         top = std::max(top, dot);
+      }
+      if (!setup.sinks.empty()) {  // one more token, without a value
+        top = std::max(top, double{setup.sinks[h]});
+        sum = std::exp(double{setup.sinks[h]} - top);
       }
       for (double& e : s) sum += (e = std::exp(e - top));
       for (int t = first; t <= position; ++t) {

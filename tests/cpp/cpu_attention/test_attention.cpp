@@ -112,6 +112,38 @@ TEST_CASE("sliding window and soft cap") {
         }
 }
 
+// rule: cpu_attention.row-stands-alone
+TEST_CASE("sinks take their share of the softmax, whatever the window and the segments of the context") {
+  ThreadPool pool(2);
+  for (Isa isa : isas())
+    for (Types t : kTypes)
+      for (int window : {0, 1, 70, 600}) {
+        Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 32, .kv_heads = 2, .heads_per_kv_head = 3};
+        s.window = window;
+        s.sinks = {0.5f, -3.0f, 40.0f, 2.0f, -200.0f, 0.0f};
+        check(s, {1, 40, 513, 1100}, pool);
+        s.softcap = 2.0f;
+        check(s, {129}, pool);
+      }
+}
+
+TEST_CASE("a sink of minus infinity is none, to the bit; a sink that is NaN makes its heads NaN") {
+  ThreadPool pool(1);
+  for (Isa isa : isas()) {
+    Setup s{.isa = isa, .head_dim = 16, .kv_heads = 1, .heads_per_kv_head = 2};
+    World plain(s, {70});
+    s.sinks = {-HUGE_VALF, -HUGE_VALF};
+    World none(s, {70});
+    const std::vector<float> expected = plain.step(pool, {{0, 0, 70}});
+    CHECK(none.step(pool, {{0, 0, 70}}) == expected);
+    s.sinks = {std::nanf(""), 0.0f};
+    World nan(s, {70});
+    const std::vector<float> out = nan.step(pool, {{0, 0, 70}});
+    CHECK(std::isnan(out[0]));
+    CHECK(std::isfinite(out[16]));
+  }
+}
+
 // rule: cpu_attention.before-the-window-is-not-read
 TEST_CASE("blocks wholly before the window are never read") {
   ThreadPool pool(1);
@@ -197,6 +229,11 @@ TEST_CASE("mismatched calls are refused") {
   bad = good;
   bad.shape.head_dim = 32;
   CHECK_THROWS_AS(attention(pool, q, q, *world.storage, 0, *p.batch, bad), InvalidArgument);
+  bad = good;
+  const Tensor short_sinks{x.data(), DType::f32, 1, 5, 5};
+  bad.sinks = &short_sinks;
+  CHECK_THROWS_WITH_AS(attention(pool, q, q, *world.storage, 0, *p.batch, bad), doctest::Contains("sinks"),
+                       InvalidArgument);
   bad = good;
   bad.window = -1;
   CHECK_THROWS_AS(attention(pool, q, q, *world.storage, 0, *p.batch, bad), InvalidArgument);

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <span>
 #include <vector>
@@ -13,8 +14,11 @@ namespace matmul_test {
 
 using namespace pagedcore;
 
-inline constexpr std::array kFormats{DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
-                                     DType::q2_k, DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k};
+inline constexpr std::array kFormats{DType::q4_0,     DType::q4_1,      DType::q5_0,      DType::q5_1,  DType::q8_0,
+                                     DType::q2_k,     DType::q3_k,      DType::q4_k,      DType::q5_k,  DType::q6_k,
+                                     DType::int4_g32, DType::int4_g128, DType::int8_g128, DType::mxfp4, DType::f8_g128};
+/// Of those, whose codes are integers.
+inline constexpr auto kIntegers = std::span(kFormats).first(13);
 
 struct Blocks {
   DType dtype;
@@ -42,9 +46,22 @@ inline std::vector<std::size_t> halves_of(DType dtype) {
       return {108};
     case DType::q6_k:
       return {208};
+    case DType::int4_g32:
+    case DType::int4_g128:
+    case DType::int8_g128:
+      return {4};  // behind a scale in f32
+    case DType::mxfp4:
+    case DType::f8_g128:
+      return {};
     default:
       return {0};
   }
+}
+
+/// Of the groups of quantized checkpoints: of either sign in turn.
+inline void set_scales(Blocks& b, float scale) {
+  for (std::size_t block = 0; block < b.bytes.size(); block += info(b.dtype).block_bytes, scale = -scale)
+    std::memcpy(b.bytes.data() + block, &scale, sizeof scale);
 }
 
 /// Random codes; scales near 0.01, or any 16 bits at all (infinite, subnormal, NaN).
@@ -52,6 +69,9 @@ inline Blocks random_blocks(DType dtype, std::int64_t rows, std::int64_t k, std:
   Blocks b{dtype, rows, k, std::vector<std::uint8_t>(bytes_of(dtype, rows * k))};
   for (std::uint8_t& byte : b.bytes) byte = static_cast<std::uint8_t>(random());
   if (wild) return b;
+  if (dtype >= DType::int4_g32) set_scales(b, 45.0f / 4096.0f);  // as f16 and bf16 have them
+  for (std::size_t block = 0; block < b.bytes.size() && dtype == DType::mxfp4; block += info(dtype).block_bytes)
+    b.bytes[block] = static_cast<std::uint8_t>(120 + random() % 4);
   for (std::size_t block = 0; block < b.bytes.size(); block += info(dtype).block_bytes)
     for (const std::size_t at : halves_of(dtype)) {
       b.bytes[block + at + 1] = static_cast<std::uint8_t>((random() % 2 << 7) | 0x20 | random() % 4);  // 2^-7 to 2^-6

@@ -39,7 +39,9 @@ void check_rows(const Weight& native, const Blocks& blocks, DType dtype) {
     for (std::size_t i = 0; i < row.size(); ++i) {
       float x = expected[i];
       if (dtype == DType::bf16 && !std::isnan(x)) x = from_bf16(to_bf16(x));
-      same = same && same_or_nan(row[i], x);
+      // What rounds to a subnormal bf16 may become 0, as the dot products of bf16 take it.
+      const bool tiny = dtype == DType::bf16 && std::abs(x) < 0x1p-126f && row[i] == 0.0f;
+      same = same && (tiny || same_or_nan(row[i], x));
     }
   }
   CHECK(same);
@@ -171,7 +173,7 @@ TEST_CASE("a native weight takes the bytes of its file, K types up to a twentiet
       const auto file = bytes_of(format, 960 * 768);
       const std::size_t bytes = cpu::packed_weight_size({&shape, 1}, PackKind::stacked, isa, dtype, true).bytes;
       CHECK(bytes >= file);
-      CHECK(bytes <= (info(format).block_elements == 32 ? file : file + file / 20));
+      CHECK(bytes <= (info(format).block_elements == 256 ? file + file / 20 : file));
     }
     const HostTensor plain{DType::f16, {960, 768}, 2};
     CHECK(cpu::packed_weight_size({&plain, 1}, PackKind::stacked, isa, dtype, true).bytes ==

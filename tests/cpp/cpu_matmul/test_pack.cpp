@@ -124,7 +124,7 @@ TEST_CASE("any number of threads packs the same bytes, from every element type o
   std::mt19937 random(34);
   // Two whole blocks of 256 a row. 70 rows are several panels, and leave padding in the last.
   constexpr std::int64_t kRows = 70, kColumns = 512;
-  for (int type = 0; type <= static_cast<int>(DType::q6_k); ++type) {
+  for (int type = 0; type <= static_cast<int>(DType::f8_g128); ++type) {
     const auto dtype = static_cast<DType>(type);
     if (dtype >= DType::f64 && dtype <= DType::boolean) continue;  // of no weights
     CAPTURE(info(dtype).name);

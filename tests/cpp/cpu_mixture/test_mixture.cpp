@@ -98,6 +98,63 @@ const Shape kShapes[] = {{40, 70, 33, 5, 2, {32, 64, 70}}, {64, 96, 64, 16, 4, {
 
 }  // namespace
 
+TEST_CASE("biases of experts, and a clamped SwiGLU, against sums in double; a row has the same bits alone") {
+  std::mt19937 random(15);
+  ThreadPool one(1), two(2);
+  for_every_kernel([&](Isa isa, DType dtype) {
+    CAPTURE(cpu::name(isa));
+    for (const Shape& s : kShapes) {
+      constexpr std::int64_t kRows = 19;
+      const Experts e(two, s, isa, dtype, random);
+      Rows rows(s, kRows, dtype, random);
+      Matrix up_bias = Matrix::random(s.experts, 2 * s.inner, 2 * s.inner, DType::f32, random);
+      Matrix down_bias = Matrix::random(s.experts, s.n, s.n, DType::f32, random);
+      const Tensor up = up_bias.view(), down = down_bias.view();
+      const SwigluParams swiglu{1.3f, 0.9f};
+      const auto run_rows = [&](ThreadPool& pool, Matrix& out, std::int64_t first, std::int64_t count) {
+        const std::int64_t slots = count * s.chosen;
+        Matrix gathered(slots, s.k, s.k, dtype), inner(slots, s.inner, s.inner, dtype);
+        cpu::Scratch scratch;
+        cpu::RowLists lists;
+        cpu::mixture(pool, scratch, lists, out.view().slice_rows(first, count), rows.in.view().slice_rows(first, count),
+                     rows.routing(s, first, count),
+                     {e.packed_up, e.packed_down, Activation::clamped_swiglu, false, gathered.view(), inner.view(),
+                      swiglu, &up, &down});
+      };
+      Matrix out(kRows, s.n, s.n, DType::f32), alone = out;
+      run_rows(two, out, 0, kRows);
+      for (std::int64_t row = 0; row < kRows; ++row) run_rows(one, alone, row, 1);
+      CHECK(out.f32 == alone.f32);
+      const double tolerance = dtype == DType::bf16 ? 0x1p-7 : 1e-5;
+      for (std::int64_t row = 0; row < kRows; ++row)
+        for (std::int64_t column = 0; column < s.n; ++column) {
+          double want = 0, size = 1e-9;
+          for (std::int64_t slot = 0; slot < s.chosen; ++slot) {
+            const auto at = static_cast<std::size_t>(row * s.chosen + slot);
+            const std::int32_t expert = rows.experts[at];
+            const auto x = static_cast<std::size_t>(expert);
+            double sum = down_bias.get(expert, column);
+            size += std::abs(sum);
+            for (std::int64_t j = 0; j < s.inner; ++j) {
+              double g = up_bias.get(expert, j), u = up_bias.get(expert, s.inner + j);
+              for (std::int64_t i = 0; i < s.k; ++i) {
+                g += e.gate[x].get(j, i) * rows.in.get(row, i);
+                u += e.up[x].get(j, i) * rows.in.get(row, i);
+              }
+              g = std::min(g, double{swiglu.limit});
+              u = std::clamp(u, -double{swiglu.limit}, double{swiglu.limit}) + 1;
+              const double term = u * g / (1 + std::exp(-double{swiglu.alpha} * g)) * e.down[x].get(column, j);
+              sum += term;
+              size += std::abs(term);
+            }
+            want += sum * double{rows.shares[at]};
+          }
+          CHECK(std::abs(out.get(row, column) - want) <= tolerance * size);
+        }
+    }
+  });
+}
+
 TEST_CASE("a mixture is the sum over a row's experts of their MLPs, each scaled by its share") {
   std::mt19937 random(5);
   ThreadPool pool(2);

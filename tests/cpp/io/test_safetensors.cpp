@@ -96,7 +96,7 @@ TEST_CASE("offsets, sizes and shapes that contradict each other") {
   refuses<Corrupt>(one("F32", "[0,18446744073709551615]", "[0,0]"), "", "overflows");
   refuses<Corrupt>(one("F32", "[0,4294967296,4294967296]", "[0,0]"), "", "overflows");
   refuses<Unsupported>(one("F32", "[1,1,1,1,2]", "[0,8]"), eight, "tensor 't' has 5 dimensions");
-  refuses<Unsupported>(one("F8_E4M3", "[8]", "[0,8]"), eight, "'F8_E4M3'; supported are F64, F32");
+  refuses<Unsupported>(one("F8_E5M2", "[8]", "[0,8]"), eight, "'F8_E5M2'; supported are F64, F32");
 }
 
 TEST_CASE("headers of another layout") {

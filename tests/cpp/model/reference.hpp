@@ -153,6 +153,7 @@ class Reference {
             score -= double(d_.position.alibi_slopes[static_cast<std::size_t>(h)]) * double(p - t);
           sum += weight.emplace_back(std::exp(score));
         }
+        if (d_.attention.sinks) sum += std::exp(double(m_.values(l + "sinks.weight")[static_cast<std::size_t>(h)]));
         for (std::size_t t = first; t <= p; ++t)
           for (std::size_t i = 0; i < static_cast<std::size_t>(dim); ++i)
             out[p][qo + i] += weight[t - first] / sum * v[t][ko + i];
@@ -171,6 +172,10 @@ class Reference {
         return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
       case Activation::relu:
         return std::max(x, 0.0);
+      case Activation::clamped_swiglu: {
+        const double g = std::min(x, double(d_.mlp.swiglu_limit));
+        return g / (1.0 + std::exp(-double(d_.mlp.swiglu_alpha) * g));
+      }
     }
     return 0;
   }
@@ -182,7 +187,11 @@ class Reference {
     if (d_.mlp.gated) {
       const Rows up = linear(x, l + "up", d_.mlp.intermediate_size);
       for (std::size_t r = 0; r < up.size(); ++r)
-        for (std::size_t i = 0; i < up[r].size(); ++i) inner[r][i] *= up[r][i];
+        for (std::size_t i = 0; i < up[r].size(); ++i) {
+          const double limit = d_.mlp.swiglu_limit;
+          const bool clamped = d_.mlp.activation == Activation::clamped_swiglu;
+          inner[r][i] *= clamped ? std::clamp(up[r][i], -limit, limit) + 1.0 : up[r][i];
+        }
     }
     return linear(inner, l + "down", d_.hidden_size);
   }

@@ -16,10 +16,10 @@ struct Family {
   TinyModel (*make)();
 };
 
-constexpr Family kFamilies[] = {{"llama", llama}, {"biased", biased},        {"qwen2", qwen2},   {"qwen3", qwen3},
-                                {"gpt", gpt},     {"gemma", gemma},          {"gemma3", gemma3}, {"olmo2", olmo2},
-                                {"opt", opt},     {"bloom", bloom},          {"cohere", cohere}, {"olmo", olmo},
-                                {"odd", odd},     {"open_llama", open_llama}};
+constexpr Family kFamilies[] = {{"llama", llama}, {"biased", biased},         {"qwen2", qwen2},   {"qwen3", qwen3},
+                                {"gpt", gpt},     {"gemma", gemma},           {"gemma3", gemma3}, {"olmo2", olmo2},
+                                {"opt", opt},     {"bloom", bloom},           {"cohere", cohere}, {"olmo", olmo},
+                                {"odd", odd},     {"open_llama", open_llama}, {"sinks", sinks}};
 
 std::vector<std::vector<TokenId>> some_sequences(std::int32_t vocab) {
   return {random_tokens(37, vocab, 11), random_tokens(1, vocab, 12), random_tokens(22, vocab, 13)};

@@ -147,6 +147,10 @@ TEST_CASE("validate names the field that contradicts the rest") {
       {"router_scale", [](auto& d) { d.mixture.router_scale = 0; }},
       {"router", [](auto& d) { d.mixture.router = static_cast<RouterKind>(2); }},
       {"gated_mlp", [](auto& d) { d.mlp.gated = false; }},
+      {"clamped_swiglu",
+       [](auto& d) { d.mixture.num_experts = 0, d.mlp.gated = false, d.mlp.activation = Activation::clamped_swiglu; }},
+      {"swiglu_limit", [](auto& d) { d.mlp.swiglu_limit = 0.0f; }},
+      {"mixture_biases", [](auto& d) { d.mixture.biases = true; }},
       {"architecture", [](auto& d) { d.architecture = "two\nlines"; }}};
   for (const auto& [field, damage] : cases) {
     ModelDescription d = mixture().d;

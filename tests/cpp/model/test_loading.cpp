@@ -30,7 +30,7 @@ Model load(const TinyModel& tiny, const WeightSource& source, Backend& backend) 
 
 // rule: model.plan-is-exact
 TEST_CASE("the plan is exactly what a model then holds") {
-  for (const auto make : {llama, qwen2, qwen3, gpt, gemma, mixture}) {
+  for (const auto make : {llama, qwen2, qwen3, gpt, gemma, mixture, sinks, biased_mixture}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const std::string& isa : cpu_isas()) {
         const TinyModel tiny = make();
@@ -97,12 +97,40 @@ TEST_CASE("no matrices of a mixture share a byte that are needed at the same tim
       }
 }
 
-/// A device without mixtures.
+/// A device without mixtures and sinks.
 class NoMixtures final : public forwarding::ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
   bool serves_mixtures() const noexcept override { return false; }
+  bool serves_sinks() const noexcept override { return false; }
 };
+
+TEST_CASE("a device that serves no sinks refuses a model that has them") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  NoMixtures device(*backend);
+  CHECK_THROWS_WITH_AS(plan_model_memory(sinks().d, device, 16, 8, 8), doctest::Contains("attention sinks"),
+                       Unsupported);
+}
+
+TEST_CASE("sinks of another length, and missing biases of experts, are named with what is expected") {
+  const auto backend = make_cpu_backend({1, DType::f32, "auto"});
+  const auto refused = [&](const TinyModel& tiny, const char* name, bool shorter, const char* message) {
+    WeightMap weights;
+    for (const auto& [key, tensor] : tiny.weights.tensors()) {
+      HostTensor changed = tensor;
+      if (key == name) {
+        if (!shorter) continue;
+        changed.shape[0] -= 1;
+        changed.data = changed.data.first(changed.data.size() - 4);
+      }
+      weights.add(key, changed);
+    }
+    CHECK_THROWS_WITH_AS(Model(tiny.d, weights, *backend, 4, 4), doctest::Contains(message), Corrupt);
+  };
+  refused(sinks(), "layers.1.attn.sinks.weight", true, "layers.1.attn.sinks.weight has shape [3]; the model");
+  refused(biased_mixture(), "layers.2.mlp.experts.4.up.bias", false, "layers.2.mlp.experts.4.up.bias is missing");
+  refused(biased_mixture(), "layers.0.mlp.router.bias", false, "layers.0.mlp.router.bias is missing");
+}
 
 TEST_CASE("a device that serves no mixtures says so before anything is loaded") {
   const auto backend = make_cpu_backend({1, DType::f32, "auto"});

@@ -49,13 +49,14 @@ class TinyModel {
       project("attn.k", kv, hidden, qkv_bias || all_biases);
       project("attn.v", kv, hidden, qkv_bias || all_biases);
       project("attn.o", hidden, q, all_biases);
+      if (d.attention.sinks) vector(l + "attn.sinks.weight", d.attention.num_heads, 0.5f);
       const MixtureDescription& m = d.mixture;
       const auto expert = [&](const std::string& name, int size) {
-        for (const char* part : {"gate", "up"}) project(name + part, size, hidden, false);
-        project(name + "down", hidden, size, false);
+        for (const char* part : {"gate", "up"}) project(name + part, size, hidden, m.biases);
+        project(name + "down", hidden, size, m.biases);
       };
       if (m.in_layer(static_cast<std::size_t>(i))) {
-        project("mlp.router", m.num_experts, hidden, false);
+        project("mlp.router", m.num_experts, hidden, m.biases);
         if (m.shared_gate) project("mlp.shared_gate", 1, hidden, false);
         if (m.shared_size > 0) expert("mlp.shared.", m.shared_size);
         for (int e = 0; e < m.num_experts; ++e) expert("mlp.experts." + std::to_string(e) + ".", m.expert_size);
@@ -168,6 +169,28 @@ inline TinyModel mixture() {  // experts in two layers of three, and one for eve
   d.mixture.shared_gate = true;
   d.mixture.layers = {1, 0, 1};
   return {d, false, false, 10};
+}
+
+inline TinyModel biased_mixture() {  // experts with biases, as is the router
+  ModelDescription d = base_description();
+  d.mixture.num_experts = 5;
+  d.mixture.experts_per_token = 2;
+  d.mixture.expert_size = 40;
+  d.mixture.biases = true;
+  d.mixture.router = RouterKind::chosen_softmax;
+  d.mlp.activation = Activation::clamped_swiglu;
+  d.attention.sinks = true;
+  return {d, true, false, 14};
+}
+
+inline TinyModel sinks() {  // sinks, a clamped SwiGLU that cuts off, windows, biases
+  ModelDescription d = base_description();
+  d.attention.sinks = true;
+  d.attention.windows = {6, 0, 6};
+  d.mlp.activation = Activation::clamped_swiglu;
+  d.mlp.swiglu_alpha = 1.3f;
+  d.mlp.swiglu_limit = 0.4f;
+  return {d, true, true, 13};
 }
 
 inline TinyModel odd() {  // heads of an odd size, rotated but for the last dimension

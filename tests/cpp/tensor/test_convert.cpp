@@ -147,6 +147,55 @@ TEST_CASE("blocks of 32") {
   }
 }
 
+TEST_CASE("numbers of four bits with a power of two") {
+  std::vector<std::uint8_t> block(17);
+  block[0] = 128;    // 2
+  block[1] = 0x9f;   // element 0: -6, element 16: -0.5
+  block[16] = 0x17;  // element 15: 6, element 31: 0.5
+  auto x = floats(vector_of(DType::mxfp4, block, 32));
+  CHECK(x[0] == -12.0f);
+  CHECK(x[16] == -1.0f);
+  CHECK(x[15] == 12.0f);
+  CHECK(x[31] == 1.0f);
+  CHECK(x[1] == 0.0f);
+  block[0] = 0;  // 2^-127
+  CHECK(floats(vector_of(DType::mxfp4, block, 32))[0] == -6.0f * 0x1p-127f);
+  block[0] = 1;
+  CHECK(floats(vector_of(DType::mxfp4, block, 32))[0] == -6.0f * 0x1p-126f);
+}
+
+TEST_CASE("groups of quantized checkpoints") {
+  const float scale = 0.3f;  // no f16
+  const std::uint8_t minus_three[] = {0x00, 0xc2}, nine[] = {0x80, 0x48};
+  std::vector<std::uint8_t> block(134);
+  std::memcpy(block.data(), &scale, 4);
+  put(block, 4, nine);
+  block[6] = 0x4f;   // elements 0 and 1: 15 and 4
+  block[69] = 0x01;  // element 126: 1
+  const std::vector<std::uint8_t> long_one(block.begin(), block.begin() + 70),
+      short_one(block.begin(), block.begin() + 22);
+  const auto four = floats(vector_of(DType::int4_g128, long_one, 128));
+  CHECK(four[0] == scale * 6.0f);
+  CHECK(four[1] == scale * -5.0f);
+  CHECK(four[126] == scale * -8.0f);
+  CHECK(four[127] == scale * -9.0f);
+  CHECK(floats(vector_of(DType::int4_g32, short_one, 32))[1] == scale * -5.0f);
+  put(block, 4, minus_three);
+  block[7] = 0x80;
+  const auto eight = floats(vector_of(DType::int8_g128, block, 128));
+  CHECK(eight[0] == scale * 82.0f);  // 0x4f + 3
+  CHECK(eight[1] == scale * -125.0f);
+  std::vector<std::uint8_t> floats8(132);
+  std::memcpy(floats8.data(), &scale, 4);
+  floats8[4] = 0xb8;  // -1
+  floats8[5] = 0x01;  // the least, 2^-9
+  floats8[131] = 0x7e;
+  const auto f8 = floats(vector_of(DType::f8_g128, floats8, 128));
+  CHECK(f8[0] == -scale);
+  CHECK(f8[1] == scale * 0x1p-9f);
+  CHECK(f8[127] == scale * 448.0f);
+}
+
 TEST_CASE("super-blocks of 256") {
   SUBCASE("q2_k") {
     std::vector<std::uint8_t> block(84);

@@ -8,7 +8,7 @@
 using namespace pagedcore;
 
 TEST_CASE("every element type is found by its name") {
-  for (int i = 0; i <= static_cast<int>(DType::q6_k); ++i) {
+  for (int i = 0; i <= static_cast<int>(DType::f8_g128); ++i) {
     const auto dtype = static_cast<DType>(i);
     CHECK(dtype_from_name(info(dtype).name) == dtype);
   }

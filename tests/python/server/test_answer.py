@@ -109,6 +109,30 @@ _CASES: list[tuple[str | None, dict[str, Any], str, list[Piece]]] = [
     (None, {"thinks": True}, "<thi", [Content("<thi")]),
     (None, {"thinks": True}, "  plain </think>", [Content("  plain </think>")]),
     (None, {}, "<think>a</think><tool_call>", [Content("<think>a</think><tool_call>")]),
+    (
+        "harmony",
+        {},
+        "<|channel|>analysis<|message|>Think.<|end|><|start|>assistant<|channel|>commentary to=functions.f "
+        '<|constrain|>json<|message|>{"city": "Rome"}<|call|>',
+        [Thought("Think."), Begun("f"), Arguments('{"city": "Rome"}')],
+    ),
+    (
+        None,
+        {"channels": True},
+        "<|channel|>analysis<|message|>a <b<|end|><|start|>assistant<|channel|>final<|message|>Hello, <world",
+        [Thought("a <b"), Content("Hello, <world")],
+    ),
+    (
+        "harmony",
+        {},
+        "<|channel|>commentary<|message|>One.<|end|><|start|>assistant to=functions.f<|channel|>commentary json"
+        "<|message|>{}",
+        [Content("One."), Begun("f"), Arguments("{}")],
+    ),
+    ("harmony", {"prompt": "<|start|>assistant<|channel|>analysis<|message|>So"}, " what", [Thought(" what")]),
+    ("harmony", {"prompt": "<|start|>assistant<|channel|>final<|message|>a<|end|>"}, "b c", [Content("b c")]),
+    ("harmony", {}, "no channels", [Content("no channels")]),
+    ("harmony", {}, "<|channel|>fin", []),  # cut within a header
 ]
 
 
@@ -156,6 +180,7 @@ def test_no_text_is_lost_and_nothing_raises_on_noise(format: str, seed: int) -> 
         ("{% if tools %}<tool_call>\n<function=example>{% endif %}", "qwen3_coder"),
         ("{{ tools }}[TOOL_CALLS]", "mistral"),
         ("{{ tools }}<|python_tag|>", "llama3"),
+        ("{{ tools }}<|channel|>analysis<|message|>", "harmony"),
         ("<tool_call>", None),
         ("{{ messages }}", None),
     ],

@@ -48,7 +48,7 @@ struct IntegerKernel {
   /// largest magnitude / 127; codes are the numbers times 127 / that, rounded to nearest even. A group whose
   /// magnitudes are all below 2^-119 has scale 0, one that holds an infinity or a NaN has scale NaN; codes are 0.
   void (*prepare)(const MatmulArgs& args, std::int64_t first, std::int64_t end, InputGroup* groups) = nullptr;
-  IntegerProduct q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k;
+  IntegerProduct q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, int4_g32, int4_g128, int8_g128;
 };
 
 extern const IntegerKernel portable_integer_kernel;

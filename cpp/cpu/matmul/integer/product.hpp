@@ -260,7 +260,10 @@ constexpr IntegerKernel integer_kernel(const char* name) {
           product<Q3_K>(),
           product<Q4_K>(),
           product<Q5_K>(),
-          product<Q6_K>()};
+          product<Q6_K>(),
+          product<Int4_G32>(),
+          product<Int4_G128>(),
+          product<Int8_G128>()};
 }
 
 }  // namespace

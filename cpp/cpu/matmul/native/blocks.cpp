@@ -149,6 +149,11 @@ void write_fields(const uint8_t* from, std::int64_t bytes, std::int64_t field, s
     std::memcpy(to + at * columns + column * field, from + at, static_cast<std::size_t>(field));
 }
 
+/// Codes of quantized checkpoints: byte j holds codes 2 j and 2 j + 1.
+void read_pairs_of_nibbles(const uint8_t* in, int count, uint8_t* codes) {
+  for (int j = 0; j < count; ++j) codes[j] = (in[j / 2] >> (4 * (j % 2))) & 15;
+}
+
 }  // namespace
 
 void read_block(const NativeFormat& format, const uint8_t* in, NativeBlock& block) {
@@ -181,6 +186,21 @@ void read_block(const NativeFormat& format, const uint8_t* in, NativeBlock& bloc
       return read_q5_k(in, block);
     case DType::q6_k:
       return read_q6_k(in, block);
+    case DType::mxfp4:
+      block.scales[0][0] = in[0];
+      return read_nibbles(in + 1, block.codes);
+    case DType::int4_g32:
+    case DType::int4_g128:
+      std::memcpy(block.header, in, 6);
+      return read_pairs_of_nibbles(in + 6, static_cast<int>(kGroup * format.groups), block.codes);
+    case DType::int8_g128:
+      std::memcpy(block.header, in, 6);
+      std::memcpy(block.codes, in + 6, 128);
+      return;
+    case DType::f8_g128:
+      std::memcpy(block.header, in, 4);
+      std::memcpy(block.codes, in + 4, 128);
+      return;
     default:
       return;  // not a native format
   }

@@ -21,6 +21,11 @@ constexpr Entry kNativeFormats[]{
     {{DType::q4_k, 8, 4, 2, 1, 4}, &WidenTable::q4_k, &IntegerKernel::q4_k},
     {{DType::q5_k, 8, 4, 2, 1, 5}, &WidenTable::q5_k, &IntegerKernel::q5_k},
     {{DType::q6_k, 8, 2, 2, 1, 6}, &WidenTable::q6_k, &IntegerKernel::q6_k},
+    {{DType::mxfp4, 1, 0, 1, 1, 4, false}, &WidenTable::mxfp4, nullptr},
+    {{DType::int4_g32, 1, 6, 0, 2, 4}, &WidenTable::int4_g32, &IntegerKernel::int4_g32},
+    {{DType::int4_g128, 4, 6, 0, 2, 4}, &WidenTable::int4_g128, &IntegerKernel::int4_g128},
+    {{DType::int8_g128, 4, 6, 0, 2, 8}, &WidenTable::int8_g128, &IntegerKernel::int8_g128},
+    {{DType::f8_g128, 4, 4, 0, 2, 8, false}, &WidenTable::f8_g128, nullptr},
 };
 
 const Entry* entry_of(DType dtype) noexcept {

@@ -35,6 +35,7 @@ struct NativeFormat {
   std::int64_t scale_bytes = 0;   // of a group
   std::int64_t scale_field = 2;   // bytes of each of them
   std::int64_t code_bits = 0;
+  bool integer = true;  // its codes are integers, which products may multiply as they are
 
   std::int64_t code_bytes() const noexcept { return code_bits * kGroup / 8; }
   std::int64_t group_bytes() const noexcept { return scale_bytes + code_bytes(); }

@@ -27,6 +27,12 @@ struct Lanes {
     return _mm256_slli_epi32(x, N);
   }
   static I masked(I x, int mask) { return _mm256_and_si256(x, _mm256_set1_epi32(mask)); }
+  static I either(I a, I b) { return _mm256_or_si256(a, b); }
+  static F bits_as_number(I x) { return _mm256_castsi256_ps(x); }
+  /// 2^(byte - 127), of 255 infinity
+  static F powers(const unsigned char* p) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(left<23>(bytes(p)), _mm256_set1_epi32(1 << 22)));
+  }
   static F numbers(I x) { return _mm256_cvtepi32_ps(x); }
   /// The number that the low four bits stand for: a lookup takes three of them, the fourth chooses between two.
   static F looked_up(const float (&table)[16], I x) {

@@ -27,6 +27,12 @@ struct Lanes {
     return _mm512_slli_epi32(x, N);
   }
   static I masked(I x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi32(mask)); }
+  static I either(I a, I b) { return _mm512_or_si512(a, b); }
+  static F bits_as_number(I x) { return _mm512_castsi512_ps(x); }
+  /// 2^(byte - 127), of 255 infinity
+  static F powers(const unsigned char* p) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(left<23>(bytes(p)), _mm512_set1_epi32(1 << 22)));
+  }
   static F numbers(I x) { return _mm512_cvtepi32_ps(x); }
   /// The number that the low four bits stand for.
   static F looked_up(const float (&table)[16], I x) { return _mm512_permutexvar_ps(x, _mm512_loadu_ps(table)); }

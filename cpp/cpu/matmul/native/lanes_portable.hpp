@@ -49,6 +49,13 @@ struct Lanes {
     return (I)((U)x << N);
   }
   static I masked(I x, int mask) { return x & mask; }
+  static I either(I a, I b) { return a | b; }
+  static F bits_as_number(I x) { return (F)x; }
+  /// 2^(byte - 127), of 255 infinity
+  static F powers(const unsigned char* p) {
+    const I exponents = bytes(p);
+    return (F)select(exponents == 0, I{} + (1 << 22), exponents << 23);
+  }
   static F numbers(I x) { return __builtin_convertvector(x, F); }
   /// The number that the low four bits stand for.
   static F looked_up(const float (&table)[16], I x) {

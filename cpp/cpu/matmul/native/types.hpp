@@ -2,7 +2,8 @@
 // codes lie as format.hpp says. `scale` and `minimum` give those of columns v * lanes on; `half` says which half of a
 // group, where each half has its own (kHalves). Products of a scale and a code are exact in f32 (11 bits of f16, at
 // most 8 of a scale's own factor and 8 of a code: 24), so one rounding, that of an addition, is all there is, fused or
-// not. Include after lanes_*.hpp, in per-ISA sources only.
+// not; where scales are any f32, codes are made exact first, and the product is rounded once (kZeroPoint). Include
+// after lanes_*.hpp, in per-ISA sources only.
 #pragma once
 
 #include <cstdint>
@@ -104,6 +105,33 @@ struct Bytes {
   static constexpr int kBits = 8, kZero = 0;
 };
 
+/// Four bits that stand for the numbers of e2m1.
+struct Looked {
+  Lanes::I codes;
+  Looked(const Byte* quarter, int half) : codes(Lanes::dwords(quarter + half * 4 * kLanes)) {}
+  Lanes::F next() {
+    const Lanes::F value = Lanes::looked_up(kNumbers, codes);
+    codes = Lanes::right<4>(codes);
+    return value;
+  }
+  static constexpr int kBits = 4;
+  static constexpr float kNumbers[16] = {0.0f, 0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                         0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+};
+
+/// Numbers in e4m3 without a NaN. Their bits, moved to where f32 has them, are the number times 2^-120.
+struct Floats {
+  const Byte* at;
+  Floats(const Byte* quarter, int half) : at(quarter + half * 8 * kLanes) {}
+  Lanes::F next() {
+    const Lanes::I x = Lanes::signed_bytes(at);
+    at += kLanes;
+    const Lanes::I magnitude = Lanes::left<20>(Lanes::masked(x, 0x7f)), sign = Lanes::masked(x, kSign);
+    return Simd::mul(Lanes::bits_as_number(Lanes::either(magnitude, sign)), Simd::set1(0x1p120f));
+  }
+  static constexpr int kBits = 8, kSign = -0x7fffffff - 1;
+};
+
 // Groups of 32 with numbers in f16.
 
 /// d * code
@@ -111,7 +139,7 @@ template <class CodesOf>
 struct Scaled {
   using Codes = CodesOf;
   static constexpr int kGroups = 1, kHeaderBytes = 0, kScaleBytes = 2, kHalves = 1;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kMinimum = false, kZeroPoint = false;
   static Lanes::F scale(const Byte*, const Byte* scales, int v, int) {
     return Lanes::numbers_f16(scales + v * 2 * kLanes);
   }
@@ -125,7 +153,7 @@ template <class CodesOf>
 struct Shifted {
   using Codes = CodesOf;
   static constexpr int kGroups = 1, kHeaderBytes = 0, kScaleBytes = 4, kHalves = 1;
-  static constexpr bool kMinimum = true;
+  static constexpr bool kMinimum = true, kZeroPoint = false;
   static Lanes::F scale(const Byte*, const Byte* scales, int v, int) {
     return Lanes::numbers_f16(scales + v * 2 * kLanes);
   }
@@ -145,7 +173,7 @@ template <class CodesOf>
 struct SuperShifted {
   using Codes = CodesOf;
   static constexpr int kGroups = 8, kHeaderBytes = 4, kScaleBytes = 2, kHalves = 1;
-  static constexpr bool kMinimum = true;
+  static constexpr bool kMinimum = true, kZeroPoint = false;
   static Lanes::F scale(const Byte* header, const Byte* scales, int v, int) {
     return Simd::mul(Lanes::numbers_f16(header + v * 2 * kLanes), Lanes::numbers(Lanes::bytes(scales + v * kLanes)));
   }
@@ -162,7 +190,7 @@ template <class CodesOf>
 struct SuperScaled {
   using Codes = CodesOf;
   static constexpr int kGroups = 8, kHeaderBytes = 2, kScaleBytes = 2, kHalves = 2;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kMinimum = false, kZeroPoint = false;
   static Lanes::F scale(const Byte* header, const Byte* scales, int v, int half) {
     return Simd::mul(Lanes::numbers_f16(header + v * 2 * kLanes),
                      Lanes::numbers(Lanes::signed_bytes(scales + (2 * half + v) * kLanes)));
@@ -175,7 +203,7 @@ using Q6_K = SuperScaled<Sixes<32>>;
 struct Q2_K {
   using Codes = Pairs;
   static constexpr int kGroups = 8, kHeaderBytes = 4, kScaleBytes = 2, kHalves = 2;
-  static constexpr bool kMinimum = true;
+  static constexpr bool kMinimum = true, kZeroPoint = false;
   static Lanes::F scale(const Byte* header, const Byte* scales, int v, int half) {
     const Lanes::I both = Lanes::bytes(scales + (2 * half + v) * kLanes);
     return Simd::mul(Lanes::numbers_f16(header + v * 2 * kLanes), Lanes::numbers(Lanes::masked(both, 15)));
@@ -185,6 +213,45 @@ struct Q2_K {
     const Lanes::F dmin = Lanes::numbers_f16(header + (2 + v) * 2 * kLanes);
     return Simd::mul(negative(dmin), Lanes::numbers(Lanes::right<4>(both)));
   }
+};
+
+/// 2^(exponent - 127) * number
+struct Mxfp4 {
+  using Codes = Looked;
+  static constexpr int kGroups = 1, kHeaderBytes = 0, kScaleBytes = 1, kHalves = 1;
+  static constexpr bool kMinimum = false, kZeroPoint = false;
+  static Lanes::F scale(const Byte*, const Byte* scales, int v, int) { return Lanes::powers(scales + v * kLanes); }
+};
+
+// Groups of quantized checkpoints: `Groups` of 32 share a scale, the halves of an f32, and a zero in f16.
+
+inline Lanes::F scale_in_f32(const Byte* header, int v) {
+  const Lanes::I low = Lanes::words(header + v * 2 * kLanes), high = Lanes::words(header + (2 + v) * 2 * kLanes);
+  return Lanes::bits_as_number(Lanes::either(low, Lanes::left<16>(high)));
+}
+
+/// scale * (code - zero)
+template <class CodesOf, int Groups>
+struct Centred {
+  using Codes = CodesOf;
+  static constexpr int kGroups = Groups, kHeaderBytes = 6, kScaleBytes = 0, kHalves = 1;
+  static constexpr bool kMinimum = true, kZeroPoint = true;
+  static Lanes::F scale(const Byte* header, const Byte*, int v, int) { return scale_in_f32(header, v); }
+  static Lanes::F zero(const Byte* header, int v) { return Lanes::numbers_f16(header + (4 + v) * 2 * kLanes); }
+  static Lanes::F minimum(const Byte* header, const Byte*, int v, int) {
+    return Simd::mul(negative(zero(header, v)), scale_in_f32(header, v));
+  }
+};
+using Int4_G32 = Centred<Nibbles<0>, 1>;
+using Int4_G128 = Centred<Nibbles<0>, 4>;
+using Int8_G128 = Centred<Bytes, 4>;
+
+/// scale * number
+struct F8_G128 {
+  using Codes = Floats;
+  static constexpr int kGroups = 4, kHeaderBytes = 4, kScaleBytes = 0, kHalves = 1;
+  static constexpr bool kMinimum = false, kZeroPoint = false;
+  static Lanes::F scale(const Byte* header, const Byte*, int v, int) { return scale_in_f32(header, v); }
 };
 
 }  // namespace

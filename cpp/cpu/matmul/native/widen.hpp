@@ -46,13 +46,21 @@ struct Scales {
     scale[1] = Out::second(s);
     finite = Out::finite(s);
     if constexpr (Type::kMinimum) {
-      const Lanes::F m = Type::minimum(header, scales, v, half);
+      const Lanes::F m = of_codes(header, scales, v, half);
       minimum[0] = Out::first(m);
       minimum[1] = Out::second(m);
       finite = finite && Out::finite(m);
     }
   }
+  /// What is added to numbers or, exact for any scale, taken from codes.
+  static Lanes::F of_codes(const Byte* header, const Byte* scales, int v, int half) {
+    if constexpr (Type::kZeroPoint)
+      return Type::zero(header, v);
+    else
+      return Type::minimum(header, scales, v, half);
+  }
   Lanes::F of(Lanes::F code, int e) const {
+    if constexpr (Type::kZeroPoint) return Simd::mul(Simd::sub(code, minimum[e]), scale[e]);
     if constexpr (Type::kMinimum) return Simd::fma(code, scale[e], minimum[e]);
     return Simd::mul(code, scale[e]);
   }
@@ -100,8 +108,9 @@ void widen(const unsigned char* panel, std::int64_t first, std::int64_t groups, 
 
 template <class Out>
 constexpr WidenTable widen_table() {
-  return {widen<Q4_0, Out>, widen<Q4_1, Out>, widen<Q5_0, Out>, widen<Q5_1, Out>, widen<Q8_0, Out>,
-          widen<Q2_K, Out>, widen<Q3_K, Out>, widen<Q4_K, Out>, widen<Q5_K, Out>, widen<Q6_K, Out>};
+  return {widen<Q4_0, Out>,  widen<Q4_1, Out>,     widen<Q5_0, Out>,      widen<Q5_1, Out>,      widen<Q8_0, Out>,
+          widen<Q2_K, Out>,  widen<Q3_K, Out>,     widen<Q4_K, Out>,      widen<Q5_K, Out>,      widen<Q6_K, Out>,
+          widen<Mxfp4, Out>, widen<Int4_G32, Out>, widen<Int4_G128, Out>, widen<Int8_G128, Out>, widen<F8_G128, Out>};
 }
 
 }  // namespace

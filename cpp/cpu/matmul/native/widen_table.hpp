@@ -11,7 +11,8 @@ using WidenFunction = void (*)(const unsigned char* panel, std::int64_t first, s
 
 /// In the order of kNativeFormats of format.cpp.
 struct WidenTable {
-  WidenFunction q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k;
+  WidenFunction q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, mxfp4, int4_g32, int4_g128, int8_g128,
+      f8_g128;
 };
 
 extern const WidenTable portable_widen_f32, portable_widen_bf16;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .channels import ChannelParser
 from .pieces import Content, Piece
 from .reasoning import ReasoningParser
 from .tool_formats import ToolFormat
@@ -24,11 +25,14 @@ class AnswerParser:
         format: ToolFormat | None = None,
         tools: Mapping[str, Mapping[str, Any]] | None = None,
         begun: str = "",
+        channels: bool = False,
     ) -> None:
         """``thinks``: whether thoughts are told apart; ``prompt``: what the answer continues. ``format``: of calls;
-        None: they are content. ``begun``: what the answer was made to begin with."""
-        self._reasoning = ReasoningParser(prompt) if thinks else None
-        self._tools = ToolParser(format, tools or {}) if format is not None else None
+        None: they are content. ``begun``: what the answer was made to begin with. ``channels``: thoughts, content and
+        calls are messages in channels."""
+        channels = channels or (format is not None and format.body == "channels")
+        self._reasoning = ChannelParser(prompt) if channels else ReasoningParser(prompt) if thinks else None
+        self._tools = ToolParser(format, tools or {}) if format is not None and not channels else None
         self._begun = begun
 
     def push(self, text: str) -> list[Piece]:

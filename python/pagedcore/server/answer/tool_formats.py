@@ -17,7 +17,8 @@ class ToolFormat:
     opener: str
     """Begins a call, or several."""
     closer: str = ""
-    body: Literal["json", "xml"] = "json"
+    body: Literal["json", "xml", "channels"] = "json"
+    """Of ``channels`` a call is a message to a function."""
     bare: bool = False
     """Whether an answer that is nothing but a call may lack the opener."""
     several: str = ""
@@ -35,6 +36,8 @@ class ToolFormat:
 
     def begin(self, tool: str | None) -> str:
         """What an answer begins with that calls this tool; None: any."""
+        if self.body == "channels":
+            return f"{self.opener} to=functions." + (f"{tool} <|constrain|>json<|message|>" if tool is not None else "")
         if self.body == "xml":
             return f"{self.opener}\n<function=" + (f"{tool}>\n" if tool is not None else "")
         if tool is None:
@@ -46,6 +49,7 @@ class ToolFormat:
 TOOL_FORMATS = {
     format.name: format
     for format in (
+        ToolFormat("harmony", "<|channel|>commentary", "<|call|>", body="channels", signs=("<|channel|>",)),
         ToolFormat("qwen3_coder", "<tool_call>", "</tool_call>", body="xml", signs=("<function=",)),
         ToolFormat("hermes", "<tool_call>", "</tool_call>", forced="<tool_call>\n", signs=("<tool_call>",)),
         ToolFormat("mistral", "[TOOL_CALLS]", "]", several=",", named=True, signs=("[TOOL_CALLS]",), id_length=9),

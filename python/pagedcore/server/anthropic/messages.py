@@ -15,7 +15,7 @@ from ... import _core
 from ...outputs import CompletionOutput
 from ..answer import Arguments, Begun, Content, Piece, Thought
 from ..call import Call
-from ..chat import Chat, Sample, conversation_prompt
+from ..chat import Chat, Sample, conversation_prompt, has_channels
 from ..errors import anthropic_error, api_error
 from ..fields import Fields
 from ..http import Json, answered, event, in_thread_if, unless_left
@@ -90,7 +90,7 @@ class _Messages:
             max_tokens=fields.integer("max_tokens", 1),
         )
         prompt, tools, template = await _prompt(call)
-        if tools.format is not None:
+        if tools.format is not None or has_channels(template):
             params = replace(params, skip_special_tokens=False)
         form = fields.within("output_config").within("format") if "output_config" in fields else None
         held = tools.held or format_of(form or fields.within("output_format"))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ...outputs import CompletionOutput, RequestOutput
 from ..answer import Arguments, Begun, Content, Piece, Thought
 from ..call import Call
-from ..chat import Chat, Sample, conversation_prompt
+from ..chat import Chat, Sample, conversation_prompt, has_channels
 from ..errors import ApiError
 from ..http import Repeated, answered, event, unless_left
 from ..sampling import beam_params, refuse_unsupported, request_options, sampling_params
@@ -108,7 +108,7 @@ class _ChatCompletion:
         most = fields.integer("max_completion_tokens", 0, default=most)
         ours: dict[str, Any] = {"max_tokens": most, "logprobs": top or 0 if fields.flag("logprobs") else None}
         ours["prompt_logprobs"] = fields.integer("prompt_logprobs", 0, MOST_LOGPROBS)
-        if tools.format is not None:
+        if tools.format is not None or has_channels(template):
             ours["skip_special_tokens"] = False  # the marks of a call may be special tokens
         if tools.held is not None:
             ours["structured_outputs"] = tools.held

@@ -140,6 +140,8 @@ def tool_use(fields: Fields, format: ToolFormat | None, tokenizer: Tokenizer | N
                     f"tools[{at}].function.strict", "calls are held to a schema where tool_choice requires one"
                 )
         return ToolUse(tools, format, "", parallel)
+    if format.body == "channels":
+        raise not_supported("tool_choice", "a model that writes in channels chooses by itself whether it calls a tool")
     held = None
     if is_available():
         callable_ = [tool["function"] for tool in tools if chosen in (None, tool["function"]["name"])]

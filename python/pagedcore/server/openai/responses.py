@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ...outputs import CompletionOutput
 from ..answer import Arguments, Begun, Piece, Thought
 from ..call import Call
-from ..chat import Chat, conversation_prompt
+from ..chat import Chat, conversation_prompt, has_channels
 from ..errors import api_error, openai_error
 from ..http import answered, event, unless_left
 from ..sampling import refuse_unsupported, request_options, sampling_params
@@ -70,7 +70,9 @@ class _Answer:
         held = tools.held or format_of(fields.within("text").within("format"))
         ours: dict[str, Any] = {"max_tokens": fields.integer("max_output_tokens", 1), "structured_outputs": held}
         params = sampling_params(fields, served.llm.default_sampling_params(chat=True), served.llm.tokenizer, **ours)
-        params = replace(params, n=1, best_of=None, skip_special_tokens=tools.format is None)
+        params = replace(
+            params, n=1, best_of=None, skip_special_tokens=tools.format is None and not has_channels(template)
+        )
         spoken = conversation(theirs, template)
         prompt = await unless_left(call.request, conversation_prompt(call, spoken, options, tools.begun))
         return cls(call, Chat(call, prompt, params, request_options(fields), tools, template), tools, params)
