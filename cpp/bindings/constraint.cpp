@@ -34,11 +34,17 @@ void* taken(nb::handle capsule, const char* name, const char* used) {
   return pointer;
 }
 
-void construct_table(SharedTable* self, nb::handle capsule) {
+/// Freed from the last to the first.
+struct Stack {
+  std::shared_ptr<const void> beneath, own;
+};
+
+void construct_table(SharedTable* self, nb::handle capsule, const SharedTable* beneath) {
   const auto* given = static_cast<const TableMemory*>(taken(capsule, kTable, "pagedcore.constraint_table, taken"));
   std::shared_ptr<const void> shared;
   if (given->shared != nullptr && given->free_shared != nullptr)
     shared = std::shared_ptr<void>(given->shared, given->free_shared);
+  if (beneath != nullptr) shared = std::make_shared<const Stack>(Stack{beneath->shared, std::move(shared)});
   new (self) SharedTable{given->table, std::move(shared)};
 }
 
@@ -52,10 +58,11 @@ void construct(ConstraintHandle* self, const SharedTable& table, nb::handle caps
 void bind_constraint(nb::module_& m) {
   nb::class_<SharedTable>(m, "ConstraintTable", "The functions of one kind of matcher.")
       .def(
-          "__init__", &construct_table, "functions"_a, nb::sig("def __init__(self, functions: object) -> None"),
+          "__init__", &construct_table, "functions"_a, "beneath"_a.none() = nb::none(),
+          nb::sig("def __init__(self, functions: object, beneath: ConstraintTable | None = None) -> None"),
           "functions: a capsule named 'pagedcore.constraint_table', of seven pointers, which are copied: the functions "
           "of ConstraintTable in constraint.hpp, in order; what all matchers refer to, which is the table's from now "
-          "on, or null; and the function that frees it.");
+          "on, or null; and the function that frees it. beneath: a table whose shared part is freed after that.");
   nb::class_<ConstraintHandle>(m, "Constraint", "A matcher at its beginning: what outputs of requests are held to.")
       .def(
           "__init__", &construct, "table"_a, "matcher"_a, "bytes"_a = 0,

@@ -58,6 +58,13 @@ void bind_scheduler_class(nb::module_& m) {
       .def("submit", &Scheduler::submit, "request"_a)
       .def("validate", &Scheduler::validate, "request"_a, "The checks of submit() alone.")
       .def("abort", &Scheduler::abort, "id"_a, "False if the id is unknown.")
+      .def(
+          "extend",
+          [](Scheduler& self, RequestId id, std::uint32_t sample, const std::vector<TokenId>& tokens, bool scored) {
+            return self.extend(id, sample, tokens, scored);
+          },
+          "id"_a, "sample"_a, "tokens"_a, "scored"_a = false,
+          "Tokens that come after a sample's last one whatever is drawn; returns how many are taken.")
       .def("plan", nb::overload_cast<double>(&Scheduler::plan), "now"_a = 0.0)
       .def("commit", &Scheduler::commit, "result"_a)
       .def_prop_ro("has_work", &Scheduler::has_work)

@@ -9,6 +9,7 @@
 
 #include "base/exception_memory.hpp"
 #include "base/text.hpp"
+#include "engine/jump_ahead.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
@@ -183,12 +184,12 @@ void EngineLoop::step() {
   with_memory([&] { result = executor_->run(plan); });
   std::vector<SampleUpdate> updates;
   with_memory([&] { updates = scheduler_.commit(result); });
+  if (trace_) trace_->commit(result);
   const double done = mailbox_.now();
   for (const SampleUpdate& update : updates) {
     bool has_token = false;
     with_memory([&] { take_in(update, has_token, done); });
   }
-  if (trace_) trace_->commit(result);
   for (const RequestId id : result.failed) end_request(id, FinishReason::error);
   const double seconds = mailbox_.now() - start;
   stats_.step_seconds += seconds;
@@ -257,11 +258,11 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now
     if (sample.finished) return;
     if (update.token >= 0 && !has_token) {
       sample.output.push_back(update.token);
-      sample.matcher.take(update.token);
       has_token = request->advanced = true;
       if (sample.first_token == 0.0) sample.first_token = now;
       sample.last_token = now;
     }
+    if (update.finish == FinishReason::none) jump(*request, update.sample, scheduler_, trace_);
     if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
   }
   if (request->unfinished == 0) requests_->erase(update.request);
@@ -275,13 +276,15 @@ void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason
     return;
   }
   SampleState& sample = request.samples[index];
+  const std::size_t fresh = news_of(request, sample);
   News news(1);
   EngineOutput& output = news.front();
   output.request = request.id;
   output.sample = index;
-  output.tokens.assign(sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered), sample.output.end());
+  const auto first = sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered);
+  output.tokens.assign(first, first + static_cast<std::ptrdiff_t>(fresh));
   output.logprobs = std::exchange(sample.logprobs, {});
-  sample.delivered = sample.output.size();
+  sample.delivered += fresh;
   // Kept until the prompt is complete: the first token, or the end.
   if (index == 0) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
   output.cached_tokens = request.cached_tokens;

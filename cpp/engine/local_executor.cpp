@@ -8,6 +8,7 @@
 
 #include "base/grow_capacity.hpp"
 #include "base/text.hpp"
+#include "engine/jump_ahead.hpp"
 #include "pagedcore/error.hpp"
 #include "sampling/logprobs.hpp"
 
@@ -51,7 +52,9 @@ StepResult LocalExecutor::run(const StepPlan& plan) {
     make_embeddings();
   }
   backend_.synchronize();  // commit() lets blocks be reused that this step read
-  return collect(plan);
+  StepResult result = collect(plan);
+  look_ahead(tasks_, static_cast<std::size_t>(model_.description().vocab_size), backend_, drawing_);
+  return result;
 }
 
 /// Before anything is computed: what moves out makes room for the rest of the step.
@@ -131,6 +134,14 @@ void LocalExecutor::list_tasks(const ScheduledSequence& s, RequestState& request
                       .sequence = s.sequence,
                       .position = std::int64_t{s.first_position} + row,
                       .logit_row = want_row(s.first_row + row)});
+  }
+  const UnscoredRows unscored = unscored_rows(s, request);
+  for (std::uint32_t i = unscored.first; i < unscored.end; ++i) {
+    tasks_.push_back({.request = &request,
+                      .sequence = s.sequence,
+                      .sample = s.first_sample,
+                      .jumped = unscored.index + (i - unscored.first),
+                      .logit_row = want_row(s.first_row + i)});
   }
   if (s.num_samples == 0) return;
   const std::int64_t last = want_row(s.first_row + s.num_rows - 1);
@@ -240,8 +251,17 @@ void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
 /// Scores go to their places as they come: those of a whole step may be too much to hold twice.
 void LocalExecutor::keep_scores(std::span<RowTask> tasks) {
   for (RowTask& task : tasks) {
-    if (task.position < 0 || !task.error.empty()) continue;
+    if (!task.scores() || !task.error.empty()) continue;
     RequestState& request = *task.request;
+    if (task.jumped >= 0) {
+      try {
+        request.samples[task.sample].logprobs.append(task.outcome.logprobs, request.max_tokens);
+      } catch (const std::bad_alloc&) {
+        task.error = kNoMemory;
+      }
+      task.outcome.logprobs = {};
+      continue;
+    }
     request.prompt_logprobs.set(static_cast<std::size_t>(task.position) + 1 - request.first_scored(),
                                 task.outcome.logprobs);
     task.outcome.logprobs = {};
@@ -315,7 +335,7 @@ StepResult LocalExecutor::collect(const StepPlan& plan) {
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
     RowTask& task = tasks_[i];
     RequestState& request = *task.request;
-    if (!request.error.empty() || task.position >= 0) continue;
+    if (!request.error.empty() || task.scores()) continue;
     try {
       if (request.beams) {  // all beams of a search are sampled in one step, one behind the other
         beams.push_back(&task);

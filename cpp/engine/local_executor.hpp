@@ -63,7 +63,8 @@ class LocalExecutor final : public Executor {
   // Kept from step to step for their capacity.
   std::vector<TokenRange> ranges_;
   std::vector<std::int32_t> logit_rows_;
-  std::vector<RowTask> tasks_;  // ordered by logit_row
+  std::vector<RowTask> tasks_;     // ordered by logit_row
+  std::vector<RowTask*> drawing_;  // of them, those whose samples go on under a constraint
   /// A text's rows that embeddings are made of, in hidden_rows_.
   struct PooledRange {
     RequestState* request;

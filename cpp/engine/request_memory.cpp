@@ -29,7 +29,7 @@ RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens, st
   RequestBytes bytes;
   bytes.fixed = kRequest + 2 * (request.options.prefix.size() + request.options.request_id.size());
   bytes.prompt = prompt * kPromptToken;
-  bytes.samples = kSample + blocks * kTableEntry + (request.constraint ? request.constraint->bytes() : 0);
+  bytes.samples = kSample + blocks * kTableEntry + (request.constraint ? request.constraint->bytes() + vocab / 4 : 0);
   bytes.tokens = max_tokens * kToken;
   if (request.beam) {
     bytes.num_samples = request.beam->beam_width;
@@ -47,7 +47,11 @@ RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens, st
   const auto width = [&](std::optional<std::int32_t> count) {
     return static_cast<std::uint64_t>(sampling::num_top(count, vocab)) + p.logprob_token_ids.size();
   };
-  if (p.reports_logprobs()) bytes.logprobs = kGrowth * LogprobTable::bytes(max_tokens, width(p.logprobs));
+  if (p.reports_logprobs()) {
+    const std::uint64_t waiting = request.constraint ? std::min<std::uint64_t>(max_tokens, kScoredRows) : 0;
+    bytes.logprobs =
+        kGrowth * LogprobTable::bytes(max_tokens, width(p.logprobs)) + LogprobTable::bytes(waiting, width(p.logprobs));
+  }
   if (p.prompt_logprobs) {
     const std::uint64_t scored = prompt - std::min<std::uint64_t>(prompt, std::max(p.prompt_logprob_start, 1u));
     bytes.prompt_logprobs = LogprobTable::bytes(scored + std::min(scored, kScoredRows), width(p.prompt_logprobs));

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "engine/jump_ahead.hpp"
 #include "engine/output_queue.hpp"
 
 namespace pagedcore {
@@ -51,11 +52,11 @@ void finish_sample(RequestState& request, std::uint32_t index, FinishReason fini
   EngineOutput& output = sample.last.front();
   const bool fails = finish == FinishReason::error || finish == FinishReason::abort || finish == FinishReason::deadline;
   try {
-    const std::size_t new_tokens = sample.output.size() - sample.delivered;
+    sample.output.resize(sample.delivered + news_of(request, sample));  // what fails may not know of all of them enough
     if (sample.delivered == 0) {
       output.tokens.swap(sample.output);
     } else {
-      output.tokens.assign(sample.output.end() - static_cast<std::ptrdiff_t>(new_tokens), sample.output.end());
+      output.tokens.assign(sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered), sample.output.end());
     }
     output.logprobs = std::exchange(sample.logprobs, {});
   } catch (const std::bad_alloc&) {

@@ -13,7 +13,15 @@
 
 namespace pagedcore {
 
-TokenId RowTask::scored_token() const { return request->request.prompt.at(static_cast<std::size_t>(position) + 1); }
+TokenId RowTask::scored_token() const {
+  if (jumped >= 0) return request->samples.at(sample).output.at(static_cast<std::size_t>(jumped));
+  return request->request.prompt.at(static_cast<std::size_t>(position) + 1);
+}
+
+std::int32_t RowTask::num_scored_top(std::size_t vocab_size) const {
+  const SamplingParams& p = request->request.sampling;
+  return sampling::num_top(jumped >= 0 ? p.logprobs : p.prompt_logprobs, vocab_size);
+}
 
 SampleContext RowTask::context() const {
   const EngineRequest& r = request->request;
@@ -23,7 +31,7 @@ SampleContext RowTask::context() const {
 void RowTask::find_allowed(std::size_t vocab_size) noexcept {
   if (matcher == nullptr || !allowed.empty()) return;
   try {
-    matcher->find_allowed(vocab_size, allowed);
+    allowed = matcher->allowed(vocab_size);
   } catch (const InvalidArgument& e) {
     note(e.what());
   } catch (const std::exception&) {
@@ -33,7 +41,7 @@ void RowTask::find_allowed(std::size_t vocab_size) noexcept {
 
 /// A text that is there whatever memory is left.
 void RowTask::note(const char* why) noexcept {
-  allowed.clear();
+  allowed = {};
   try {
     error = why;
   } catch (const std::bad_alloc&) {
@@ -43,10 +51,10 @@ void RowTask::note(const char* why) noexcept {
 
 void RowTask::run(std::span<const float> logits, sampling::Scratch& scratch) {
   try {
-    if (position >= 0) {
-      const SamplingParams& p = request->request.sampling;
+    if (scores()) {
       outcome.logprobs = sampling::checked_logprobs(
-          logits, scored_token(), {sampling::num_top(p.prompt_logprobs, logits.size()), p.logprob_token_ids}, scratch);
+          logits, scored_token(), {num_scored_top(logits.size()), request->request.sampling.logprob_token_ids},
+          scratch);
     } else if (request->beams) {
       candidates = sampling::beam_candidates(logits, request->beams->search.candidates_per_beam(), scratch, allowed);
     } else {
@@ -56,7 +64,7 @@ void RowTask::run(std::span<const float> logits, sampling::Scratch& scratch) {
     error = kNoMemory;
   } catch (const std::exception& e) {
     try {
-      error = str(position >= 0 ? "scoring" : "sampling", " failed: ", e.what());
+      error = str(scores() ? "scoring" : "sampling", " failed: ", e.what());
     } catch (const std::bad_alloc&) {
       error = kNoMemory;
     }
@@ -67,14 +75,14 @@ SamplingTask RowTask::for_backend(std::int64_t row, std::size_t vocab_size, std:
   SamplingTask task;
   task.row = row;
   const EngineRequest& r = request->request;
-  const bool draws = position < 0 && !request->beams;
+  const bool draws = !scores() && !request->beams;
   // Only a draw depends on an output, and only a draw has one: beams are more than the hypotheses that are returned.
   task.context = draws ? context() : SampleContext{&r.sampling, r.prompt, {}, 0};
   const SamplingParams& p = task.params();
-  if (position >= 0) {
+  if (scores()) {
     task.kind = SamplingTask::Kind::score;
     task.token = scored_token();
-    task.num_top = sampling::num_top(p.prompt_logprobs, vocab_size);
+    task.num_top = num_scored_top(vocab_size);
   } else if (request->beams) {
     task.kind = SamplingTask::Kind::candidates;
     task.num_top = static_cast<std::int32_t>(std::min(request->beams->search.candidates_per_beam(), vocab_size));

@@ -9,6 +9,7 @@
 
 #include "engine/request_table.hpp"
 #include "pagedcore/backend.hpp"
+#include "sampling/logits_processors.hpp"
 #include "sampling/scratch.hpp"
 
 namespace pagedcore {
@@ -16,16 +17,19 @@ namespace pagedcore {
 struct RowTask {
   RequestState* request = nullptr;
   SequenceId sequence{};
-  std::uint32_t sample = 0;                 // of a draw
-  std::int64_t position = -1;               // of a prompt row to score, else -1
-  std::int64_t logit_row = 0;               // among the step's rows whose logits are wanted
-  sampling::Matcher* matcher = nullptr;     // of a draw or a beam that is constrained
-  std::vector<std::uint32_t> allowed = {};  // by it, as a TokenMask
+  std::uint32_t sample = 0;              // of a draw, or of an output that is scored
+  std::int64_t position = -1;            // of a prompt row to score, else -1
+  std::int64_t jumped = -1;              // of an output's row to score: the place of its token there, else -1
+  std::int64_t logit_row = 0;            // among the step's rows whose logits are wanted
+  sampling::Matcher* matcher = nullptr;  // of a draw or a beam that is constrained
+  sampling::TokenMask allowed = {};      // by it
 
   // What came out.
   SampleOutcome outcome = {};
   std::vector<sampling::BeamCandidate> candidates = {};  // of a beam
   std::string error = {};
+
+  bool scores() const noexcept { return position >= 0 || jumped >= 0; }
 
   /// Asks the matcher, once. What goes wrong is told in `error`. For any thread, as run().
   void find_allowed(std::size_t vocab_size) noexcept;
@@ -43,6 +47,7 @@ struct RowTask {
 
  private:
   void note(const char* why) noexcept;
+  std::int32_t num_scored_top(std::size_t vocab_size) const;
   TokenId scored_token() const;
   SampleContext context() const;
 };

@@ -67,6 +67,7 @@ void take_in(SchedulerState& state, const Work& work, const Intake& intake, std:
   Request& request = state.own(*work.request);
   Sample& sequence = request.samples[work.sample];
   sequence.computed = work.end();
+  if (work.num_samples > 0) sequence.most_shared = kAllShared;
   if (sequence.computed_before > work.first) {
     state.stats.tokens_recomputed += std::min(sequence.computed_before, work.end()) - work.first;
   }

@@ -48,7 +48,7 @@ std::uint64_t ForkFinder::find(Request& request) noexcept {
       ++length;
     }
     sample.fork_parent = parent;
-    sample.fork_length = length;
+    sample.fork_length = std::min(length, sample.most_shared);
   }
   return compared;
 }

@@ -108,8 +108,8 @@ void Intake::fork_samples(const Work& work) {
 /// the group must not grow.
 PrefixMatch Intake::left_over(const Request& request, const Sample& sample, SequenceId parent) const {
   if (sample.computed_before <= sample.fork_length || state_.rules.has_windows || sample.tokens.empty()) return {};
-  PrefixMatch match =
-      state_.cache.match_prefix(state_.tokens(request, sample), request.salt, request.target(sample) - 1, true);
+  const std::uint32_t most = std::min(request.target(sample) - 1, sample.most_shared);
+  PrefixMatch match = state_.cache.match_prefix(state_.tokens(request, sample), request.salt, most, true);
   const auto shared =
       static_cast<std::ptrdiff_t>(sample.fork_length / state_.rules.block_size * state_.rules.num_layer_groups);
   const auto table = state_.cache.block_table(parent);

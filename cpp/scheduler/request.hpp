@@ -11,6 +11,9 @@
 
 namespace pagedcore::sched {
 
+/// Sample::most_shared of one from whose rows nobody wants more than the next token.
+inline constexpr std::uint32_t kAllShared = ~0u;
+
 /// One of the n outputs of a request, or one beam of its search. It is *started* while it has a sequence, that is,
 /// while it holds blocks. Of a beam search *finished* means that the place is not in use.
 struct alignas(64) Sample {
@@ -23,6 +26,7 @@ struct alignas(64) Sample {
   // that has computed the `fork_length` tokens that both begin with.
   std::uint32_t fork_parent = 0;
   std::uint32_t fork_length = 0;
+  std::uint32_t most_shared = kAllShared;  // tokens that it may have from others: it computes those behind them itself
   bool started = false;
   FinishReason finish = FinishReason::none;
 

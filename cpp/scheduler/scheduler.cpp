@@ -103,6 +103,9 @@ bool Scheduler::force_preempt(RequestId id, PreemptionMode mode) {
   impl_->intact();
   return found;
 }
+std::uint32_t Scheduler::extend(RequestId id, std::uint32_t sample, std::span<const TokenId> tokens, bool scored) {
+  return impl_->intact().extend(id, sample, tokens, scored);
+}
 
 StepPlan Scheduler::plan(double now) {
   StepPlan made;

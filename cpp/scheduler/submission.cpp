@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/field_lists.hpp"
+#include "base/grow_capacity.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "scheduler/state.hpp"
@@ -249,6 +250,31 @@ void SchedulerState::release_prefix(PrefixId id) {
       erase_if_unused(*prefix);
     }
   });
+}
+
+std::uint32_t SchedulerState::extend(RequestId id, std::uint32_t index, std::span<const TokenId> tokens, bool scored) {
+  if (raw(flight.step) != 0)
+    throw InvalidArgument(str("step ", raw(flight.step), " is outstanding; commit() its result before extending"));
+  for (const TokenId token : tokens) {
+    if (token < 0) throw InvalidArgument(str("request ", raw(id), ": token ", token, ": a token is never negative"));
+  }
+  Request* request = find(id);
+  if (!config.jump_ahead || request == nullptr || request->is_beam_search() || index >= request->samples.size())
+    return 0;
+  Sample& sample = request->samples[index];
+  const std::size_t drawn = sample.tokens.size();
+  if (sample.is_finished() || drawn == 0 || drawn + 1 >= request->limits.max_tokens) return 0;
+  const std::size_t count = std::min<std::size_t>(tokens.size(), request->limits.max_tokens - 1 - drawn);
+  if (count == 0) return 0;
+  const std::uint32_t known = request->size(sample);
+  grow_capacity(sample.tokens, drawn + count);
+  grow_capacity(joined, known + count);
+  sample.tokens.insert(sample.tokens.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
+  if (scored) sample.most_shared = std::min(sample.most_shared, known - 1);
+  request->tenant->served += config.output_weight * static_cast<double>(count);
+  stats.tokens_sampled += count;
+  stats.tokens_jumped += count;
+  return static_cast<std::uint32_t>(count);
 }
 
 bool SchedulerState::force_preempt(RequestId id, PreemptionMode mode) {

@@ -181,6 +181,8 @@ class Replayer {
       ++report.requests;
     } else if (word == "abort") {
       scheduler.abort(tokens.next<RequestId>());
+    } else if (word == "extend") {
+      extend(tokens);
     } else if (word == "preempt") {
       const auto id = tokens.next<RequestId>();
       PreemptionMode mode{};
@@ -208,6 +210,16 @@ class Replayer {
     was_busy_ = was_busy_ && scheduler.has_work();
     tokens.expect_end();
     return true;
+  }
+
+  void extend(Tokens& tokens) {
+    const auto id = tokens.next<RequestId>();
+    const auto sample = tokens.next<std::uint32_t>();
+    const bool scored = tokens.next<bool>();
+    std::vector<TokenId> run;
+    tokens.get(run);
+    if (const std::uint32_t taken = scheduler_->extend(id, sample, run, scored); taken != run.size())
+      throw Corrupt(str(taken, " of ", run.size(), " tokens are taken"));
   }
 
   bool plan(Tokens& tokens) {

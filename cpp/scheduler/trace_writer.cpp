@@ -5,6 +5,7 @@
 //   scheduler FIELDS   cache FIELDS   submit FIELDS   register prefix FIELDS   costs FIELDS
 //   share prefix FIELDS           a prefix that every salt may use; up to version 3 that was `register`
 //   release prefix     abort id       preempt id mode                         clear
+//   extend id sample scored n token{n}
 //   plan now TEXT               TEXT: as to_text() gives it
 //   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
 //
@@ -171,6 +172,12 @@ void TraceWriter::submit(const SchedulerRequest& request) noexcept {
 }
 void TraceWriter::abort(RequestId id) noexcept {
   impl_->write("abort", [&](Line& line) { line << id; });
+}
+void TraceWriter::extend(RequestId id, std::uint32_t sample, std::span<const TokenId> tokens, bool scored) noexcept {
+  impl_->write("extend", [&](Line& line) {
+    line << id << sample << scored;
+    line.list(tokens, [&](TokenId token) { line << token; });
+  });
 }
 void TraceWriter::force_preempt(RequestId id, PreemptionMode mode) noexcept {
   impl_->write("preempt", [&](Line& line) { line << id << mode; });

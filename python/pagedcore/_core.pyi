@@ -883,6 +883,7 @@ class SchedulerConfig:
         victim: Literal["cheapest", "last_arrival"] = "cheapest",
         prompt_weight: float = 1.0,
         output_weight: float = 2.0,
+        jump_ahead: bool = True,
     ) -> None: ...
 
     max_batched_tokens: int
@@ -912,6 +913,9 @@ class SchedulerConfig:
     """With order fair: service by one prompt token that is computed. At least 0."""
     output_weight: float
     """With order fair: service by one token that is generated. At least 0."""
+    jump_ahead: bool
+    """Where a structured output's form leaves one token to come, and then one again, the run of them is computed in
+    one step instead of one step each. No output changes with it."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1209,6 +1213,7 @@ class SchedulerStats:
         steps: int = 0,
         tokens_computed: int = 0,
         tokens_sampled: int = 0,
+        tokens_jumped: int = 0,
         tokens_recomputed: int = 0,
         prefix_hit_tokens: int = 0,
         pinned_hit_tokens: int = 0,
@@ -1237,7 +1242,10 @@ class SchedulerStats:
     tokens_computed: int
     """Rows of all steps."""
     tokens_sampled: int
-    """Tokens drawn."""
+    """Tokens that outputs gained."""
+    tokens_jumped: int
+    """Of those: a constraint left nothing else, so they were not drawn but computed in one chunk with the token
+    before them."""
     tokens_recomputed: int
     """Of the computed: once more, after a preemption."""
     prefix_hit_tokens: int
@@ -1333,6 +1341,9 @@ class Scheduler:
     def abort(self, id: int) -> bool:
         """False if the id is unknown."""
 
+    def extend(self, id: int, sample: int, tokens: Sequence[int], scored: bool = False) -> int:
+        """Tokens that come after a sample's last one whatever is drawn; returns how many are taken."""
+
     def plan(self, now: float = 0.0) -> StepPlan: ...
     def commit(self, result: StepResult) -> list[SampleUpdate]: ...
     @property
@@ -1412,6 +1423,7 @@ class EngineConfig:
         victim: Literal["cheapest", "last_arrival"] = "cheapest",
         prompt_weight: float = 1.0,
         output_weight: float = 2.0,
+        jump_ahead: bool = True,
         swap_space: int | str | None = None,
         swap_file: str | os.PathLike[str] | None = None,
         swap_file_size: int | str | None = None,
@@ -1477,6 +1489,9 @@ class EngineConfig:
     """With order fair: service by one prompt token that is computed. At least 0."""
     output_weight: float
     """With order fair: service by one token that is generated. At least 0."""
+    jump_ahead: bool
+    """Where a structured output's form leaves one token to come, and then one again, the run of them is computed in
+    one step instead of one step each. No output changes with it."""
     swap_space: int
     """Host memory for the KV of requests that make room. None: no swap space. In [1, 9223372036854775807]."""
     swap_file: str
@@ -1533,10 +1548,11 @@ class EngineConfig:
 class ConstraintTable:
     """The functions of one kind of matcher."""
 
-    def __init__(self, functions: object) -> None:
+    def __init__(self, functions: object, beneath: ConstraintTable | None = None) -> None:
         """functions: a capsule named 'pagedcore.constraint_table', of seven pointers, which are copied: the
         functions of ConstraintTable in constraint.hpp, in order; what all matchers refer to, which is the table's
-        from now on, or null; and the function that frees it."""
+        from now on, or null; and the function that frees it. beneath: a table whose shared part is freed after
+        that."""
 
 class Constraint:
     """A matcher at its beginning: what outputs of requests are held to."""

@@ -132,6 +132,9 @@ class EngineOptions(TypedDict, total=False):
     """With order fair: service by one prompt token that is computed. At least 0."""
     output_weight: float
     """With order fair: service by one token that is generated. At least 0."""
+    jump_ahead: bool
+    """Where a structured output's form leaves one token to come, and then one again, the run of them is computed in
+    one step instead of one step each. No output changes with it."""
     swap_space: int | str | None
     """Host memory for the KV of requests that make room. None: no swap space. In [1, 2^63 - 1]."""
     swap_file: str | os.PathLike[str] | None

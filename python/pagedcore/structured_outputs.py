@@ -49,6 +49,9 @@ class StructuredOutputs:
     """Of JSON: what white space there may be where JSON allows some. None: a blank, or a line break and blanks."""
     disable_any_whitespace: bool = False
     """Of JSON: none."""
+    fixed_spelling: bool = False
+    """What the form leaves no choice of, such as the keys of an object, is spelled by the longest tokens that fit. Such
+    text is computed in chunks, which takes fewer steps. False: the model chooses among all spellings."""
 
     def __post_init__(self) -> None:
         given = [name for name in _KINDS if getattr(self, name) not in (None, False, ())]
@@ -57,7 +60,7 @@ class StructuredOutputs:
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise InvalidArgument(f"structured_outputs takes one of {', '.join(_KINDS)}, and has {found}")
-        for name in ("json_object", "disable_any_whitespace"):
+        for name in ("json_object", "disable_any_whitespace", "fixed_spelling"):
             check_bool(name, getattr(self, name))
         for name in ("regex", "grammar", "whitespace_pattern"):
             value = getattr(self, name)
@@ -81,7 +84,8 @@ class StructuredOutputs:
         text = self._text(kind)
         if len(text) > _MOST_CHARACTERS:
             raise InvalidArgument(f"{kind} has {len(text)} characters: {_MOST_CHARACTERS} are allowed")
-        object.__setattr__(self, "_source", ("json" if kind == "json_object" else kind, text))
+        source = ("json" if kind == "json_object" else kind, text, self.fixed_spelling)
+        object.__setattr__(self, "_source", source)
 
     def _text(self, kind: str) -> str:
         if kind in ("regex", "grammar"):
@@ -94,9 +98,9 @@ class StructuredOutputs:
         return schema_text(schema, self.whitespace_pattern, compact=self.disable_any_whitespace)
 
     @property
-    def source(self) -> tuple[str, str]:
-        """The kind, and all that is said of it, as text: equal ones mean the same."""
-        source: tuple[str, str] = vars(self)["_source"]
+    def source(self) -> tuple[str, str, bool]:
+        """The kind, all that is said of it, as text, and whether its spelling is fixed: equal ones mean the same."""
+        source: tuple[str, str, bool] = vars(self)["_source"]
         return source
 
     def __hash__(self) -> int:

@@ -205,6 +205,78 @@ def test_preempted_requests_give_the_same(gguf: Any) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Jumping ahead
+
+
+def order_schema() -> dict[str, Any]:
+    short = {"type": "string", "maxLength": 12}
+    address = {"street_name": short, "house_number": {"type": "integer", "minimum": 1, "maximum": 999}, "city": short}
+    order = {
+        "customer_identifier": {"type": "integer", "minimum": 0, "maximum": 9999},
+        "shipping_address": closed(address),
+        "delivery_confirmed": {"type": "boolean"},
+        "payment_method": {"enum": ["invoice", "credit_card"]},
+    }
+    return closed(order)
+
+
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def test_what_leaves_no_choice_is_computed_in_chunks_and_nothing_else_shows(gguf: Any) -> None:
+    """Against an engine that draws each token: prompts of their own, samples, streams, stops and limits."""
+    prompts = [f"Order number {i}, in JSON:" for i in range(4)]
+    requests = []
+    for fixed_spelling in (False, True):
+        form = {"json": order_schema(), "fixed_spelling": fixed_spelling}
+        common: dict[str, Any] = {"max_tokens": 160, "temperature": 0.9, "structured_outputs": form}
+        requests += [
+            SamplingParams(**common, seed=1, logprobs=2),
+            SamplingParams(**common, seed=2, n=2, repetition_penalty=1.1),
+            SamplingParams(**common, seed=3, stop=["_number"], logprobs=0),
+            SamplingParams(**common | {"max_tokens": 9, "temperature": 0}, logprobs=1, min_tokens=5),
+        ]
+    seen, steps, jumped = [], [], []
+    for jump_ahead in (True, False):
+        with LLM(gguf, kv_cache_memory="32MiB", jump_ahead=jump_ahead) as llm:
+            outputs = llm.generate(prompts * 2, requests)
+            streamed = ["", ""]
+            for news in llm.stream(prompts[1], requests[5]):
+                for sample in news.outputs:
+                    streamed[sample.index] += sample.text
+            assert streamed == [sample.text for sample in outputs[5].outputs]
+            llm.engine.force_preemption(3)
+            again = llm.generate(prompts * 2, requests)
+            seen.append([(s.token_ids, s.text, s.logprobs, s.finish_reason) for o in outputs for s in o.outputs])
+            assert seen[-1] == [(s.token_ids, s.text, s.logprobs, s.finish_reason) for o in again for s in o.outputs]
+            stats = llm.stats()
+            steps.append(stats["steps"])
+            jumped.append(stats["tokens_jumped"])
+    assert seen[0] == seen[1]
+    assert jumped[0] > 100 and jumped[1] == 0
+    assert steps[0] < steps[1]
+    whole = [text for _, text, _, finish in seen[0] if finish == "stop" and text.endswith("}")]
+    assert len(whole) >= 4
+    for text in whole:
+        jsonschema.validate(json.loads(text), order_schema())
+
+
+def test_a_fixed_spelling_is_that_of_the_longest_tokens(llm: LLM) -> None:
+    texts = ["the customer identifier", "two"]
+    params = SamplingParams(max_tokens=20, structured_outputs={"choice": texts[:1], "fixed_spelling": True})
+    (output,) = llm.generate(PROMPT, params)
+    vocabulary = {llm.tokenizer.token_bytes(token) for token in range(llm.description.vocab_size)}
+    rest, longest = texts[0].encode(), []
+    while rest:
+        longest.append(next(rest[:n] for n in range(len(rest), 0, -1) if rest[:n] in vocabulary))
+        rest = rest[len(longest[-1]) :]
+    ids = output.outputs[0].token_ids
+    assert [llm.tokenizer.token_bytes(token) for token in ids[:-1]] == longest
+    assert output.outputs[0].text == texts[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # What is refused, and what fails
 
 

@@ -109,6 +109,7 @@ struct SchedulerConfig {
   VictimPolicy victim = VictimPolicy::cheapest;
   double prompt_weight = 1.0;
   double output_weight = 2.0;
+  bool jump_ahead = true;
 
   template <class V>
   static void fields(V&& v) {
@@ -140,6 +141,10 @@ struct SchedulerConfig {
             at_least(0)));
     v(field("output_weight", &C::output_weight, "With order fair: service by one token that is generated.",
             at_least(0)));
+    v(field(
+        "jump_ahead", &C::jump_ahead,
+        "Where a structured output's form leaves one token to come, and then one again, the run of them is computed "
+        "in one step instead of one step each. No output changes with it."));
   }
 };
 
@@ -197,6 +202,7 @@ struct SchedulerStats {
   std::uint64_t steps = 0;
   std::uint64_t tokens_computed = 0;
   std::uint64_t tokens_sampled = 0;
+  std::uint64_t tokens_jumped = 0;
   std::uint64_t tokens_recomputed = 0;
   std::uint64_t prefix_hit_tokens = 0;
   std::uint64_t pinned_hit_tokens = 0;
@@ -224,7 +230,10 @@ struct SchedulerStats {
     using S = SchedulerStats;
     v(field("steps", &S::steps, "Steps that were run."));
     v(field("tokens_computed", &S::tokens_computed, "Rows of all steps."));
-    v(field("tokens_sampled", &S::tokens_sampled, "Tokens drawn."));
+    v(field("tokens_sampled", &S::tokens_sampled, "Tokens that outputs gained."));
+    v(field("tokens_jumped", &S::tokens_jumped,
+            "Of those: a constraint left nothing else, so they were not drawn but computed in one chunk with the token "
+            "before them."));
     v(field("tokens_recomputed", &S::tokens_recomputed, "Of the computed: once more, after a preemption."));
     v(field("prefix_hit_tokens", &S::prefix_hit_tokens, "Prompt tokens not computed thanks to the prefix cache."));
     v(field("pinned_hit_tokens", &S::pinned_hit_tokens, "Prompt tokens not computed thanks to registered prefixes."));
@@ -315,6 +324,14 @@ class PAGEDCORE_API Scheduler {
   /// Takes in the result of the outstanding plan. Results of requests aborted meanwhile are ignored. Throws
   /// InvalidArgument for a result that does not answer the plan; nothing has changed then.
   std::vector<SampleUpdate> commit(const StepResult& result);
+
+  /// Tokens that come after a sample's last one whatever is drawn: they are known from now on, and computed like any
+  /// others, as one chunk where the step has room. As many are taken as leave one to be drawn; returns how many: 0 of a
+  /// beam search, of a sample that has drawn nothing yet or has ended, of an unknown request, and without
+  /// SchedulerConfig::jump_ahead. `scored`: the rows that predict them are wanted, so the sequence computes them itself
+  /// whatever others have left in the cache. Throws InvalidArgument while a plan is outstanding and for a negative
+  /// token, and std::bad_alloc; then nothing has changed.
+  std::uint32_t extend(RequestId id, std::uint32_t sample, std::span<const TokenId> tokens, bool scored = false);
 
   /// What preemptions cost from now on.
   void set_preemption_costs(const PreemptionCosts& costs) noexcept;

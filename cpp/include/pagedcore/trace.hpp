@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "pagedcore/export.hpp"
@@ -28,6 +29,8 @@ class PAGEDCORE_API TraceWriter {
 
   void submit(const SchedulerRequest& request) noexcept;
   void abort(RequestId id) noexcept;
+  /// Of tokens that were taken.
+  void extend(RequestId id, std::uint32_t sample, std::span<const TokenId> tokens, bool scored) noexcept;
   void force_preempt(RequestId id, PreemptionMode mode = PreemptionMode::recompute) noexcept;
   void register_prefix(PrefixId id, const SchedulerRequest& prefix, bool shared = false) noexcept;
   void release_prefix(PrefixId id) noexcept;

@@ -125,9 +125,9 @@ bool Draft::resume(const Candidate& candidate) {
 }
 
 /// The most tokens of a match that are of use. One row at least is computed; of the last token it is needed for
-/// sampling, and those that score prompt tokens for their logprobs.
+/// sampling, and those that score tokens for their logprobs.
 std::uint32_t Draft::most_cached(const Request& request, const Sample& leader) const noexcept {
-  std::uint32_t most = request.target(leader) - 1;
+  std::uint32_t most = std::min(request.target(leader) - 1, leader.most_shared);
   if (request.progress.scores) most = std::min(most, request.limits.unscored);
   if (state_.rules.has_windows) {  // other samples fork where the leader's windows still reach
     for (const Sample& other : request.samples) {

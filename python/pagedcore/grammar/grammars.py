@@ -39,6 +39,7 @@ _BYTES = 8 << 20
 """Of host memory that one sample's place in a grammar may come to hold: 16,384 states of at most half a KiB."""
 
 _NO_DETAILS = "\n<non-verbose/>"  # llguidance's, behind some messages
+_Source = tuple[str, str, bool]
 _KINDS = {"json": "json_schema", "regex": "regex", "grammar": "lark", "choice": "lark", "structural_tag": "lark"}
 
 
@@ -51,7 +52,7 @@ class Grammars:
         self._end_tokens = tuple(end_tokens)
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(_THREADS)
-        self._compiled: OrderedDict[tuple[str, str], Future[_core.Constraint]] = OrderedDict()
+        self._compiled: OrderedDict[_Source, Future[_core.Constraint]] = OrderedDict()
 
     def constraint(self, wanted: StructuredOutputs) -> _core.Constraint:
         """Waits until it is compiled, :data:`SECONDS` at most. Raises InvalidArgument with what is wrong with it."""
@@ -70,7 +71,7 @@ class Grammars:
 
     @staticmethod
     def _too_long(wanted: StructuredOutputs) -> InvalidArgument:
-        kind, text = wanted.source
+        kind, text, _ = wanted.source
         return InvalidArgument(
             f"structured_outputs: compiling this {kind} of {len(text)} characters takes longer than {SECONDS:g} "
             "seconds: simplify it"
@@ -95,11 +96,11 @@ class Grammars:
             raise InvalidArgument(f"structured_outputs: no thread could be started to compile it: {error}") from None
         return future
 
-    def _forget(self, source: tuple[str, str]) -> None:
+    def _forget(self, source: _Source) -> None:
         with self._lock:
             self._compiled.pop(source, None)
 
-    def _compile(self, source: tuple[str, str], future: Future[_core.Constraint]) -> None:
+    def _compile(self, source: _Source, future: Future[_core.Constraint]) -> None:
         with suppress(OSError, AttributeError):  # those that are served come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
         try:
@@ -114,14 +115,14 @@ class Grammars:
             self._forget(source)
             future.set_exception(error)
 
-    def _compiled_now(self, kind: str, text: str) -> _core.Constraint:
+    def _compiled_now(self, kind: str, text: str, fixed_spelling: bool) -> _core.Constraint:
         if kind == "grammar":
             text = _lark_of(text)
         elif kind == "choice":
             text = choice_grammar(text)
         elif kind == "structural_tag":
             text = tag_grammar(text, self._tokenizer)
-        return self._matchers.constraint(_KINDS[kind], text, _LIMITS, _BYTES)
+        return self._matchers.constraint(_KINDS[kind], text, _LIMITS, _BYTES, fixed_spelling)
 
     @cached_property
     def _matchers(self) -> Matchers:

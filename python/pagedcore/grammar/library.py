@@ -5,6 +5,7 @@ Structures are those of llguidance.h of version 1.9; its authors only add fields
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from ctypes import byref, c_bool, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p, cast
 from functools import cache
@@ -95,6 +96,9 @@ class Library:
             self.clone = self._function("llg_clone_matcher", c_void_p, c_void_p)
             self.free = self._function("llg_free_matcher", None, c_void_p)
             self.free_tokenizer = self._function("llg_free_tokenizer", None, c_void_p)
+            self.tokenize = self._function(
+                "llg_tokenize_bytes", c_size_t, c_void_p, c_char_p, c_size_t, c_void_p, c_size_t
+            )
         except (OSError, AttributeError) as error:
             raise Unsupported(
                 f"this llguidance has no C interface ({error}): pip install 'pagedcore[grammar]'"
@@ -105,12 +109,12 @@ class Library:
         function.restype, function.argtypes = result, arguments
         return function
 
-    def table(self, tokenizer: int) -> _core.ConstraintTable:
-        """The functions that an engine calls; the tokenizer goes with the last matcher."""
+    def table(self, tokenizer: int, beneath: _core.ConstraintTable | None = None) -> _core.ConstraintTable:
+        """The functions that an engine calls; the tokenizer goes with the last matcher, and then what it stands on."""
         functions = (self.mask, self.consume, self.error, self.clone, self.free)
         addresses = [cast(function, c_void_p).value for function in functions]
         table = _Table(*addresses, tokenizer, cast(self.free_tokenizer, c_void_p).value)
-        return _core.ConstraintTable(_capsule(ctypes.addressof(table), b"pagedcore.constraint_table"))
+        return _core.ConstraintTable(_capsule(ctypes.addressof(table), b"pagedcore.constraint_table"), beneath)
 
 
 @cache
@@ -135,33 +139,57 @@ class Matchers:
     def __init__(self, tokens: Sequence[bytes], special: Sequence[bool], end_tokens: Sequence[int]) -> None:
         """``tokens``: what each adds to a text; empty: it is never drawn. ``special``: it is no text."""
         self._library = library()
-        spelled = [_SPECIAL + token if is_special else token for token, is_special in zip(tokens, special, strict=True)]
-        lengths = (c_uint32 * len(spelled))(*map(len, spelled))
-        text = b"".join(spelled)
-        ends = (c_uint32 * len(end_tokens))(*end_tokens)
+        self._spelled = [
+            _SPECIAL + token if is_special else token for token, is_special in zip(tokens, special, strict=True)
+        ]
+        self._ends = tuple(end_tokens)
+        self._mask_bytes = (len(self._spelled) + 31) // 32 * 4
+        # Nothing is tokenized by it for the engine: masks say which tokens may come.
+        self._tokenizer = self._new_tokenizer(use_approximate_greedy_tokenize_fn=True)
+        self._table = self._library.table(self._tokenizer)
+        self._lock = threading.Lock()
+        self._fixed: tuple[int, _core.ConstraintTable] | None = None
+
+    def _new_tokenizer(self, **how: Any) -> int:
+        lengths = (c_uint32 * len(self._spelled))(*map(len, self._spelled))
+        text = b"".join(self._spelled)
+        ends = (c_uint32 * len(self._ends))(*self._ends)
         init = _Tokenizer(
-            vocab_size=len(spelled),
-            tok_eos=end_tokens[0],
+            vocab_size=len(self._spelled),
+            tok_eos=self._ends[0],
             token_lens=cast(lengths, c_void_p),
             token_bytes=cast(c_char_p(text), c_void_p),
-            use_approximate_greedy_tokenize_fn=True,  # nothing is tokenized: masks say which tokens may come
-            tok_eos_extra=cast(byref(ends, 4), c_void_p) if len(end_tokens) > 1 else None,
-            tok_eos_extra_count=len(end_tokens) - 1,
+            tok_eos_extra=cast(byref(ends, 4), c_void_p) if len(self._ends) > 1 else None,
+            tok_eos_extra_count=len(self._ends) - 1,
+            **how,
         )
         init.struct_size = ctypes.sizeof(_Tokenizer)
         why = ctypes.create_string_buffer(1000)
-        tokenizer = self._library.new_tokenizer(byref(init), why, len(why))
+        tokenizer: int | None = self._library.new_tokenizer(byref(init), why, len(why))
         if not tokenizer:
             raise Corrupt(f"llguidance does not take the vocabulary: {why.value.decode(errors='replace')}")
-        self._tokenizer = tokenizer
-        self._table = self._library.table(tokenizer)
-        self._mask_bytes = (len(spelled) + 31) // 32 * 4
+        return tokenizer
 
-    def constraint(self, kind: str, text: str, limits: dict[str, int], bytes: int) -> _core.Constraint:
+    def _of_fixed_spelling(self) -> tuple[int, _core.ConstraintTable]:
+        """A tokenizer of which llguidance takes it that it spells a text in one way, that of the longest tokens: then a
+        mask leaves one token wherever the form leaves one text."""
+        with self._lock:
+            if self._fixed is None:
+                tokenizer = self._new_tokenizer(
+                    tokenize_fn=cast(self._library.tokenize, c_void_p), tokenize_user_data=self._tokenizer
+                )
+                self._fixed = tokenizer, self._library.table(tokenizer, self._table)
+            return self._fixed
+
+    def constraint(
+        self, kind: str, text: str, limits: dict[str, int], bytes: int, fixed_spelling: bool = False
+    ) -> _core.Constraint:
         """``kind``: one of llguidance's, such as json_schema. ``limits``: fields of LlgParserLimits. ``bytes``: that a
-        copy may come to hold. Raises InvalidArgument with what is wrong. May take long."""
+        copy may come to hold. ``fixed_spelling``: a text that the form leaves no choice of has one spelling. Raises
+        InvalidArgument with what is wrong. May take long."""
+        tokenizer, table = self._of_fixed_spelling() if fixed_spelling else (self._tokenizer, self._table)
         init = _Init()
-        self._library.set_defaults(byref(init), self._tokenizer)
+        self._library.set_defaults(byref(init), tokenizer)
         init.log_stderr_level = init.log_buffer_level = 0
         init.limits.verbose_errors = False
         for name, value in limits.items():
@@ -176,7 +204,7 @@ class Matchers:
         except BaseException:
             self._library.free(matcher)
             raise
-        return _core.Constraint(self._table, capsule, bytes)
+        return _core.Constraint(table, capsule, bytes)
 
     def _check(self, matcher: int) -> None:
         error = self._library.error(matcher)

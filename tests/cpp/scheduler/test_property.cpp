@@ -29,6 +29,7 @@ struct Served {
   std::vector<std::vector<TokenId>> outputs;
   std::vector<bool> finished;
   std::set<std::uint32_t> scored;
+  std::set<std::pair<std::uint32_t, std::uint32_t>> wanted;  // rows (sample, position) that must still be computed
   bool running = false;
   std::uint64_t turn = 0;  // fair: in which it came in
 
@@ -43,7 +44,8 @@ struct Served {
 };
 
 struct Totals {
-  long completed = 0, aborted = 0, failed = 0, refused = 0, preemptions = 0, hits = 0, copies = 0, forks = 0;
+  long completed = 0, aborted = 0, failed = 0, refused = 0, preemptions = 0, hits = 0, copies = 0, forks = 0,
+       jumped = 0;
 };
 
 class Machine {
@@ -91,6 +93,7 @@ class Machine {
     totals_.hits += static_cast<long>(stats.prefix_hit_tokens);
     totals_.copies += static_cast<long>(stats.block_copies);
     totals_.forks += static_cast<long>(stats.forks);
+    totals_.jumped += static_cast<long>(stats.tokens_jumped);
   }
 
  private:
@@ -112,7 +115,8 @@ class Machine {
             .watermark = kWatermarks[pick(4)],
             .order = static_cast<ServiceOrder>(pick(3)),
             .admission = static_cast<AdmissionPolicy>(pick(4)),
-            .victim = static_cast<VictimPolicy>(pick(2))};
+            .victim = static_cast<VictimPolicy>(pick(2)),
+            .jump_ahead = pick(8) != 0};
   }
 
   void submit() {
@@ -136,7 +140,8 @@ class Machine {
       return;
     }
     REQUIRE_FALSE(served_.contains(raw(request.id)));
-    Served served{.request = request, .order = ++last_order_, .outputs = {}, .finished = {}, .scored = {}};
+    Served served{
+        .request = request, .order = ++last_order_, .outputs = {}, .finished = {}, .scored = {}, .wanted = {}};
     served.outputs.resize(request.num_samples);
     served.finished.resize(request.num_samples);
     served_.emplace(raw(request.id), std::move(served));
@@ -248,6 +253,8 @@ class Machine {
       const bool samples = served.request.max_tokens > 0 && work.first_position + work.num_rows == known.size();
       const bool first = served.outputs[work.first_sample].empty();
       REQUIRE(work.num_samples == (!samples ? 0 : first ? served.request.num_samples : 1));
+      for (std::uint32_t i = 0; i < work.num_rows; ++i)
+        served.wanted.erase({work.first_sample, work.first_position + i});
       for (std::uint32_t i = 0; i < work.num_scored; ++i) served.scored.insert(work.first_position + i);
       REQUIRE((served.request.prompt_logprobs || work.num_scored == 0));
       if (!served.running) {
@@ -321,9 +328,13 @@ class Machine {
       Served& served = served_.at(id);
       REQUIRE_FALSE(served.finished.at(update.sample));
       if (update.token >= 0) served.outputs[update.sample].push_back(update.token);
-      if (update.finish == FinishReason::none) continue;
+      if (update.finish == FinishReason::none) {
+        if (update.token >= 0 && pick(4) == 0) extend(served, update.sample);
+        continue;
+      }
       served.finished[update.sample] = true;
       if (update.finish == FinishReason::error) {
+        served.wanted.clear();
         REQUIRE(failed.contains(id));
         ended_by_error.insert(id);
       } else {
@@ -339,7 +350,27 @@ class Machine {
     REQUIRE(plan.step == result.step);
   }
 
+  /// By what it is about to draw: nothing else may show.
+  void extend(Served& served, std::uint32_t sample) {
+    const auto expected = fake::expected_output(served.request, sample, stop_every_);
+    std::vector<TokenId>& output = served.outputs[sample];
+    const auto prompt = static_cast<std::uint32_t>(served.request.prompt.size());
+    const auto drawn = static_cast<std::uint32_t>(output.size());
+    const bool stops = expected.size() < served.request.max_tokens;  // with a token that must be drawn
+    const std::size_t rest = expected.size() - drawn - (stops ? 1 : 0);
+    const std::vector<TokenId> run(expected.begin() + drawn, expected.begin() + drawn + std::min(rest, pick(9)));
+    CHECK_THROWS_AS(scheduler_.extend(served.request.id, sample, std::vector<TokenId>{-1}), InvalidArgument);
+    const bool scored = pick(2) == 0;
+    const std::uint32_t taken = scheduler_.extend(served.request.id, sample, run, scored);
+    const std::size_t most = served.request.max_tokens - drawn - 1;  // one is drawn
+    REQUIRE(taken == (config_.jump_ahead ? std::min(run.size(), most) : 0));
+    output.insert(output.end(), run.begin(), run.begin() + taken);
+    for (std::uint32_t i = 0; scored && i < taken; ++i) served.wanted.insert({sample, prompt + drawn + i - 1});
+  }
+
   void check_output(const Served& served, const SampleUpdate& update) {
+    const auto of_sample = [&](const auto& row) { return row.first == update.sample; };
+    REQUIRE(std::ranges::none_of(served.wanted, of_sample));
     const auto expected = fake::expected_output(served.request, update.sample, stop_every_);
     REQUIRE(served.outputs[update.sample] == expected);
     const bool stops = update.finish == FinishReason::stop;
@@ -363,6 +394,7 @@ class Machine {
 }  // namespace
 
 // rule: scheduler.first-progresses
+// rule: scheduler.jump-is-a-chunk
 TEST_CASE("random service ends with every request's own output and every block accounted for") {
   constexpr long kOpsPerMachine = 400;
   Totals totals;
@@ -373,10 +405,11 @@ TEST_CASE("random service ends with every request's own output and every block a
   // The run was about something.
   MESSAGE("completed " << totals.completed << ", aborted " << totals.aborted << ", failed " << totals.failed
                        << ", refused " << totals.refused << ", preempted " << totals.preemptions << ", hit tokens "
-                       << totals.hits << ", copies " << totals.copies << ", forks " << totals.forks);
+                       << totals.hits << ", copies " << totals.copies << ", forks " << totals.forks << ", jumped "
+                       << totals.jumped);
   if (machines == 0) return;
   for (const long count : {totals.completed, totals.aborted, totals.failed, totals.preemptions, totals.hits,
-                           totals.copies, totals.forks}) {
+                           totals.copies, totals.forks, totals.jumped}) {
     CHECK(count > machines / 20);
   }
 }

@@ -88,11 +88,18 @@ std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder:
       continue;
     }
     const StepResult result = executor.run(plan);
-    scheduler.commit(result);
+    const std::vector<SampleUpdate> updates = scheduler.commit(result);
     trace.commit(result);
+    for (const SampleUpdate& update : updates) {
+      const std::vector<TokenId> run{2, 0, 1};
+      if (update.token != 1) continue;
+      const std::uint32_t taken = scheduler.extend(update.request, update.sample, run, steps % 2 == 0);
+      if (taken > 0) trace.extend(update.request, update.sample, std::span(run).first(taken), steps % 2 == 0);
+    }
   }
   CHECK(trace.error().empty());
   CHECK(scheduler.stats().preemptions_swap > 0);
+  CHECK(scheduler.stats().tokens_jumped > 0);
   return steps;
 }
 
