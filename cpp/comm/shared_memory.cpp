@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::size_t kMostPiece = std::size_t{128} << 10;  // stays in a core's cache between the two copies
 
-class SharedMemoryCommunicator final : public Communicator {
+class SharedMemoryCommunicator final : public SharedMemoryGroup {
  public:
   SharedMemoryCommunicator(std::unique_ptr<Region> region, Links links, const Limits& limits)
       : limits_(limits),
@@ -54,6 +54,7 @@ class SharedMemoryCommunicator final : public Communicator {
     if (root == rank_) {
       for (std::uint64_t piece = 0; piece < table().pieces; ++piece) stage({&send, 1}, piece);
       leave();
+      wait_for_readers();
       return bytes.size();
     }
     wait_until_there(root, patience);
@@ -67,6 +68,15 @@ class SharedMemoryCommunicator final : public Communicator {
     begin({number_ + 1, Call::barrier, 0}, {}, true);
     for_others([&](int peer) { wait_until_there(peer, Patience::deadline); });
     leave();
+  }
+
+  std::span<std::byte> memory(std::size_t bytes) override {
+    if (bytes > kHeap - heap_used_)
+      throw OutOfMemory(str(bytes, " bytes of memory to share with other ranks; of ", kHeap, " there are ",
+                            kHeap - heap_used_, " left"));
+    std::byte* const at = region_->heap(rank_) + heap_used_;
+    heap_used_ += std::min((bytes + 63) / 64 * 64, kHeap - heap_used_);
+    return {at, bytes};
   }
 
   void abort(std::string_view why) noexcept override {
@@ -158,7 +168,11 @@ class SharedMemoryCommunicator final : public Communicator {
     const auto self = static_cast<std::size_t>(rank_);
     leave();
     copy_own(send[send.size() == 1 ? 0 : self], receive[self]);
-    // What lies in the caller's memory is the caller's again when this returns.
+    wait_for_readers();
+  }
+
+  /// What was read where it lies is the caller's again when a call returns.
+  void wait_for_readers() {
     for_others([&](int peer) {
       if (table().offers[static_cast<std::size_t>(peer)].at != Offer::kStaged)
         wait(peer, Patience::deadline, [&] { return region_->desk(peer).left.load() >= number_; });
@@ -279,6 +293,7 @@ class SharedMemoryCommunicator final : public Communicator {
   const std::unique_ptr<Region> region_;
   Desk& desk_;
   std::vector<Read> reads_;
+  std::size_t heap_used_ = 0;
   std::uint64_t number_ = 0;
   std::uint64_t history_ = 0;  // of all calls so far
   Place here_;
@@ -288,7 +303,7 @@ class SharedMemoryCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> join_shared_memory(const Member& member) {
+std::unique_ptr<SharedMemoryGroup> join_shared_memory(const Member& member) {
   if (!Address(member.address).local)
     throw InvalidArgument(str("ranks that share memory meet at unix:/path, not at ", member.address));
   Links links = meet(member, "shared memory", false);

@@ -25,6 +25,9 @@ namespace {
 
 constexpr std::size_t kProgress = 1 << 20;  // so many bytes more, and the deadline starts again
 
+// Longer is of no use: the system moves much of what is between two sockets when somebody sleeps.
+constexpr std::chrono::microseconds kMostSpin{50};
+
 struct Lane {  // to and from one peer, in one call
   HeaderBytes out_header, in_header;
   std::span<const std::byte> out;
@@ -141,7 +144,7 @@ class TcpCommunicator final : public Communicator {
         for_others([&](int peer) { all = advance(peer, moved) && all; });
         return all;
       };
-      if (spin(limits_.spin, [&] { return done() || moved >= kProgress || watch_.failed(); })) {
+      if (spin(std::min(limits_.spin, kMostSpin), [&] { return done() || moved >= kProgress || watch_.failed(); })) {
         if (watch_.failed()) watch_.throw_failure();
         if (std::none_of(lanes_.begin(), lanes_.end(), [](const Lane& l) { return l.sends || l.gets; })) return;
       }

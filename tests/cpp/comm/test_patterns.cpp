@@ -1,12 +1,14 @@
 // Random patterns of messages over every transport, held against what a plain model says that each rank receives.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <random>
 
 #include "../property_ops.hpp"
 #include "base/text.hpp"
+#include "comm/shared_memory.hpp"
 #include "group.hpp"
 
 using namespace comm_test;
@@ -42,6 +44,15 @@ struct Rank {
   Script script;
   std::mt19937_64 own;  // what a rank does on its own must not matter
   int wrong = 0;
+  std::span<std::byte> shared{};  // of ranks that can send in place
+
+  /// Where this rank sends from: the vector, or the same bytes in shared memory.
+  std::span<std::byte> sent_from(std::vector<std::byte>& bytes, std::size_t part) {
+    if (shared.empty() || own() % 2 == 0) return bytes;
+    const std::span<std::byte> at = shared.subspan(part * (shared.size() / 8), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), at.begin());
+    return at;
+  }
 
   std::vector<std::byte> filled(int op, int to, std::size_t size) const {
     std::vector<std::byte> bytes(size);
@@ -62,10 +73,12 @@ struct Rank {
       in.emplace_back(sizes[static_cast<std::size_t>(r * n + self)]);
     }
     const bool in_place = own() % 2 == 0;
-    const std::vector<std::span<const std::byte>> send(out.begin(), out.end());
+    std::vector<std::span<std::byte>> from;
+    for (std::size_t r = 0; r < out.size(); ++r) from.push_back(sent_from(out[r], r));
+    const std::vector<std::span<const std::byte>> send(from.begin(), from.end());
     std::vector<std::span<std::byte>> receive(in.begin(), in.end());
     const auto me = static_cast<std::size_t>(self);
-    if (in_place) receive[me] = out[me];
+    if (in_place) receive[me] = from[me];
     comm.all_to_all(send, receive);
     for (int r = 0; r < n; ++r) expect(op, r, self, receive[static_cast<std::size_t>(r)]);
   }
@@ -75,11 +88,13 @@ struct Rank {
     std::vector<std::vector<std::byte>> in;
     for (int r = 0; r < n; ++r) in.emplace_back(script.draw_size());
     const auto me = static_cast<std::size_t>(self);
-    std::vector<std::byte> send = filled(op, n, in[me].size());
+    std::vector<std::byte> bytes = filled(op, n, in[me].size());
+    const std::span<std::byte> send = sent_from(bytes, 0);
     std::vector<std::span<std::byte>> receive(in.begin(), in.end());
     if (own() % 2 == 0) receive[me] = send;
     comm.all_gather(send, receive);
     for (int r = 0; r < n; ++r) expect(op, r, n, receive[static_cast<std::size_t>(r)]);
+    std::fill(send.begin(), send.end(), std::byte{0});  // it is this rank's again
   }
 
   void broadcast(int op) {
@@ -88,9 +103,11 @@ struct Rank {
     const Patience patience = script.draw(2) == 0 ? Patience::idle : Patience::deadline;
     std::vector<std::byte> bytes =
         comm.rank() == root ? filled(op, n, size) : std::vector<std::byte>(size + own() % 50);
-    const std::size_t got = comm.broadcast(bytes, root, patience);
+    const std::span<std::byte> at = sent_from(bytes, 0);
+    const std::size_t got = comm.broadcast(at, root, patience);
     wrong += got != size;
-    expect(op, root, n, std::span(bytes).first(got));
+    expect(op, root, n, at.first(got));
+    std::fill(at.begin(), at.end(), std::byte{0});  // it is this rank's again
   }
 
   void run(int ops, std::atomic<int>& entered) {
@@ -120,7 +137,7 @@ struct Rank {
 
 }  // namespace
 
-// rule: comm.bytes-arrive-as-sent, comm.threads-copy-once
+// rule: comm.bytes-arrive-as-sent, comm.threads-copy-once, comm.shared-memory-is-read-in-place
 TEST_CASE("every rank receives what the model says, whatever the pattern") {
   constexpr int kRanks[] = {1, 2, 3, 5, 8};
   for (const Transport& transport : transports())
@@ -133,6 +150,8 @@ TEST_CASE("every rank receives what the model says, whatever the pattern") {
       const auto thrown = run_ranks(ranks, [&](int r) {
         Rank rank{
             *ends[static_cast<std::size_t>(r)], {ranks, seed}, std::mt19937_64(static_cast<unsigned>(seed * 8 + r))};
+        if (auto* group = dynamic_cast<pagedcore::comm::SharedMemoryGroup*>(&rank.comm))
+          rank.shared = group->memory(8 * 200'064);
         rank.run(40, entered);
         wrong += rank.wrong;
       });
