@@ -25,6 +25,7 @@ from .. import _core
 from ..errors import Aborted, InvalidArgument, Io, Unsupported
 from ..routing import block_hash
 from .settings import EventSettings
+from .sockets import remove_stale
 
 __all__ = ["KvEvents", "Translation"]
 
@@ -138,6 +139,9 @@ class KvEvents:
         socket = self._context.socket(kind)
         socket.set_hwm(most_waiting)
         socket.setsockopt(self._zmq.LINGER, 0)
+        scheme, _, path = endpoint.partition("://")
+        if scheme == "ipc" and not path.startswith(("@", "*")):
+            remove_stale(path)  # ZeroMQ would replace any file
         try:
             socket.bind(endpoint)
         except self._zmq.ZMQError as error:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ..errors import InvalidArgument, Io
 
-__all__ = ["address_of", "bound_socket", "remove_socket_file"]
+__all__ = ["address_of", "bound_socket", "remove_socket_file", "remove_stale"]
 
 _BACKLOG = 2048
 
@@ -49,7 +49,7 @@ def _bound_port(host: str, port: int) -> socket.socket:
 
 
 def _bound_file(path: str) -> socket.socket:
-    _remove_stale(path)
+    remove_stale(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)  # for its user and group: whoever may connect may call
     try:
@@ -63,7 +63,7 @@ def _bound_file(path: str) -> socket.socket:
     return bound
 
 
-def _remove_stale(path: str) -> None:
+def remove_stale(path: str) -> None:
     """Removes what a server that is gone has left. Raises Io where one is there, or anything else."""
     try:
         mode = os.lstat(path).st_mode
@@ -81,7 +81,7 @@ def _remove_stale(path: str) -> None:
             return
         except OSError as error:
             raise Io(f"{path}: cannot be listened on: {error.strerror or error}") from None
-    raise Io(f"{path}: another server listens there; choose another --uds")
+    raise Io(f"{path}: another server listens there; choose another path")
 
 
 def remove_socket_file(bound: socket.socket, path: str | None) -> None:
