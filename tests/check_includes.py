@@ -53,6 +53,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "sampling.hpp": "sampling",
     "model.hpp": "model",
     "feed_forward.hpp": "model",
+    "model_rank.hpp": "model",
     "container_text.hpp": "io",
     "input_file.hpp": "io",
     "engine.hpp": "engine",

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "backend/sum_tree.hpp"
 #include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
@@ -188,6 +189,10 @@ void check_embed(const Tensor& out, const Weight& table, std::span<const TokenId
           str("embed: token ", tokens[row], " of row ", row, " is outside the vocabulary [0, ", table.n(), ")"));
 }
 
+void check_embed_some(const Tensor& out, const Weight& table, std::size_t num_tokens) {
+  check_f32("embed_some: the output", out, static_cast<std::int64_t>(num_tokens), table.k());
+}
+
 void check_embed_positions(const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
                            std::int32_t offset) {
   check_f32("embed_positions: the output", out, static_cast<std::int64_t>(positions.size()), table.k());
@@ -334,9 +339,14 @@ void check_layer_call(const KvStorage& kv, const BatchFacts& batch, std::int32_t
   if (shape.num_kv_heads != s.num_kv_heads || shape.head_dim != s.head_dim)
     throw InvalidArgument(str("attention over ", shape.num_kv_heads, " KV heads of size ", shape.head_dim,
                               ", but the KV storage was made for ", s.num_kv_heads, " of size ", s.head_dim));
-  if (shape.num_heads < 1 || shape.num_heads % shape.num_kv_heads != 0)
+  if (shape.num_heads < 1 || (shape.heads_per_kv_head == 0 && shape.num_heads % shape.num_kv_heads != 0))
     throw InvalidArgument(
         str(shape.num_heads, " attention heads are not a multiple of ", shape.num_kv_heads, " KV heads"));
+  const std::int64_t group = shape.group(), before = shape.first_in_group;
+  if (before < 0 || before >= group || (before + shape.num_heads + group - 1) / group != shape.num_kv_heads)
+    throw InvalidArgument(str(shape.num_heads, " attention heads from place ", before,
+                              " of a KV head on do not end in ", "the last of ", shape.num_kv_heads,
+                              " KV heads, which have ", group, " each"));
   if (batch.block_size != s.block_size)
     throw InvalidArgument(str("the batch was prepared for blocks of ", batch.block_size,
                               " tokens, the KV storage has blocks of ", s.block_size));
@@ -346,6 +356,17 @@ void check_layer_call(const KvStorage& kv, const BatchFacts& batch, std::int32_t
   if (batch.largest_block >= kv.num_blocks())
     throw InvalidArgument(str("a block table names block ", batch.largest_block, " of a KV storage that has ",
                               kv.num_blocks(), " blocks"));
+}
+
+std::vector<TreeAddition> checked_additions(const Tensor& out, const PartialSums& sums, const Epilogue& e) {
+  check_f32("combine: the output", out, out.rows, out.cols);
+  if (sums.nodes.size() != sums.values.size())
+    throw InvalidArgument(str("combine: ", sums.nodes.size(), " nodes with the values of ", sums.values.size()));
+  for (const Tensor& value : sums.values) check_f32("combine: the values of a node", value, out.rows, out.cols);
+  if (e.kind != Epilogue::Kind::store && e.kind != Epilogue::Kind::accumulate)
+    throw InvalidArgument("combine: sums are stored or accumulated, nothing else");
+  if (e.bias != nullptr) check_f32("combine: the bias", *e.bias, 1, out.cols);
+  return additions_of(sums.nodes, sums.num_leaves);
 }
 
 void check_rope_and_cache(const Tensor& q, const Tensor& qkv, std::int64_t rows, const AttentionShape& shape,

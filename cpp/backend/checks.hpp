@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/sum_tree.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/tensor.hpp"
 
@@ -33,6 +34,8 @@ void check_route(const Routing& out, const Tensor& logits, const RouterParams& p
 void check_mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts, DType compute);
 /// Unless `out` has a row for each token, and `table` for each of their ids.
 void check_embed(const Tensor& out, const Weight& table, std::span<const TokenId> tokens);
+/// The same without tokens: some of them are not in the table.
+void check_embed_some(const Tensor& out, const Weight& table, std::size_t num_tokens);
 /// The same of positions, whose rows lie `offset` further down.
 void check_embed_positions(const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
                            std::int32_t offset);
@@ -73,6 +76,8 @@ void check_copies(std::span<const BlockCopy> copies, std::uint32_t num_blocks, s
 void check_swap(std::span<const BlockId> blocks, std::size_t places, std::uint32_t num_blocks);
 /// Unless layer, head counts and sizes fit the storage, and the storage and the call the batch.
 void check_layer_call(const KvStorage& kv, const BatchFacts& batch, std::int32_t layer, const AttentionShape& shape);
+/// Of Backend::combine, in order.
+std::vector<TreeAddition> checked_additions(const Tensor& out, const PartialSums& sums, const Epilogue& epilogue);
 /// `q` is f32 or `narrow`.
 void check_rope_and_cache(const Tensor& q, const Tensor& qkv, std::int64_t rows, const AttentionShape& shape,
                           const RopeParams& rope, DType narrow);

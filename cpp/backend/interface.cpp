@@ -27,6 +27,12 @@ void Backend::route(const Routing&, const Tensor&, const RouterParams&) {
 void Backend::mixture(const Tensor&, const Tensor&, const Routing&, const Mixture&) {
   throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));
 }
+void Backend::combine(const Tensor&, const PartialSums&, const Epilogue&) {
+  throw Unsupported(str(describe(), ": a model that ranks share (tensor_parallel) is not served on this device"));
+}
+void Backend::embed_some(const Tensor&, const Weight&, const Batch&, float, TokenId) {
+  throw Unsupported(str(describe(), ": a model that ranks share (tensor_parallel) is not served on this device"));
+}
 std::optional<std::size_t> Backend::available_memory() const { return std::nullopt; }
 void Backend::reserve(std::size_t) {}
 void Backend::run_step(const Batch&, const std::function<void()>& operations) { operations(); }

@@ -1,6 +1,7 @@
 #include "backend/sum_tree.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
@@ -8,33 +9,29 @@
 namespace pagedcore {
 namespace {
 
-class Combiner {
+/// Lists the additions of one node after those of what lies left of it.
+class Walker {
  public:
-  Combiner(std::span<const TreeNode> nodes, std::span<const std::span<const float>> values, std::int64_t num_leaves)
-      : nodes_(nodes), values_(values), num_leaves_(num_leaves) {}
+  Walker(std::span<const TreeNode> nodes, std::int64_t num_leaves) : nodes_(nodes), num_leaves_(num_leaves) {}
 
-  void sum(TreeNode node, std::span<float> out) {
+  /// Which of the values becomes that of `node`.
+  std::size_t walk(TreeNode node) {
     if (next_ == nodes_.size()) throw InvalidArgument("combine: the nodes end before the leaves do");
-    if (nodes_[next_] == node) {
-      std::ranges::copy(values_[next_++], out.begin());
-      return;
-    }
+    if (nodes_[next_] == node) return next_++;
     if (node.level == 0)
       throw InvalidArgument(str("combine: node ", next_, " is (", nodes_[next_].level, ", ", nodes_[next_].index,
                                 "), where leaf ", node.index, " comes next"));
     const TreeNode left{node.level - 1, 2 * node.index}, right{node.level - 1, 2 * node.index + 1};
-    sum(left, out);
-    if (right.index << right.level >= num_leaves_) return;
-    std::vector<float> more(out.size());
-    sum(right, more);
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] += more[i];
+    const std::size_t to = walk(left);
+    if (right.index << right.level < num_leaves_) additions.push_back({to, walk(right)});
+    return to;
   }
 
   bool took_all() const noexcept { return next_ == nodes_.size(); }
+  std::vector<TreeAddition> additions;
 
  private:
   std::span<const TreeNode> nodes_;
-  std::span<const std::span<const float>> values_;
   std::int64_t num_leaves_;
   std::size_t next_ = 0;
 };
@@ -71,9 +68,18 @@ void combine(std::span<const TreeNode> nodes, std::span<const std::span<const fl
   for (const auto& sums : values)
     if (sums.size() != out.size())
       throw InvalidArgument(str("combine: a node of ", sums.size(), " sums where ", out.size(), " are wanted"));
-  Combiner combiner(nodes, values, num_leaves);
-  combiner.sum(root_of(num_leaves), out);
-  if (!combiner.took_all()) throw InvalidArgument("combine: there are nodes beyond the last leaf");
+  std::vector<std::vector<float>> sums;
+  for (const auto& of_node : values) sums.emplace_back(of_node.begin(), of_node.end());
+  for (const TreeAddition& step : additions_of(nodes, num_leaves))
+    for (std::size_t i = 0; i < out.size(); ++i) sums[step.to][i] += sums[step.from][i];
+  std::ranges::copy(sums[0], out.begin());
+}
+
+std::vector<TreeAddition> additions_of(std::span<const TreeNode> nodes, std::int64_t num_leaves) {
+  Walker walker(nodes, num_leaves);
+  walker.walk(root_of(num_leaves));
+  if (!walker.took_all()) throw InvalidArgument("combine: there are nodes beyond the last leaf");
+  return std::move(walker.additions);
 }
 
 }  // namespace pagedcore

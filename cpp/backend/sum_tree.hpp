@@ -5,14 +5,9 @@
 #include <span>
 #include <vector>
 
-namespace pagedcore {
+#include "pagedcore/backend.hpp"
 
-/// Covers leaves [index 2^level, (index + 1) 2^level), as far as there are any.
-struct TreeNode {
-  int level = 0;
-  std::int64_t index = 0;
-  bool operator==(const TreeNode&) const = default;
-};
+namespace pagedcore {
 
 /// The node over all of them.
 TreeNode root_of(std::int64_t num_leaves);
@@ -25,5 +20,12 @@ std::vector<TreeNode> subtrees_of(std::int64_t first, std::int64_t end, std::int
 /// sums of each node are as many as `out` has. Throws InvalidArgument for nodes that do not cover them so.
 void combine(std::span<const TreeNode> nodes, std::span<const std::span<const float>> values, std::int64_t num_leaves,
              std::span<float> out);
+
+/// Adds values[from] to values[to].
+struct TreeAddition {
+  std::size_t to = 0, from = 0;
+};
+/// What makes values[0] the root, of the values of nodes that cover all leaves, in order. Throws as combine() does.
+std::vector<TreeAddition> additions_of(std::span<const TreeNode> nodes, std::int64_t num_leaves);
 
 }  // namespace pagedcore

@@ -3,9 +3,9 @@
 #include <nanobind/ndarray.h>
 
 #include <algorithm>
-#include <atomic>
 #include <list>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -38,24 +38,6 @@ void close_all() {
 /// The weights as a source that no Python thread changes. A copy of a map refers to the same tensors.
 const ModelFile& snapshot(const ModelFile& file) { return file; }
 WeightMap snapshot(const KeptWeights& weights) { return weights.map; }
-
-/// Tells a Python function, before each tensor, how many were read before it.
-class ToldWeights final : public WeightSource {
- public:
-  ToldWeights(const WeightSource& source, const nb::object& told) : source_(source), told_(told) {}
-  bool has(std::string_view name) const override { return source_.has(name); }
-  HostTensor get(std::string_view name) const override {
-    const HostTensor tensor = source_.get(name);
-    tell(told_, done_++);
-    return tensor;
-  }
-  std::optional<DType> type_of(std::string_view name) const override { return source_.type_of(name); }
-
- private:
-  const WeightSource& source_;
-  const nb::object& told_;
-  mutable std::atomic<std::size_t> done_{0};
-};
 
 /// Weights of which only the types are known.
 class WeightTypes final : public WeightSource {

@@ -12,6 +12,7 @@
 #include "cpu/matmul/layout.hpp"
 #include "cpu/matmul/matmul.hpp"
 #include "cpu/mixture/mixture.hpp"
+#include "pagedcore/devices.hpp"
 
 namespace pagedcore::cpu {
 namespace {
@@ -183,6 +184,14 @@ void CpuBackend::gather_rows(const Tensor& out, const Tensor& in, std::span<cons
   cpu::gather_rows(pool_, out, in, indices);
 }
 
+void CpuBackend::combine(const Tensor& out, const PartialSums& sums, const Epilogue& epilogue) {
+  cpu::combine(pool_, out, sums, epilogue);
+}
+
+void CpuBackend::embed_some(const Tensor& out, const Weight& table, const Batch& batch, float scale, TokenId first) {
+  cpu::embed_some(pool_, out, table, batch_tokens(batch), scale, first);
+}
+
 void CpuBackend::scale_softcap(const Tensor& x, float scale, float softcap) {
   cpu::scale_softcap(pool_, x, scale, softcap);
 }
@@ -194,6 +203,8 @@ void CpuBackend::host_parallel(std::int64_t count, const std::function<void(std:
 }  // namespace pagedcore::cpu
 
 namespace pagedcore {
+
+int usable_cpus() { return cpu::usable_cpus(); }
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   check_ranges(options, "CPU option");

@@ -54,6 +54,8 @@ class CpuBackend final : public Backend {
   void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
                  const AttentionParams& p) override;
   void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) override;
+  void combine(const Tensor& out, const PartialSums& sums, const Epilogue& epilogue) override;
+  void embed_some(const Tensor& out, const Weight& table, const Batch& batch, float scale, TokenId first) override;
   void scale_softcap(const Tensor& x, float scale, float softcap) override;
 
   void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) override;

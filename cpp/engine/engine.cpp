@@ -1,14 +1,17 @@
 #include "pagedcore/engine.hpp"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
 #include "base/host_memory.hpp"
 #include "base/text.hpp"
 #include "engine/engine_loop.hpp"
+#include "engine/engine_ranks.hpp"
 #include "engine/engine_stats.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/memory_plan.hpp"
+#include "engine/thread_ranks.hpp"
 
 namespace pagedcore {
 
@@ -17,23 +20,25 @@ SwapCounters Executor::swap_counters() const { return {}; }
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
-      : model_description(description), backend(make_backend(for_its_model(given, description))) {
-    const EngineConfig config = for_its_device(given, description);
-    plan = plan_memory(description, config, *backend, available_memory(*backend), &weights);
+      : model_description(description) {
+    const EngineConfig config = for_its_device(for_its_model(given, description), description);
+    for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank)
+      ranks.push_back({make_backend(of_rank(config, rank)), nullptr, nullptr, nullptr});
+    Backend& backend = *ranks[0].backend;
+    plan = plan_memory(description, config, backend, available_memory(backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
-    backend->reserve(plan.weights + plan.activations + plan.kv_cache());
-    model = std::make_unique<Model>(description, weights, *backend, config.scheduler.max_batched_tokens,
-                                    max_logit_rows(config));
-    kv = backend->allocate_kv(model->kv_shape(static_cast<std::int32_t>(plan.block_size)), plan.num_blocks);
-    text = str(backend->describe(), "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ",
-               plan.max_context);
-    auto requests = std::make_unique<RequestTable>();
-    if (plan.num_swap_blocks > 0) {
-      const std::uint32_t in_file = static_cast<std::uint32_t>(plan.swap_file / plan.kv_block);
-      swap = std::make_unique<SwapStore>(SwapConfig{plan.kv_block, plan.num_swap_blocks - in_file, in_file},
-                                         in_file > 0 ? make_swap_file(config.swap.swap_file) : nullptr);
+    backend.reserve(plan.weights + plan.activations + plan.kv_cache());
+    load_ranks(ranks, description, weights, config, plan);
+    text = str(backend.describe(), ranks.size() > 1 ? str(" each in ", ranks.size(), " ranks") : "", "; ",
+               plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
+    if (ranks.size() > 1) {
+      std::vector<RankParts> parts;
+      for (EngineRank& rank : ranks) parts.push_back({*rank.backend, *rank.model, *rank.kv, rank.swap.get()});
+      others = std::make_unique<ThreadRanks>(parts);
     }
-    auto executor = std::make_unique<LocalExecutor>(*backend, *model, *kv, *requests, swap.get());
+    auto requests = std::make_unique<RequestTable>();
+    auto executor = std::make_unique<LocalExecutor>(backend, *ranks[0].model, *ranks[0].kv, *requests,
+                                                    ranks[0].swap.get(), others.get());
     SchedulerConfig scheduling = config.scheduler;
     scheduling.max_context = plan.max_context;
     const KvCacheConfig cache{.num_blocks = plan.num_blocks,
@@ -55,20 +60,16 @@ struct Engine::Impl {
   void close() noexcept {
     loop->close();  // only after the thread has ended may its memory go
     const std::lock_guard lock(closing);
-    swap.reset();
-    kv.reset();
-    model.reset();
-    backend.reset();
+    others.reset();
+    ranks.clear();
   }
 
   ModelDescription model_description;
   MemoryPlan plan;
   std::string text;
   std::mutex closing;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Model> model;
-  std::unique_ptr<KvStorage> kv;
-  std::unique_ptr<SwapStore> swap;  // when there is a swap space
+  std::vector<EngineRank> ranks;
+  std::unique_ptr<ThreadRanks> others;  // when there are more than one
   std::unique_ptr<EngineLoop> loop;
 };
 
@@ -108,6 +109,8 @@ std::map<std::string, double> Engine::stats() const {
   stats.weights = impl_->plan.weights;
   stats.native_weights = impl_->plan.native_weights;
   stats.integer_weights = impl_->plan.integer_weights;
+  stats.ranks = static_cast<std::uint32_t>(impl_->plan.rank_weights.size());
+  stats.rank_weights_most = *std::ranges::max_element(impl_->plan.rank_weights);
   return to_map(stats);
 }
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }

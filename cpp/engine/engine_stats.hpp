@@ -28,6 +28,8 @@ struct EngineStats {
   std::uint64_t weights = 0;
   std::uint64_t native_weights = 0;
   std::uint64_t integer_weights = 0;
+  std::uint32_t ranks = 1;
+  std::uint64_t rank_weights_most = 0;
 
   template <class V>
   static void fields(V&& v) {
@@ -52,6 +54,9 @@ struct EngineStats {
     v(field("integer_weights", &S::integer_weights,
             "Of those: their codes are multiplied (dtype int8); the others are widened inside the products.")
           .gauge("integer_weight_bytes"));
+    v(field("ranks", &S::ranks, "Ranks that share the model (tensor_parallel).").gauge("ranks"));
+    v(field("rank_weights_most", &S::rank_weights_most, "Bytes of the weights of the rank that has most.")
+          .gauge("rank_weight_bytes_most"));
   }
 };
 

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <functional>
 #include <new>
 #include <utility>
 
-#include "base/grow_capacity.hpp"
 #include "base/text.hpp"
 #include "engine/jump_ahead.hpp"
 #include "pagedcore/error.hpp"
@@ -14,65 +14,63 @@
 
 namespace pagedcore {
 
-std::unique_ptr<sampling::Scratch> ScratchPool::take() {
-  const std::lock_guard lock(mutex_);
-  if (!free_.empty()) {
-    std::unique_ptr<sampling::Scratch> scratch = std::move(free_.back());
-    free_.pop_back();
-    return scratch;
-  }
-  grow_capacity(free_, made_ + 1);
-  auto made = std::make_unique<sampling::Scratch>();
-  ++made_;
-  return made;
+LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap,
+                             RankGroup* ranks)
+    : backend_(backend), model_(model), requests_(requests), runner_(backend, model, kv, swap), ranks_(ranks) {}
+
+SwapCounters LocalExecutor::swap_counters() const {
+  if (runner_.swap_store() == nullptr) return {};
+  SwapCounters counters = runner_.swap_store()->counters();
+  if (ranks_ != nullptr) ranks_->add_to(counters);
+  return counters;
 }
-
-void ScratchPool::give(std::unique_ptr<sampling::Scratch> scratch) noexcept {
-  const std::lock_guard lock(mutex_);
-  free_.push_back(std::move(scratch));
-}
-
-LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap)
-    : backend_(backend), model_(model), kv_(kv), requests_(requests), swap_(swap) {}
-
-SwapCounters LocalExecutor::swap_counters() const { return swap_ != nullptr ? swap_->counters() : SwapCounters{}; }
 
 StepResult LocalExecutor::run(const StepPlan& plan) {
   list_tasks(plan);
-  if (plan.step != swapped_) {
-    swap(plan);
-    swapped_ = plan.step;
+  const RankStep step{plan.step, plan.swap_outs, plan.swap_ins, plan.copies, describe(plan), logit_rows_, hidden_rows_};
+  if (ranks_ == nullptr) {
+    compute(step);
+    lost_.assign(runner_.lost().begin(), runner_.lost().end());
+  } else {
+    compute_with_ranks(step);
   }
-  if (!plan.copies.empty()) backend_.copy_blocks(kv_, plan.copies);
-  if (!plan.sequences.empty()) {
-    const auto batch = backend_.prepare(describe(plan), kv_.shape().block_size);
-    model_.forward({batch.get(), logit_rows_, hidden_rows_,
-                    [this](std::int64_t first, const Tensor& hidden) { take_hidden(first, hidden); }},
-                   kv_, [this](std::int64_t first, const Tensor& logits) { run_tasks(first, logits); });
-    make_embeddings();
-  }
-  backend_.synchronize();  // commit() lets blocks be reused that this step read
+  swap_failed_.clear();
+  note_failures(plan.swapped_out, 0);
+  note_failures(plan.swapped_in, plan.swap_outs.size());
   StepResult result = collect(plan);
   look_ahead(tasks_, static_cast<std::size_t>(model_.description().vocab_size), backend_, drawing_);
   return result;
 }
 
-/// Before anything is computed: what moves out makes room for the rest of the step.
-void LocalExecutor::swap(const StepPlan& plan) {
-  swap_failed_.clear();
-  if (plan.swap_outs.empty() && plan.swap_ins.empty()) return;
-  if (swap_ == nullptr) throw Corrupt(str("step ", raw(plan.step), " swaps, but there is no swap space"));
-  failed_moves_.assign(plan.swap_outs.size(), 0);
-  swap_->store(backend_, kv_, plan.swap_outs, failed_moves_);
-  note_failures(plan.swapped_out);
-  failed_moves_.assign(plan.swap_ins.size(), 0);
-  swap_->load(backend_, kv_, plan.swap_ins, failed_moves_);
-  note_failures(plan.swapped_in);
+void LocalExecutor::compute(const RankStep& step) {
+  runner_.run(
+      step, [this](std::int64_t first, const Tensor& logits) { run_tasks(first, logits); },
+      [this](std::int64_t first, const Tensor& hidden) { take_hidden(first, hidden); });
+  make_embeddings();
+  backend_.synchronize();  // commit() lets blocks be reused that this step read
+}
+
+/// What began a failure is told: at this rank it may show as a peer that is gone.
+void LocalExecutor::compute_with_ranks(const RankStep& step) {
+  ranks_->start(step);
+  try {
+    compute(step);
+    lost_.assign(runner_.lost().begin(), runner_.lost().end());
+    ranks_->finish(lost_);
+  } catch (...) {
+    const std::exception_ptr own = std::current_exception(), theirs = ranks_->give_up("rank 0 has given up its step");
+    std::rethrow_exception(theirs != nullptr ? theirs : own);
+  }
+}
+
+void LocalExecutor::host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  if (ranks_ == nullptr) return backend_.host_parallel(count, body);
+  ranks_->host_parallel(backend_, count, body);
 }
 
 /// One lost block is enough: its request is recomputed.
-void LocalExecutor::note_failures(const std::vector<SwappedRequest>& requests) {
-  auto move = failed_moves_.begin();
+void LocalExecutor::note_failures(const std::vector<SwappedRequest>& requests, std::size_t first_move) {
+  auto move = lost_.begin() + static_cast<std::ptrdiff_t>(first_move);
   for (const SwappedRequest& swapped : requests) {
     const auto end = move + swapped.num_moves;
     if (std::find(move, end, 1) != end) swap_failed_.push_back(swapped.request);
@@ -179,7 +177,7 @@ void LocalExecutor::take_hidden(std::int64_t first, const Tensor& hidden) {
     stride = hidden.cols;
   }
   const auto begin = static_cast<std::size_t>(first), end = begin + static_cast<std::size_t>(hidden.rows);
-  backend_.host_parallel(static_cast<std::int64_t>(pooled_.size()), [&](std::int64_t index) {
+  host_parallel(static_cast<std::int64_t>(pooled_.size()), [&](std::int64_t index) {
     const PooledRange& range = pooled_[static_cast<std::size_t>(index)];
     const std::size_t last = std::min(range.first + range.count, end);
     for (std::size_t i = std::max(range.first, begin); i < last; ++i) {
@@ -244,7 +242,7 @@ void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
       task.error = kNoMemory;
     }
   };
-  backend_.host_parallel(static_cast<std::int64_t>(own.size()), std::ref(run));
+  host_parallel(static_cast<std::int64_t>(own.size()), std::ref(run));
   keep_scores(tasks);
 }
 
@@ -277,8 +275,8 @@ std::vector<RowTask*> LocalExecutor::leave_to_backend(std::span<RowTask> tasks, 
     if (task.matcher != nullptr) constrained.push_back(&task);
   }
   // What the device computes meanwhile may not have ended.
-  backend_.host_parallel(static_cast<std::int64_t>(constrained.size()),
-                         [&](std::int64_t i) { constrained[static_cast<std::size_t>(i)]->find_allowed(vocab_size); });
+  host_parallel(static_cast<std::int64_t>(constrained.size()),
+                [&](std::int64_t i) { constrained[static_cast<std::size_t>(i)]->find_allowed(vocab_size); });
   for (RowTask& task : tasks) {
     if (task.error.empty()) (task.is_for_host() ? left : offered).push_back(&task);
   }

@@ -1,13 +1,18 @@
-// The executor of one process: a Model on a Backend, and sampling by the backend or on its host threads.
+// The executor of one process: a Model on a Backend, and sampling by the backend or on its host threads. Where ranks
+// share the model it is rank 0.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
 
+#include "engine/rank_group.hpp"
+#include "engine/rank_runner.hpp"
 #include "engine/request_table.hpp"
 #include "engine/row_task.hpp"
+#include "engine/scratch_pool.hpp"
 #include "engine/swap_store.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/engine.hpp"
@@ -15,23 +20,11 @@
 
 namespace pagedcore {
 
-/// Scratch for as many threads as ask for it at a time. Thread-safe.
-class ScratchPool {
- public:
-  /// One that nobody uses; a new one when there is none, which may throw std::bad_alloc.
-  std::unique_ptr<sampling::Scratch> take();
-  void give(std::unique_ptr<sampling::Scratch> scratch) noexcept;
-
- private:
-  std::mutex mutex_;
-  std::size_t made_ = 0;
-  std::vector<std::unique_ptr<sampling::Scratch>> free_;  // with room for all
-};
-
 class LocalExecutor final : public Executor {
  public:
-  /// Refers to all five; they must outlive it. `swap` may be null when plans never swap.
-  LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap);
+  /// Refers to all; they must outlive it. `swap` may be null when plans never swap, `ranks` where the model is whole.
+  LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap,
+                RankGroup* ranks = nullptr);
 
   /// Copies blocks, computes the rows, then samples and scores. A request whose sampling throws, or lacks memory, gets
   /// its `error` set and is named in StepResult::failed; the others are unaffected. What throws std::bad_alloc or
@@ -40,8 +33,10 @@ class LocalExecutor final : public Executor {
   SwapCounters swap_counters() const override;
 
  private:
-  void swap(const StepPlan& plan);
-  void note_failures(const std::vector<SwappedRequest>& requests);
+  void compute(const RankStep& step);
+  void compute_with_ranks(const RankStep& step);
+  void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body);
+  void note_failures(const std::vector<SwappedRequest>& requests, std::size_t first_move);
   BatchView describe(const StepPlan& plan);
   void list_tasks(const StepPlan& plan);
   void list_tasks(const ScheduledSequence& s, RequestState& request);
@@ -57,9 +52,9 @@ class LocalExecutor final : public Executor {
 
   Backend& backend_;
   Model& model_;
-  KvStorage& kv_;
   RequestTable& requests_;
-  SwapStore* swap_;
+  RankRunner runner_;
+  RankGroup* ranks_;
   // Kept from step to step for their capacity.
   std::vector<TokenRange> ranges_;
   std::vector<std::int32_t> logit_rows_;
@@ -74,9 +69,8 @@ class LocalExecutor final : public Executor {
   std::vector<std::int32_t> hidden_rows_;
   std::vector<PooledRange> pooled_;
   ScratchPool scratch_;
-  std::vector<std::uint8_t> failed_moves_;
+  std::vector<std::uint8_t> lost_;  // of the step's moves
   std::vector<RequestId> swap_failed_;
-  StepId swapped_{};  // the last step whose blocks were moved
   // Where the host cannot read the backend's memory:
   std::vector<SamplingTask> backend_tasks_;
   std::vector<SamplingResult> backend_results_;

@@ -84,6 +84,18 @@ std::uint32_t longest_context(const MemoryPlan& plan, std::uint32_t max_batched_
   return static_cast<std::uint32_t>(low);
 }
 
+void add_rank(MemoryPlan& plan, const ModelMemory& memory) {
+  plan.weights += memory.weights;
+  plan.native_weights += memory.native_weights;
+  plan.integer_weights += memory.integer_weights;
+  plan.dense_weights += memory.dense_weights;
+  plan.activations += memory.activations;
+  plan.kv_block += memory.kv_block;
+  plan.rank_weights.push_back(memory.weights);
+  plan.rank_activations.push_back(memory.activations);
+  plan.rank_kv_block.push_back(memory.kv_block);
+}
+
 }  // namespace
 
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
@@ -128,15 +140,11 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
     throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
                               model_context, " positions that the model was made for; use at most ", model_context));
   }
-  const ModelMemory memory = plan_model_memory(model, sizes, static_cast<std::int32_t>(config.kv.block_size),
-                                               config.scheduler.max_batched_tokens, max_logit_rows(config), weights);
   MemoryPlan plan;
-  plan.weights = memory.weights;
-  plan.native_weights = memory.native_weights;
-  plan.integer_weights = memory.integer_weights;
-  plan.dense_weights = memory.dense_weights;
-  plan.activations = memory.activations;
-  plan.kv_block = memory.kv_block;
+  for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank)
+    add_rank(plan, plan_model_memory(model, sizes, static_cast<std::int32_t>(config.kv.block_size),
+                                     config.scheduler.max_batched_tokens, max_logit_rows(config), weights,
+                                     {rank, config.tensor_parallel}));
   plan.windows = layer_groups(model).windows;
   plan.block_size = config.kv.block_size;
 
@@ -148,35 +156,35 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
     const std::size_t budget = config.kv.kv_cache_memory > 0   ? config.kv.kv_cache_memory
                                : model.attention.bidirectional ? bytes_of_a_step(config, plan)
                                                                : default_cache_bytes(config, context, plan, available);
-    plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / memory.kv_block, kMostBlocks));
+    plan.num_blocks = static_cast<std::uint32_t>(std::min<std::size_t>(budget / plan.kv_block, kMostBlocks));
     if (plan.num_blocks == 0) {
       throw InvalidArgument(str("kv_cache_memory = ", budget, " bytes holds no block: one block of ",
-                                config.kv.block_size, " tokens takes ", memory.kv_block,
+                                config.kv.block_size, " tokens takes ", plan.kv_block,
                                 " bytes; set at least that many, say 4GiB for so many gibibytes, or use a smaller "
                                 "block_size"));
     }
   }
-  const std::size_t host_slots = config.swap.swap_space / memory.kv_block;
+  const std::size_t host_slots = config.swap.swap_space / plan.kv_block;
   if (config.swap.swap_space > 0 && host_slots == 0) {
     throw InvalidArgument(str("swap_space = ", config.swap.swap_space, " bytes holds no block: one takes ",
-                              memory.kv_block, " bytes; say 4GiB for so many gibibytes, or leave it out"));
+                              plan.kv_block, " bytes; say 4GiB for so many gibibytes, or leave it out"));
   }
   const std::size_t file_slots = config.swap.swap_file.empty()    ? 0
-                                 : config.swap.swap_file_size > 0 ? config.swap.swap_file_size / memory.kv_block
+                                 : config.swap.swap_file_size > 0 ? config.swap.swap_file_size / plan.kv_block
                                                                   : plan.num_blocks;
   if (!config.swap.swap_file.empty() && file_slots == 0) {
     throw InvalidArgument(str("swap_file_size = ", config.swap.swap_file_size, " holds no block: one takes ",
-                              memory.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
+                              plan.kv_block, " bytes; raise it, or set it to 0 for as much as the KV cache"));
   }
   if (host_slots + file_slots > kMostCount) {
     throw InvalidArgument(str("swap_space and swap_file_size make a swap space of ", host_slots + file_slots,
-                              " blocks; lower them to ", kMostCount, " blocks of ", memory.kv_block, " bytes at most"));
+                              " blocks; lower them to ", kMostCount, " blocks of ", plan.kv_block, " bytes at most"));
   }
   const std::size_t host = on_gpu(config) ? available_host_memory() : available;
   plan.requests =
       config.request_memory > 0 ? config.request_memory : std::min<std::size_t>(kDefaultRequestMemory, host / 4);
-  plan.swap = host_slots * memory.kv_block;
-  plan.swap_file = file_slots * memory.kv_block;
+  plan.swap = host_slots * plan.kv_block;
+  plan.swap_file = file_slots * plan.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);
   plan.max_context = longest_context(plan, config.scheduler.max_batched_tokens, context);
   if (config.kv.allocation != AllocationPolicy::paged) {
@@ -235,7 +243,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& config
     return plan_memory(model, config, *sizes, sizes->usable(device_memory), weights);
   }
   EngineConfig quick = for_its_model(config, model);
-  quick.cpu.threads = quick.cuda.threads = 1;  // the plan does not depend on them
+  quick.cpu.threads = quick.cuda.threads = quick.tensor_parallel;  // the plan does not depend on them
   const auto backend = make_backend(quick);
   return plan_memory(model, quick, *backend, device_memory > 0 ? device_memory : available_memory(*backend), weights);
 }

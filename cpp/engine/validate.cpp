@@ -5,6 +5,7 @@
 
 #include "base/field_lists.hpp"
 #include "base/text.hpp"
+#include "pagedcore/devices.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
 
@@ -29,8 +30,16 @@ void check_device(const EngineConfig& c) {
   const CudaOptions cuda;
   if (parse_device(c.device).kind == DeviceKind::cuda) {
     check_effect("isa", c.cpu.isa, cpu.isa, "device = 'cpu'");
+    if (c.tensor_parallel > 1)
+      throw Unsupported(str("tensor_parallel = ", c.tensor_parallel, " on device = '", c.device,
+                            "', which serves a model whole; use tensor_parallel = 1, or device = 'cpu'"));
     return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16, DType::i8});
   }
+  const int threads = c.cpu.threads > 0 ? c.cpu.threads : usable_cpus();
+  if (c.tensor_parallel > threads)
+    throw InvalidArgument(str("tensor_parallel = ", c.tensor_parallel, " exceeds threads = ", threads,
+                              c.cpu.threads > 0 ? "" : ", one for each CPU that this process may run on",
+                              ": a rank has one thread at least; use fewer ranks, or set threads"));
   check_type(c, c.cpu.dtype, {DType::f32, DType::bf16, DType::i8});
   if (c.cpu.dtype == DType::i8 && c.cpu.weights == WeightStorage::dense)
     throw InvalidArgument(

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/text.hpp"
+#include "model/exchange.hpp"
 #include "model/weights.hpp"
 #include "pagedcore/error.hpp"
 
@@ -18,11 +19,12 @@ void check_rows(const char* name, std::uint32_t rows) {
 
 }  // namespace
 
-ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std::uint32_t max_rows,
-                                   std::uint32_t max_logit_rows)
-    : rows(max_rows), logit_rows(std::min(max_rows, max_logit_rows)) {
-  check_rows("max_batched_tokens", max_rows);
-  check_rows("max_logit_rows", max_logit_rows);
+ActivationLayout::ActivationLayout(const ModelDescription& whole, const Shard& shard, DType compute,
+                                   const MostRows& most)
+    : rows(most.step), logit_rows(std::min(most.step, most.logits)) {
+  check_rows("max_batched_tokens", most.step);
+  check_rows("max_logit_rows", most.logits);
+  const ModelDescription d = part_of(whole, shard);
   const auto size = [](DType dtype, std::int64_t r, std::int64_t c) { return (bytes_of(dtype, r * c) + 63) / 64 * 64; };
   const std::int64_t hidden = d.hidden_size, q_cols = q_size(d), embedding = embedding_size(d);
   const std::int64_t normed_cols = std::max(hidden, d.parallel ? 0 : q_cols);
@@ -52,19 +54,22 @@ ActivationLayout::ActivationLayout(const ModelDescription& d, DType compute, std
   tail_residual = place(size(DType::f32, logit_rows, hidden));
   tail_normed = place(size(compute, logit_rows, normed_cols));
   tail_attended = place_attended(tail_normed, logit_rows);
-  logits = place(d.head ? size(DType::f32, logit_rows, d.vocab_size) : 0);
+  logits = place(d.head ? size(DType::f32, logit_rows, shard.rank.rank == 0 ? d.vocab_size : shard.vocab.size()) : 0);
   const std::vector<std::int32_t>& sizes = d.embedding.dense_sizes;
   const std::int64_t widest = sizes.empty() ? 0 : std::max<std::int64_t>(hidden, *std::ranges::max_element(sizes));
   dense = place(size(DType::f32, logit_rows, widest));
   dense_input = place(size(compute, logit_rows, widest));
+  const ExchangeSizes sizes_exchanged(whole, shard, rows, logit_rows);
+  exchanged = place(sizes_exchanged.sent + sizes_exchanged.received);
   bytes = end;
 }
 
-Activations::Activations(const ModelDescription& d, Backend& backend, std::uint32_t max_rows,
-                         std::uint32_t max_logit_rows)
-    : d_(d),
+Activations::Activations(const ModelDescription& whole, const Shard& shard, Backend& backend, const MostRows& most)
+    : d_(part_of(whole, shard)),
       compute_(backend.compute_dtype()),
-      layout_(d, compute_, max_rows, max_logit_rows),
+      layout_(whole, shard, compute_, most),
+      sent_bytes_(ExchangeSizes(whole, shard, layout_.rows, layout_.logit_rows).sent),
+      logit_columns_(shard.rank.rank == 0 ? whole.vocab_size : shard.vocab.size()),
       buffer_(backend.allocate(layout_.bytes)) {}
 
 Tensor Activations::view(std::size_t offset, DType dtype, std::int64_t rows, std::int64_t cols) const noexcept {
@@ -118,7 +123,14 @@ Tensor Activations::dense_input(std::int64_t rows, std::int64_t cols) const noex
 }
 
 Tensor Activations::logits(std::int64_t rows) const noexcept {
-  return view(layout_.logits, DType::f32, rows, d_.vocab_size);
+  return view(layout_.logits, DType::f32, rows, logit_columns_);
+}
+
+float* Activations::sent() const noexcept {
+  return static_cast<float*>(view(layout_.exchanged, DType::f32, 0, 0).data);
+}
+float* Activations::received() const noexcept {
+  return static_cast<float*>(view(layout_.exchanged + sent_bytes_, DType::f32, 0, 0).data);
 }
 
 }  // namespace pagedcore

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "model/shard.hpp"
 #include "pagedcore/model.hpp"
 
 namespace pagedcore {
@@ -26,13 +27,18 @@ inline std::int64_t mlp_columns(const ModelDescription& d) noexcept {
   return 0;
 }
 
+/// Rows of the largest step, and of the largest piece of its logits.
+struct MostRows {
+  std::uint32_t step = 0;
+  std::uint32_t logits = 0;
+};
+
 /// Where everything lies in the buffer. Regions that are never needed at the same time share their bytes: the normed
 /// input of a layer with its attention output (the q, k, v product has consumed the one when the other is written),
 /// and qkv and q with the MLP's inner activations. A parallel block reads its input again after attention: there the
 /// attention output has a region of its own.
 struct ActivationLayout {
-  ActivationLayout(const ModelDescription& description, DType compute, std::uint32_t max_rows,
-                   std::uint32_t max_logit_rows);
+  ActivationLayout(const ModelDescription& description, const Shard& shard, DType compute, const MostRows& most);
 
   std::int64_t rows;                                                // most rows of a step
   std::int64_t logit_rows;                                          // most rows of one piece of logits
@@ -40,6 +46,7 @@ struct ActivationLayout {
   std::size_t inner, routes, shares, router_logits;                 // of a mixture
   std::size_t tail_residual, tail_normed, tail_attended;
   std::size_t dense, dense_input;
+  std::size_t exchanged;  // of ranks: what they send, then what they receive
   std::size_t bytes;
 };
 
@@ -64,8 +71,7 @@ struct MixtureScratch {
 
 class Activations {
  public:
-  Activations(const ModelDescription& description, Backend& backend, std::uint32_t max_rows,
-              std::uint32_t max_logit_rows);
+  Activations(const ModelDescription& description, const Shard& shard, Backend& backend, const MostRows& most);
 
   std::int64_t max_rows() const noexcept { return layout_.rows; }
   std::int64_t max_logit_rows() const noexcept { return layout_.logit_rows; }
@@ -78,7 +84,9 @@ class Activations {
   Tensor q(std::int64_t rows) const noexcept;         // compute type [rows, q_size]
   Tensor embedded(std::int64_t rows) const noexcept;  // f32 [rows, embedding size]; shares memory with branch
   LayerScratch tail(std::int64_t rows) const noexcept;
-  Tensor logits(std::int64_t rows) const noexcept;  // f32 [rows, vocab]
+  Tensor logits(std::int64_t rows) const noexcept;  // f32 [rows, vocab]; of a rank above 0: its part of them
+  float* sent() const noexcept;                     // see ExchangeSizes
+  float* received() const noexcept;
   // Of a product of embeddings: what comes out, f32, and what goes in, of the compute type.
   Tensor dense(std::int64_t rows, std::int64_t cols) const noexcept;
   Tensor dense_input(std::int64_t rows, std::int64_t cols) const noexcept;
@@ -88,9 +96,11 @@ class Activations {
                        std::size_t attended) const noexcept;
   Tensor view(std::size_t offset, DType dtype, std::int64_t rows, std::int64_t cols) const noexcept;
 
-  const ModelDescription& d_;
+  const ModelDescription d_;  // the rank's part
   DType compute_;
   ActivationLayout layout_;
+  std::size_t sent_bytes_;
+  std::int64_t logit_columns_;
   std::unique_ptr<Buffer> buffer_;
 };
 

@@ -11,60 +11,18 @@
 // later steps, but what follows the last layer's attention only by the rows whose logits are asked for: the rest of
 // them stops there. Rows do not influence each other, so this changes no bit. What an embedding is made of are such
 // rows too, before the head.
+//
+// Ranks that share a model run the same steps, each over its heads, its columns inside the MLPs and its part of the
+// vocabulary. All have x: the two products that add to it end in an exchange (exchange.hpp).
+#include "model/decoder.hpp"
+
 #include <algorithm>
 #include <cmath>
 
 #include "base/text.hpp"
-#include "model/activations.hpp"
-#include "model/weights.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
-namespace {
-
-const Tensor* optional(const std::optional<Tensor>& tensor) noexcept { return tensor ? &*tensor : nullptr; }
-
-Epilogue epilogue(Epilogue::Kind kind, const std::optional<Tensor>& bias) {
-  return {kind, Activation::silu, optional(bias), nullptr};
-}
-
-}  // namespace
-
-struct Model::Impl {
-  Impl(const ModelDescription& description, const WeightSource& source, Backend& device, std::uint32_t max_rows,
-       std::uint32_t max_logit_rows)
-      : d(description),
-        backend(device),
-        weights(load_weights(d, source, device)),
-        activations(d, device, max_rows, max_logit_rows),
-        groups(layer_groups(d)) {}
-
-  void check(const ForwardRequest& request, const KvStorage& kv) const;
-  void norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
-            const std::optional<Tensor>& bias);
-  void qk_norm(const Tensor& heads, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias);
-  template <class Branch>
-  void add_branch(const LayerScratch& s, const Branch& branch, const std::optional<Tensor>& norm_weight,
-                  const std::optional<Tensor>& norm_bias);
-  void normalize(const LayerWeights& layer, const LayerScratch& s);
-  void mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
-  void mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
-  RopeParams rope_of(std::int32_t index) const;
-  void embed(const Batch& batch, const LayerScratch& s);
-  SwigluParams swiglu() const { return {d.mlp.swiglu_alpha, d.mlp.swiglu_limit}; }
-  void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
-  void finish_layer(const LayerWeights& layer, const LayerScratch& s);
-  LayerScratch finish(std::span<const std::int32_t> rows, const LayerScratch& all);
-  Tensor logits_of(std::span<const std::int32_t> rows, const LayerScratch& all);
-  Tensor hidden_of(const LayerScratch& s);
-
-  const ModelDescription d;
-  Backend& backend;
-  DecoderWeights weights;
-  Activations activations;
-  const LayerGroups groups;
-  const std::vector<Tensor> rope_tables = weights.rope_tables(d.position.rope_tables);
-};
 
 /// Where there is no such norm, out = in.
 void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<Tensor>& weight,
@@ -73,11 +31,42 @@ void Model::Impl::norm(const Tensor& out, const Tensor& in, const std::optional<
   backend.norm(out, in, *weight, optional(bias), {d.norm.kind, d.norm.eps, d.norm.weight_offset});
 }
 
-void Model::Impl::qk_norm(const Tensor& heads, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias) {
+void Model::Impl::qk_norm(const Tensor& qkv, const LayerWeights& layer) {
   const AttentionDescription& a = d.attention;
+  const Tensor q = qkv.slice_cols(0, q_size(own)), k = qkv.slice_cols(q_size(own), kv_size(own));
+  if (a.qk_norm_span == QkNormSpan::row) {
+    row_norm(q, q, exchange.query_columns(), {layer.q_norm, layer.q_norm_bias});
+    const std::int64_t seen = (shard.owned_kv_heads.first - shard.kv_heads.first) * a.head_dim;
+    return row_norm(k, k.slice_cols(seen, kv_size(own) - seen), exchange.key_columns(),
+                    {layer.k_norm, layer.k_norm_bias});
+  }
   const NormParams params{a.qk_norm_kind, d.norm.eps, d.norm.weight_offset};
-  if (a.qk_norm_span == QkNormSpan::row) return backend.norm(heads, heads, *weight, optional(bias), params);
-  backend.head_norm(heads, a.head_dim, *weight, optional(bias), params);
+  backend.head_norm(q, a.head_dim, *layer.q_norm, optional(layer.q_norm_bias), params);
+  backend.head_norm(k, a.head_dim, *layer.k_norm, optional(layer.k_norm_bias), params);
+}
+
+/// Over the heads of all ranks together. `shown`: the last of `heads`, which are this rank's part of `ranges`.
+void Model::Impl::row_norm(const Tensor& heads, const Tensor& shown, const std::vector<Interval>& ranges,
+                           const QkNorm& of) {
+  const NormParams params{d.attention.qk_norm_kind, d.norm.eps, d.norm.weight_offset};
+  if (shard.whole()) return backend.norm(heads, heads, *of.weight, optional(of.bias), params);
+  const Tensor all = exchange.gather(shown, ranges, of.weight->cols);
+  backend.norm(all, all, *of.weight, optional(of.bias), params);
+  const std::int64_t end = ranges[static_cast<std::size_t>(shard.rank.rank)].end;
+  backend.convert(heads, all.slice_cols(end - heads.cols, heads.cols));
+}
+
+/// out = or += in W^T + bias, where each rank has some of the columns of W and of `in`.
+void Model::Impl::project(const Tensor& out, const Tensor& in, const std::vector<std::unique_ptr<Weight>>& weight,
+                          const Cuts& cuts, const Epilogue& to) {
+  if (shard.whole()) return backend.matmul(out, in, *weight[0], to);
+  const Cut& cut = cuts.ranks[static_cast<std::size_t>(shard.rank.rank)];
+  for (std::size_t i = 0; i < cut.parts.size(); ++i) {
+    const Interval& columns = cut.parts[i].columns;
+    backend.matmul(exchange.partial(in.rows, i, cut.parts.size()),
+                   in.slice_cols(columns.first - cut.columns.first, columns.size()), *weight[i], {});
+  }
+  exchange.reduce(out, cuts, to);
 }
 
 /// residual += what `branch` computes, with the norms and the scale that lie between
@@ -103,14 +92,19 @@ RopeParams Model::Impl::rope_of(std::int32_t index) const {
 }
 
 /// residual = embedding of the tokens and, where they are learned, of the positions
-void Model::Impl::embed(const Batch& batch, const LayerScratch& s) {
+void Model::Impl::embed(const Batch& batch, std::span<const TokenId> tokens, const LayerScratch& s) {
+  const auto look_up = [&](const Tensor& out) {
+    if (shard.whole()) return backend.embed(out, *weights.embed, batch, d.embedding_scale);
+    backend.embed_some(out, *weights.embed, batch, d.embedding_scale, static_cast<TokenId>(shard.vocab.first));
+    exchange.share_embedding(out, tokens);
+  };
   if (weights.embed_in) {
     const Tensor narrow = activations.embedded(batch.rows());
-    backend.embed(narrow, *weights.embed, batch, d.embedding_scale);
+    look_up(narrow);
     backend.convert(s.embedding, narrow);
     backend.matmul(s.residual, s.embedding, *weights.embed_in, {});
   } else {
-    backend.embed(s.residual, *weights.embed, batch, d.embedding_scale);
+    look_up(s.residual);
   }
   if (weights.positions) {
     backend.embed_positions(s.branch, *weights.positions, batch, d.position.learned_offset);
@@ -128,14 +122,15 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   norm(s.normed, s.residual, layer.attn_norm, layer.attn_norm_bias);
   backend.matmul(qkv, s.normed, *layer.qkv, epilogue(Epilogue::Kind::store, layer.qkv_bias));
   const AttentionDescription& a = d.attention;
-  if (a.qk_norm) {
-    qk_norm(qkv.slice_cols(0, q_size(d)), layer.q_norm, layer.q_norm_bias);
-    qk_norm(qkv.slice_cols(q_size(d), kv_size(d)), layer.k_norm, layer.k_norm_bias);
-  }
+  if (a.qk_norm) qk_norm(qkv, layer);
 
-  AttentionShape shape{a.num_heads, a.num_kv_heads, a.head_dim};
   const LayerGroups::Place place = groups.layers[static_cast<std::size_t>(index)];
-  shape.layer_group = place.layer_group;
+  const AttentionShape shape{.num_heads = own.attention.num_heads,
+                             .num_kv_heads = own.attention.num_kv_heads,
+                             .head_dim = a.head_dim,
+                             .layer_group = place.layer_group,
+                             .heads_per_kv_head = shard.whole() ? 0 : a.num_heads / a.num_kv_heads,
+                             .first_in_group = shard.first_in_group};
   backend.rope_and_cache(q, qkv, kv, place.index, batch, shape, rope_of(index));
 
   AttentionParams params{shape};
@@ -151,8 +146,9 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
 /// W_down (act(W_gate normed) * W_up normed)
 void Model::Impl::mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
   const auto up = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
-  backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias), nullptr, swiglu()});
-  backend.matmul(out, s.inner, *layer.down, epilogue(kind, layer.down_bias));
+  if (layer.up)
+    backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias), nullptr, swiglu()});
+  project(out, s.inner, layer.down, mlp_parts, epilogue(kind, layer.down_bias));
 }
 
 /// normed = norm(residual), of which, in f32, a router makes the shares of experts.
@@ -167,19 +163,33 @@ void Model::Impl::normalize(const LayerWeights& layer, const LayerScratch& s) {
   backend.convert(s.normed, x.normed);
 }
 
+void Model::Impl::mix_part(const MixtureWeights& layer, std::size_t index, const Tensor& out, const LayerScratch& s,
+                           bool accumulate) {
+  const MixtureScratch x = activations.mixture(s.normed.rows);
+  const MixtureWeights::Experts& part = layer.experts[index];
+  const Tensor inner = x.inner.slice_cols(0, part.down[0]->k());
+  backend.mixture(out, s.normed, x.routing,
+                  {part.up, part.down, d.mlp.activation, accumulate, x.gathered, inner, swiglu(),
+                   optional(layer.up_bias), optional(layer.down_bias)});
+}
+
 /// The sum of some experts' MLPs, each by its share of the row, and of the shared expert's.
 void Model::Impl::mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
   const MixtureDescription& m = d.mixture;
   const MixtureScratch x = activations.mixture(s.normed.rows);
-  const bool accumulate = kind == Epilogue::Kind::accumulate;
-  backend.mixture(out, s.normed, x.routing,
-                  {layer.up, layer.down, d.mlp.activation, accumulate, x.gathered, x.inner, swiglu(),
-                   optional(layer.up_bias), optional(layer.down_bias)});
+  if (shard.whole()) {
+    mix_part(layer, 0, out, s, kind == Epilogue::Kind::accumulate);
+  } else {
+    const std::size_t parts = layer.experts.size();
+    for (std::size_t i = 0; i < parts; ++i) mix_part(layer, i, exchange.partial(out.rows, i, parts), s, false);
+    exchange.reduce(out, expert_parts, {kind});
+  }
   if (!layer.shared) return;
   const Tensor share = x.routing.shares.slice_cols(m.experts_per_token, m.shared_gate ? 1 : 0);
-  backend.matmul(x.shared, s.normed, *layer.shared->up,
-                 {Epilogue::Kind::gated, d.mlp.activation, nullptr, m.shared_gate ? &share : nullptr, swiglu()});
-  backend.matmul(out, x.shared, *layer.shared->down, {Epilogue::Kind::accumulate});
+  if (layer.shared->up)
+    backend.matmul(x.shared, s.normed, *layer.shared->up,
+                   {Epilogue::Kind::gated, d.mlp.activation, nullptr, m.shared_gate ? &share : nullptr, swiglu()});
+  project(out, x.shared, layer.shared->down, shared_parts, {Epilogue::Kind::accumulate});
 }
 
 /// residual += W_o attended;  residual += MLP(norm(residual)), or a mixture of them, in a parallel block of the
@@ -187,7 +197,7 @@ void Model::Impl::mix(const MixtureWeights& layer, const LayerScratch& s, const 
 void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
   if (d.parallel) normalize(layer, s);
   const auto attention = [&](const Tensor& out, Epilogue::Kind kind) {
-    backend.matmul(out, s.attended, *layer.o, epilogue(kind, layer.o_bias));
+    project(out, s.attended, layer.o, attention_parts, epilogue(kind, layer.o_bias));
   };
   add_branch(s, attention, layer.attn_post_norm, layer.attn_post_norm_bias);
 
@@ -220,11 +230,12 @@ Tensor Model::Impl::logits_of(std::span<const std::int32_t> rows, const LayerScr
   const LayerScratch s = finish(rows, all);
   norm(s.normed, s.residual, weights.final_norm, weights.final_norm_bias);
   if (weights.embed_out) backend.matmul(s.embedding, s.normed, *weights.embed_out, {});
-  const Tensor logits = activations.logits(count);
+  const Tensor whole = activations.logits(count), logits = whole.slice_cols(0, shard.vocab.size());
   const Tensor& last = weights.embed_out ? s.embedding : s.normed;
   backend.matmul(logits, last, weights.head(), epilogue(Epilogue::Kind::store, weights.lm_head_bias));
   if (d.logit_scale != 1.0f || d.logit_softcap > 0.0f) backend.scale_softcap(logits, d.logit_scale, d.logit_softcap);
-  return logits;
+  if (!shard.whole()) exchange.gather_logits(whole, logits);
+  return whole;
 }
 
 void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) const {
@@ -238,12 +249,17 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
     for (const std::int32_t row : asked)
       if (row < 0 || row >= rows)
         throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
+  if (!shard.whole() && request.tokens.size() != static_cast<std::size_t>(rows))
+    throw InvalidArgument(str("forward: ", request.tokens.size(), " tokens of a batch of ", rows, " rows"));
+  for (const TokenId token : request.tokens)
+    if (token < 0 || token >= d.vocab_size)
+      throw InvalidArgument(str("forward: token ", token, " is outside the vocabulary [0, ", d.vocab_size, ")"));
   const KvShape& shape = kv.shape();
-  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != d.attention.num_kv_heads ||
+  if (shape.num_layers != groups.layers_per_group || shape.num_kv_heads != own.attention.num_kv_heads ||
       shape.head_dim != d.attention.head_dim)
     throw InvalidArgument(str("forward: the KV storage holds ", shape.num_layers, " layers of ", shape.num_kv_heads,
                               " heads of size ", shape.head_dim, "; a layer group of the model has ",
-                              groups.layers_per_group, " of ", d.attention.num_kv_heads, " of size ",
+                              groups.layers_per_group, " of ", own.attention.num_kv_heads, " of size ",
                               d.attention.head_dim));
 }
 
@@ -262,7 +278,7 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   };
   Tensor logits;
   m.backend.run_step(batch, [&] {
-    m.embed(batch, s);
+    m.embed(batch, request.tokens, s);
     for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
       m.attend(layer, batch, kv);
       if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);
@@ -271,65 +287,19 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   });
   for (std::size_t first = 0; first < rows.size(); first += piece) {
     if (first > 0) logits = logits_from(first);
-    consume(static_cast<std::int64_t>(first), logits);
+    if (m.shard.rank.rank == 0) consume(static_cast<std::int64_t>(first), logits);
   }
+  const auto take_hidden = [&](std::int64_t first, const Tensor& hidden) {
+    if (m.shard.rank.rank == 0) request.take_hidden(first, hidden);
+  };
   const std::span<const std::int32_t> hidden = request.hidden_rows;
   if (hidden.size() == static_cast<std::size_t>(batch.rows())) {  // where they lie
     m.finish_layer(m.weights.layers.back(), s);
-    return request.take_hidden(0, m.hidden_of(s));
+    return take_hidden(0, m.hidden_of(s));
   }
   for (std::size_t first = 0; first < hidden.size(); first += piece)
-    request.take_hidden(static_cast<std::int64_t>(first),
-                        m.hidden_of(m.finish(hidden.subspan(first, std::min(piece, hidden.size() - first)), s)));
+    take_hidden(static_cast<std::int64_t>(first),
+                m.hidden_of(m.finish(hidden.subspan(first, std::min(piece, hidden.size() - first)), s)));
 }
-
-std::vector<float> Model::dense(std::vector<float> pooled) {
-  Impl& m = *impl_;
-  const EmbeddingDescription& e = m.d.embedding;
-  std::int64_t cols = m.d.hidden_size;
-  for (std::size_t i = 0; i < e.dense_sizes.size(); ++i) {
-    const std::int64_t rows = static_cast<std::int64_t>(pooled.size()) / cols, out = e.dense_sizes[i];
-    const std::int64_t most = m.activations.max_logit_rows();
-    std::vector<float> next(static_cast<std::size_t>(rows * out));
-    for (std::int64_t first = 0; first < rows; first += most) {
-      const std::int64_t n = std::min(most, rows - first);
-      const Tensor in = m.activations.dense(n, cols), result = m.activations.dense(n, out);
-      const Tensor narrow = m.activations.dense_input(n, cols);
-      const auto part = [&](std::vector<float>& list, std::int64_t width) {
-        return std::span(list).subspan(static_cast<std::size_t>(first * width), static_cast<std::size_t>(n * width));
-      };
-      m.backend.upload(in, std::as_bytes(part(pooled, cols)));
-      m.backend.convert(narrow, in);
-      m.backend.matmul(result, narrow, *m.weights.dense[i].weight,
-                       epilogue(Epilogue::Kind::store, m.weights.dense[i].bias));
-      m.backend.download(std::as_writable_bytes(part(next, out)), result);
-    }
-    if (!e.dense_tanh.empty() && e.dense_tanh[i] != 0)
-      for (float& x : next) x = std::tanh(x);
-    pooled = std::move(next);
-    cols = out;
-  }
-  return pooled;
-}
-
-namespace {
-const ModelDescription& validated(const ModelDescription& description) {
-  description.validate();
-  return description;
-}
-}  // namespace
-
-Model::Model(const ModelDescription& description, const WeightSource& weights, Backend& backend,
-             std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows)
-    : impl_(std::make_unique<Impl>(validated(description), weights, backend, max_batched_tokens, max_logit_rows)) {}
-
-Model::~Model() = default;
-
-const ModelDescription& Model::description() const noexcept { return impl_->d; }
-
-KvShape Model::kv_shape(std::int32_t block_size) const { return kv_shape_of(impl_->d, impl_->backend, block_size); }
-
-std::size_t Model::weight_bytes() const noexcept { return impl_->weights.bytes(); }
-std::size_t Model::activation_bytes() const noexcept { return impl_->activations.bytes(); }
 
 }  // namespace pagedcore

@@ -1,169 +1,16 @@
 #include "model/weights.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <string>
 
 #include "base/text.hpp"
-#include "model/leaves.hpp"
+#include "model/slices.hpp"
+#include "model/weight_specs.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
 namespace {
-
-struct Part {
-  std::string name;
-  std::int64_t rows;  // of a vector: its length
-};
-
-/// A packed matrix of `Owner`, and the tensors [rows, cols] it is made of.
-template <class Owner>
-struct MatrixSpec {
-  std::unique_ptr<Weight> Owner::*member;
-  std::vector<Part> parts;
-  std::int64_t cols;
-  WeightForm form = {};
-
-  std::int64_t n() const {
-    std::int64_t rows = 0;
-    for (const Part& part : parts) rows += part.rows;
-    return form.kind == PackKind::gated ? rows / 2 : rows;
-  }
-};
-
-enum class Presence : std::uint8_t {
-  required,
-  optional,  // exists when any part does; the parts that do not are zero
-  ones,      // is in no file: of a norm that only normalises
-};
-
-/// An f32 vector of `Owner`: its parts one after another.
-template <class Owner>
-struct VectorSpec {
-  std::optional<Tensor> Owner::*member;
-  std::vector<Part> parts;
-  Presence presence;
-
-  std::int64_t n() const {
-    std::int64_t length = 0;
-    for (const Part& part : parts) length += part.rows;
-    return length;
-  }
-};
-
-template <class Owner>
-struct Specs {
-  using Vector = std::optional<Tensor> Owner::*;
-  std::vector<MatrixSpec<Owner>> matrices;
-  std::vector<VectorSpec<Owner>> vectors;
-
-  void bias(Vector member, std::vector<Part> parts) {
-    vectors.push_back({member, std::move(parts), Presence::optional});
-  }
-  void norm(Vector weight, Vector its_bias, const std::string& name, std::int64_t n, Presence presence) {
-    vectors.push_back({weight, {{name + ".weight", n}}, presence});
-    bias(its_bias, {{name + ".bias", n}});
-  }
-};
-
-bool norms_before(const ModelDescription& d) {
-  return d.norm.place == NormPlace::before || d.norm.place == NormPlace::both;
-}
-bool norms_after(const ModelDescription& d) { return d.norm.place != NormPlace::before; }
-Presence norm_presence(const ModelDescription& d) { return d.norm.weights ? Presence::required : Presence::ones; }
-
-/// An MLP by the names within it. Of those of a mixture only the matrices: see mixture_specs.
-Specs<MlpWeights> mlp_specs(const ModelDescription& d, std::int64_t inter) {
-  using M = MlpWeights;
-  const std::int64_t hidden = d.hidden_size;
-  Specs<M> s;
-  if (d.mlp.gated) {
-    s.matrices.push_back({&M::up, {{"gate.weight", inter}, {"up.weight", inter}}, hidden, PackKind::gated});
-    s.bias(&M::up_bias, {{"gate.bias", inter}, {"up.bias", inter}});
-  } else {
-    s.matrices.push_back({&M::up, {{"up.weight", inter}}, hidden});
-    s.bias(&M::up_bias, {{"up.bias", inter}});
-  }
-  s.matrices.push_back({&M::down, {{"down.weight", hidden}}, inter, WeightForm(PackKind::stacked, down_leaves(inter))});
-  s.bias(&M::down_bias, {{"down.bias", hidden}});
-  return s;
-}
-
-/// What a mixture has once: the router, and the biases of all experts.
-Specs<MixtureWeights> mixture_specs(const ModelDescription& d) {
-  using M = MixtureWeights;
-  Specs<M> s;
-  s.matrices.push_back({&MixtureWeights::router, {{"router.weight", d.mixture.num_experts}}, d.hidden_size});
-  s.matrices.back().form.f32 = true;
-  if (d.mixture.shared_gate) s.matrices.back().parts.push_back({"shared_gate.weight", 1});
-  if (!d.mixture.biases) return s;
-  s.vectors.push_back({&M::router_bias, {{"router.bias", d.mixture.num_experts}}, Presence::required});
-  VectorSpec<M> up{&M::up_bias, {}, Presence::required}, down{&M::down_bias, {}, Presence::required};
-  for (std::int32_t e = 0; e < d.mixture.num_experts; ++e) {
-    const std::string of_expert = str("experts.", e, ".");
-    up.parts.push_back({of_expert + "gate.bias", d.mixture.expert_size});
-    up.parts.push_back({of_expert + "up.bias", d.mixture.expert_size});
-    down.parts.push_back({of_expert + "down.bias", d.hidden_size});
-  }
-  s.vectors.push_back(std::move(up));
-  s.vectors.push_back(std::move(down));
-  return s;
-}
-
-/// A layer without its MLP or mixture.
-Specs<LayerWeights> layer_specs(const ModelDescription& d) {
-  using L = LayerWeights;
-  const std::int64_t hidden = d.hidden_size, q = q_size(d), kv = kv_size(d);
-  const Presence norms = norm_presence(d);
-  Specs<L> s;
-  if (norms_before(d)) s.norm(&L::attn_norm, &L::attn_norm_bias, "attn_norm", hidden, norms);
-  if (norms_after(d)) s.norm(&L::attn_post_norm, &L::attn_post_norm_bias, "attn_post_norm", hidden, norms);
-  s.matrices.push_back({&L::qkv, {{"attn.q.weight", q}, {"attn.k.weight", kv}, {"attn.v.weight", kv}}, hidden});
-  s.bias(&L::qkv_bias, {{"attn.q.bias", q}, {"attn.k.bias", kv}, {"attn.v.bias", kv}});
-  if (d.attention.qk_norm) {
-    const bool shared = d.attention.qk_norm_span == QkNormSpan::head;
-    const auto length = [&](std::int64_t all) { return shared ? d.attention.head_dim : all; };
-    s.norm(&L::q_norm, &L::q_norm_bias, "attn.q_norm", length(q), norms);
-    s.norm(&L::k_norm, &L::k_norm_bias, "attn.k_norm", length(kv), norms);
-  }
-  if (d.attention.sinks)
-    s.vectors.push_back({&L::sinks, {{"attn.sinks.weight", d.attention.num_heads}}, Presence::required});
-  s.matrices.push_back({&L::o,
-                        {{"attn.o.weight", hidden}},
-                        q,
-                        WeightForm(PackKind::stacked, head_leaves(d.attention.num_heads, d.attention.head_dim))});
-  s.bias(&L::o_bias, {{"attn.o.bias", hidden}});
-  if (norms_before(d)) s.norm(&L::mlp_norm, &L::mlp_norm_bias, "mlp_norm", hidden, norms);
-  if (norms_after(d)) s.norm(&L::mlp_post_norm, &L::mlp_post_norm_bias, "mlp_post_norm", hidden, norms);
-  return s;
-}
-
-Specs<DecoderWeights> decoder_specs(const ModelDescription& d) {
-  using D = DecoderWeights;
-  Specs<D> s;
-  const std::int64_t hidden = d.hidden_size, embedding = embedding_size(d);
-  s.matrices.push_back({&D::embed, {{"embed.weight", d.vocab_size}}, embedding});
-  if (d.embedding_size > 0) {
-    s.matrices.push_back({&D::embed_in, {{"embed_in.weight", hidden}}, embedding});
-    s.matrices.push_back({&D::embed_out, {{"embed_out.weight", embedding}}, hidden});
-  }
-  if (d.position.learned > 0) s.matrices.push_back({&D::positions, {{"positions.weight", d.position.learned}}, hidden});
-  if (d.head && !d.tied_embeddings) s.matrices.push_back({&D::lm_head, {{"lm_head.weight", d.vocab_size}}, embedding});
-  if (d.head) s.bias(&D::lm_head_bias, {{"lm_head.bias", d.vocab_size}});
-  const Presence norms = norm_presence(d);
-  if (d.norm.embedding) s.norm(&D::embed_norm, &D::embed_norm_bias, "embed_norm", hidden, norms);
-  if (d.norm.final) s.norm(&D::final_norm, &D::final_norm_bias, "final_norm", hidden, norms);
-  return s;
-}
-
-/// The product of embeddings that follows `index` others.
-Specs<DenseWeights> dense_specs(const ModelDescription& d, std::size_t index) {
-  const std::vector<std::int32_t>& sizes = d.embedding.dense_sizes;
-  Specs<DenseWeights> s;
-  s.matrices.push_back(
-      {&DenseWeights::weight, {{"weight", sizes[index]}}, index == 0 ? d.hidden_size : sizes[index - 1]});
-  s.bias(&DenseWeights::bias, {{"bias", sizes[index]}});
-  return s;
-}
 
 /// Bytes of one vector, so that each starts at a multiple of 64.
 std::size_t vector_bytes(std::int64_t n) { return (static_cast<std::size_t>(n) * sizeof(float) + 63) / 64 * 64; }
@@ -175,17 +22,58 @@ std::size_t vector_bytes(const Specs<Owner>& specs) {
   return bytes;
 }
 
+/// Throws Unsupported unless a part of columns is kept as the whole is, where that shows in bits: codes of inputs and
+/// of rounded weights belong to 32 columns, those of a block format to a block.
+void check_cut(const std::string& name, std::span<const HostTensor> whole, std::span<const HostTensor> taken,
+               const Interval& columns, const WeightForm& form, const TensorSizes& sizes) {
+  const std::int64_t k = whole[0].cols();
+  WeightForm all = form;
+  all.leaf_ends.clear();
+  const PackedSize of_whole = sizes.packed_size(whole, all), of_part = sizes.packed_size(taken, form);
+  const bool plain = info(whole[0].dtype).block_elements == 1;
+  const bool converted = taken[0].dtype != whole[0].dtype;
+  const bool coded = of_whole.integer > 0 || of_part.integer > 0 || (converted && of_part.native > 0) ||
+                     (plain && of_whole.native + of_part.native > 0);
+  if (!coded) return;
+  const bool alike =
+      !converted && (of_whole.integer > 0) == (of_part.integer > 0) && (of_whole.native > 0) == (of_part.native > 0);
+  if (alike && columns.first % 32 == 0 && (columns.end % 32 == 0 || columns.end == k)) return;
+  throw Unsupported(str("tensor ", name, " of ", info(whole[0].dtype).name, " cannot be cut at columns ", columns.first,
+                        " and ", columns.end, " of ", k,
+                        " without changing the codes of dtype = 'int8', or of weights = 'int8' or 'int4': use another "
+                        "tensor_parallel, or dtype = 'bfloat16' and weights = 'auto'"));
+}
+
+/// The same of rows: parts of several types share a panel, which is then kept otherwise, unless they end with panels.
+void check_rows(const std::string& name, std::span<const HostTensor> taken, const WeightForm& form,
+                const TensorSizes& sizes) {
+  if (form.kind == PackKind::gated || sizes.packed_size(taken, form).integer == 0) return;
+  for (const HostTensor& part : taken)
+    if (part.dtype != taken[0].dtype && (taken[0].rows() % 32 != 0 || part.rows() % 32 != 0))
+      throw Unsupported(str("tensor ", name, " and what is packed with it are of several types, and a rank's ",
+                            part.rows(),
+                            " rows of one do not end at a multiple of 32, which dtype = 'int8' asks for: "
+                            "use another tensor_parallel, or dtype = 'bfloat16'"));
+}
+
 /// Adds what the matrices of one owner will take.
 template <class Owner>
 void add_matrices(const Specs<Owner>& specs, const std::string& prefix, const TensorSizes& sizes,
                   const WeightSource* weights, PackedSize& total) {
   for (const auto& matrix : specs.matrices) {
-    std::vector<HostTensor> parts;
-    for (const Part& part : matrix.parts) {
-      const auto type = weights == nullptr ? std::nullopt : weights->type_of(prefix + part.name);
-      parts.push_back({type.value_or(sizes.compute_dtype()), {part.rows, matrix.cols}, 2});
+    std::vector<HostTensor> whole, taken;
+    for (const NamedPart& part : matrix.parts) {
+      const auto known = weights == nullptr ? std::nullopt : weights->type_of(prefix + part.name);
+      const DType type = known.value_or(sizes.compute_dtype());
+      whole.push_back({type, {part.rows, matrix.cols}, 2});
+      const bool in_blocks =
+          matrix.columns.first % info(type).block_elements == 0 && matrix.columns.end % info(type).block_elements == 0;
+      taken.push_back({in_blocks ? type : DType::f32, {part.taken.size(), matrix.columns.size()}, 2});
     }
-    const PackedSize size = sizes.packed_size(parts, matrix.form);
+    const std::string name = prefix + matrix.parts[0].name;
+    if (matrix.columns.size() < matrix.cols) check_cut(name, whole, taken, matrix.columns, matrix.form, sizes);
+    if (matrix.parts[0].taken.size() < matrix.parts[0].rows) check_rows(name, taken, matrix.form, sizes);
+    const PackedSize size = sizes.packed_size(taken, matrix.form);
     total.bytes += size.bytes;
     total.native += size.native;
     total.integer += size.integer;
@@ -200,15 +88,16 @@ std::string extents(std::span<const std::int64_t> shape) {
 
 }  // namespace
 
-std::size_t all_vector_bytes(const ModelDescription& d) {
-  std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d));
-  const std::size_t mlp = vector_bytes(mlp_specs(d, d.mlp.intermediate_size)), mixture = vector_bytes(mixture_specs(d));
+std::size_t all_vector_bytes(const ModelDescription& d, const Shard& shard) {
+  std::size_t layers = static_cast<std::size_t>(d.num_layers) * vector_bytes(layer_specs(d, shard));
+  const std::size_t mlp = vector_bytes(mlp_specs(d, d.mlp.intermediate_size, shard.rank));
+  const std::size_t mixture = vector_bytes(mixture_specs(d));
   for (std::int32_t i = 0; i < d.num_layers; ++i)
     layers += d.mixture.in_layer(static_cast<std::size_t>(i)) ? mixture : mlp;
   for (const std::int32_t size : d.embedding.dense_sizes) layers += vector_bytes(size);
   return vector_bytes(static_cast<std::int64_t>(d.position.rope_inv_freq.size())) +
-         vector_bytes(static_cast<std::int64_t>(d.position.alibi_slopes.size())) + vector_bytes(decoder_specs(d)) +
-         layers;
+         vector_bytes(d.position.alibi_slopes.empty() ? 0 : shard.heads.size()) +
+         vector_bytes(decoder_specs(d, shard)) + layers;
 }
 
 namespace {
@@ -216,10 +105,10 @@ namespace {
 /// Fills the weights from the source, vectors one after another into one buffer.
 class Loader {
  public:
-  Loader(const ModelDescription& d, const WeightSource& source, Backend& backend)
+  Loader(const ModelDescription& d, const Shard& shard, const WeightSource& source, Backend& backend)
       : source_(source),
         backend_(backend),
-        vectors_(backend.allocate(all_vector_bytes(d))),
+        vectors_(backend.allocate(all_vector_bytes(d, shard))),
         weight_offset_(d.norm.weight_offset) {}
 
   template <class Owner>
@@ -230,7 +119,13 @@ class Loader {
 
   template <class Owner>
   void load_matrices(const Specs<Owner>& specs, const std::string& prefix, Owner& owner) {
-    for (const auto& matrix : specs.matrices) owner.*matrix.member = load_matrix(matrix, prefix);
+    for (const auto& matrix : specs.matrices) {
+      std::unique_ptr<Weight> weight = load_matrix(matrix, prefix);
+      if (matrix.member != nullptr)
+        owner.*matrix.member = std::move(weight);
+      else
+        (owner.*matrix.list).push_back(std::move(weight));
+    }
   }
 
   Tensor add_vector(std::span<const float> values) {
@@ -267,9 +162,11 @@ class Loader {
   template <class Owner>
   std::unique_ptr<Weight> load_matrix(const MatrixSpec<Owner>& spec, const std::string& prefix) {
     std::vector<HostTensor> parts;
-    for (const Part& part : spec.parts) {
+    std::deque<Columns> cut;
+    for (const NamedPart& part : spec.parts) {
       const std::int64_t shape[] = {part.rows, spec.cols};
-      parts.push_back(checked(prefix + part.name, shape));
+      parts.push_back(rows_of(checked(prefix + part.name, shape), part.taken));
+      if (spec.columns.size() < spec.cols) parts.back() = cut.emplace_back(parts.back(), spec.columns).tensor();
     }
     return backend_.pack(parts, spec.form);
   }
@@ -284,13 +181,13 @@ class Loader {
     std::span<float> rest = values;
     const bool required = spec.presence == Presence::required;
     bool present = required;
-    for (const Part& part : spec.parts) {
+    for (const NamedPart& part : spec.parts) {
       const std::string name = prefix + part.name;
-      const auto n = static_cast<std::size_t>(part.rows);
+      const auto n = static_cast<std::size_t>(part.taken.size());
       if (required || source_.has(name)) {
         present = true;
         const std::int64_t shape[] = {part.rows};
-        to_f32(checked(name, shape), 0, rest.first(n));
+        to_f32(checked(name, shape), part.taken.first, rest.first(n));
       }
       rest = rest.subspan(n);
     }
@@ -306,49 +203,47 @@ class Loader {
   std::size_t used_ = 0;
 };
 
-/// Calls visit(specs, prefix) for the MLPs of a mixture: its experts, then the shared one.
+/// Calls visit(part, specs, prefix) for every expert's parts.
 template <class Visit>
-void each_expert(const ModelDescription& d, const std::string& prefix, const Visit& visit) {
-  const MixtureDescription& m = d.mixture;
-  Specs<MlpWeights> specs = mlp_specs(d, m.expert_size);
-  for (auto& matrix : specs.matrices) matrix.form.of_expert = true;
-  for (std::int32_t e = 0; e < m.num_experts; ++e) visit(specs, str(prefix, "experts.", e, "."));
-  if (m.shared_size > 0) visit(mlp_specs(d, m.shared_size), prefix + "shared.");
+void each_expert(const ModelDescription& d, const ModelRank& rank, const std::string& prefix, const Visit& visit) {
+  const Cuts cuts = inner_cuts(d.mixture.expert_size, rank.size);
+  const Cut& cut = cuts.ranks[static_cast<std::size_t>(rank.rank)];
+  for (std::size_t p = 0; p < cut.parts.size(); ++p) {
+    const Specs<MixtureWeights::Experts> specs = expert_specs(d, cut.parts[p]);
+    for (std::int32_t e = 0; e < d.mixture.num_experts; ++e) visit(p, specs, str(prefix, "experts.", e, "."));
+  }
 }
 
-void load_mixture(const ModelDescription& d, Loader& loader, const std::string& prefix, MixtureWeights& weights) {
+void load_mixture(const ModelDescription& d, const ModelRank& rank, Loader& loader, const std::string& prefix,
+                  MixtureWeights& weights) {
   loader.load(mixture_specs(d), prefix, weights);
-  const auto experts = static_cast<std::size_t>(d.mixture.num_experts);
   for (auto* biases : {&weights.up_bias, &weights.down_bias})
     if (*biases) *biases = (*biases)->as_rows(d.mixture.num_experts);
-  each_expert(d, prefix, [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
-    MlpWeights expert;
-    loader.load_matrices(specs, of_expert, expert);
-    if (weights.up.size() == experts) {
-      weights.shared = std::move(expert);
-    } else {
-      weights.up.push_back(std::move(expert.up));
-      weights.down.push_back(std::move(expert.down));
-    }
+  each_expert(d, rank, prefix, [&](std::size_t part, const auto& specs, const std::string& of_expert) {
+    weights.experts.resize(part + 1);
+    loader.load_matrices(specs, of_expert, weights.experts[part]);
   });
+  if (d.mixture.shared_size > 0)
+    loader.load_matrices(mlp_specs(d, d.mixture.shared_size, rank), prefix + "shared.", weights.shared.emplace());
 }
 }  // namespace
 
-DecoderWeights load_weights(const ModelDescription& d, const WeightSource& source, Backend& backend) {
+DecoderWeights load_weights(const ModelDescription& d, const Shard& shard, const WeightSource& source,
+                            Backend& backend) {
   DecoderWeights weights;
-  Loader loader(d, source, backend);
+  Loader loader(d, shard, source, backend);
   const PositionDescription& p = d.position;
   if (!p.rope_inv_freq.empty()) weights.rope_inv_freq = loader.add_vector(p.rope_inv_freq);
-  if (!p.alibi_slopes.empty()) weights.alibi = loader.add_vector(p.alibi_slopes);
-  loader.load(decoder_specs(d), "", weights);
-  const Specs<LayerWeights> layers = layer_specs(d);
-  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size);
+  if (!p.alibi_slopes.empty()) weights.alibi = loader.add_vector(part_of(d, shard).position.alibi_slopes);
+  loader.load(decoder_specs(d, shard), "", weights);
+  const Specs<LayerWeights> layers = layer_specs(d, shard);
+  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size, shard.rank);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {
     const std::string prefix = str("layers.", i, ".");
     LayerWeights& layer = weights.layers.emplace_back();
     loader.load(layers, prefix, layer);
     if (d.mixture.in_layer(static_cast<std::size_t>(i)))
-      load_mixture(d, loader, prefix + "mlp.", layer.mixture.emplace());
+      load_mixture(d, shard.rank, loader, prefix + "mlp.", layer.mixture.emplace());
     else
       loader.load(mlp, prefix + "mlp.", layer.mlp.emplace());
   }
@@ -358,11 +253,12 @@ DecoderWeights load_weights(const ModelDescription& d, const WeightSource& sourc
   return weights;
 }
 
-PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& sizes, const WeightSource* weights) {
-  PackedSize size{all_vector_bytes(d), 0};
-  add_matrices(decoder_specs(d), "", sizes, weights, size);
-  const Specs<LayerWeights> layers = layer_specs(d);
-  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size);
+PackedSize planned_weight_size(const ModelDescription& d, const Shard& shard, const TensorSizes& sizes,
+                               const WeightSource* weights) {
+  PackedSize size{all_vector_bytes(d, shard), 0};
+  add_matrices(decoder_specs(d, shard), "", sizes, weights, size);
+  const Specs<LayerWeights> layers = layer_specs(d, shard);
+  const Specs<MlpWeights> mlp = mlp_specs(d, d.mlp.intermediate_size, shard.rank);
   for (std::int32_t i = 0; i < d.num_layers; ++i) {
     const std::string prefix = str("layers.", i, ".");
     add_matrices(layers, prefix, sizes, weights, size);
@@ -371,9 +267,11 @@ PackedSize planned_weight_size(const ModelDescription& d, const TensorSizes& siz
       continue;
     }
     add_matrices(mixture_specs(d), prefix + "mlp.", sizes, weights, size);
-    each_expert(d, prefix + "mlp.", [&](const Specs<MlpWeights>& specs, const std::string& of_expert) {
+    each_expert(d, shard.rank, prefix + "mlp.", [&](std::size_t, const auto& specs, const std::string& of_expert) {
       add_matrices(specs, of_expert, sizes, weights, size);
     });
+    if (d.mixture.shared_size > 0)
+      add_matrices(mlp_specs(d, d.mixture.shared_size, shard.rank), prefix + "mlp.shared.", sizes, weights, size);
   }
   for (std::size_t i = 0; i < d.embedding.dense_sizes.size(); ++i)
     add_matrices(dense_specs(d, i), str("dense.", i, "."), sizes, weights, size);

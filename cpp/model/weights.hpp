@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/shard.hpp"
 #include "pagedcore/model.hpp"
 
 namespace pagedcore {
@@ -14,20 +15,24 @@ namespace pagedcore {
 struct MlpWeights {
   std::unique_ptr<Weight> up;  // [intermediate, hidden]; with a gate the pair (gate, up)
   std::optional<Tensor> up_bias;
-  std::unique_ptr<Weight> down;  // [hidden, intermediate]
+  std::vector<std::unique_ptr<Weight>> down;  // [hidden, intermediate], by subtrees of its leaves
   std::optional<Tensor> down_bias;
 };
 
 /// A mixture of experts.
 struct MixtureWeights {
-  std::unique_ptr<Weight> router;                 // f32 [experts, hidden], below it the shared expert's gate
-  std::optional<Tensor> router_bias;              // [1, experts]
-  std::vector<std::unique_ptr<Weight>> up, down;  // [experts]: as MlpWeights has them
+  std::unique_ptr<Weight> router;     // f32 [experts, hidden], below it the shared expert's gate
+  std::optional<Tensor> router_bias;  // [1, experts]
+  struct Experts {
+    std::vector<std::unique_ptr<Weight>> up, down;  // [experts]: as MlpWeights has them
+  };
+  std::vector<Experts> experts;              // by subtrees of the leaves of their down products
   std::optional<Tensor> up_bias, down_bias;  // [experts, 2 * expert_size], of each gate and up, and [experts, hidden]
   std::optional<MlpWeights> shared;          // the shared expert
 };
 
-/// One transformer layer. Vectors are f32 [1, n] views into DecoderWeights::vectors.
+/// One transformer layer, of a rank its part of it: without ranks every list of subtrees has the root alone. Vectors
+/// are f32 [1, n] views into DecoderWeights::vectors.
 struct LayerWeights {
   std::optional<Tensor> attn_norm, attn_norm_bias, attn_post_norm, attn_post_norm_bias;
   std::unique_ptr<Weight> qkv;  // q, k and v stacked: [q_size + 2 kv_size, hidden]
@@ -35,7 +40,7 @@ struct LayerWeights {
   std::optional<Tensor> q_norm, q_norm_bias;  // [1, head_dim or q_size]
   std::optional<Tensor> k_norm, k_norm_bias;  // [1, head_dim or kv_size]
   std::optional<Tensor> sinks;                // [1, heads]
-  std::unique_ptr<Weight> o;                  // [hidden, q_size]
+  std::vector<std::unique_ptr<Weight>> o;     // [hidden, q_size], by subtrees of its leaves
   std::optional<Tensor> o_bias;
   std::optional<Tensor> mlp_norm, mlp_norm_bias, mlp_post_norm, mlp_post_norm_bias;
   std::optional<MlpWeights> mlp;
@@ -85,20 +90,22 @@ inline std::int64_t embedding_size(const ModelDescription& d) noexcept {
 }
 inline std::int64_t qkv_size(const ModelDescription& d) noexcept { return q_size(d) + 2 * kv_size(d); }
 
-/// The KV storage that the decoder writes.
-inline KvShape kv_shape_of(const ModelDescription& d, const TensorSizes& sizes, std::int32_t block_size) {
-  const AttentionDescription& a = d.attention;
-  return {layer_groups(d).layers_per_group, a.num_kv_heads, a.head_dim, block_size, sizes.kv_dtype()};
+/// The KV storage that the decoder writes, or a rank of it.
+inline KvShape kv_shape_of(const ModelDescription& d, const Shard& shard, const TensorSizes& sizes,
+                           std::int32_t block_size) {
+  return {layer_groups(d).layers_per_group, static_cast<std::int32_t>(shard.kv_heads.size()), d.attention.head_dim,
+          block_size, sizes.kv_dtype()};
 }
 
 /// Throws Corrupt for a tensor that is missing or whose shape or size contradicts the description, Unsupported for one
-/// that cannot be served. `description` is valid.
-DecoderWeights load_weights(const ModelDescription& description, const WeightSource& source, Backend& backend);
+/// that cannot be served, or not by ranks. `description` is valid, and of the whole model.
+DecoderWeights load_weights(const ModelDescription& description, const Shard& shard, const WeightSource& source,
+                            Backend& backend);
 /// What load_weights() will hold; `weights` as in plan_model_memory(). Room for every optional bias is counted and
 /// held, for the description does not say which ones a checkpoint has; they are a few vectors a layer.
-PackedSize planned_weight_size(const ModelDescription& description, const TensorSizes& sizes,
+PackedSize planned_weight_size(const ModelDescription& description, const Shard& shard, const TensorSizes& sizes,
                                const WeightSource* weights);
 /// Of that: norms, biases and tables of positions, which are in f32.
-std::size_t all_vector_bytes(const ModelDescription& description);
+std::size_t all_vector_bytes(const ModelDescription& description, const Shard& shard);
 
 }  // namespace pagedcore

@@ -1441,6 +1441,7 @@ class EngineConfig:
         request_memory: int | str | None = None,
         max_waiting: int | None = None,
         trace_file: str | os.PathLike[str] | None = None,
+        tensor_parallel: int = 1,
     ) -> None: ...
 
     device: str
@@ -1539,6 +1540,9 @@ class EngineConfig:
     request_memory holds. In [1, 2147483647]."""
     trace_file: str
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
+    tensor_parallel: int
+    """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
+    only. Results have the same bits for any number of them. In [1, 256]."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1581,6 +1585,9 @@ class MemoryPlan:
         num_swap_blocks: int = 0,
         requests: int = 0,
         windows: Sequence[int] | None = [],
+        rank_weights: Sequence[int] | None = [],
+        rank_activations: Sequence[int] | None = [],
+        rank_kv_block: Sequence[int] | None = [],
     ) -> None: ...
 
     weights: int
@@ -1612,6 +1619,12 @@ class MemoryPlan:
     """Host memory that requests may take together, apart from their KV: taken as they need it."""
     windows: list[int]
     """Of the groups of layers, as in KvCacheConfig; 0: full context."""
+    rank_weights: list[int]
+    """Of `weights`, those of each rank (tensor_parallel)."""
+    rank_activations: list[int]
+    """Likewise of `activations`."""
+    rank_kv_block: list[int]
+    """Likewise of `kv_block`."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 

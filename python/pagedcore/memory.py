@@ -71,6 +71,10 @@ class MemoryReport:
     """Bytes of the matrices in the compute type; norms and biases are the rest."""
     windows: tuple[int, ...] | list[int] = (0,)
     """Attention window of each layer group, 0: full context. A token takes a token slot in a block of each."""
+    rank_weights: tuple[int, ...] | list[int] = ()
+    """Of the weights, those of each rank (tensor_parallel)."""
+    rank_activations: tuple[int, ...] | list[int] = ()
+    rank_kv_block: tuple[int, ...] | list[int] = ()
 
     @classmethod
     def from_native(cls, plan: _core.MemoryPlan) -> MemoryReport:
@@ -101,6 +105,21 @@ class MemoryReport:
         products = f", {format_bytes(self.integer_weights)} multiplied in int8" if self.integer_weights else ""
         return f"{format_bytes(self.native_weights)} in block formats{products}"
 
+    def _ranks(self) -> list[tuple[str, str, str]]:
+        """Of several, a line each."""
+        if len(self.rank_weights) < 2:
+            return []
+        parts = zip(self.rank_weights, self.rank_activations, self.rank_kv_block, strict=True)
+        return [
+            (
+                f"rank {rank}",
+                format_bytes(weights + activations + block * self.num_blocks),
+                f"weights {format_bytes(weights)}, activations {format_bytes(activations)}, "
+                f"KV cache {format_bytes(block * self.num_blocks)}",
+            )
+            for rank, (weights, activations, block) in enumerate(parts)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         derived = ("kv_cache", "total", "kv_tokens", "full_contexts")
         return asdict(self) | {name: getattr(self, name) for name in derived}
@@ -126,6 +145,7 @@ class MemoryReport:
             ),
             ("requests", format_bytes(self.requests), "at most: prompts, outputs, log-probabilities"),
             ("total", format_bytes(self.total), ""),
+            *self._ranks(),
             ("", "", ""),
             ("tokens that fit", f"{self.kv_tokens:,}", ""),
             ("full contexts", f"{self.full_contexts:,}", f"of {self.max_context:,} tokens each"),

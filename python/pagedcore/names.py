@@ -20,6 +20,7 @@ RENAMED = {
     "max_num_seqs": "max_sequences",
     "max_num_batched_tokens": "max_batched_tokens",
     "n_threads": "threads",
+    "tensor_parallel_size": "tensor_parallel",
 }
 """Options of an engine that mean the same under another name: they are taken."""
 
@@ -52,7 +53,6 @@ OTHERS = {
         "quantization": "dtype: weights compute in float32, bfloat16 or float16, whatever the file holds",
         "schedule_policy": "order: order='fcfs', 'priority' or 'fair'",
         "scheduling_policy": "order: order='fcfs', 'priority' or 'fair'",
-        "tensor_parallel_size": "device: an engine computes on one device",
         "torch_dtype": "dtype",
         "use_tqdm": "progress",
     },

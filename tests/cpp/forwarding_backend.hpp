@@ -86,6 +86,12 @@ class ForwardingBackend : public Backend {
   void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) override {
     inner_.gather_rows(out, in, indices);
   }
+  void combine(const Tensor& out, const PartialSums& sums, const Epilogue& epilogue) override {
+    inner_.combine(out, sums, epilogue);
+  }
+  void embed_some(const Tensor& out, const Weight& table, const Batch& batch, float scale, TokenId first) override {
+    inner_.embed_some(out, table, batch, scale, first);
+  }
   void scale_softcap(const Tensor& x, float scale, float softcap) override { inner_.scale_softcap(x, scale, softcap); }
   void sample_tokens(const Tensor& logits, std::span<const SamplingTask> tasks,
                      std::span<SamplingResult> results) override {

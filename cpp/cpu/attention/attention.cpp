@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backend/checks.hpp"
 #include "base/text.hpp"
@@ -27,14 +28,7 @@ class Step {
  public:
   Step(const Tensor& out, const Tensor& q, const PagedStorage& kv, std::int32_t layer, const PreparedBatch& batch,
        const AttentionParams& params, WorkList& work)
-      : out_(out),
-        q_(q),
-        kv_(kv),
-        layer_(layer),
-        batch_(batch),
-        work_(work),
-        kernels_(kernels_of(kv.isa())),
-        heads_per_kv_head_(work.shape.heads_per_kv_head) {
+      : out_(out), q_(q), kv_(kv), layer_(layer), batch_(batch), work_(work), kernels_(kernels_of(kv.isa())) {
     const TileLayout& layout = kv.layout();
     const bool tiles = kernels_.bf16_tile && layout.key_dim % kLanes == 0;
     if (layout.dtype == DType::f32) {
@@ -73,7 +67,8 @@ class Step {
 
   void run(const WorkUnit& unit, int worker) const noexcept {
     const bool tiles = kernel_ == kernels_.bf16_tile;
-    if (tiles) kernels_.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * heads_per_kv_head_);
+    const std::int32_t heads = work_.shape.heads_of(unit.kv_head);
+    if (tiles) kernels_.tile_begin(work_.tiles[static_cast<std::size_t>(unit.tile)].num_rows * heads);
     attend(unit, worker);
     if (tiles) kernels_.tile_end();
   }
@@ -84,6 +79,7 @@ class Step {
     char* memory = kv_.workspace().of(worker);
     PieceTask task = task_;
     set_rows(task, tile, unit.kv_head, memory);
+    const int heads = task.rows / tile.num_rows;
     memory += rows_bytes_ + q_bytes_;
     float* states = reinterpret_cast<float*>(memory);
     const ContextReader context(kv_, layer_, unit.kv_head, tile,
@@ -92,7 +88,7 @@ class Step {
     if (unit.split >= 0) {
       Split& split = work_.splits[static_cast<std::size_t>(unit.split)];
       for (std::int32_t s = unit.first_segment; s < unit.last_segment; ++s)
-        segment(task, context, tile, s, state_of(split, s, task.rows));
+        segment(task, context, tile, s, state_of(split, s, task.rows), heads);
       const std::int32_t done = unit.last_segment - unit.first_segment;
       if (split.remaining.fetch_sub(done, std::memory_order_acq_rel) != done) return;
       split.remaining.store(split.num_segments, std::memory_order_relaxed);  // for the next layer
@@ -103,10 +99,10 @@ class Step {
       return;
     }
     SoftmaxState whole = SoftmaxState::at(states, task.rows);
-    segment(task, context, tile, unit.first_segment, whole);
+    segment(task, context, tile, unit.first_segment, whole, heads);
     for (std::int32_t s = unit.first_segment + 1; s < unit.last_segment; ++s) {
       const SoftmaxState next = SoftmaxState::at(states + state_floats_, task.rows);
-      segment(task, context, tile, s, next);
+      segment(task, context, tile, s, next, heads);
       merge(whole, next, task.rows, task.value_dim);
     }
     finish(whole, tile, unit.kv_head);
@@ -126,18 +122,18 @@ class Step {
     auto* slopes = reinterpret_cast<float*>(end + capacity);
     char* copies = memory + rows_bytes_;
     const auto element = static_cast<std::size_t>(info(q_.dtype).block_bytes);
-    const int head_dim = kv_.layout().head_dim;
+    const int head_dim = kv_.layout().head_dim, first_head = work_.shape.first_head(kv_head);
+    const int heads = work_.shape.heads_of(kv_head);
     int row = 0;
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
-      const std::int64_t first =
-          (tile.first_row + t) * q_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
+      const std::int64_t first = (tile.first_row + t) * q_.stride + std::int64_t{first_head} * head_dim;
       const char* in = static_cast<const char*>(q_.data) + first * static_cast<std::int64_t>(element);
       const int position = tile.first_position + t;
-      for (int h = 0; h < heads_per_kv_head_; ++h, ++row, in += static_cast<std::size_t>(head_dim) * element) {
+      for (int h = 0; h < heads; ++h, ++row, in += static_cast<std::size_t>(head_dim) * element) {
         q[row] = in;
         begin[row] = context_begin(work_.shape, position);
         end[row] = context_end(work_.shape, position, tile.range_end);
-        if (slopes_) slopes[row] = slopes_[kv_head * heads_per_kv_head_ + h] * kLog2e;
+        if (slopes_) slopes[row] = slopes_[first_head + h] * kLog2e;
         if (queries_ == Queries::in_place) continue;
         q[row] = copies;
         copies += queries_ == Queries::copied ? copy(in, copies, element) : widen(in, copies);
@@ -171,7 +167,7 @@ class Step {
   }
 
   void segment(PieceTask& task, const ContextReader& context, const QueryTile& tile, std::int32_t index,
-               SoftmaxState state) const noexcept {
+               SoftmaxState state, int heads) const noexcept {
     state.open(task.rows, task.value_dim);
     task.m = state.m;
     task.l = state.l;
@@ -180,7 +176,7 @@ class Step {
     for (int p = std::max(tile.begin, index * kContextSegment); p < end;) {
       const int next = std::min(end, p / kContextPiece * kContextPiece + kContextPiece);
       if (tile.num_rows > 1 && context.leaks(p, next)) {
-        token_by_token(task, context, tile, p, next);
+        token_by_token(task, context, tile, {p, next}, heads);
       } else {
         context.read(task, p, next, next, std::min(tile.end, next + kContextPiece));
         kernel_(task);
@@ -191,15 +187,16 @@ class Step {
 
   // A piece in which only some rows may see a V that is not finite: each token of the tile reads it with its own mask.
   // The rows pass through a state of their own, since a matrix tile may write rows beyond those of one token.
-  void token_by_token(const PieceTask& all, const ContextReader& context, const QueryTile& tile, int p,
-                      int next) const noexcept {
+  void token_by_token(const PieceTask& all, const ContextReader& context, const QueryTile& tile,
+                      std::pair<int, int> piece, int heads) const noexcept {
+    const auto [p, next] = piece;
     const bool tiles = kernel_ == kernels_.bf16_tile;
-    const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(heads_per_kv_head_);
-    const auto rows = static_cast<std::size_t>(heads_per_kv_head_);
-    const SoftmaxState own = SoftmaxState::at(spare_state(context), heads_per_kv_head_);
-    if (tiles) kernels_.tile_begin(heads_per_kv_head_);
+    const auto width = static_cast<std::size_t>(all.value_dim) * static_cast<std::size_t>(heads);
+    const auto rows = static_cast<std::size_t>(heads);
+    const SoftmaxState own = SoftmaxState::at(spare_state(context), heads);
+    if (tiles) kernels_.tile_begin(heads);
     for (std::int32_t t = 0; t < tile.num_rows; ++t) {
-      const int row = t * heads_per_kv_head_;
+      const int row = t * heads;
       QueryTile token = tile;
       token.num_rows = 1;
       token.begin = all.begin[row];
@@ -211,7 +208,7 @@ class Step {
       task.begin += row;
       task.end += row;
       if (task.slopes) task.slopes += row;
-      task.rows = heads_per_kv_head_;
+      task.rows = heads;
       task.m = own.m;
       task.l = own.l;
       task.acc = own.acc;
@@ -232,14 +229,14 @@ class Step {
   }
 
   void finish(const SoftmaxState& state, const QueryTile& tile, std::int32_t kv_head) const noexcept {
-    const int head_dim = kv_.layout().head_dim;
+    const int head_dim = kv_.layout().head_dim, heads = work_.shape.heads_of(kv_head);
     for (std::int32_t t = 0, row = 0; t < tile.num_rows; ++t) {
       const std::int64_t first =
-          (tile.first_row + t) * out_.stride + std::int64_t{kv_head} * heads_per_kv_head_ * head_dim;
-      for (int h = 0; h < heads_per_kv_head_; ++h, ++row) {
+          (tile.first_row + t) * out_.stride + std::int64_t{work_.shape.first_head(kv_head)} * head_dim;
+      for (int h = 0; h < heads; ++h, ++row) {
         float* acc = state.acc + row * task_.value_dim;
         const float inverse =
-            sinks_ ? inverse_with_sink(state.m[row], state.l[row], sinks_[kv_head * heads_per_kv_head_ + h] * kLog2e)
+            sinks_ ? inverse_with_sink(state.m[row], state.l[row], sinks_[work_.shape.first_head(kv_head) + h] * kLog2e)
                    : 1.0f / state.l[row];
         // Masked positions may have turned -0 into +0: adding +0 makes both +0.
         for (int d = 0; d < head_dim; ++d) acc[d] = acc[d] * inverse + 0.0f;
@@ -260,7 +257,6 @@ class Step {
   const PreparedBatch& batch_;
   WorkList& work_;
   const AttentionKernels& kernels_;
-  std::int32_t heads_per_kv_head_;
   const float* slopes_;  // [heads], or none
   const float* sinks_;   // likewise
   AttendPiece kernel_;
@@ -280,9 +276,14 @@ void attention(ThreadPool& pool, const Tensor& out, const Tensor& q, const KvSto
   check_layer_call(kv, batch.facts(), layer, shape);
   check_attention(out, q, batch.rows(), params, DType::bf16);
 
-  const WorkShape key{shape.num_kv_heads, shape.num_heads / shape.num_kv_heads,
-                      params.window,      params.bidirectional,
-                      pool.threads(),     shape.layer_group};
+  const WorkShape key{.num_kv_heads = shape.num_kv_heads,
+                      .num_heads = shape.num_heads,
+                      .heads_per_kv_head = shape.group(),
+                      .first_in_group = shape.first_in_group,
+                      .window = params.window,
+                      .bidirectional = params.bidirectional,
+                      .threads = pool.threads(),
+                      .layer_group = shape.layer_group};
   WorkList& work = batch.work(key);
   const Step step(out, q, kv, layer, batch, params, work);
   const auto body = [&](std::int64_t i, int worker) { step.run(work.units[static_cast<std::size_t>(i)], worker); };

@@ -20,12 +20,22 @@ inline constexpr int kContextSegment = 512;
 
 struct WorkShape {
   std::int32_t num_kv_heads = 0;
-  std::int32_t heads_per_kv_head = 0;  // query heads
+  std::int32_t num_heads = 0;          // query heads
+  std::int32_t heads_per_kv_head = 0;  // at most, of them
+  std::int32_t first_in_group = 0;     // as AttentionShape has it
   std::int32_t window = 0;
   bool bidirectional = false;
   std::int32_t threads = 0;
   std::int32_t layer_group = 0;  // whose block tables are read
   friend bool operator==(const WorkShape&, const WorkShape&) = default;
+
+  // The query heads of a KV head.
+  std::int32_t first_head(std::int32_t kv_head) const noexcept {
+    return std::max(0, kv_head * heads_per_kv_head - first_in_group);
+  }
+  std::int32_t heads_of(std::int32_t kv_head) const noexcept {
+    return std::min(num_heads, (kv_head + 1) * heads_per_kv_head - first_in_group) - first_head(kv_head);
+  }
 };
 
 struct QueryTile {

@@ -23,9 +23,12 @@ void head_norm(ThreadPool& pool, const NormKernels& kernels, const Tensor& x, st
 void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale);
 /// out: f32 or bf16.
 void convert(ThreadPool& pool, const Tensor& out, const Tensor& in);
+void combine(ThreadPool& pool, const Tensor& out, const PartialSums& sums, const Epilogue& epilogue);
 void scale_softcap(ThreadPool& pool, const Tensor& x, float scale, float softcap);
 
 void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale);
+void embed_some(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale,
+                TokenId first);
 void embed_positions(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
                      std::int32_t offset);
 void gather_rows(ThreadPool& pool, const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices);

@@ -31,6 +31,19 @@ void embed(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<c
   });
 }
 
+void embed_some(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const TokenId> tokens, float scale,
+                TokenId first) {
+  check_embed_some(out, table, tokens.size());
+  for_each_row(pool, out.rows, out.cols, [&](std::int64_t row) {
+    const std::int64_t place = std::int64_t{tokens[static_cast<std::size_t>(row)]} - first;
+    if (place < 0 || place >= table.n()) return;
+    float* values = row_of<float>(out, row);
+    unpack_row(table, place, values);
+    if (scale != 1.0f)
+      for (std::int64_t i = 0; i < out.cols; ++i) values[i] *= scale;
+  });
+}
+
 void embed_positions(ThreadPool& pool, const Tensor& out, const Weight& table, std::span<const std::int32_t> positions,
                      std::int32_t offset) {
   check_embed_positions(out, table, positions, offset);
@@ -45,6 +58,31 @@ void add(ThreadPool& pool, const Tensor& x, const Tensor& y, float scale) {
     float* sum = row_of<float>(x, row);
     const float* term = row_of<float>(y, row);
     for (std::int64_t i = 0; i < x.cols; ++i) sum[i] += scale * term[i];
+  });
+}
+
+namespace {
+
+void add_to(float* __restrict to, const float* __restrict from, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
+}  // namespace
+
+void combine(ThreadPool& pool, const Tensor& out, const PartialSums& sums, const Epilogue& epilogue) {
+  const std::vector<TreeAddition> additions = checked_additions(out, sums, epilogue);
+  const float* bias = epilogue.bias == nullptr ? nullptr : static_cast<const float*>(epilogue.bias->data);
+  const auto cost = out.cols * static_cast<std::int64_t>(sums.nodes.size());
+  for_each_row(pool, out.rows, cost, [&](std::int64_t row) {
+    for (const TreeAddition& step : additions)
+      add_to(row_of<float>(sums.values[step.to], row), row_of<float>(sums.values[step.from], row), out.cols);
+    float* root = row_of<float>(sums.values[0], row);
+    float* to = row_of<float>(out, row);
+    if (bias != nullptr) add_to(root, bias, out.cols);
+    if (epilogue.kind == Epilogue::Kind::accumulate)
+      add_to(to, root, out.cols);
+    else
+      std::copy_n(root, out.cols, to);
   });
 }
 

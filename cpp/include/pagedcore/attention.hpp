@@ -1,4 +1,4 @@
-// What the attention of a layer is told.
+// What attention is told of one layer.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,14 @@ struct RopeParams {
 
 struct AttentionShape {
   std::int32_t num_heads = 0;
-  std::int32_t num_kv_heads = 0;  // divides num_heads
+  std::int32_t num_kv_heads = 0;  // divides num_heads, unless heads_per_kv_head is given
   std::int32_t head_dim = 0;
-  std::int32_t layer_group = 0;  // whose block tables are used
+  std::int32_t layer_group = 0;        // whose block tables are used
+  std::int32_t heads_per_kv_head = 0;  // 0: num_heads / num_kv_heads. A range of a model's heads may begin and end
+                                       // within the query heads of a KV head:
+  std::int32_t first_in_group = 0;     // the place of head 0 among those of KV head 0
+
+  std::int32_t group() const noexcept { return heads_per_kv_head > 0 ? heads_per_kv_head : num_heads / num_kv_heads; }
 };
 
 struct AttentionParams {

@@ -236,6 +236,17 @@ class PAGEDCORE_API Backend : public TensorSizes {
                          const Batch& batch, const AttentionParams& p) = 0;
   /// out[i, :] = in[indices[i], :], same dtype.
   virtual void gather_rows(const Tensor& out, const Tensor& in, std::span<const std::int32_t> indices) = 0;
+  // Of a model that several ranks share (WeightForm says how sums are cut). A rank packs the leaves of each subtree
+  // that it has as a weight of its own; matmul() and mixture() then give the subtree's value, and combine() what they
+  // give over all leaves. The defaults throw Unsupported: devices that serve no ranks.
+
+  /// out = the root, from the values of `sums`, which may be overwritten; bias and residual as in matmul(): the same
+  /// bits. `epilogue` stores or accumulates. Throws InvalidArgument for nodes that do not cover the leaves, each once,
+  /// in order, and for shapes that differ.
+  virtual void combine(const Tensor& out, const PartialSums& sums, const Epilogue& epilogue);
+  /// As embed(), for a table of the vocabulary's rows from `first` on: rows of tokens outside it are left as they are.
+  virtual void embed_some(const Tensor& out, const Weight& table, const Batch& batch, float scale, TokenId first);
+
   /// In place on f32: x = scale * x, then with softcap > 0, x = softcap * tanh(x / softcap).
   virtual void scale_softcap(const Tensor& x, float scale, float softcap) = 0;
 

@@ -62,6 +62,9 @@ struct CudaStatus {
   }
 };
 
+/// CPUs that this process may run on, or the part of them that its control group allows.
+PAGEDCORE_API int usable_cpus();
+
 /// Looks for the plugin beside libpagedcore, or at `plugin`, and asks it. Makes no context on any GPU. Thread-safe.
 PAGEDCORE_API CudaStatus cuda_status(const std::string& plugin = "");
 

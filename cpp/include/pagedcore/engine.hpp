@@ -86,6 +86,7 @@ struct EngineConfig {
   std::size_t request_memory = 0;
   std::uint32_t max_waiting = 0;
   std::string trace_file;
+  std::int32_t tensor_parallel = 1;
 
   template <class V>
   static void fields(V&& v) {
@@ -110,6 +111,11 @@ struct EngineConfig {
     v(field("trace_file", &C::trace_file, "Write all that the scheduler is told and plans there, as text, for replay.")
           .path()
           .zero_means("no trace"));
+    v(field(
+        "tensor_parallel", &C::tensor_parallel,
+        "Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the "
+        "CPU only. Results have the same bits for any number of them.",
+        in(1, 256)));
   }
 };
 
@@ -134,6 +140,9 @@ struct MemoryPlan {
   std::uint32_t num_swap_blocks = 0;
   std::size_t requests = 0;
   std::vector<std::uint32_t> windows;
+  std::vector<std::uint64_t> rank_weights;
+  std::vector<std::uint64_t> rank_activations;
+  std::vector<std::uint64_t> rank_kv_block;
 
   template <class V>
   static void fields(V&& v) {
@@ -156,6 +165,9 @@ struct MemoryPlan {
     v(field("requests", &P::requests,
             "Host memory that requests may take together, apart from their KV: taken as they need it."));
     v(field("windows", &P::windows, "Of the groups of layers, as in KvCacheConfig; 0: full context."));
+    v(field("rank_weights", &P::rank_weights, "Of `weights`, those of each rank (tensor_parallel)."));
+    v(field("rank_activations", &P::rank_activations, "Likewise of `activations`."));
+    v(field("rank_kv_block", &P::rank_kv_block, "Likewise of `kv_block`."));
   }
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }

@@ -17,6 +17,7 @@
 #include "pagedcore/export.hpp"
 #include "pagedcore/feed_forward.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/model_rank.hpp"
 #include "pagedcore/tensor.hpp"
 
 namespace pagedcore {
@@ -265,21 +266,27 @@ struct ForwardRequest {
   std::span<const std::int32_t> hidden_rows = {};
   /// Takes hidden states, f32 [rows, hidden_size], as `consume` takes logits, after all of those.
   std::function<void(std::int64_t first, const Tensor& hidden)> take_hidden = {};
+  std::span<const TokenId> tokens = {};  // of the batch; only ranks ask
 };
 
 class PAGEDCORE_API Model {
  public:
   /// Packs the weights into `backend`, which must outlive the model. Throws Corrupt when a tensor is missing or has
   /// another shape than the description says (both are named), Unsupported for a type that cannot be packed.
+  /// A rank packs its part of them.
   Model(const ModelDescription& description, const WeightSource& weights, Backend& backend,
-        std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows);
+        std::uint32_t max_batched_tokens, std::uint32_t max_logit_rows, const ModelRank& rank = {});
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
   const ModelDescription& description() const noexcept;
-  /// Of one layer group (layer_groups()).
+  /// Of one layer group (layer_groups()); of a rank, its KV heads.
   KvShape kv_shape(std::int32_t block_size) const;
+
+  /// What ranks speak through from now on, before the first forward(); must outlive the last one. The ranks of a model
+  /// call forward() with the same rows and tokens. Logits are whole at rank 0; other ranks consume none.
+  void speak_through(comm::Communicator& communicator) noexcept;
 
   /// Runs all layers over the batch (writing its KV), then calls `consume(first, logits)` for consecutive pieces of at
   /// most max_logit_rows rows of logits (f32, device): piece rows i are logit_rows[first + i]. The logits are valid in
@@ -311,7 +318,8 @@ struct ModelMemory {
 };
 PAGEDCORE_API ModelMemory plan_model_memory(const ModelDescription& description, const TensorSizes& sizes,
                                             std::int32_t block_size, std::uint32_t max_batched_tokens,
-                                            std::uint32_t max_logit_rows, const WeightSource* weights = nullptr);
+                                            std::uint32_t max_logit_rows, const WeightSource* weights = nullptr,
+                                            const ModelRank& rank = {});
 
 /// The metadata key under which a container names the tokens that end a sequence: "2" or "2,7".
 inline constexpr const char* kEosTokenIds = "eos_token_ids";

@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/tensor.hpp"
 
 namespace pagedcore {
 
@@ -33,6 +35,20 @@ struct WeightForm {
 
   WeightForm(PackKind pack_kind = PackKind::stacked, std::vector<std::int64_t> ends = {})
       : kind(pack_kind), leaf_ends(std::move(ends)) {}
+};
+
+/// Covers leaves [index 2^level, (index + 1) 2^level) of a WeightForm, as far as there are any.
+struct TreeNode {
+  int level = 0;
+  std::int64_t index = 0;
+  bool operator==(const TreeNode&) const = default;
+};
+
+/// The values of subtrees over all leaves of a sum, f32 [rows, columns] each.
+struct PartialSums {
+  std::span<const TreeNode> nodes;
+  std::span<const Tensor> values;  // [nodes]
+  std::int64_t num_leaves = 0;
 };
 
 /// What a packed weight takes.

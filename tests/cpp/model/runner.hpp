@@ -18,9 +18,9 @@ class Runner {
   static constexpr std::int32_t block_size = 16;
 
   Runner(const TinyModel& tiny, const CpuOptions& options, std::vector<std::vector<TokenId>> sequences,
-         std::uint32_t max_rows = 128, std::uint32_t max_logit_rows = 8)
+         std::uint32_t max_rows = 128, std::uint32_t max_logit_rows = 8, const ModelRank& rank = {})
       : backend(make_cpu_backend(options)),
-        model(tiny.d, tiny.weights, *backend, max_rows, max_logit_rows),
+        model(tiny.d, tiny.weights, *backend, max_rows, max_logit_rows, rank),
         sequences_(std::move(sequences)),
         computed_(sequences_.size()),
         logits(sequences_.size()) {
@@ -65,7 +65,7 @@ class Runner {
     }
     const auto batch =
         backend->prepare({tokens, ranges, tables, static_cast<std::int32_t>(groups.windows.size())}, block_size);
-    model.forward({batch.get(), wanted}, *kv, [&](std::int64_t first, const Tensor& piece) {
+    model.forward({batch.get(), wanted, {}, {}, tokens}, *kv, [&](std::int64_t first, const Tensor& piece) {
       const auto* values = static_cast<const float*>(backend->host_view(piece));
       for (std::int64_t i = 0; i < piece.rows; ++i) {
         const auto& [sequence, position] = place[static_cast<std::size_t>(first + i)];

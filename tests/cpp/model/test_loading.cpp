@@ -58,7 +58,7 @@ TEST_CASE("matrices that are needed at the same time share no byte, and all lie 
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const TinyModel tiny = make();
       const auto backend = make_cpu_backend({1, dtype, "auto"});
-      const Activations a(tiny.d, *backend, 13, 5);
+      const Activations a(tiny.d, shard_of(tiny.d, {}), *backend, {13, 5});
       const LayerScratch layer = a.layer(13), tail = a.tail(5);
       const std::vector<std::vector<Tensor>> together{
           {layer.residual, layer.normed, a.qkv(13), a.q(13)},
@@ -80,7 +80,7 @@ TEST_CASE("matrices that are needed at the same time share no byte, and all lie 
 TEST_CASE("no matrices of a mixture share a byte that are needed at the same time") {
   const TinyModel tiny = mixture();
   const auto backend = make_cpu_backend({1, DType::bf16, "auto"});
-  const Activations a(tiny.d, *backend, 13, 5);
+  const Activations a(tiny.d, shard_of(tiny.d, {}), *backend, {13, 5});
   const LayerScratch layer = a.layer(13);
   const MixtureScratch x = a.mixture(13);
   const std::vector<std::vector<Tensor>> together{

@@ -35,7 +35,7 @@ SAMPLING = {
 ENGINE = {
     "n_gpu_layers": "device",
     "n_batch": "max_batched_tokens",
-    "tensor_parallel_size": "device",
+    "tensor_parallel_size": "tensor_parallel",
     "n_ctx": "max_context",
 }
 
