@@ -1,6 +1,7 @@
 #include "io/new_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -33,6 +34,10 @@ void sync_directory_of(const std::string& path) {
 }  // namespace
 
 NewFile::NewFile(std::string path) : path_(std::move(path)) {
+  // A rename replaces anything: root would turn /dev/null into a file, for every program of the machine.
+  struct stat there {};
+  if (::lstat(path_.c_str(), &there) == 0 && !S_ISREG(there.st_mode) && !S_ISLNK(there.st_mode))
+    throw Io(str(path_, ": is there, and is neither a regular file nor a link: it is not replaced"));
   for (int attempt = 0; fd_ < 0; ++attempt) {
     temporary_ = str(path_, ".", ::getpid(), ".", attempt, ".tmp");
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

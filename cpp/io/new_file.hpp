@@ -8,7 +8,8 @@
 namespace pagedcore::io {
 
 /// Writes to a temporary file beside `path`; commit() makes it durable and renames it over `path`. Without a commit the
-/// temporary file goes and `path` is what it was. Every function throws Io.
+/// temporary file goes and `path` is what it was. A link is replaced, not followed; a device, a FIFO, a socket or a
+/// directory is refused. Every function throws Io.
 class NewFile {
  public:
   explicit NewFile(std::string path);

@@ -162,6 +162,9 @@ TEST_CASE("the operating system's refusals are Io") {
   CHECK_FALSE(fs::exists(folder / "no"));
   const auto before = folder.files();
   CHECK_THROWS_AS(save_model(folder / "directory", small_description(), weights.map, {}), Io);
+  CHECK_THROWS_WITH_AS(save_model(folder / "pipe", small_description(), weights.map, {}),
+                       doctest::Contains("neither a regular file nor a link"), Io);
+  CHECK(fs::is_fifo(fs::path(folder / "pipe")));
   CHECK(folder.files() == before);  // the temporary file is gone
 }
 
