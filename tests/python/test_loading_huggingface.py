@@ -273,7 +273,11 @@ def test_defaults_and_null() -> None:
         ),
         ({"architectures": []}, Corrupt, "architectures"),
         ({"hidden_act": "mish"}, Unsupported, "'mish'"),
-        ({"quantization_config": {"quant_method": "gptq"}}, Unsupported, "'gptq'"),
+        (
+            {"quantization_config": {"quant_method": "hqq"}},
+            Unsupported,
+            "quant_method 'hqq' is not supported; supported are gptq, awq",
+        ),
         ({"hidden_size": None}, Corrupt, "hidden_size is missing"),
         ({"hidden_size": "64"}, Corrupt, "hidden_size = '64' is not an integer"),
         ({"hidden_size": 0}, Corrupt, "hidden_size = 0 is outside"),

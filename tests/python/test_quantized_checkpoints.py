@@ -167,7 +167,7 @@ def nothing(state: dict[str, torch.Tensor]) -> None:
         ("gptq", nothing, {"dynamic": {"+:x": {}}}, Unsupported, "dynamic .* is not supported"),
         ("awq", nothing, {"version": "gemv"}, Unsupported, "version 'gemv' is not supported; supported are gemm"),
         ("packed", nothing, {"format": "marlin-24"}, Unsupported, "format 'marlin-24'"),
-        ("gptq", nothing, {"group_size": 96}, Corrupt, "256 columns, which groups of 96 do not divide"),
+        ("gptq", nothing, {"group_size": 100}, Corrupt, "384 columns, which groups of 100 do not"),
         ("gptq", lose("qzeros"), {}, Corrupt, f"has no tensor '{MODULE}.qzeros'"),
         ("gptq", lose("scales"), {}, Corrupt, f"has no tensor '{MODULE}.scales'"),
         ("awq", put("scales", (1, 3), float("inf")), {}, Corrupt, f"'{MODULE}.qweight': the scale of row 3, group 1"),
@@ -188,7 +188,7 @@ def nothing(state: dict[str, torch.Tensor]) -> None:
             Corrupt,
             r"weight_block_size = \[64\] is not a list of two",
         ),
-        ("fp8-blocks", nothing, {"weight_block_size": [64, 64]}, Corrupt, r"is of shape \(3, 2\); .* ask for \(6, 4\)"),
+        ("fp8-blocks", nothing, {"weight_block_size": [64, 64]}, Corrupt, r"is of shape \(2, 3\); .* ask for \(4, 6\)"),
     ],
 )
 def test_what_does_not_fit_is_one_error_that_names_file_and_field(

@@ -185,13 +185,16 @@ def _packed(files: _Files) -> _Made:
     for stem in files.ending(".weight_packed"):
         name = f"{stem}.weight_packed"
         codes, scales = files.get(name, "i32", rank=2), files.scales(f"{stem}.weight_scale")
-        rows, columns = map(int, _integers(files.get(f"{stem}.weight_shape", "i32", "i64", rank=1))[:2])
+        shape = _block([int(n) for n in _integers(files.get(f"{stem}.weight_shape", "i32", "i64", rank=1))])
+        if shape is None:
+            raise Corrupt(f"{files.source}: '{stem}.weight_shape' is not the shape of a matrix")
+        rows, columns = shape
         bits = next((b for b in (4, 8) if codes.shape == (rows, -(-columns * b // 32))), 0)
         if bits == 0:
             raise Unsupported(
                 f"{files.source}: '{name}' of shape {codes.shape} is no [{rows}, {columns}] of 4 or 8 bits"
             )
-        groups = scales.shape[1] if len(scales.shape) == 2 else 1
+        groups = max(scales.shape[1], 1) if len(scales.shape) == 2 else 1
         group = _whole_groups(-(-columns // groups), columns, f"{files.source}: '{stem}.weight_scale'")
         files.fits(f"{stem}.weight_scale", scales.shape, (rows, groups))
         matrix = _core.CodedMatrix(
@@ -226,7 +229,7 @@ def _scaled(files: _Files, block: tuple[int, int] | None) -> _Made:
         codes, scales = files.get(name, dtype, rank=2), files.scales(f"{stem}.{ends[0]}")
         rows, columns = codes.shape
         scale_rows, scale_columns = scales.shape if len(scales.shape) == 2 else (*scales.shape, 1, 1)[:2]
-        group = (rows if scale_rows == 1 else 1, columns // max(scale_columns, 1))
+        group = (max(rows, 1) if scale_rows == 1 else 1, columns // max(scale_columns, 1))
         if block is not None and (scale_rows, scale_columns) != (1, 1):
             group = block if scale_columns > 1 or scale_rows not in (1, rows) else group
         wanted = (-(-rows // group[0]), -(-columns // max(group[1], 1)))
@@ -310,19 +313,22 @@ def _bitsandbytes_4(files: _Files) -> _Made:
             state_name = f"{name}.quant_state.bitsandbytes__{kind}"
             try:
                 state = json.loads(bytes(files.get(state_name, "u8", rank=1).read()))
-                fields = Fields(state, f"{files.source}: '{state_name}'")
-            except (ValueError, TypeError):
-                raise Corrupt(f"{files.source}: '{state_name}' is no JSON") from None
+            except (ValueError, RecursionError):
+                state = None
+            if not isinstance(state, dict):
+                raise Corrupt(f"{files.source}: '{state_name}' is no JSON object")
+            fields = Fields(state, f"{files.source}: '{state_name}'")
             size, shape = fields.integer("blocksize"), _block(fields.get("shape"))
             if shape is None:
                 raise fields.refuse("shape", "is not that of a matrix")
             rows, columns = shape
             _whole_groups(size, columns, f"{files.source}: '{name}'")
-            codes = files.get(name, "u8")
+            codes = files.get(name, "u8", rank=2)
             if codes.shape[0] * 2 != rows * columns or columns % 8:
                 raise Corrupt(f"{files.source}: '{name}' is of shape {codes.shape}, not {rows} x {columns} of 4 bits")
-            scales = np.frombuffer(files.get(f"{name}.absmax", "u8", "f32", rank=1).read(), np.uint8)
-            if f"{name}.nested_absmax" in files:
+            is_nested = f"{name}.nested_absmax" in files
+            scales = np.frombuffer(files.get(f"{name}.absmax", "u8" if is_nested else "f32", rank=1).read(), np.uint8)
+            if is_nested:
                 table = np.frombuffer(files.get(f"{name}.nested_quant_map", "f32", rank=1).read(), np.float32)
                 outer = np.frombuffer(files.get(f"{name}.nested_absmax", "f32", rank=1).read(), np.float32)
                 nested = fields.integer("nested_blocksize", 256)

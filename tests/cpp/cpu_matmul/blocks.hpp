@@ -58,10 +58,13 @@ inline std::vector<std::size_t> halves_of(DType dtype) {
   }
 }
 
-/// Of the groups of quantized checkpoints: of either sign in turn.
+/// Of the groups of quantized checkpoints: scales of either sign in turn; zeros are integers.
 inline void set_scales(Blocks& b, float scale) {
-  for (std::size_t block = 0; block < b.bytes.size(); block += info(b.dtype).block_bytes, scale = -scale)
+  constexpr std::uint16_t kZeros[]{0x0000, 0x4800, 0xc200, 0x4b80};  // 0, 8, -3, 15
+  for (std::size_t block = 0, i = 0; block < b.bytes.size(); block += info(b.dtype).block_bytes, scale = -scale, ++i) {
     std::memcpy(b.bytes.data() + block, &scale, sizeof scale);
+    if (b.dtype != DType::f8_g128) std::memcpy(b.bytes.data() + block + 4, &kZeros[i % 4], 2);
+  }
 }
 
 /// Random codes; scales near 0.01, or any 16 bits at all (infinite, subnormal, NaN).
@@ -69,7 +72,10 @@ inline Blocks random_blocks(DType dtype, std::int64_t rows, std::int64_t k, std:
   Blocks b{dtype, rows, k, std::vector<std::uint8_t>(bytes_of(dtype, rows * k))};
   for (std::uint8_t& byte : b.bytes) byte = static_cast<std::uint8_t>(random());
   if (wild) return b;
-  if (dtype >= DType::int4_g32) set_scales(b, 45.0f / 4096.0f);  // as f16 and bf16 have them
+  if (dtype >= DType::int4_g32) {
+    set_scales(b, 45.0f / 4096.0f);  // as f16 and bf16 have them
+    return b;
+  }
   for (std::size_t block = 0; block < b.bytes.size() && dtype == DType::mxfp4; block += info(dtype).block_bytes)
     b.bytes[block] = static_cast<std::uint8_t>(120 + random() % 4);
   for (std::size_t block = 0; block < b.bytes.size(); block += info(dtype).block_bytes)
