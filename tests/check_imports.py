@@ -55,6 +55,7 @@ LAYERS = (
     ("pagedcore",),  # the package's own __init__: its public names
     ("routing",),
     ("lab", "lm_eval", "server"),
+    ("ray",),
     ("cli",),
     ("__main__",),
 )

@@ -13,7 +13,7 @@ from .errors import ApiError
 from .fields import Fields
 from .http import in_thread_if
 
-__all__ = ["read_fields"]
+__all__ = ["read_body", "read_fields"]
 
 _MOST_VALUES = 1_000_000  # each takes some tens of bytes of memory, however few it has in the body
 _DEEPEST = 64
@@ -27,18 +27,23 @@ async def read_fields(request: Request, most_bytes: int, seconds: float) -> Fiel
     if kind != "application/json" and not kind.endswith("+json"):
         # Any other type can be sent by a page of the web to a server that only its user reaches.
         raise ApiError(415, f"content-type is {kind[:64] or 'missing'!r}: bodies are application/json")
+    data = await read_body(request, most_bytes, seconds)
+    values = await in_thread_if(len(data) > _IN_A_THREAD, partial(_parsed, data))
+    if not isinstance(values, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    return Fields(values)
+
+
+async def read_body(request: Request, most_bytes: int, seconds: float) -> bytes:
+    """As it came. Raises ApiError where it is too large or takes too long."""
     length = request.headers.get("content-length", "")
     declared = int(length[:20]) if length.isdecimal() else 0
     if declared > _DISCARDED * most_bytes or (declared > most_bytes and "expect" in request.headers):
         _refuse_size(most_bytes)
     try:
-        data = await asyncio.wait_for(_read(request, most_bytes), seconds)
+        return await asyncio.wait_for(_read(request, most_bytes), seconds)
     except asyncio.TimeoutError:
         raise ApiError(408, f"the body did not come within {seconds:g} s", headers={"connection": "close"}) from None
-    values = await in_thread_if(len(data) > _IN_A_THREAD, partial(_parsed, data))
-    if not isinstance(values, dict):
-        raise ApiError(400, "the body must be a JSON object")
-    return Fields(values)
 
 
 async def _read(request: Request, most_bytes: int) -> bytes:

@@ -10,8 +10,10 @@ from ..outputs import CompletionOutput, RequestOutput
 from ..sampling_params import SamplingParams
 from .answer import AnswerParser, Arguments, Begun, Content, Piece
 from .call import Call
+from .fields import Fields
 from .http import in_thread_if
 from .openai.conversation import ToolUse
+from .openai.received import Received
 from .running import Running
 
 __all__ = ["Chat", "Sample", "conversation_prompt", "has_channels"]
@@ -69,7 +71,16 @@ class Chat:
         self._thinks = "</think>" in template
         self._channels = has_channels(template)
         self._running = Running(call, [prompt], params, options)
+        self._params = params
+        self._form = params if isinstance(params, SamplingParams) else SamplingParams()
+        self._tokenizer = call.llm.tokenizer
         self.num_samples = params.n if isinstance(params, SamplingParams) else params.beam_width
+
+    def resumed(self, fields: Fields, *, stream: bool) -> tuple[bool, Received]:
+        """Whether the caller counts tokens to go on where a connection breaks, and what it has already."""
+        plain = self.num_samples == 1 and isinstance(self._params, SamplingParams)
+        count = Received.read(fields, stream=stream, plain=plain)
+        return count is not None, Received(count or 0, self._form, self._tokenizer)
 
     def sample(self, index: int) -> Sample:
         begun = self._tools.begun

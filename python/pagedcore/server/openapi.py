@@ -95,7 +95,7 @@ _SERVED: dict[str, Schema] = {
     "cache_salt": {"type": "string", "minLength": 1},
     "prefix": _TEXT,
 }
-_STREAMED = {"stream": _FLAG, "stream_options": _OBJECT}
+_STREAMED = {"stream": _FLAG, "stream_options": _OBJECT, "received_tokens": _integer(0)}
 _TEMPLATE: dict[str, Schema] = {
     "messages": {**_list(_OBJECT, "messages"), "minItems": 1},
     "tools": _list(_OBJECT, "tools"),

@@ -78,6 +78,7 @@ class _ChatCompletion:
         self._tools = tools
         self._places: dict[int, int] = {}  # of each choice the call that its news is about
         self._repeated: dict[int, Repeated] = {}
+        self._resumable, self._received = chat.resumed(fields, stream=self.streamed.stream)
         self._with_ids = fields.flag("return_token_ids")
         self._with_thoughts = fields.flag("include_reasoning", True)
         tokenizer = call.llm.tokenizer
@@ -172,6 +173,16 @@ class _ChatCompletion:
         yield DONE
 
     def _news(self, parsed: Sample, sample: CompletionOutput) -> list[bytes]:
+        chunks = []
+        for had, news in self._received.split(sample):
+            if had:
+                for piece in parsed.take(news):
+                    self._delta(parsed, piece)  # counts calls
+            else:
+                chunks += self._told(parsed, news)
+        return chunks
+
+    def _told(self, parsed: Sample, sample: CompletionOutput) -> list[bytes]:
         pieces = parsed.take(sample)
         if len(pieces) == 1 and isinstance(pieces[0], Content) and not sample.finished and self._is_plain:
             return [self._plain(parsed.index).with_text(pieces[0].text)]
@@ -180,8 +191,10 @@ class _ChatCompletion:
         if not deltas and (logprobs or (self._with_ids and sample.token_ids)):
             deltas = [{"content": ""}]
         chunks = []
-        for at, delta in enumerate(deltas):  # the first one has what belongs to the tokens
-            more = {"token_ids": sample.token_ids} if self._with_ids and at == 0 else {}
+        # The first one has what belongs to the tokens; for those who count them to go on later, the last one has them.
+        place = len(deltas) - 1 if self._resumable else 0
+        for at, delta in enumerate(deltas):
+            more = {"token_ids": sample.token_ids} if self._with_ids and at == place else {}
             chunks.append(self._chunk(parsed.index, delta, logprobs if at == 0 else None, choice=more))
         if sample.finished:
             chunks.append(self._chunk(parsed.index, {}, choice=self._end(parsed, sample)))

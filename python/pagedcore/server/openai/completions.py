@@ -19,6 +19,7 @@ from ..running import Running
 from ..sampling import MOST_CHOICES, beam_params, refuse_unsupported, request_options, sampling_params
 from .common import DONE, Head, StreamOptions, failed_stream, raise_failure, usage_of
 from .logprobs import MOST_LOGPROBS, TextLogprobs, prompt_logprobs
+from .received import Received
 
 __all__ = ["completions"]
 
@@ -73,6 +74,9 @@ class _Completions:
         if not add:
             self._prompts = [ChatPrompt(p, (p,)) if isinstance(p, str) else p for p in self._prompts]
         self._options = request_options(fields)
+        plain = len(self._prompts) == 1 and self._form.num_samples == 1 and not self._beams
+        count = Received.read(fields, stream=self.streamed.stream, plain=plain)
+        self._received = Received(count or 0, self._form, llm.tokenizer)
 
     def _wanted_of_prompt(self) -> int | None:
         wanted = [self._prompt_logprobs, self._logprobs if self._echo else None]
@@ -101,16 +105,23 @@ class _Completions:
                     if new:
                         choices[key] = _Choice(self, at, sample.index, output)
                     choice = choices[key]
-                    first = choice.first(output) if new else {}
-                    told = sample.token_ids and (self._logprobs is not None or self._with_ids)
-                    if first or sample.text or told or (new and self._echo):
-                        values = first | choice.values(sample, output)
-                        yield self._chunk(values | {"finish_reason": None, "stop_reason": None})
-                    if sample.finished:
-                        yield self._chunk(choice.ended() | choice.end(sample))
+                    for had, news in self._split(sample):
+                        if had:
+                            choice.values(news, output)
+                            continue
+                        first = choice.first(output) if new else {}
+                        told = news.token_ids and (self._logprobs is not None or self._with_ids)
+                        if first or news.text or told or (new and self._echo):
+                            values = first | choice.values(news, output)
+                            yield self._chunk(values | {"finish_reason": None, "stop_reason": None})
+                        if news.finished:
+                            yield self._chunk(choice.ended() | choice.end(news))
         if self.streamed.usage:
             yield event(self._head.of("text_completion", [], usage=usage_of(self._call.tally)))
         yield DONE
+
+    def _split(self, sample: CompletionOutput) -> Iterable[tuple[bool, CompletionOutput]]:
+        return self._received.split(sample)
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         return event(self._head.of("text_completion", [choice], **self.streamed.on_chunk(self._call.tally)))
