@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,3 +150,11 @@ def test_a_line_through_the_latest_steps() -> None:
     assert fit_steps([]) == (0.0, 0.0)
     token, sequence = fit_steps(steps[:2])
     assert token > 0 and sequence == 0.0
+
+
+def test_the_example_is_a_configuration() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed; Ray brings it")
+    file = Path(__file__).parents[2] / "examples" / "ray" / "serve.yaml"
+    (application,) = yaml.safe_load(file.read_text(encoding="utf-8"))["applications"]
+    assert application["import_path"] == "pagedcore.ray:build_app"
+    assert RayConfig.read(application["args"]).names == ("smol",)
