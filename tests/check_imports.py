@@ -53,7 +53,7 @@ LAYERS = (
     ("loaded_model",),
     ("async_llm", "llm"),
     ("pagedcore",),  # the package's own __init__: its public names
-    ("routing",),
+    ("client", "routing"),
     ("lab", "lm_eval", "server"),
     ("ray",),
     ("cli",),

@@ -105,7 +105,7 @@ def test_a_client_says_what_is_wrong() -> None:
 
 def test_a_refusal_is_not_repeated(server: Server) -> None:
     client = RetryingClient(server.address, first_wait=100.0)
-    with pytest.raises(InvalidArgument, match="400: .*temperature"):
+    with pytest.raises(InvalidArgument, match=r"400: .*temperature"):
         list(client.completion({"prompt": "x", "temperature": -1}))
 
 
