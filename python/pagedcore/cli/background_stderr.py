@@ -26,6 +26,7 @@ class BackgroundStderr(io.TextIOBase):
         self._waiting: deque[str] = deque()
         self._size = 0  # of what waits, and of what the thread has in hand
         self._dropped = 0
+        self._writes = False
         self._change = threading.Condition()
         threading.Thread(target=self._run, name="pagedcore-stderr", daemon=True).start()
 
@@ -48,6 +49,7 @@ class BackgroundStderr(io.TextIOBase):
         with self._change:
             if self._size + len(text) > _MOST:
                 self._dropped += 1
+                self._change.notify_all()
             elif text:
                 self._waiting.append(text)
                 self._size += len(text)
@@ -62,18 +64,24 @@ class BackgroundStderr(io.TextIOBase):
         nobody reads that."""
         end = time.monotonic() + seconds
         with self._change:
-            while self._size and time.monotonic() < end:
+            while self._has_more() and time.monotonic() < end:
                 self._change.wait(end - time.monotonic())
-            stuck = self._size > 0
+            stuck = self._has_more()
         # The thread may hold the stream's lock for ever, so that nobody else may touch it.
         sys.stderr = open(os.devnull, "w", encoding="utf-8") if stuck else self._under  # noqa: SIM115  (for good)
         return sys.stderr
 
+    def _has_more(self) -> bool:
+        return self._writes or bool(self._waiting) or self._dropped > 0
+
     def _run(self) -> None:
         while True:
             with self._change:
-                while not self._waiting:
+                self._writes = False
+                self._change.notify_all()
+                while not self._has_more():
                     self._change.wait()
+                self._writes = True
                 text = "".join(self._waiting)
                 taken = len(text)
                 self._waiting.clear()
@@ -85,4 +93,3 @@ class BackgroundStderr(io.TextIOBase):
                 self._under.flush()
             with self._change:
                 self._size -= taken
-                self._change.notify_all()
