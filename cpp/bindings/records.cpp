@@ -35,7 +35,8 @@ void construct_record(RecordType& type, nb::handle self, const nb::dict& fields)
   type.construct(nb::inst_ptr<void>(self));
   nb::inst_mark_ready(self);  // from here on a failure destroys it
   for (const auto& [key, value] : fields) {
-    const auto name = nb::cast<std::string>(key);
+    if (!nb::isinstance<nb::str>(key)) refuse("the name of a field", key, "a text");
+    const std::string name = text_of("the name of a field", key);
     const Member* member = type.find(name);
     if (member == nullptr) {
       std::vector<std::string> known;

@@ -10,7 +10,9 @@ std::string shown(nb::handle value) {
   constexpr std::size_t most = 64;
   std::string text;
   try {
-    text = nb::cast<std::string>(nb::repr(value));
+    const nb::object spelled = nb::repr(value);
+    if (!nb::try_cast(spelled, text))  // half of a surrogate pair
+      text = nb::cast<std::string>(nb::steal(PyObject_ASCII(spelled.ptr())));
   } catch (const nb::python_error&) {  // an int of more digits than Python prints
     return "a huge " + nb::cast<std::string>(value.type().attr("__name__"));
   }
@@ -24,6 +26,13 @@ const char* or_none(const Facts& f) { return f.zero != nullptr ? " or None" : ""
 void refuse(const char* field, nb::handle value, const std::string& expected) {
   PyErr_SetString(PyExc_TypeError, str(field, " = ", shown(value), " is not ", expected).c_str());
   throw nb::python_error();
+}
+
+std::string text_of(const char* field, nb::handle value) {
+  std::string text;
+  if (!nb::try_cast(value, text))
+    throw InvalidArgument(str(field, " = ", shown(value), " is not valid Unicode: it holds half of a surrogate pair"));
+  return text;
 }
 
 void refuse_range(const Facts& f, nb::handle value, const std::string& type_range) {
@@ -41,7 +50,7 @@ nb::object whole_number(const Facts& f, nb::handle value) {
 
 nb::object size_of(const Facts& f, nb::handle value) {
   if (!nb::isinstance<nb::str>(value)) return whole_number(f, value);
-  return nb::int_(bytes_from_text(f.name, nb::cast<std::string>(value)));
+  return nb::int_(bytes_from_text(f.name, text_of(f.name, value)));
 }
 
 double real_number(const Facts& f, nb::handle value) {

@@ -13,6 +13,10 @@ namespace pagedcore::bindings {
 
 /// Raises TypeError: `field` = value is not `expected`.
 [[noreturn]] void refuse(const char* field, nb::handle value, const std::string& expected);
+
+/// Of a Python str. Throws InvalidArgument for one that has no UTF-8.
+std::string text_of(const char* field, nb::handle value);
+
 struct Facts;
 /// The value as an int or a float of Python's. Raises TypeError for what is no such number, True and False among them.
 nb::object whole_number(const Facts& f, nb::handle value);
@@ -162,7 +166,7 @@ void from_python(const Facts& f, nb::handle value, D& out) {
   if (f.zero != nullptr && value.is_none()) return void(out = D{});
   if constexpr (Named<D>) {
     if (!nb::isinstance<nb::str>(value)) refuse(f.name, value, "one of the texts " + all_words<D>());
-    from_text(f.name, nb::cast<std::string>(value), out);
+    from_text(f.name, text_of(f.name, value), out);
   } else if constexpr (Number<D>) {
     number_from_python(f, value, out);
   } else if constexpr (Id<D>) {
@@ -188,7 +192,9 @@ void from_python(const Facts& f, nb::handle value, D& out) {
       out = *nb::inst_ptr<D>(path);
     } else {
       if (!nb::isinstance<nb::str>(path)) refuse(f.name, value, "a " + PythonType<D>::name());
-      out = f.unit == Unit::path ? nb::cast<FilePath>(path).bytes : nb::cast<D>(path);
+      FilePath file;
+      if (f.unit == Unit::path && nb::try_cast(path, file)) return void(out = std::move(file.bytes));
+      out = text_of(f.name, path);
     }
   }
 }

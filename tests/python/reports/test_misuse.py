@@ -244,3 +244,38 @@ def test_inboxes_and_waiters_end_with_their_calls(tiny_llm: LLM) -> None:
     tiny_llm.generate([[7]], SamplingParams(max_tokens=1))
     assert tiny_llm.stats()["requests_running"] == 0
     assert not dispatcher._inboxes and not dispatcher._waiting and not dispatcher._drainer
+
+
+HALF = "\ud800"  # of a surrogate pair
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: _core.EngineConfig(device=HALF),
+        lambda: _core.EngineConfig(trace_file=HALF),
+        lambda: _core.EngineConfig(kv_cache_memory=HALF),
+        lambda: _core.EngineConfig(preemption=HALF),
+        lambda: setattr(_core.EngineConfig(), "isa", HALF),
+        lambda: _core.EngineConfig.from_dict({"device": HALF}),
+        lambda: _core.EngineConfig.from_dict({HALF: 1}),
+        lambda: _core.RequestOptions(request_id=HALF),
+        lambda: _core.ModelDescription(architecture=HALF),
+        lambda: _core.EmbeddingParams(pooling=HALF),  # type: ignore[arg-type]
+        lambda: _core.BeamSearchParams(early_stopping=HALF),  # type: ignore[arg-type]
+        lambda: _core.WeightMap().add(HALF, "f32", (1,), b"1234"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_named(call: Any) -> None:
+    """It was a RuntimeError that said "std::bad_cast"."""
+    with pytest.raises(InvalidArgument, match="surrogate pair"):
+        call()
+
+
+def test_a_value_whose_repr_is_no_unicode_is_shown_all_the_same() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return HALF
+
+    with pytest.raises(TypeError, match="n = "):
+        _core.SamplingParams(n=Odd())  # type: ignore[arg-type]
