@@ -71,12 +71,15 @@ TEST_CASE("a row has the same bits however its sequence is cut and batched") {
       }
 }
 
-TEST_CASE("the same with windows, soft caps, other head and block sizes") {
+TEST_CASE("the same with windows, sinks, soft caps, other head and block sizes") {
   for (Isa isa : isas())
     for (DType type : {DType::f32, DType::bf16}) {
       Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
       s.window = 150;
       check(s);
+      s.sinks = {0.5f, -2.0f, 3.0f, 0.0f};
+      check(s);
+      s.sinks.clear();
       s.window = 0;
       s.softcap = 3.0f;
       s.block_size = 32;
