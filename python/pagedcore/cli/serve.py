@@ -74,7 +74,8 @@ def add_to(commands: Any) -> None:
     what.add_argument(
         "--tool-format",
         metavar="WORD",
-        help="how the model writes tool calls: hermes, llama3, mistral, qwen, qwen3_coder (default: by its template)",
+        help="how the model writes tool calls: harmony, hermes, llama3, mistral, qwen, qwen3_coder (default: by its "
+        "template)",
     )
     what.add_argument("--log-calls", action=argparse.BooleanOptionalAction, default=True, help="a line for each call")
     what.add_argument(
