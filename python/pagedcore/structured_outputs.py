@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,6 +19,7 @@ _MOST_CHARACTERS = 1 << 20  # of a schema or grammar
 _MOST_CHOICES = 10_000
 _MOST_PATTERNS = 64  # patternProperties: each is compared with each
 _KINDS = ("json", "json_object", "regex", "choice", "grammar", "structural_tag")
+_OLD_DRAFT = re.compile(r"https?://json-schema\.org/draft-0([0-3])/")
 # One blank, or a line break and an indentation: what people and models write, and no blanks without end.
 _WHITESPACE = r"[ \t]|\r?\n[ \t]{0,40}"
 
@@ -49,18 +51,21 @@ class StructuredOutputs:
     """Of JSON: what white space there may be where JSON allows some. None: a blank, or a line break and blanks."""
     disable_any_whitespace: bool = False
     """Of JSON: none."""
+    bounded: bool = False
+    """Of JSON: where the schema bounds a string, a number, an array or an object in nothing, it is bounded, so that a
+    small model comes to an end. All that is left is of the schema; one that has no such text is taken as it stands."""
     fixed_spelling: bool = False
     """What the form leaves no choice of, such as the keys of an object, is spelled by the longest tokens that fit. Such
     text is computed in chunks, which takes fewer steps. False: the model chooses among all spellings."""
 
     def __post_init__(self) -> None:
         given = [name for name in _KINDS if getattr(self, name) not in (None, False, ())]
-        if isinstance(self.json, bool):
+        if self.json is False:
             given.append("json")
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise InvalidArgument(f"structured_outputs takes one of {', '.join(_KINDS)}, and has {found}")
-        for name in ("json_object", "disable_any_whitespace", "fixed_spelling"):
+        for name in ("json_object", "disable_any_whitespace", "bounded", "fixed_spelling"):
             check_bool(name, getattr(self, name))
         for name in ("regex", "grammar", "whitespace_pattern"):
             value = getattr(self, name)
@@ -81,10 +86,12 @@ class StructuredOutputs:
             object.__setattr__(self, name, _read(name, getattr(self, name)))
         object.__setattr__(self, "choice", tuple(self.choice))
         (kind,) = set(given)
+        if self.bounded and kind not in ("json", "json_object"):
+            raise InvalidArgument(f"bounded=True is for json and json_object, and this is {kind}")
         text = self._text(kind)
         if len(text) > _MOST_CHARACTERS:
             raise InvalidArgument(f"{kind} has {len(text)} characters: {_MOST_CHARACTERS} are allowed")
-        source = ("json" if kind == "json_object" else kind, text, self.fixed_spelling)
+        source = ("json" if kind == "json_object" else kind, text, self.bounded, self.fixed_spelling)
         object.__setattr__(self, "_source", source)
 
     def _text(self, kind: str) -> str:
@@ -98,9 +105,10 @@ class StructuredOutputs:
         return schema_text(schema, self.whitespace_pattern, compact=self.disable_any_whitespace)
 
     @property
-    def source(self) -> tuple[str, str, bool]:
-        """The kind, all that is said of it, as text, and whether its spelling is fixed: equal ones mean the same."""
-        source: tuple[str, str, bool] = vars(self)["_source"]
+    def source(self) -> tuple[str, str, bool, bool]:
+        """The kind, all that is said of it, whether it is bounded, and whether its spelling is fixed: equal ones
+        mean the same."""
+        source: tuple[str, str, bool, bool] = vars(self)["_source"]
         return source
 
     def __hash__(self) -> int:
@@ -112,13 +120,16 @@ def schema_text(schema: object, whitespace: str | None = None, *, compact: bool 
     ignored."""
     if schema is False:
         raise InvalidArgument("the JSON schema false allows nothing")
+    body = {} if schema is True else schema
+    assert isinstance(body, Mapping)
+    old = _OLD_DRAFT.match(str(body.get("$schema")))
+    if old is not None and not lenient:
+        raise InvalidArgument(f"the JSON schema is of draft {old[1]} ($schema): only drafts from 4 on are supported")
     how: dict[str, Any] = (
         {"whitespace_flexible": False} if compact else {"whitespace_pattern": whitespace or _WHITESPACE}
     )
     if lenient:
         how["lenient"] = True
-    body = {} if schema is True else schema
-    assert isinstance(body, Mapping)
     try:
         patterns = _count_patterns(body)
         text = json.dumps({**body, "x-guidance": how}, ensure_ascii=False, allow_nan=False)

@@ -48,6 +48,8 @@ def held(**what: Any) -> SamplingParams:
         ({"regexp": "a"}, "has no 'regexp'; it has json"),
         ({"regex": 5}, "regex=5 must be a text"),
         ({"regex": "a\0"}, "zero character"),
+        ({"regex": "a", "bounded": True}, "bounded=True is for json and json_object, and this is regex"),
+        ({"json": {"$schema": "http://json-schema.org/draft-03/schema#"}}, "of draft 3 .*only drafts from 4 on"),
         ({"choice": "yes"}, "choice='yes' must be a list"),
         ({"choice": ["a", ""]}, "non-empty texts"),
         ({"choice": ["a"] * 10_001}, "10001 texts: 10000 are allowed"),
@@ -260,6 +262,45 @@ def test_what_leaves_no_choice_is_computed_in_chunks_and_nothing_else_shows(gguf
     assert len(whole) >= 4
     for text in whole:
         jsonschema.validate(json.loads(text), order_schema())
+
+
+# Without a bound a small model goes on and on with each of these.
+UNBOUNDED: list[Any] = [
+    True,
+    {"type": "object"},
+    {"type": "number"},
+    {"type": "number", "exclusiveMinimum": 3},
+    {"type": "array"},
+    {"type": "array", "minItems": 6, "items": {"type": "string", "pattern": "^a+$"}},
+    {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": {"type": "object"}},
+    {"properties": {"a": {}, "b": {"type": ["array", "string"]}}, "required": ["a"]},
+    {"minimum": 1.5},
+    {"allOf": [{"minimum": 20}, {"maximum": 30}]},
+    {"anyOf": [{"type": "string", "format": "email"}, {"$ref": "#/$defs/x"}], "$defs": {"x": {"items": {}}}},
+    {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string", "maxLength": 9}, "maxItems": 3}]},
+    {"type": "object", "required": ["name"], "properties": {"x": {}}, "additionalProperties": {"type": "string"}},
+    {"type": "string", "minLength": 70},
+    {"type": "object", "patternProperties": {"^[a-z]{1,5}$": {"type": "integer"}}, "minProperties": 2},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": "^x{80}$"}}, "required": ["a"]},
+]
+
+
+def test_bounded_outputs_end_and_are_valid(llm_bf16: LLM) -> None:
+    """Within 512 tokens, all but one: parts of oneOf are not bounded."""
+    params = [
+        SamplingParams(max_tokens=512, temperature=0.7, seed=4, structured_outputs={"json": schema, "bounded": True})
+        for schema in UNBOUNDED
+    ]
+    outputs = llm_bf16.generate(["A short document in JSON:"] * len(params), params)
+    ends = []
+    for schema, output in zip(UNBOUNDED, outputs, strict=True):
+        (sample,) = output.outputs
+        ends.append(sample.finish_reason)
+        if sample.finish_reason == "stop":
+            jsonschema.validate(json.loads(sample.text), schema)
+        else:
+            assert isinstance(schema, dict) and "oneOf" in schema, (schema, sample.error, sample.text)
+    assert ends.count("stop") >= len(ends) - 1
 
 
 def test_a_fixed_spelling_is_that_of_the_longest_tokens(llm: LLM) -> None:

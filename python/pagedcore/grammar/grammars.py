@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
 from ..structured_outputs import StructuredOutputs
+from .bounds import bounded
 from .lark import choice_grammar, tag_grammar
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _BYTES = 8 << 20
 """Of host memory that one sample's place in a grammar may come to hold: 16,384 states of at most half a KiB."""
 
 _NO_DETAILS = "\n<non-verbose/>"  # llguidance's, behind some messages
-_Source = tuple[str, str, bool]
+_Source = tuple[str, str, bool, bool]
 _KINDS = {"json": "json_schema", "regex": "regex", "grammar": "lark", "choice": "lark", "structural_tag": "lark"}
 
 
@@ -71,7 +73,7 @@ class Grammars:
 
     @staticmethod
     def _too_long(wanted: StructuredOutputs) -> InvalidArgument:
-        kind, text, _ = wanted.source
+        kind, text, *_ = wanted.source
         return InvalidArgument(
             f"structured_outputs: compiling this {kind} of {len(text)} characters takes longer than {SECONDS:g} "
             "seconds: simplify it"
@@ -115,14 +117,28 @@ class Grammars:
             self._forget(source)
             future.set_exception(error)
 
-    def _compiled_now(self, kind: str, text: str, fixed_spelling: bool) -> _core.Constraint:
+    def _compiled_now(self, kind: str, text: str, is_bounded: bool, fixed_spelling: bool) -> _core.Constraint:
         if kind == "grammar":
             text = _lark_of(text)
         elif kind == "choice":
             text = choice_grammar(text)
         elif kind == "structural_tag":
             text = tag_grammar(text, self._tokenizer)
-        return self._matchers.constraint(_KINDS[kind], text, _LIMITS, _BYTES, fixed_spelling)
+
+        def compiled(text: str) -> _core.Constraint:
+            return self._matchers.constraint(_KINDS[kind], text, _LIMITS, _BYTES, fixed_spelling)
+
+        if not is_bounded:
+            return compiled(text)
+        try:
+            narrowed = json.dumps(bounded(json.loads(text)), ensure_ascii=False)
+        except (TypeError, ValueError, AttributeError, RecursionError):  # the compiler says what is wrong
+            return compiled(text)
+        if '"oneOf"' in text:
+            compiled(text)  # parts that bounds alone keep apart are refused: a text could be of several
+        with suppress(InvalidArgument):
+            return compiled(narrowed)
+        return compiled(text)
 
     @cached_property
     def _matchers(self) -> Matchers:
