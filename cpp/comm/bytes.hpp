@@ -19,7 +19,11 @@ class ByteWriter {
  public:
   explicit ByteWriter(std::vector<std::byte>& to) noexcept : to_(to) {}
 
-  void raw(std::span<const std::byte> bytes) { to_.insert(to_.end(), bytes.begin(), bytes.end()); }
+  void raw(std::span<const std::byte> bytes) {
+    if (bytes.empty()) return;
+    to_.resize(to_.size() + bytes.size());
+    std::memcpy(to_.data() + (to_.size() - bytes.size()), bytes.data(), bytes.size());
+  }
   template <class T>
   void fixed(T value) {
     static_assert(std::is_trivially_copyable_v<T>);

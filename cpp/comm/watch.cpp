@@ -58,10 +58,10 @@ Watch::Watch(int rank, std::vector<Socket> control, const Limits& limits, std::f
 }
 
 Watch::~Watch() {
-  tell(FrameKind::goodbye, {});
   const std::uint64_t one = 1;
   static_cast<void>(!write(stop_.fd(), &one, sizeof one));
   thread_.join();
+  tell(FrameKind::goodbye, {});  // after the word of a failure, which the thread may just have been sending
 }
 
 void Watch::throw_failure() const { comm::throw_failure(failure_); }
