@@ -151,6 +151,7 @@ TEST_CASE("nobody listens, the port is in use, a rank does not come: errors that
   const Socket local = listen_at(Address(path));
   m.address = path;
   CHECK_THROWS_AS(join_shared_memory(m), Io);
+  unlink(path.substr(5).c_str());  // behind "unix:"
   m.address = free_address();
   m.ranks = 3;
   std::string why;
