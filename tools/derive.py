@@ -280,7 +280,7 @@ GROUPS = (
     ),
     ("Work", "", r"steps|tokens_.*|forks|block_copies|draining|paused"),
     ("Time", "Seconds.", r".*_seconds.*"),
-    ("Weights", "They do not change.", r".*weight_bytes"),
+    ("Weights", "They do not change.", r".*weight_bytes|ranks|rank_weight_bytes_most"),
 )
 SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time", "Weights")
 
