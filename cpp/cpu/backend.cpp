@@ -56,6 +56,7 @@ PanelForms forms_of(const CpuOptions& options, Isa isa) {
 
 CpuBackend::CpuBackend(const CpuOptions& options, int threads, Isa isa)
     : dtype_(options.dtype == DType::i8 ? DType::bf16 : options.dtype),
+      kv_dtype_(options.kv_cache_dtype == KvCacheType::int8 ? DType::i8 : dtype_),
       isa_(isa),
       weights_(options.weights),
       forms_(forms_of(options, isa)),
@@ -65,7 +66,8 @@ CpuBackend::CpuBackend(const CpuOptions& options, int threads, Isa isa)
 std::string CpuBackend::describe() const {
   const std::string weights = weights_ == WeightStorage::automatic ? "native" : to_text(weights_);
   const std::string products = forms_.integer == nullptr ? "" : str("int8 products by ", forms_.integer->name, ", ");
-  return str("cpu, ", name(isa_), ", ", products, info(dtype_).name, ", ", weights, " weights, ", pool_.threads(),
+  const std::string kv = kv_dtype_ == dtype_ ? "" : str(" (KV in ", info(kv_dtype_).name, ")");
+  return str("cpu, ", name(isa_), ", ", products, info(dtype_).name, kv, ", ", weights, " weights, ", pool_.threads(),
              " threads");
 }
 
@@ -108,7 +110,7 @@ std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const Weigh
 }
 
 std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
-  return make_kv_storage(shape, num_blocks, isa_);
+  return make_kv_storage(shape, num_blocks, isa_, dtype_);
 }
 
 std::size_t CpuBackend::kv_block_bytes(const KvShape& shape) const { return cpu::kv_block_bytes(shape, isa_); }

@@ -19,6 +19,7 @@ class CpuBackend final : public Backend {
 
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
+  DType kv_dtype() const noexcept override { return kv_dtype_; }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override;
   void upload(const Tensor& dst, std::span<const std::byte> src) override;
@@ -66,6 +67,7 @@ class CpuBackend final : public Backend {
   void check_compute(const char* what, const Tensor& t) const;
 
   const DType dtype_;
+  const DType kv_dtype_;
   const Isa isa_;
   const WeightStorage weights_;
   const PanelForms forms_;

@@ -46,9 +46,9 @@ void check_device(const EngineConfig& c) {
         "dtype = 'int8' multiplies the codes of weights, of which weights = 'dense' keeps none; use weights = 'auto', "
         "or "
         "dtype = 'bfloat16'");
-  if (c.cuda.kv_cache_dtype != KvCacheType::compute)
-    throw Unsupported(str("kv_cache_dtype = '", to_text(c.cuda.kv_cache_dtype), "' on device = '", c.device,
-                          "', whose KV has the compute type; use 'auto'"));
+  if (c.cpu.kv_cache_dtype == KvCacheType::fp8)
+    throw Unsupported(str("kv_cache_dtype = '", to_text(c.cpu.kv_cache_dtype), "' on device = '", c.device,
+                          "', which keeps KV in the compute type or in int8; use 'int8' or 'auto'"));
   if (c.cuda.cublas_lt)
     throw Unsupported(str("cublas_lt = true on device = '", c.device, "': it is for the products of device = 'cuda'"));
   check_effect("gpu_memory_utilization", c.cuda.gpu_memory_utilization, cuda.gpu_memory_utilization,

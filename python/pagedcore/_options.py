@@ -154,11 +154,11 @@ class EngineOptions(TypedDict, total=False):
     (dense); the bits of results are the same. auto: dense where all weights then take at most 1 GiB, else native;
     with dtype int8 native. int8 and int4: native, and matrices in no block format are rounded to 8 bits with a
     scale for each 32, or to 4 bits with a scale and a minimum. A GPU widens all."""
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"]
+    """auto: KV in the compute type. int8 with a scale for each token and head, and on a GPU fp8 (e4m3) likewise,
+    take about half the memory of bfloat16 and lose some precision."""
     isa: str
     """Instruction set of the CPU, for tests and comparisons; auto: the best that it has."""
-    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "f8_e4m3", "int8", "i8"]
-    """auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory and
-    lose some precision; on a GPU only."""
     workspace: int | str
     """On a GPU, memory for what a step needs besides activations. In [1048576, 1099511627776]."""
     graph_rows: int

@@ -401,6 +401,8 @@ def test_memory_is_arithmetic(tiny: Any) -> None:
     assert plan.kv_block == 8 * 3 * 2 * 2 * 16 * 4  # tokens, layers, K and V, KV heads, head dimension, float32
     assert plan.total == plan.weights + plan.activations + 50 * plan.kv_block + plan.requests
     assert f"{plan.kv_tokens:,}" in str(plan)
+    narrow = LLM.plan(folder, **options, kv_cache_dtype="int8")
+    assert narrow.kv_block == 8 * 3 * 2 * 2 * (16 + 4)  # a code of one byte, and a scale for each token and head
     bigger = LLM.plan(folder, kv_cache_memory="1MiB", block_size=8)
     assert bigger.kv_cache <= 2**20 < bigger.kv_cache + bigger.kv_block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,13 +88,22 @@ def full_log_probs(llm: LLM, ids: list[int]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def test_bfloat16_stays_close_to_float32(llm_bf16: LLM, reference: Any) -> None:
+def mean_divergence(llm: LLM, reference: Any) -> float:
     """Mean KL divergence per token over 20 texts, over the whole vocabulary."""
-    assert llm_bf16.tokenizer is not None
+    assert llm.tokenizer is not None
     divergences = []
     for prompt in PROMPTS:
-        ids = llm_bf16.tokenizer.encode(prompt)[:16]
-        mine, exact = full_log_probs(llm_bf16, ids), log_probs(reference, ids)[:-1]
+        ids = llm.tokenizer.encode(prompt)[:16]
+        mine, exact = full_log_probs(llm, ids), log_probs(reference, ids)[:-1]
         assert mine.exp().sum(-1).allclose(torch.ones(len(mine), dtype=torch.float64), atol=1e-4)
         divergences.append((exact.exp() * (exact - mine)).sum(-1))
-    assert torch.cat(divergences).mean().item() < 1e-3
+    return torch.cat(divergences).mean().item()
+
+
+def test_bfloat16_stays_close_to_float32(llm_bf16: LLM, reference: Any) -> None:
+    assert mean_divergence(llm_bf16, reference) < 1e-3
+
+
+def test_kv_in_int8_stays_close_to_float32(gguf: Path, reference: Any) -> None:
+    with LLM(gguf, dtype="float32", kv_cache_dtype="int8", kv_cache_memory="32MiB") as llm:
+        assert 0.0 < mean_divergence(llm, reference) < 1e-3

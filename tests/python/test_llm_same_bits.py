@@ -27,20 +27,32 @@ def alone(llm: LLM, prompt: Any, params: SamplingParams) -> Result:
     return bits(llm.generate([prompt], params, progress=False)[0])
 
 
-# The default model, in both compute types and in integers
+# The default model, in both compute types, in integers, and with its KV in int8
 
 SAMPLED = SamplingParams(temperature=0.8, top_p=0.95, seed=11, max_tokens=24, logprobs=2, ignore_eos=True)
 LONG = "".join(PROMPTS[:12])  # several blocks and chunks
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+Numerics = dict[str, Any]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        {"dtype": "float32"},
+        {"dtype": "bfloat16"},
+        {"dtype": "int8"},
+        {"dtype": "bfloat16", "kv_cache_dtype": "int8"},
+    ],
+    ids=str,
+)
+def numerics(request: pytest.FixtureRequest) -> Numerics:
+    return dict(request.param)
 
 
 @pytest.fixture(scope="module")
-def baseline(dtype: str, gguf: Path) -> Result:
-    with LLM(gguf, dtype=dtype, kv_cache_memory="48MiB", threads=1) as llm:
+def baseline(numerics: Numerics, gguf: Path) -> Result:
+    with LLM(gguf, **numerics, kv_cache_memory="48MiB", threads=1) as llm:
         return alone(llm, LONG, SAMPLED)
 
 
@@ -55,9 +67,9 @@ def baseline(dtype: str, gguf: Path) -> Result:
     ],
     ids=str,
 )
-def test_default_model(dtype: str, baseline: Result, gguf: Path, options: dict[str, Any]) -> None:
+def test_default_model(numerics: Numerics, baseline: Result, gguf: Path, options: dict[str, Any]) -> None:
     """Alone, then among 32 strangers, then with its prefix cached, then preempted all the time."""
-    with LLM(gguf, dtype=dtype, kv_cache_memory="64MiB", **options) as llm:
+    with LLM(gguf, **numerics, kv_cache_memory="64MiB", **options) as llm:
         assert alone(llm, LONG, SAMPLED) == baseline
         strangers = [PROMPTS[i % len(PROMPTS)] + str(i) for i in range(32)]
         greedy = SamplingParams(max_tokens=12, temperature=1.0)

@@ -31,7 +31,7 @@ class Step {
       : out_(out), q_(q), kv_(kv), layer_(layer), batch_(batch), work_(work), kernels_(kernels_of(kv.isa())) {
     const TileLayout& layout = kv.layout();
     const bool tiles = kernels_.bf16_tile && layout.key_dim % kLanes == 0;
-    if (layout.dtype == DType::f32) {
+    if (layout.tile == DType::f32) {
       kernel_ = kernels_.f32;
     } else if (kernels_.bf16_dot && q.dtype == DType::bf16) {
       kernel_ = tiles ? kernels_.bf16_tile : kernels_.bf16_dot;

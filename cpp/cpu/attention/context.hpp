@@ -13,9 +13,10 @@ namespace pagedcore::cpu::attention_detail {
 ///
 /// A token slot that no row sees may hold anything: stale data of other sequences, NaN included. A score of it stays in
 /// its own lane and is masked there; its V would be multiplied by a probability of zero, so a V tile with such token
-/// slots is copied with zeros in their place. Slots that only some rows of a tile see are the tile's own tokens and,
-/// with a window, the oldest: where one of them is not finite, leaks() tells, and the tile is computed token by token,
-/// so that a sequence that overflows cannot reach earlier rows, whose blocks other sequences may share.
+/// slots is copied with zeros in their place; KV in int8 is widened into tiles with such zeros from the start. Slots
+/// that only some rows of a tile see are the tile's own tokens and, with a window, the oldest: where one of them is not
+/// finite, leaks() tells, and the tile is computed token by token, so that a sequence that overflows cannot reach
+/// earlier rows, whose blocks other sequences may share.
 class ContextReader {
  public:
   /// `scratch` holds scratch_bytes(layout), 64-byte aligned.
@@ -46,6 +47,7 @@ class ContextReader {
   };
   Tiles stored(int position) const noexcept;
   Tiles packed(int position, int tile) const noexcept;
+  Tiles widened(int position, int tile) const noexcept;
   const char* masked(const char* v, int position, int tile) const noexcept;
 
   const PagedStorage& kv_;

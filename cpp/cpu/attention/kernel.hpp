@@ -42,6 +42,13 @@ struct PieceTask {
 
 using AttendPiece = void (*)(const PieceTask&);
 
+/// Makes tiles that kernels read of tiles of int8 codes, K [dim][16 tokens] or V [16 tokens][dim]: each number is its
+/// code times the scale of its token, rounded to the tile's type. Tiles are 64-byte aligned, codes need not be.
+struct WidenTile {
+  void (*k)(const char* codes, const float* scales, int dim, char* tile);
+  void (*v)(const char* codes, const float* scales, int dim, char* tile);
+};
+
 struct AttentionKernels {
   AttendPiece f32;       // f32 tiles, f32 queries
   AttendPiece bf16;      // bf16 tiles widened to f32, f32 queries
@@ -57,6 +64,7 @@ struct AttentionKernels {
                  const float* sin);
   /// f32 to bf16, to nearest even; NaN stays NaN.
   void (*narrow)(const float* in, uint16_t* out, int count);
+  WidenTile widen_f32, widen_bf16;
 };
 
 extern const AttentionKernels kPortableKernels;

@@ -76,6 +76,8 @@ const AttentionKernels kAvx2Kernels = {
     .tile_end = nullptr,
     .rotate = rotate_heads,
     .narrow = narrow_to_bf16,
+    .widen_f32 = {widen_k_f32, widen_v_f32},
+    .widen_bf16 = {widen_k_bf16, widen_v_bf16},
 };
 
 }  // namespace pagedcore::cpu::attention_detail

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cpu/attention/kernel.hpp"
+#include "cpu/attention/widen.hpp"
 
 namespace pagedcore::cpu::attention_detail {
 namespace {

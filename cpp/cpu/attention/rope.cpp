@@ -53,6 +53,13 @@ struct RopeStep {
       const std::uint32_t block = tables[static_cast<std::size_t>(table + position / layout.block_size)];
       const int token_slot = position % layout.block_size;
       rotate(in + q_cols, rotated, shape.num_kv_heads, row);
+      if (layout.dtype == DType::i8) {
+        const float* v = in + q_cols + kv_cols;
+        for (std::int32_t h = 0; h < shape.num_kv_heads; ++h)
+          write_rounded(layout, kv.part(block, layer, h), token_slot, rotated + h * shape.head_dim,
+                        v + h * shape.head_dim);
+        continue;
+      }
       const char* k = reinterpret_cast<const char*>(rotated);
       const char* v = reinterpret_cast<const char*>(in + q_cols + kv_cols);
       if (layout.dtype == DType::bf16) {

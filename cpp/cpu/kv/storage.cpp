@@ -12,8 +12,8 @@
 
 namespace pagedcore::cpu {
 
-PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa)
-    : shape_(shape), layout_(shape), num_blocks_(num_blocks), isa_(isa) {
+PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa, DType compute)
+    : shape_(shape), layout_(shape, compute), num_blocks_(num_blocks), isa_(isa) {
   if (num_blocks == 0) throw InvalidArgument("KV storage of 0 blocks: give at least 1");
   const auto arithmetic = [&] {
     return str(num_blocks, " KV blocks x ", layout_.block_bytes, " bytes (", shape.num_layers, " layers x ",
@@ -36,10 +36,10 @@ PagedStorage::PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa i
 
 PagedStorage::~PagedStorage() { munmap(memory_, bytes_); }
 
-std::size_t kv_block_bytes(const KvShape& shape, Isa) { return TileLayout(shape).block_bytes; }
+std::size_t kv_block_bytes(const KvShape& shape, Isa) { return TileLayout(shape, DType::bf16).block_bytes; }
 
-std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, std::uint32_t num_blocks, Isa isa) {
-  return std::make_unique<PagedStorage>(shape, num_blocks, isa);
+std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, std::uint32_t num_blocks, Isa isa, DType compute) {
+  return std::make_unique<PagedStorage>(shape, num_blocks, isa, compute);
 }
 
 }  // namespace pagedcore::cpu

@@ -13,7 +13,7 @@ namespace pagedcore::cpu {
 
 class PagedStorage final : public KvStorage {
  public:
-  PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa);
+  PagedStorage(const KvShape& shape, std::uint32_t num_blocks, Isa isa, DType compute);
   ~PagedStorage() override;
   PagedStorage(const PagedStorage&) = delete;
   PagedStorage& operator=(const PagedStorage&) = delete;

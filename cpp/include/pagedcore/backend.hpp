@@ -290,11 +290,21 @@ struct DeviceId {
 /// "cpu", "cuda" or "cuda:<index>"; throws InvalidArgument for anything else.
 PAGEDCORE_API DeviceId parse_device(const std::string& text);
 
+/// The element type in which KV is kept.
+enum class KvCacheType : std::uint8_t { compute, fp8, int8 };
+template <>
+struct Words<KvCacheType> {
+  static constexpr Word<KvCacheType> list[] = {{KvCacheType::compute, "auto"}, {KvCacheType::fp8, "fp8"},
+                                               {KvCacheType::fp8, "fp8_e4m3"}, {KvCacheType::fp8, "f8_e4m3"},
+                                               {KvCacheType::int8, "int8"},    {KvCacheType::int8, "i8"}};
+};
+
 struct CpuOptions {
   int threads = 0;
   DType dtype = DType::bf16;
   std::string isa = "auto";
   WeightStorage weights = WeightStorage::automatic;
+  KvCacheType kv_cache_dtype = KvCacheType::compute;
 
   template <class V>
   static void fields(V&& v) {
@@ -315,6 +325,10 @@ struct CpuOptions {
             "int8 native. int8 and int4: native, and matrices in no block format are rounded to 8 bits with a scale "
             "for each "
             "32, or to 4 bits with a scale and a minimum. A GPU widens all."));
+    v(field("kv_cache_dtype", &C::kv_cache_dtype,
+            "auto: KV in the compute type. int8 with a scale for each token and head, and on a GPU fp8 (e4m3) "
+            "likewise, take "
+            "about half the memory of bfloat16 and lose some precision."));
     v(field("isa", &C::isa, "Instruction set of the CPU, for tests and comparisons; auto: the best that it has."));
   }
 };
@@ -323,15 +337,6 @@ struct CpuOptions {
 PAGEDCORE_API std::span<const std::string> cpu_isas();
 /// Throws InvalidArgument for an unknown isa or dtype and Unsupported for one that this CPU lacks.
 PAGEDCORE_API std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
-
-/// The element type in which KV is kept.
-enum class KvCacheType : std::uint8_t { compute, fp8, int8 };
-template <>
-struct Words<KvCacheType> {
-  static constexpr Word<KvCacheType> list[] = {{KvCacheType::compute, "auto"}, {KvCacheType::fp8, "fp8"},
-                                               {KvCacheType::fp8, "fp8_e4m3"}, {KvCacheType::fp8, "f8_e4m3"},
-                                               {KvCacheType::int8, "int8"},    {KvCacheType::int8, "i8"}};
-};
 
 struct CudaOptions {
   int device = 0;  // index; an engine's comes from EngineConfig::device
@@ -361,10 +366,10 @@ struct CudaOptions {
         "weights "
         "in a block format multiply their codes by inputs in int8 with a scale for each 32; all else is bfloat16, as "
         "everything is on a GPU."));
-    v(field(
-        "kv_cache_dtype", &C::kv_cache_dtype,
-        "auto: KV in the compute type. fp8 (e4m3) or int8 with a scale for each token and head take half the memory "
-        "and lose some precision; on a GPU only."));
+    v(field("kv_cache_dtype", &C::kv_cache_dtype,
+            "auto: KV in the compute type. int8 with a scale for each token and head, and on a GPU fp8 (e4m3) "
+            "likewise, take "
+            "about half the memory of bfloat16 and lose some precision."));
     v(field("workspace", &C::workspace, "On a GPU, memory for what a step needs besides activations.",
             in(1 << 20, std::int64_t{1} << 40))
           .bytes());

@@ -34,6 +34,12 @@ inline std::vector<Isa> isas() {
   return all;
 }
 
+struct Types {
+  DType compute, kv;
+};
+inline constexpr Types kTypes[] = {
+    {DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::f32, DType::i8}, {DType::bf16, DType::i8}};
+
 struct Setup {
   Isa isa = Isa::portable;
   DType compute = DType::f32;
@@ -77,7 +83,7 @@ class World {
       qkv.push_back(std::move(x));
     }
     KvShape shape{s.layers, s.kv_heads, s.head_dim, s.block_size, s.kv};
-    storage = make_kv_storage(shape, total, s.isa);
+    storage = make_kv_storage(shape, total, s.isa, s.compute);
     poison();
   }
 
@@ -134,9 +140,26 @@ class World {
     return out;
   }
 
+  /// The sequence's numbers as they are read back: K and V in int8 are rounded, a head of a token at a time.
+  std::vector<float> held(int sequence) const {
+    std::vector<float> x = qkv[static_cast<std::size_t>(sequence)];
+    if (setup.kv != DType::i8) return x;
+    const auto d = static_cast<std::size_t>(setup.head_dim);
+    for (std::size_t at = 0; at < x.size(); at += d) {
+      if (at % cols() < out_cols()) continue;
+      float most = 0.0f;
+      for (std::size_t i = at; i < at + d; ++i) most = std::max(most, std::abs(x[i]));
+      for (std::size_t i = at; i < at + d; ++i) {
+        const float value = std::nearbyint(x[i] * (127.0f / most)) * (most / 127.0f);
+        x[i] = setup.compute == DType::bf16 ? from_bf16(to_bf16(value)) : value;
+      }
+    }
+    return x;
+  }
+
   /// Dense attention of one row, all heads, in double.
   std::vector<double> reference(int sequence, int position) const {
-    const auto& x = qkv[static_cast<std::size_t>(sequence)];
+    const std::vector<float> x = held(sequence);
     const auto d = static_cast<std::size_t>(setup.head_dim);
     const int first = setup.window > 0 ? std::max(0, position - setup.window + 1) : 0;
     std::vector<double> out(out_cols(), 0.0);

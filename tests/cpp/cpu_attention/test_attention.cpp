@@ -40,11 +40,6 @@ void check(const Setup& s, const std::vector<int>& lengths, ThreadPool& pool) {
   }
 }
 
-struct Types {
-  DType compute, kv;
-};
-constexpr Types kTypes[] = {{DType::f32, DType::f32}, {DType::bf16, DType::bf16}};
-
 }  // namespace
 
 TEST_CASE("every head size and number of query heads per KV head on every instruction set") {

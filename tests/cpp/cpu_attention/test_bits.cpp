@@ -26,6 +26,7 @@ void check_same(const Rows& a, const Rows& b) {
 
 void check(const Setup& s) {
   CAPTURE(name(s.isa));
+  CAPTURE(info(s.compute).name);
   CAPTURE(info(s.kv).name);
   CAPTURE(s.head_dim);
   CAPTURE(s.heads_per_kv_head);
@@ -64,17 +65,18 @@ void check(const Setup& s) {
 // rule: backend.row-stands-alone, cpu.row-stands-alone, cpu_attention.row-stands-alone
 TEST_CASE("a row has the same bits however its sequence is cut and batched") {
   for (Isa isa : isas())
-    for (DType type : {DType::f32, DType::bf16})
+    for (Types t : kTypes)
       for (int heads : {1, 3, 5}) {
-        Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = heads};
+        Setup s{
+            .isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 32, .kv_heads = 1, .heads_per_kv_head = heads};
         check(s);
       }
 }
 
 TEST_CASE("the same with windows, sinks, soft caps, other head and block sizes") {
   for (Isa isa : isas())
-    for (DType type : {DType::f32, DType::bf16}) {
-      Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
+    for (Types t : kTypes) {
+      Setup s{.isa = isa, .compute = t.compute, .kv = t.kv, .head_dim = 16, .kv_heads = 2, .heads_per_kv_head = 2};
       s.window = 150;
       check(s);
       s.sinks = {0.5f, -2.0f, 3.0f, 0.0f};
@@ -99,12 +101,17 @@ TEST_CASE("the same with windows, sinks, soft caps, other head and block sizes")
 // rule: cpu_attention.row-stands-alone
 TEST_CASE("block size does not change a row's bits") {
   for (Isa isa : isas())
-    for (DType type : {DType::f32, DType::bf16})
+    for (Types t : kTypes)
       for (int head_dim : {5, 12, 24, 31}) {
         ThreadPool pool(2);
         Rows first;
         for (int block_size : {1, 3, 16, 64, 256}) {
-          Setup s{.isa = isa, .compute = type, .kv = type, .head_dim = head_dim, .kv_heads = 1, .heads_per_kv_head = 2};
+          Setup s{.isa = isa,
+                  .compute = t.compute,
+                  .kv = t.kv,
+                  .head_dim = head_dim,
+                  .kv_heads = 1,
+                  .heads_per_kv_head = 2};
           World world(s, {600});
           const std::vector<float> data = world.qkv[0];
           s.block_size = block_size;

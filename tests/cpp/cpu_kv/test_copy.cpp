@@ -7,15 +7,19 @@ namespace pagedcore::cpu::test {
 
 // rule: cpu_kv.copy-serves-every-layer
 TEST_CASE("a copied block serves the tokens it was filled with, in every layer") {
-  for (DType type : {DType::f32, DType::bf16})
+  for (Types t : kTypes)
     for (int block_size : {1, 4, 5, 16, 24, 64})
       for (int tokens : {1, block_size / 2, block_size - 1, block_size}) {
         if (tokens < 1) continue;
         const int head_dim = block_size % 3 == 1 ? 24 : 5;
         CAPTURE(block_size);
         CAPTURE(tokens);
-        Setup s{
-            .isa = best(), .compute = type, .kv = type, .head_dim = head_dim, .kv_heads = 2, .heads_per_kv_head = 1};
+        Setup s{.isa = best(),
+                .compute = t.compute,
+                .kv = t.kv,
+                .head_dim = head_dim,
+                .kv_heads = 2,
+                .heads_per_kv_head = 1};
         s.block_size = block_size;
         s.layers = 3;
         ThreadPool pool(2);

@@ -21,6 +21,10 @@ TEST_CASE("block bytes are the arithmetic of K and V, without padding for small 
     CHECK(kv_block_bytes({2, 4, 3, 16, DType::bf16}, isa) == 2u * 4 * (4 + 16) * 16 * 2);
     CHECK(kv_block_bytes({2, 4, 3, 16, DType::f32}, isa) == 2u * 4 * (3 + 16) * 16 * 4);
     CHECK(kv_block_bytes({2, 4, 3, 5, DType::bf16}, isa) == 2u * 4 * 3 * 5 * 2 * 2);
+    // int8: a code each, and behind them, at a multiple of 4 bytes, two scales a token.
+    CHECK(kv_block_bytes({30, 3, 64, 16, DType::i8}, isa) == 30u * 3 * 16 * (64 + 64 + 8));
+    CHECK(kv_block_bytes({2, 4, 3, 16, DType::i8}, isa) == 2u * 4 * 16 * (4 + 16 + 8));
+    CHECK(kv_block_bytes({2, 4, 3, 5, DType::i8}, isa) == 2u * 4 * (32 + 5 * 8));
   }
 }
 
