@@ -84,7 +84,7 @@ def add_to(commands: Any) -> None:
     )
     service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
-    add_model_flags(parser, tokenizer=False, loads=False, without=("device", "trace_file"))
+    add_model_flags(parser, tokenizer=False, loads=False, without=("device", "trace_file", "tensor_parallel"))
     parser.set_defaults(run=_run)
 
 
