@@ -140,6 +140,8 @@ class RetryingClient:
                         if choice.get("token_ids") or choice.get("finish_reason") is not None:
                             yield _piece(held)
                             held = []
+            except (Aborted, InvalidArgument):  # the server's words, which are no fault of the connection
+                raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise _Broken(f"{type(error).__name__}: {error}") from None
         finally:
