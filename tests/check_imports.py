@@ -49,6 +49,7 @@ LAYERS = (
         "running",
         "scoring",
         "stream",
+        "transfer",
     ),
     ("loaded_model",),
     ("async_llm", "llm"),

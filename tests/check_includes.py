@@ -16,6 +16,7 @@ ROOMS_BELOW = {
     "base": set(),
     "comm": {"base"},
     "tensor": {"base"},
+    "store": {"base"},
     "kv": {"base"},
     "scheduler": {"base", "kv"},
     "sampling": {"base"},
@@ -24,8 +25,8 @@ ROOMS_BELOW = {
     "cpu": {"base", "tensor", "sampling", "backend"},
     "model": {"base", "comm", "tensor", "backend"},
     "io": {"base", "tensor"},
-    "engine": {"base", "comm", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
-    "sim": {"base", "comm", "tensor", "backend", "kv", "scheduler", "sampling", "model", "engine"},
+    "engine": {"base", "comm", "store", "tensor", "backend", "kv", "scheduler", "sampling", "model"},
+    "sim": {"base", "comm", "store", "tensor", "backend", "kv", "scheduler", "sampling", "model", "engine"},
     "capi": {"base"},
     "bindings": {"base"},  # for the texts of limits, which are the same in every language
 }
@@ -58,6 +59,7 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "input_file.hpp": "io",
     "engine.hpp": "engine",
     "engine_request.hpp": "engine",
+    "kv_store.hpp": "engine",
     "options.hpp": "engine",
     "simulation.hpp": "sim",
     "pagedcore.h": "capi",

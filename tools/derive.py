@@ -266,6 +266,7 @@ def _row(option: _core.OptionInfo) -> str:
 
 # Sections of docs/stats.md: title, what is said of all of them, and whose names belong there; the first that matches.
 GROUPS = (
+    ("Prefixes on disk", "What goes to `kv_store` and comes from there.", r"kv_store_.*"),
     ("Prefixes", "", r"(pinned|prefix).*|blocks_pinned"),
     (
         "Making room",
@@ -282,7 +283,7 @@ GROUPS = (
     ("Time", "Seconds.", r".*_seconds.*"),
     ("Weights", "They do not change.", r".*weight_bytes|ranks|rank_weight_bytes_most"),
 )
-SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Making room", "Work", "Time", "Weights")
+SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Prefixes on disk", "Making room", "Work", "Time", "Weights")
 
 
 def _group_of(name: str) -> str:

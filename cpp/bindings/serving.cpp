@@ -55,6 +55,26 @@ void bind_serving(nb::class_<EngineHandle>& engine) {
   using E = EngineHandle;
   engine
       .def(
+          "export_prefix",
+          [](E& self, const std::vector<TokenId>& tokens, std::uint64_t salt) {
+            std::vector<std::byte> bytes;
+            {
+              const ReleasedGil released;
+              bytes = self.engine->export_prefix(tokens, salt);
+            }
+            return nb::bytes(bytes.data(), bytes.size());
+          },
+          "tokens"_a, "salt"_a = 0,
+          "The KV of the leading full blocks of these tokens that are in the prefix cache, for another engine.")
+      .def(
+          "import_prefix",
+          [](E& self, const nb::bytes& data) {
+            const std::span bytes(static_cast<const std::byte*>(data.data()), data.size());
+            const ReleasedGil released;
+            return self.engine->import_prefix(bytes);
+          },
+          "data"_a, "Puts an exported prefix into the prefix cache; how many leading tokens are there then.")
+      .def(
           "open_queue", [](E& self) { return self.engine->open_queue(); },
           "A place for outputs beside the engine's own, which is queue 0: for submit() and wait().")
       .def(

@@ -9,14 +9,31 @@
 #include "engine/engine_loop.hpp"
 #include "engine/engine_ranks.hpp"
 #include "engine/engine_stats.hpp"
+#include "engine/kv_identity.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/memory_plan.hpp"
 #include "engine/thread_ranks.hpp"
+#include "pagedcore/error.hpp"
 
 namespace pagedcore {
 
 Executor::~Executor() = default;
 SwapCounters Executor::swap_counters() const { return {}; }
+
+namespace {
+
+/// Where prefixes go beyond this engine.
+PrefixPlaces places_of(const EngineConfig& config, const MemoryPlan& plan, store::Identity identity) {
+  PrefixPlaces places;
+  places.format = {plan.block_size, static_cast<std::uint32_t>(plan.num_layer_groups()), plan.kv_block};
+  if (!config.store.kv_store.empty())
+    places.store = std::make_unique<store::BlockStore>(
+        store::StoreConfig{config.store.kv_store, config.store.kv_store_size, identity, places.format, plan.windows});
+  places.identity = std::move(identity);
+  return places;
+}
+
+}  // namespace
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
@@ -28,7 +45,9 @@ struct Engine::Impl {
     plan = plan_memory(description, config, backend, available_memory(backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
     backend.reserve(plan.weights + plan.activations + plan.kv_cache());
-    load_ranks(ranks, description, weights, config, plan);
+    const HashedWeights hashed(weights);
+    const bool moves = moves_prefixes(config);
+    load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
     text = str(backend.describe(), ranks.size() > 1 ? str(" each in ", ranks.size(), " ranks") : "", "; ",
                plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
     if (ranks.size() > 1) {
@@ -49,12 +68,14 @@ struct Engine::Impl {
                               .allocation = config.kv.allocation,
                               .max_reservation = plan.max_context,
                               .max_events = config.kv.cache_events};
+    PrefixPlaces places;
+    if (moves) places = places_of(config, plan, kv_identity(description, hashed.digest(), backend, *ranks[0].kv));
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
     loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
                                                       plan.requests, config.max_waiting, traits_of(description)},
                                         Scheduler(scheduling, cache), std::move(requests), std::move(executor),
-                                        std::move(trace));
+                                        std::move(trace), std::move(places));
   }
 
   void close() noexcept {
@@ -122,6 +143,10 @@ RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> 
   return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue);
 }
 void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
+std::vector<std::byte> Engine::export_prefix(std::span<const TokenId> tokens, std::uint64_t salt) {
+  return impl_->loop->export_prefix(tokens, salt);
+}
+std::uint32_t Engine::import_prefix(std::span<const std::byte> bytes) { return impl_->loop->import_prefix(bytes); }
 std::vector<CacheEvent> Engine::cache_events(double timeout) { return impl_->loop->cache_events(timeout); }
 EngineSnapshot Engine::snapshot(const SnapshotLimits& limits) const { return impl_->loop->snapshot(limits); }
 void Engine::force_preemption(std::uint32_t period, PreemptionMode mode) {

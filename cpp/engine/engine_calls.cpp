@@ -52,13 +52,16 @@ ModelTraits traits_of(const ModelDescription& d) noexcept {
 }
 
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace)
+                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace, PrefixPlaces places)
     : limits_(limits),
       mailbox_({limits.max_cache_events, limits.request_memory, limits.max_waiting}),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
       executor_(std::move(executor)),
-      trace_(std::move(trace)) {
+      trace_(std::move(trace)),
+      beyond_{std::move(places.identity), places.format} {
+  if (places.store)
+    beyond_.traffic = std::make_unique<StoreTraffic>(std::move(places.store), [this] { mailbox_.nudge(); });
   publish();
   const SignalsBlocked blocked;
   try {
@@ -164,6 +167,7 @@ SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<s
     if (!naming.owns_lock()) naming.lock();
     command.scheduling.prefix = prefixes_.named_by(request);
   }
+  command.scheduling.stored_tokens = stored_tokens(command.scheduling);
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
   const std::uint64_t bytes = bytes_of(request, command.scheduling.max_tokens).total();
   const std::optional<Pooling> pooling = request.embedding ? std::optional(pooling_of(request)) : std::nullopt;
@@ -329,6 +333,10 @@ void EngineLoop::close() noexcept {
   const std::lock_guard lock(closing_);  // whoever closes second waits until it is done
   if (!thread_.joinable()) return;
   thread_.join();
+  {
+    const std::lock_guard asked(beyond_.mutex);
+    beyond_.traffic.reset();
+  }
   executor_.reset();
   requests_.reset();
   trace_.reset();

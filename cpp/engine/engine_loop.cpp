@@ -24,11 +24,12 @@ void EngineLoop::run() noexcept {
   try {
     while (true) {
       const MailboxState state = mailbox_.take(taken_.commands, patience());
-      if (!state.open) return mailbox_.farewell();
+      if (!state.open) return write_last();
       pace_.paused = state.paused;
       run_commands();
       if (state.orphans) end_orphans();
       end_overdue();
+      tend_store();
       if (scheduler_.has_work() && !pace_.paused) step();
       publish();
     }
@@ -45,6 +46,7 @@ void EngineLoop::run() noexcept {
 /// deadline is looked at when it is over.
 std::optional<std::chrono::duration<double>> EngineLoop::patience() const noexcept {
   std::optional<double> seconds;
+  if (has_store_work()) return std::chrono::duration<double>(0.0);
   if (scheduler_.has_work() && !pace_.paused)
     seconds = pace_.empty_plans == 0 ? 0.0 : 1e-3 * (1 << std::min(pace_.empty_plans, 6u));
   if (const std::optional<double> first = requests_->first_deadline(); first && seconds != 0.0)
@@ -121,7 +123,7 @@ void EngineLoop::run_command(ClearPrefixCacheCommand&) {
   if (trace_) trace_->clear_prefix_cache();
 }
 
-void EngineLoop::run_command(ForcePreemptionCommand& command) { forced_ = command; }
+void EngineLoop::run_command(ForcePreemptionCommand& command) { pace_.forced = command; }
 
 /// Where there is no memory for it the caller is told, and nothing else has happened.
 void EngineLoop::run_command(SnapshotCommand& command) {
@@ -166,12 +168,13 @@ void EngineLoop::with_memory(const Act& act) {
 
 void EngineLoop::step() {
   const double start = mailbox_.now();
-  if (forced_.period > 0 && (pace_.steps + 1) % forced_.period == 0) with_memory([&] { preempt_latest(); });
+  if (pace_.forced.period > 0 && (pace_.steps + 1) % pace_.forced.period == 0) with_memory([&] { preempt_latest(); });
   with_memory([&] { scheduler_.plan(start, plan_); });
   const StepPlan& plan = plan_;
   if (trace_) trace_->plan(start, plan);
   const double planned = mailbox_.now();
   stats_.plan_seconds += planned - start;
+  for (const RequestId id : plan.store_reads) want_stored(id);
   if (plan.empty()) {  // not a step: there is nothing to commit
     pace_.empty_plans = plan.plan_again() ? 0 : pace_.empty_plans + 1;
     return;
@@ -234,8 +237,8 @@ void EngineLoop::preempt_latest() {
   const std::vector<RequestId> ids = requests_->ids();
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     RequestState& request = *requests_->find(*id);
-    if (!request.advanced || !scheduler_.force_preempt(*id, forced_.mode)) continue;
-    if (trace_) trace_->force_preempt(*id, forced_.mode);
+    if (!request.advanced || !scheduler_.force_preempt(*id, pace_.forced.mode)) continue;
+    if (trace_) trace_->force_preempt(*id, pace_.forced.mode);
     request.advanced = false;
     return;
   }
@@ -252,6 +255,7 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now
     request->advanced = true;
     if (times.first_token == 0.0) times.first_token = now;
     times.last_token = now;
+    if (update.finish != FinishReason::none) keep(*request, {});
     report_beams(*request, update.finish != FinishReason::none);
   } else {
     SampleState& sample = request->samples.at(update.sample);
@@ -261,8 +265,10 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now
       has_token = request->advanced = true;
       if (sample.first_token == 0.0) sample.first_token = now;
       sample.last_token = now;
+      if (sample.output.size() == 1) keep_prompt(*request);
     }
     if (update.finish == FinishReason::none) jump(*request, update.sample, scheduler_, trace_);
+    if (update.finish == FinishReason::stop || update.finish == FinishReason::length) keep(*request, sample.output);
     if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
   }
   if (request->unfinished == 0) requests_->erase(update.request);
@@ -364,6 +370,7 @@ void EngineLoop::count_finish(FinishReason finish) noexcept {
 void EngineLoop::publish() {
   stats_.scheduler = scheduler_.stats();
   stats_.blocks = scheduler_.cache().counts();
+  if (beyond_.traffic) stats_.store = beyond_.traffic->counters();
   try {
     events_ = scheduler_.take_events();
   } catch (const std::bad_alloc&) {  // they stay for the next time

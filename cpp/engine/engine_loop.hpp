@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -21,6 +22,7 @@
 #include "engine/request_memory.hpp"
 #include "engine/request_table.hpp"
 #include "engine/step_history.hpp"
+#include "engine/store_traffic.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/trace.hpp"
 
@@ -46,12 +48,19 @@ struct RequestLimits {
   ModelTraits model = {};
 };
 
+/// Where prefixes go beyond the engine.
+struct PrefixPlaces {
+  std::unique_ptr<store::BlockStore> store = {};  // where there is one
+  std::optional<store::Identity> identity = {};   // where prefixes may be exported and imported
+  store::BlockFormat format = {};
+};
+
 class EngineLoop {
  public:
   /// Starts the thread, with all signals blocked. Throws OutOfMemory when no thread can be started. `requests` is the
   /// table that the executor reads.
   EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-             std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {});
+             std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {}, PrefixPlaces places = {});
   /// close(). Not to be called in a child of fork(): leak the object there.
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
@@ -78,6 +87,8 @@ class EngineLoop {
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
                             bool shared = false, QueueId queue = {});
   void release_prefix(const std::string& name, std::uint64_t salt = 0);
+  std::vector<std::byte> export_prefix(std::span<const TokenId> tokens, std::uint64_t salt);
+  std::uint32_t import_prefix(std::span<const std::byte> bytes);
   std::vector<CacheEvent> cache_events(double timeout);
   EngineSnapshot snapshot(const SnapshotLimits& limits);
   void force_preemption(std::uint32_t period, PreemptionMode mode = PreemptionMode::recompute);
@@ -92,6 +103,9 @@ class EngineLoop {
   RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens) const;
   /// Checks a request and finds its prefix, if it names one: then `naming` is locked, and has to be until the command
   /// is posted.
+  std::uint32_t stored_tokens(const SchedulerRequest& request) const;
+  void act_between_steps(std::packaged_task<void(Scheduler&, Executor&, TraceWriter*)> act);
+  const store::Identity& identity_of_prefixes() const;
   SubmitCommand command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const;
 
   // Everything below runs on the engine thread.
@@ -104,10 +118,17 @@ class EngineLoop {
   void run_command(ClearPrefixCacheCommand& command);
   void run_command(ForcePreemptionCommand& command);
   void run_command(SnapshotCommand& command);
+  void run_command(CacheCommand& command);
   template <class Act>
   void with_memory(const Act& act);
   void end_overdue();
   void end_orphans();
+  bool has_store_work() const noexcept;
+  void tend_store();
+  void want_stored(RequestId id);
+  void keep(const RequestState& request, std::span<const TokenId> output) noexcept;
+  void keep_prompt(const RequestState& request) noexcept;
+  void write_last();
   void step();
   void note_scheduled(const StepPlan& plan, double now);
   void preempt_latest();
@@ -132,7 +153,13 @@ class EngineLoop {
   std::unique_ptr<RequestTable> requests_;
   std::unique_ptr<Executor> executor_;
   std::optional<TraceWriter> trace_;  // of all that goes into the scheduler
-  StepPlan plan_;                     // kept for its memory
+  struct Beyond {
+    const std::optional<store::Identity> identity;  // where prefixes may leave the engine
+    const store::BlockFormat format;
+    mutable std::mutex mutex = {};               // callers ask what the store has, until it closes
+    std::unique_ptr<StoreTraffic> traffic = {};  // where there is a store
+  } beyond_;
+  StepPlan plan_;  // kept for its memory
   struct Taken {
     std::vector<Command> commands;  // taken from the mailbox, those from `next` on not yet run
     std::size_t next = 0;
@@ -140,7 +167,6 @@ class EngineLoop {
   News outputs_;                    // not yet published
   std::vector<CacheEvent> events_;  // likewise
   EngineStats stats_;
-  ForcePreemptionCommand forced_;  // the latest
   struct Costs {
     PreemptionCosts measured;  // a moving average
     PreemptionCosts known;     // those that the scheduler has
@@ -150,6 +176,7 @@ class EngineLoop {
     std::uint32_t empty_plans = 0;  // in a row
     std::uint64_t begun = 0;        // requests that wait no more, since the last publication
     bool paused = false;
+    ForcePreemptionCommand forced;  // the latest
   } pace_;
   StepHistory history_;
 

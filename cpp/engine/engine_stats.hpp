@@ -15,6 +15,7 @@ struct EngineStats {
   KvCacheCounts blocks;
   SchedulerStats scheduler;
   SwapCounters swap;
+  KvStoreCounters store;
   std::uint64_t requests_finished = 0;
   std::uint64_t requests_aborted = 0;
   std::uint64_t requests_failed = 0;
@@ -37,6 +38,7 @@ struct EngineStats {
     v(part("blocks", &S::blocks, "Where every block is."));
     v(part("scheduler", &S::scheduler, "Its queues and its work."));
     v(part("swap", &S::swap, "What moving blocks has cost."));
+    v(part("store", &S::store, "What went to and from kv_store."));
     v(field("requests_finished", &S::requests_finished, "Requests ended by a stop token or by length."));
     v(field("requests_aborted", &S::requests_aborted, "Requests ended by abort."));
     v(field("requests_failed", &S::requests_failed, "Requests ended by an error of their own."));

@@ -16,7 +16,12 @@ namespace pagedcore {
 
 LocalExecutor::LocalExecutor(Backend& backend, Model& model, KvStorage& kv, RequestTable& requests, SwapStore* swap,
                              RankGroup* ranks)
-    : backend_(backend), model_(model), requests_(requests), runner_(backend, model, kv, swap), ranks_(ranks) {}
+    : backend_(backend),
+      model_(model),
+      kv_(kv),
+      requests_(requests),
+      runner_(backend, model, kv, swap),
+      ranks_(ranks) {}
 
 SwapCounters LocalExecutor::swap_counters() const {
   if (runner_.swap_store() == nullptr) return {};

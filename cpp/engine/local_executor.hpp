@@ -31,6 +31,8 @@ class LocalExecutor final : public Executor {
   /// OutOfMemory can be run again, without those requests that have left the table. Anything else fails the step.
   StepResult run(const StepPlan& plan) override;
   SwapCounters swap_counters() const override;
+  void get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst) override;
+  void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
 
  private:
   void compute(const RankStep& step);
@@ -52,6 +54,7 @@ class LocalExecutor final : public Executor {
 
   Backend& backend_;
   Model& model_;
+  KvStorage& kv_;
   RequestTable& requests_;
   RankRunner runner_;
   RankGroup* ranks_;

@@ -22,6 +22,7 @@
 #include "engine/output_queue.hpp"
 #include "engine/request_table.hpp"
 #include "pagedcore/engine.hpp"
+#include "pagedcore/trace.hpp"
 
 namespace pagedcore {
 
@@ -47,8 +48,12 @@ struct SnapshotCommand {
   SnapshotLimits limits;
   std::promise<EngineSnapshot> picture;
 };
+/// What a caller wants done to the cache between two steps; he has the future. Dropped likewise.
+struct CacheCommand {
+  std::packaged_task<void(Scheduler&, Executor&, TraceWriter*)> act;
+};
 using Command = std::variant<SubmitCommand, AbortCommand, ReleasePrefixCommand, ClearPrefixCacheCommand,
-                             ForcePreemptionCommand, SnapshotCommand>;
+                             ForcePreemptionCommand, SnapshotCommand, CacheCommand>;
 
 /// What the loop finds when it looks into its mailbox.
 struct MailboxState {
@@ -116,6 +121,9 @@ class Mailbox {
   /// The engine cannot go on. Takes the last outputs; from now on every call of the caller side throws `reason`.
   void poison(const std::string& reason, News outputs) noexcept;
 
+  /// Wakes the loop, from any thread: something that it looks after has news.
+  void nudge() noexcept;
+
   /// The mailbox is closed: tells the takers of all queues.
   void farewell() noexcept;
 
@@ -157,6 +165,7 @@ class Mailbox {
     bool draining = false, paused = false;
     bool resting = false;  // the loop knows that it is paused
     bool orphans = false;  // as in MailboxState
+    bool nudged = false;   // since the loop last looked
   } phase_;
   struct Counts {
     std::uint64_t ids = 0, queues = 0;  // given out

@@ -11,7 +11,8 @@ namespace pagedcore {
 MailboxState Mailbox::take(std::vector<Command>& commands, std::optional<std::chrono::duration<double>> patience) {
   std::unique_lock lock(mutex_);
   const auto called = [&] {
-    return !commands_.empty() || phase_.orphans || phase_.resting != phase_.paused || state_ != State::open;
+    return !commands_.empty() || phase_.orphans || phase_.nudged || phase_.resting != phase_.paused ||
+           state_ != State::open;
   };
   if (patience) {
     commands_ready_.wait_for(lock, *patience, called);
@@ -21,11 +22,20 @@ MailboxState Mailbox::take(std::vector<Command>& commands, std::optional<std::ch
   commands.swap(commands_);
   const bool rests = phase_.paused && !phase_.resting;
   phase_.resting = phase_.paused;
+  phase_.nudged = false;
   const MailboxState state{
       .open = state_ == State::open, .paused = phase_.paused, .orphans = std::exchange(phase_.orphans, false)};
   lock.unlock();
   if (rests) resting_changed_.notify_all();
   return state;
+}
+
+void Mailbox::nudge() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    phase_.nudged = true;
+  }
+  commands_ready_.notify_one();
 }
 
 /// Nobody comes for them, or there is no room: all that can be said is that there were some.

@@ -8,6 +8,8 @@
 #include "base/field_text.hpp"
 #include "base/host_memory.hpp"
 #include "base/text.hpp"
+#include "engine/kv_identity.hpp"
+#include "engine/store_traffic.hpp"
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
@@ -96,6 +98,15 @@ void add_rank(MemoryPlan& plan, const ModelMemory& memory) {
   plan.rank_kv_block.push_back(memory.kv_block);
 }
 
+/// Blocks on their way to a store and back, and the index of those on disk.
+std::size_t bytes_of_store(const EngineConfig& c, const MemoryPlan& plan) {
+  if (c.store.kv_store.empty()) return 0;
+  constexpr std::size_t kIndexEntry = 160;
+  const auto groups = static_cast<std::size_t>(plan.num_layer_groups());
+  const TrafficBuffers buffers = traffic_buffers(plan.kv_block, groups);
+  return (buffers.reads + buffers.writes) * plan.kv_block + c.store.kv_store_size / plan.kv_block * kIndexEntry;
+}
+
 }  // namespace
 
 std::uint32_t max_logit_rows(const EngineConfig& config) noexcept {
@@ -135,6 +146,10 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
   const EngineConfig config = for_its_device(given, model);
   if (on_gpu(config) && model.attention.bidirectional)
     throw Unsupported(str("device = '", config.device, "' for a model whose tokens see those behind them; use 'cpu'"));
+  if (moves_prefixes(config) && model.attention.bidirectional)
+    throw Unsupported(
+        str(config.store.kv_store.empty() ? "kv_transfer" : "kv_store",
+            " for a model whose tokens see those behind them: no text begins like another; leave it out"));
   const auto model_context = static_cast<std::uint32_t>(std::max(model.max_context, 0));
   if (model_context > 0 && config.scheduler.max_context > model_context) {
     throw InvalidArgument(str("engine option max_context = ", config.scheduler.max_context, " exceeds the ",
@@ -183,6 +198,7 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
   const std::size_t host = on_gpu(config) ? available_host_memory() : available;
   plan.requests =
       config.request_memory > 0 ? config.request_memory : std::min<std::size_t>(kDefaultRequestMemory, host / 4);
+  plan.store = bytes_of_store(config, plan);
   plan.swap = host_slots * plan.kv_block;
   plan.swap_file = file_slots * plan.kv_block;
   plan.num_swap_blocks = static_cast<std::uint32_t>(host_slots + file_slots);

@@ -3,13 +3,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <exception>
 
+#include "base/checksum.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 
@@ -44,23 +43,6 @@ std::string reason_of(const Work& work) {
 }
 
 }  // namespace
-
-std::uint64_t checksum(std::span<const std::byte> bytes) noexcept {
-  constexpr std::uint64_t kPrime = 0x9e3779b97f4a7c15u;
-  std::array<std::uint64_t, 4> lanes{1, 2, 3, 4};
-  const auto step = [](std::uint64_t lane, std::uint64_t word) { return std::rotl((lane ^ word) * kPrime, 29); };
-  std::size_t at = 0;
-  for (; at + 32 <= bytes.size(); at += 32) {
-    std::array<std::uint64_t, 4> words;
-    std::memcpy(words.data(), bytes.data() + at, 32);
-    for (std::size_t i = 0; i < 4; ++i) lanes[i] = step(lanes[i], words[i]);
-  }
-  std::array<std::uint64_t, 4> rest{};
-  if (at < bytes.size()) std::memcpy(rest.data(), bytes.data() + at, bytes.size() - at);
-  std::uint64_t sum = bytes.size();
-  for (std::size_t i = 0; i < 4; ++i) sum = step(sum, step(lanes[i], rest[i]));
-  return sum;
-}
 
 SwapStore::SwapStore(const SwapConfig& config, std::unique_ptr<SwapFile> file)
     : config_(config), file_(std::move(file)), checksums_(config.file_slots) {

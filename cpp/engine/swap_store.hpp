@@ -62,8 +62,4 @@ class SwapStore {
   std::vector<std::string> errors_;
 };
 
-/// A 64-bit checksum of a block: four independent multiply-and-add lanes over 32-byte pieces, so that it runs at memory
-/// speed. Any change confined to one 8-byte word is detected for certain, since every step is invertible.
-std::uint64_t checksum(std::span<const std::byte> bytes) noexcept;
-
 }  // namespace pagedcore

@@ -59,6 +59,27 @@ void check_device(const EngineConfig& c) {
   check_effect("plugin", c.cuda.plugin, cuda.plugin, "device = 'cuda'");
 }
 
+/// Prefixes that leave the engine, or come from elsewhere, go through the prefix cache.
+void check_store(const EngineConfig& c) {
+  const KvStoreOptions store;
+  if (c.store.kv_store.empty()) {
+    check_effect("kv_store_size", c.store.kv_store_size, store.kv_store_size, "a kv_store, the path of a directory");
+    if (!c.store.kv_transfer) return;
+  }
+  const char* const name = c.store.kv_store.empty() ? "kv_transfer" : "kv_store";
+  if (!c.kv.enable_prefix_caching || c.kv.allocation != AllocationPolicy::paged)
+    throw InvalidArgument(str(name,
+                              " keeps what the prefix cache has: it needs enable_prefix_caching = true and "
+                              "allocation = 'paged'"));
+  if (c.tensor_parallel > 1)
+    throw Unsupported(str(name, " with tensor_parallel = ", c.tensor_parallel,
+                          ": each rank has a slice of every block; use tensor_parallel = 1, or leave it out"));
+  if (c.cuda.cublas_lt)
+    throw Unsupported(str(name,
+                          " with cublas_lt = true: what it computes for the same tokens may differ, and none of it "
+                          "may stand for the other; leave one of them out"));
+}
+
 }  // namespace
 
 void validate(const EngineConfig& c) {
@@ -83,6 +104,7 @@ void validate(const EngineConfig& c) {
     check_effect("prompt_weight", c.scheduler.prompt_weight, scheduler.prompt_weight, "order = 'fair'");
     check_effect("output_weight", c.scheduler.output_weight, scheduler.output_weight, "order = 'fair'");
   }
+  check_store(c);
   if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)
     throw InvalidArgument(str("swap_file_size = ", c.swap.swap_file_size, " needs swap_file, the path of the file"));
 }

@@ -33,6 +33,10 @@ class Cache {
   virtual std::size_t most_copies(std::size_t sequences, std::size_t blocks) const noexcept = 0;
 
   virtual PrefixMatch match_prefix(std::span<const TokenId>, std::uint64_t, std::uint32_t, bool) const { return {}; }
+  virtual std::vector<BlockId> cached_blocks(std::span<const TokenId>, std::uint64_t) const { return {}; }
+  virtual std::vector<BlockId> import_prefix(std::span<const TokenId>, std::uint64_t, std::span<const std::uint8_t>) {
+    return {};
+  }
   virtual void prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
                        const KvGroup& group) = 0;
   virtual void start(BlockTable& table, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) = 0;

@@ -107,6 +107,20 @@ PrefixMatch KvCacheManager::match_prefix(std::span<const TokenId> tokens, std::u
   return impl_->match_prefix(tokens, salt, max_tokens, whole_blocks);
 }
 
+std::vector<BlockId> KvCacheManager::cached_blocks(std::span<const TokenId> tokens, std::uint64_t salt) const {
+  return impl_->cached_blocks(tokens, salt);
+}
+
+std::vector<BlockId> KvCacheManager::import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                                   std::span<const std::uint8_t> offered) {
+  const std::size_t blocks = tokens.size() / impl_->config.block_size * impl_->groups;
+  if (offered.size() != blocks)
+    throw InvalidArgument(str("import_prefix of ", tokens.size(), " tokens says of ", offered.size(),
+                              " blocks whether they are offered; there are ", blocks));
+  ++impl_->changes;
+  return impl_->import_prefix(tokens, salt, offered);
+}
+
 void KvCacheManager::prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
                              const KvGroup& group) {
   ++impl_->changes;

@@ -25,6 +25,9 @@ class PagedCache final : public Cache {
 
   PrefixMatch match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
                            bool whole_blocks) const override;
+  std::vector<BlockId> cached_blocks(std::span<const TokenId> tokens, std::uint64_t salt) const override;
+  std::vector<BlockId> import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                     std::span<const std::uint8_t> offered) override;
   void prepare(SequenceId seq, std::uint32_t length, std::uint64_t salt, const PrefixMatch& match,
                const KvGroup& group) override;
   void start(BlockTable& table, std::uint64_t salt, const PrefixMatch& match, const KvGroup& group) override;

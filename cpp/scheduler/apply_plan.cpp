@@ -158,6 +158,10 @@ void change(SchedulerState& state, const Draft& draft, StepPlan& plan) {
   state.stats.prefix_waits += decisions.begin_to_wait.size();
   state.stats.swap_fallbacks += decisions.swap_fallbacks;
   for (const Request* request : decisions.begin_to_wait) state.own(*request).progress.waited = true;
+  for (const Request* request : decisions.store_reads) {
+    state.own(*request).progress.reads_store = true;
+    plan.store_reads.push_back(request->id);
+  }
   state.preempted.clear();
   state.swaps_forced = false;
   // What a match found is held before anything is freed or taken.

@@ -14,6 +14,7 @@ void Draft::clear() noexcept {
   decisions_.swap_ins.clear();
   decisions_.admissions.clear();
   decisions_.begin_to_wait.clear();
+  decisions_.store_reads.clear();
   decisions_.preemptions = 0;
   decisions_.swap_fallbacks = 0;
   if (!departed_.empty()) departed_ = {};
@@ -158,6 +159,7 @@ void Draft::draw_up(StepPlan& plan) const {
   for (const Departure& departure : decisions_.departures) {
     if (departure.kind != Departure::Kind::discard) plan.preempted.push_back(departure.request->id);
   }
+  grow_capacity(plan.store_reads, decisions_.store_reads.size());
   grow_capacity(plan.swapped_out, decisions_.preemptions);
   grow_capacity(plan.swapped_in, decisions_.swap_ins.size());
 }

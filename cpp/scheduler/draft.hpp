@@ -46,6 +46,7 @@ struct Decisions {
   std::vector<SwapIn> swap_ins;
   std::vector<Admission> admissions;
   std::vector<const Request*> begin_to_wait;  // for a prefix, for the first time
+  std::vector<const Request*> store_reads;    // what these lack of their prefix is asked for
   std::size_t preemptions = 0;                // of the departures: of running requests
   std::uint64_t swap_fallbacks = 0;           // preempted without a slot
 };
@@ -84,6 +85,7 @@ class Draft {
   bool start(const Candidate& candidate, bool& waits);
   bool fit(const Candidate& candidate, Admission&& admission, std::uint32_t pinned);
   bool has_prefix_underway(const Request& request, const Sample& sample, std::uint32_t has, std::uint32_t most);
+  bool waits_for_store(const Candidate& candidate, std::uint32_t has, std::uint32_t most);
   const std::vector<const Request*>& computing();
   std::uint32_t pinned_tokens(const Request& request, std::uint32_t most) const noexcept;
   std::uint32_t most_cached(const Request& request, const Sample& leader) const noexcept;

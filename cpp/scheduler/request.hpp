@@ -71,6 +71,8 @@ struct RequestProgress {
   bool waited = false;                    // for a prefix that another request was computing
   bool since_preempted = true;            // it has computed something new since it was last preempted
   bool charged = false;                   // its tenant, for the prompt
+  std::uint32_t stored = 0;               // leading tokens that a store has; 0 once they were read, or could not be
+  bool reads_store = false;               // that was asked for
   std::uint32_t cached_at_admission = 0;  // tokens that it found computed when it was last admitted
 };
 

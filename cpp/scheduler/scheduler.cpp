@@ -90,6 +90,14 @@ void Scheduler::release_prefix(PrefixId id) {
   impl_->intact().release_prefix(id);
   impl_->intact();
 }
+std::vector<BlockId> Scheduler::import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                              std::span<const std::uint8_t> offered) {
+  return impl_->intact().cache.import_prefix(tokens, salt, offered);
+}
+void Scheduler::end_store_read(RequestId id) {
+  sched::Request* request = impl_->intact().find(id);
+  if (request != nullptr) request->progress.stored = 0;
+}
 bool Scheduler::abort(RequestId id) {
   sched::SchedulerState& state = impl_->intact();
   sched::Request* request = state.find(id);

@@ -182,6 +182,7 @@ Request& SchedulerState::enqueue(SchedulerRequest spec) {
   }
   request->unfinished = request->unstarted = spec.num_samples;
   request->progress.scores = spec.prompt_logprobs;
+  request->progress.stored = spec.stored_tokens;
   forks.reserve(request->samples.size());
   Request& added = *request;
   requests[raw(spec.id)] = std::move(request);

@@ -200,6 +200,15 @@ class Replayer {
       scheduler.release_prefix(tokens.next<PrefixId>());
     } else if (word == "costs") {
       scheduler.set_preemption_costs(fields_of<PreemptionCosts>(tokens, word));
+    } else if (word == "import") {
+      const auto salt = tokens.next<std::uint64_t>();
+      const auto prefix = tokens.next<std::vector<TokenId>>();
+      std::vector<std::uint8_t> offered;
+      for (const auto is_offered : tokens.next<std::vector<std::uint32_t>>())
+        offered.push_back(static_cast<std::uint8_t>(is_offered));
+      scheduler.import_prefix(prefix, salt, offered);
+    } else if (word == "read") {
+      scheduler.end_store_read(tokens.next<RequestId>());
     } else if (word == "clear") {
       scheduler.clear_prefix_cache();
     } else if (word == "commit") {

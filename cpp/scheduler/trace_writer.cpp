@@ -6,6 +6,7 @@
 //   share prefix FIELDS           a prefix that every salt may use; up to version 3 that was `register`
 //   release prefix     abort id       preempt id mode                         clear
 //   extend id sample scored n token{n}
+//   import salt n tokens{n} n offered{n}                                      read id
 //   plan now TEXT               TEXT: as to_text() gives it
 //   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
 //
@@ -90,6 +91,10 @@ std::string to_text(const StepPlan& plan) {
   });
   line << "preempted";
   line.list(plan.preempted, [&](RequestId id) { line << id; });
+  if (!plan.store_reads.empty()) {
+    line << "reads";
+    line.list(plan.store_reads, [&](RequestId id) { line << id; });
+  }
   line << "digest" << digest(digest(0xcbf29ce484222325u, plan.tokens), plan.block_tables);
   return line.text();
 }
@@ -193,6 +198,17 @@ void TraceWriter::set_preemption_costs(const PreemptionCosts& costs) noexcept {
 }
 void TraceWriter::clear_prefix_cache() noexcept {
   impl_->write("clear", [](Line&) {});
+}
+void TraceWriter::import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                std::span<const std::uint8_t> offered) noexcept {
+  impl_->write("import", [&](Line& line) {
+    line << salt;
+    line.list(tokens, [&](TokenId token) { line << token; });
+    line.list(offered, [&](std::uint8_t is_offered) { line << (is_offered != 0); });
+  });
+}
+void TraceWriter::end_store_read(RequestId id) noexcept {
+  impl_->write("read", [&](Line& line) { line << id; });
 }
 void TraceWriter::plan(double now, const StepPlan& plan) noexcept {
   impl_->write("plan", [&](Line& line) { line << now << to_text(plan); });

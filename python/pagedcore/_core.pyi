@@ -961,6 +961,7 @@ class SchedulerRequest:
         priority: int = 0,
         tenant: int = 0,
         is_whole: bool = False,
+        stored_tokens: int = 0,
     ) -> None: ...
 
     id: int
@@ -991,6 +992,10 @@ class SchedulerRequest:
     is_whole: bool
     """Its tokens see those behind them: all are computed in one step, nothing is taken from the prefix cache or left
     there, and max_tokens is 0."""
+    stored_tokens: int
+    """Leading tokens of the prompt, in full blocks, whose KV could be read from a store: where that is more than the
+    cache has when its turn comes, a plan asks for it (StepPlan::store_reads) and the request waits until
+    Scheduler::end_store_read()."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1071,6 +1076,7 @@ class StepPlan:
         swapped_out: Sequence[SwappedRequest] | None = [],
         swapped_in: Sequence[SwappedRequest] | None = [],
         preempted: Sequence[int] | None = [],
+        store_reads: Sequence[int] | None = [],
     ) -> None: ...
 
     step: int
@@ -1095,6 +1101,9 @@ class StepPlan:
     """Likewise; they compute from the next step on."""
     preempted: list[int]
     """Requests preempted while planning, for observers."""
+    store_reads: list[int]
+    """Requests that wait from now on for what a store has of their prompt: to be read beside the steps, and then
+    told by Scheduler::end_store_read(). Of an empty plan too."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1427,6 +1436,9 @@ class EngineConfig:
         swap_space: int | str | None = None,
         swap_file: str | os.PathLike[str] | None = None,
         swap_file_size: int | str | None = None,
+        kv_store: str | os.PathLike[str] | None = None,
+        kv_store_size: int | str = 10737418240,
+        kv_transfer: bool = False,
         threads: int | None = None,
         dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"] = "bfloat16",
         weights: Literal["auto", "native", "dense", "int8", "int4"] = "auto",
@@ -1500,6 +1512,15 @@ class EngineConfig:
     it. None: no file."""
     swap_file_size: int
     """Size of that file. None: as much as the KV cache. In [1, 9223372036854775807]."""
+    kv_store: str
+    """A directory that keeps the KV of finished requests: prompts that begin alike find it there, also after a
+    restart. Made where there is none; engines of any models may share one. None: no store."""
+    kv_store_size: int
+    """The most that all engines' files in that directory take; the least recently used go. In [1,
+    9223372036854775807]."""
+    kv_transfer: bool
+    """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
+    hashed when they are loaded."""
     threads: int
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["float32", "bfloat16", "float16", "int8"]
@@ -1584,6 +1605,7 @@ class MemoryPlan:
         swap_file: int = 0,
         num_swap_blocks: int = 0,
         requests: int = 0,
+        store: int = 0,
         windows: Sequence[int] | None = [],
         rank_weights: Sequence[int] | None = [],
         rank_activations: Sequence[int] | None = [],
@@ -1617,6 +1639,8 @@ class MemoryPlan:
     """Of both together."""
     requests: int
     """Host memory that requests may take together, apart from their KV: taken as they need it."""
+    store: int
+    """Host memory of kv_store: blocks on their way, and at most what finding those on disk takes."""
     windows: list[int]
     """Of the groups of layers, as in KvCacheConfig; 0: full context."""
     rank_weights: list[int]
@@ -2109,6 +2133,12 @@ class Engine:
 
     def close(self) -> None:
         """Ends all requests, frees all memory."""
+
+    def export_prefix(self, tokens: Sequence[int], salt: int = 0) -> bytes:
+        """The KV of the leading full blocks of these tokens that are in the prefix cache, for another engine."""
+
+    def import_prefix(self, data: bytes) -> int:
+        """Puts an exported prefix into the prefix cache; how many leading tokens are there then."""
 
     def open_queue(self) -> int:
         """A place for outputs beside the engine's own, which is queue 0: for submit() and wait()."""

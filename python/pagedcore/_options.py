@@ -142,6 +142,14 @@ class EngineOptions(TypedDict, total=False):
     it. None: no file."""
     swap_file_size: int | str | None
     """Size of that file. None: as much as the KV cache. In [1, 2^63 - 1]."""
+    kv_store: str | os.PathLike[str] | None
+    """A directory that keeps the KV of finished requests: prompts that begin alike find it there, also after a
+    restart. Made where there is none; engines of any models may share one. None: no store."""
+    kv_store_size: int | str
+    """The most that all engines' files in that directory take; the least recently used go. In [1, 2^63 - 1]."""
+    kv_transfer: bool
+    """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
+    hashed when they are loaded."""
     threads: int | None
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"]

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 
 from . import _core
 from .async_stream import AsyncStream, Batch, OutputKind, PrefixTaker
@@ -27,6 +27,7 @@ from .prompts import Prompt, is_single_prompt
 from .request import Request, check_prefix_name
 from .reranking import Relevance
 from .sampling_params import SamplingParams
+from .transfer import export_prefix, import_prefix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,6 +213,14 @@ class AsyncLLM(LoadedModel):
             raise InvalidArgument(output.error or f"prefix {name!r} was released while it was computed")
         self._prefixes.add(name, salt, Prefix(tuple(ids), shared))
         return len(ids)
+
+    async def export_prefix(self, prefix: Prompt, *, salt: int = 0) -> bytes:
+        """What the prefix cache has of a prefix, for another engine, as :meth:`LLM.export_prefix`; in a thread."""
+        return await asyncio.to_thread(export_prefix, self.engine, self._prompts, prefix, salt)
+
+    async def import_prefix(self, data: bytes | bytearray | memoryview | BinaryIO) -> int:
+        """Puts it into the prefix cache, as :meth:`LLM.import_prefix`; in a thread."""
+        return await asyncio.to_thread(import_prefix, self.engine, data)
 
     # Ending
 

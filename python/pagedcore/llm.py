@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, BinaryIO, overload
 
 from . import _core
 from .beam_search_params import BeamSearchParams
@@ -24,6 +24,7 @@ from .reranking import Relevance
 from .running import run_all
 from .sampling_params import SamplingParams
 from .stream import Stream
+from .transfer import export_prefix, import_prefix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,6 +232,20 @@ class LLM(LoadedModel):
         self._prefixes.add(name, salt, Prefix(tuple(ids), shared))
         self._dispatcher.kept(inbox)
         return len(ids)
+
+    def export_prefix(self, prefix: Prompt, *, salt: int = 0) -> bytes:
+        """The KV of a text's (or token ids') leading full blocks that are in the prefix cache under this salt, for
+        another engine's :meth:`import_prefix`, in another process too. Needs ``LLM(kv_transfer=True)`` or a
+        ``kv_store``. Raises InvalidArgument when the cache has none of it: compute it first, by a request (with
+        ``max_tokens=0``, say) or as a registered prefix."""
+        return export_prefix(self.engine, self._prompts, prefix, salt)
+
+    def import_prefix(self, data: bytes | bytearray | memoryview | BinaryIO) -> int:
+        """Puts what :meth:`export_prefix` gave, as bytes or in a file that is open for reading, into the prefix cache,
+        under the salt that it was exported under. Returns how many leading tokens are there now: fewer than were
+        exported where memory is short. Outputs are the same bits as without it. Raises Corrupt for damaged bytes and
+        InvalidArgument for those of another model, other options, another version or another instruction set."""
+        return import_prefix(self.engine, data)
 
     # Closing
 

@@ -67,6 +67,8 @@ class MemoryReport:
     """Host memory that requests may take together, apart from their KV: taken as they need it."""
     integer_weights: int = 0
     """Bytes of the native weights whose products are in integers (dtype="int8")."""
+    store: int = 0
+    """Host memory of kv_store: blocks on their way, and the index."""
     dense_weights: int = 0
     """Bytes of the matrices in the compute type; norms and biases are the rest."""
     windows: tuple[int, ...] | list[int] = (0,)
@@ -86,7 +88,7 @@ class MemoryReport:
 
     @property
     def total(self) -> int:
-        return self.weights + self.activations + self.kv_cache + self.swap + self.requests
+        return self.weights + self.activations + self.kv_cache + self.swap + self.store + self.requests
 
     @property
     def kv_tokens(self) -> int:
@@ -143,6 +145,7 @@ class MemoryReport:
                 if self.swap
                 else []
             ),
+            *([("KV store", format_bytes(self.store), "blocks on their way, and its index")] if self.store else []),
             ("requests", format_bytes(self.requests), "at most: prompts, outputs, log-probabilities"),
             ("total", format_bytes(self.total), ""),
             *self._ranks(),

@@ -15,6 +15,7 @@
 #include "pagedcore/engine_request.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
+#include "pagedcore/kv_store.hpp"
 #include "pagedcore/model.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
@@ -81,6 +82,7 @@ struct EngineConfig {
   KvOptions kv;
   SchedulerConfig scheduler;
   SwapOptions swap;
+  KvStoreOptions store;
   CpuOptions cpu;
   CudaOptions cuda;
   std::size_t request_memory = 0;
@@ -95,6 +97,7 @@ struct EngineConfig {
     v(part("kv", &C::kv, "The KV cache."));
     v(part("scheduler", &C::scheduler, "Budgets of a step, and policies."));
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
+    v(part("store", &C::store, "Where prefixes are kept beyond the engine."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
     v(field("request_memory", &C::request_memory,
@@ -139,6 +142,7 @@ struct MemoryPlan {
   std::size_t swap_file = 0;
   std::uint32_t num_swap_blocks = 0;
   std::size_t requests = 0;
+  std::size_t store = 0;
   std::vector<std::uint32_t> windows;
   std::vector<std::uint64_t> rank_weights;
   std::vector<std::uint64_t> rank_activations;
@@ -164,6 +168,8 @@ struct MemoryPlan {
     v(field("num_swap_blocks", &P::num_swap_blocks, "Of both together."));
     v(field("requests", &P::requests,
             "Host memory that requests may take together, apart from their KV: taken as they need it."));
+    v(field("store", &P::store,
+            "Host memory of kv_store: blocks on their way, and at most what finding those on disk takes."));
     v(field("windows", &P::windows, "Of the groups of layers, as in KvCacheConfig; 0: full context."));
     v(field("rank_weights", &P::rank_weights, "Of `weights`, those of each rank (tensor_parallel)."));
     v(field("rank_activations", &P::rank_activations, "Likewise of `activations`."));
@@ -171,7 +177,7 @@ struct MemoryPlan {
   }
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
-  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + requests; }
+  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + store + requests; }
   std::uint64_t num_layer_groups() const noexcept { return windows.empty() ? 1 : windows.size(); }
   /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
   std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
@@ -221,6 +227,10 @@ class PAGEDCORE_API Executor {
   virtual StepResult run(const StepPlan& plan) = 0;
   /// Engine thread. Zeros for an executor that moves no blocks.
   virtual SwapCounters swap_counters() const;
+  /// Engine thread, between steps: copies blocks to host memory, or fills them from there, KvStorage::block_bytes()
+  /// each. Both wait until it is done. The default throws Unsupported.
+  virtual void get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst);
+  virtual void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src);
 };
 
 class PAGEDCORE_API Engine {
@@ -300,6 +310,17 @@ class PAGEDCORE_API Engine {
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
   /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
   void release_prefix(const std::string& name, std::uint64_t salt = 0);
+  /// The KV of the leading full blocks of `tokens` that are in the prefix cache under this salt, as bytes that another
+  /// engine takes, in another process too: of the same model, options and instruction set (KvStoreOptions::
+  /// kv_transfer). Copied between steps, some at a time. Throws Unsupported where the options do not allow it, and
+  /// InvalidArgument when the cache has no full block of it: compute it first, with a request or as a registered
+  /// prefix.
+  std::vector<std::byte> export_prefix(std::span<const TokenId> tokens, std::uint64_t salt = 0);
+  /// Puts what export_prefix() gave into the prefix cache, under its salt; whatever is there already stays. Returns how
+  /// many leading tokens the cache then has: fewer than were exported where blocks are short. Throws Corrupt for
+  /// bytes that are damaged or cut off, InvalidArgument for those of another model, other options or another
+  /// instruction set; nothing has changed then.
+  std::uint32_t import_prefix(std::span<const std::byte> bytes);
   /// News of the prefix cache since the last call, oldest first (KvOptions::cache_events), waiting at most `timeout`
   /// seconds for the first; empty on time-out. Throws InvalidArgument for a time-out that is no number.
   std::vector<CacheEvent> cache_events(double timeout = 0.0);

@@ -238,6 +238,18 @@ class PAGEDCORE_API KvCacheManager {
   PrefixMatch match_prefix(std::span<const TokenId> tokens, std::uint64_t salt, std::uint32_t max_tokens,
                            bool whole_blocks = false) const;
 
+  // Blocks whose contents come from elsewhere, or go there.
+
+  /// Which blocks of this chain the cache has: [whole blocks, from the first on][groups], as far as those of group 0
+  /// go; kNoBlock where another group has none.
+  std::vector<BlockId> cached_blocks(std::span<const TokenId> tokens, std::uint64_t salt) const;
+  /// Takes blocks for those of this chain that are offered ([tokens.size() / block_size][groups], not 0) and not there,
+  /// as far as there are any and the chain has no gap in group 0, and publishes them, cached: whoever matches from now
+  /// on finds them, so the caller fills them before anything reads the cache. As cached_blocks(), but only the blocks
+  /// that were taken. None without a prefix cache.
+  std::vector<BlockId> import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                     std::span<const std::uint8_t> offered);
+
   /// A new sequence whose table starts with the matched blocks (references taken) and whose length is match.num_tokens.
   /// `seq` must be new. `salt` joins the keys under which its blocks are published. A block inside which the match ends
   /// is borrowed: the first append() replaces it by a copy of the matched tokens.

@@ -170,6 +170,7 @@ struct SchedulerRequest {
   std::int32_t priority = 0;
   std::uint64_t tenant = 0;
   bool is_whole = false;
+  std::uint32_t stored_tokens = 0;
 
   template <class V>
   static void fields(V&& v) {
@@ -195,6 +196,11 @@ struct SchedulerRequest {
     v(field("is_whole", &R::is_whole,
             "Its tokens see those behind them: all are computed in one step, nothing is taken from the prefix cache or "
             "left there, and max_tokens is 0."));
+    v(field(
+        "stored_tokens", &R::stored_tokens,
+        "Leading tokens of the prompt, in full blocks, whose KV could be read from a store: where that is more than "
+        "the cache has when its turn comes, a plan asks for it (StepPlan::store_reads) and the request waits until "
+        "Scheduler::end_store_read()."));
   }
 };
 
@@ -304,6 +310,14 @@ class PAGEDCORE_API Scheduler {
   /// New requests cannot name it any more; its blocks go when the last one that does has ended. One that is still being
   /// computed is aborted. Throws InvalidArgument when it is unknown.
   void release_prefix(PrefixId id);
+
+  /// Takes blocks for a prefix whose KV comes from a store or another engine, as KvCacheManager::import_prefix(), which
+  /// says what is returned. The caller fills them before anything that is planned later reads the cache.
+  std::vector<BlockId> import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                                     std::span<const std::uint8_t> offered);
+  /// What a plan asked for of a request's prefix is in the cache now, as far as it will be: it waits no more. Unknown
+  /// ids are ignored.
+  void end_store_read(RequestId id);
 
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);

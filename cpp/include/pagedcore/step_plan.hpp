@@ -72,6 +72,7 @@ struct StepPlan {
   std::vector<SwappedRequest> swapped_out;
   std::vector<SwappedRequest> swapped_in;
   std::vector<RequestId> preempted;
+  std::vector<RequestId> store_reads;
 
   template <class V>
   static void fields(V&& v) {
@@ -90,6 +91,10 @@ struct StepPlan {
     v(field("swapped_out", &P::swapped_out, "Whose swap_outs those are, in order."));
     v(field("swapped_in", &P::swapped_in, "Likewise; they compute from the next step on."));
     v(field("preempted", &P::preempted, "Requests preempted while planning, for observers."));
+    v(field(
+        "store_reads", &P::store_reads,
+        "Requests that wait from now on for what a store has of their prompt: to be read beside the steps, and then "
+        "told by Scheduler::end_store_read(). Of an empty plan too."));
   }
 
   bool empty() const noexcept { return raw(step) == 0; }

@@ -36,6 +36,9 @@ class PAGEDCORE_API TraceWriter {
   void release_prefix(PrefixId id) noexcept;
   void set_preemption_costs(const PreemptionCosts& costs) noexcept;
   void clear_prefix_cache() noexcept;
+  void import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
+                     std::span<const std::uint8_t> offered) noexcept;
+  void end_store_read(RequestId id) noexcept;
   void plan(double now, const StepPlan& plan) noexcept;
   void commit(const StepResult& result) noexcept;
 

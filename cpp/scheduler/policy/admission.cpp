@@ -91,7 +91,10 @@ bool Draft::admit(const Request* next) {
                    ? charge_of(state_.config, *request, decisions_.work[decisions_.admissions.back().work].first)
                    : 0.0);
     if (!waits) continue;
-    if (!request->progress.waited) decisions_.begin_to_wait.push_back(request);
+    const bool for_store =
+        request->progress.stored > 0 && (request->progress.reads_store ||
+                                         (!decisions_.store_reads.empty() && decisions_.store_reads.back() == request));
+    if (!request->progress.waited && !for_store) decisions_.begin_to_wait.push_back(request);
     const bool for_pinned = request->prefix_used != nullptr && request->prefix_used->computing != nullptr;
     closed_ = !for_pinned && ++passed_ == kMostPassed;
   }
@@ -146,6 +149,22 @@ std::uint32_t Draft::pinned_tokens(const Request& request, std::uint32_t most) c
   return std::min(size, most);
 }
 
+/// Whether it waits for what a store has of its prompt beyond the `has` tokens found in the cache, asking for that when
+/// there is room to compute the request: what was read before would be evicted again. For less than a block it does not
+/// wait, nor twice.
+bool Draft::waits_for_store(const Candidate& candidate, std::uint32_t has, std::uint32_t most) {
+  const Request& request = candidate.request;
+  const RequestProgress& progress = request.progress;
+  if (progress.stored == 0) return false;
+  if (progress.reads_store) return true;
+  if (std::min(progress.stored, most) < has + state_.rules.block_size) return false;
+  if (pinned_tokens(request, most) >= progress.stored) return false;
+  const std::uint64_t needs = promised_ + state_.blocks_after_start(request, request.leader(), has);
+  if (!candidate.alone && needs + state_.rules.watermark_blocks > scratch_->available()) return false;
+  decisions_.store_reads.push_back(&request);
+  return true;
+}
+
 /// Starts one. The whole prompt must fit, not only its first chunk, above what running requests were promised and above
 /// the watermark; else prompts that were admitted together would preempt each other for ever. With nothing running the
 /// head of the queue is always admitted: it fits alone. `waits` is set for one whose prefix is being computed.
@@ -160,7 +179,8 @@ bool Draft::start(const Candidate& candidate, bool& waits) {
     match = state_.cache.match_prefix(state_.tokens(request, sample), request.salt, most);
   const bool scores_all = request.progress.scores && most == 0;  // what is cached is of no use to it
   waits = (shares && most > 0 && has_prefix_underway(request, sample, match.num_tokens, most)) ||
-          (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !scores_all);
+          (request.prefix_used != nullptr && request.prefix_used->computing != nullptr && !scores_all) ||
+          (shares && waits_for_store(candidate, match.num_tokens, most));
   if (waits) {
     promised_ += state_.blocks_after_start(request, leader, match.num_tokens);
     if (state_.rules.looks_ahead) foresee(outlook_, request, state_.blocks_saved(match));

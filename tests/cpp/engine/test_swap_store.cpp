@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 
+#include "base/checksum.hpp"
 #include "engine/swap_store.hpp"
 #include "pagedcore/error.hpp"
 
