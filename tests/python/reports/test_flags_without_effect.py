@@ -31,7 +31,7 @@ FIGURE = ["simulate", "--figure"]
         (["plan", "--workspace", "1GiB"], "it is for device = 'cuda'"),
         (["plan", "--no-sample-on-device"], "it is for device = 'cuda'"),
         (["plan", "--cublas-lt"], "it is for the products of device = 'cuda'"),
-        (["bench", "latency", "--kv-cache-dtype", "fp8"], "whose KV has the compute type"),
+        (["bench", "latency", "--kv-cache-dtype", "fp8"], "which keeps KV in the compute type or in int8"),
         # of another mode of the command
         (["plan", "--seconds", "5"], "--seconds is about a service"),
         ([*SERVICE, "--seconds", "5"], "give --simulate too"),
