@@ -232,7 +232,7 @@ const RankStep& StepReader::read(std::span<const std::byte> message) {
     copies_.push_back({src, dst, static_cast<std::uint32_t>(reader.number())});
   }
   const std::uint64_t groups = reader.number();
-  if (groups < 1 || groups > 1024) throw Corrupt(str(kWhat, " has tables of ", groups, " groups of layers"));
+  if (groups < 1 || groups > 1024) throw Corrupt(str(kWhat, " has tables of ", groups, " layer groups"));
   if (its == 1 || before_.groups != groups) before_.ranges.clear(), before_.blocks.clear();
   before_.groups = now_.groups = static_cast<std::size_t>(groups);
   now_.ranges.clear();

@@ -14,7 +14,7 @@
 namespace pagedcore::store {
 namespace {
 
-constexpr std::uint64_t kSegmentsPerStore = 64;
+constexpr std::uint64_t kFilesPerStore = 64;
 constexpr std::uint64_t kMostSegmentBytes = std::uint64_t{1} << 30;
 constexpr double kTouchEvery = 1.0;  // seconds
 constexpr double kFirstPause = 1.0;  // seconds without a try after a write that failed, doubled each time
@@ -56,7 +56,7 @@ BlockStore::BlockStore(StoreConfig config) : config_(std::move(config)), files_(
   if (config_.size < least)
     throw InvalidArgument(str("kv_store_size = ", config_.size, " bytes holds no block: one takes ", least,
                               " bytes; say 10GiB for so many gibibytes"));
-  const std::uint64_t bytes = std::min(config_.size / kSegmentsPerStore, kMostSegmentBytes);
+  const std::uint64_t bytes = std::min(config_.size / kFilesPerStore, kMostSegmentBytes);
   slots_ = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(bytes / slot, 1, 1u << 16));
   while (slots_ > 1 && SegmentLayout{config_.format, slots_}.block_at(slots_) > config_.size) --slots_;
   refresh();

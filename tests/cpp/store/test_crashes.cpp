@@ -34,15 +34,20 @@ TEST_CASE("kill -9 at random points of writing: verified or absent") {
     REQUIRE(child >= 0);
     if (child == 0) {  // writes for ever
       BlockStore store(c);
-      static_cast<void>(!::write(ready[1], "x", 1));
       for (std::uint32_t i = 0;; ++i) {
         const Chain chain(static_cast<std::uint32_t>(run) * 10'000 + i, 3, kLarge);
-        for (std::size_t block = 0; block < 3; ++block) chain.write(store, block);
+        for (std::size_t block = 0; block < 3; ++block) {
+          static_cast<void>(!::write(ready[1], "x", 1));  // one more begins
+          chain.write(store, block);
+        }
       }
     }
-    char byte = 0;
-    REQUIRE(::read(ready[0], &byte, 1) == 1);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 8000));
+    // Some blocks are waited for, however slow the machine is; then a time that ends anywhere in one.
+    for (auto blocks = random() % 8 + 1; blocks > 0; --blocks) {
+      char byte = 0;
+      REQUIRE(::read(ready[0], &byte, 1) == 1);
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 1000));
     ::kill(child, SIGKILL);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);

@@ -197,7 +197,11 @@ def test_too_little_memory_is_refused_with_the_arithmetic(weights: int, expected
             "",
             "--swap-file is of one model: say swap-file in its",
         ),
-        ([], '[models.a]\nmodel = "x"\ntool-format = "odd"', "--tool-format odd must be one of harmony, qwen3_coder, hermes"),
+        (
+            [],
+            '[models.a]\nmodel = "x"\ntool-format = "odd"',
+            "--tool-format odd must be one of harmony, qwen3_coder, hermes",
+        ),
         ([], '[models.a]\nmodel = "x"\nblock-size = 0', "block_size"),
         (["--memory", "1MiB"], "", "memory=1.0 MiB is too little: the models take"),
         (["--memory", "lots"], "", "'lots' is not a size"),

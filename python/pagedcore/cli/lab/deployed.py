@@ -21,7 +21,10 @@ def add_deployed_flags(group: argparse._ArgumentGroup) -> None:
         "--device", metavar="NAME", help="the device: a100-40gb and others, or a .json file with its numbers"
     )
     group.add_argument(
-        "--tensor-parallel", type=int, metavar="N", help="number of devices that share every step (default 1)"
+        "--tensor-parallel",
+        type=int,
+        metavar="N",
+        help="number of devices that share every step (default 1); of plan without --device: of ranks here",
     )
     group.add_argument("--weight-bits", type=float, metavar="N", help="bits of a weight (default 16)")
     group.add_argument("--kv-bits", type=float, metavar="N", help="bits of an element of the KV cache (default 16)")

@@ -41,9 +41,8 @@ _POLICIES = (
     "victim",
     "preemption",
 )
-_OF_SERVICE = ("enable_prefix_caching", "dtype", "kv_cache_memory", "swap_space", "max_context")
+_OF_SERVICE = ("tensor_parallel", "enable_prefix_caching", "dtype", "kv_cache_memory", "swap_space", "max_context")
 _SERVICE = (
-    "tensor_parallel",
     "replicas",
     "weight_bits",
     "kv_bits",
