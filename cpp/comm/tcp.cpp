@@ -25,7 +25,8 @@ namespace {
 
 constexpr std::size_t kProgress = 1 << 20;  // so many bytes more, and the deadline starts again
 
-// Longer is of no use: the system moves much of what is between two sockets when somebody sleeps.
+// Measured on two cores: with 5 ms an all-reduce of 1 MB between two ranks took 15.6 ms, with this 0.4. The cause is
+// not known.
 constexpr std::chrono::microseconds kMostSpin{50};
 
 struct Lane {  // to and from one peer, in one call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,15 +72,15 @@ class _Replica:
     """Requests of this router on it: when each was sent, and its tokens that were not cached."""
 
 
-class Policy:
+class Policy(ABC):
     """Chooses among the replicas that `router` knows. Subclasses say how."""
 
     wants_prefixes = False
     """Whether an arriving request needs the hashes of its blocks."""
 
+    @abstractmethod
     def choose(self, router: Router, arriving: Arriving, usable: npt.NDArray[np.bool_]) -> tuple[int, int]:
         """Slot, and cached blocks. ``usable``: one at least."""
-        raise NotImplementedError
 
 
 class Router:
