@@ -56,7 +56,8 @@ bool same_bits(const Logits& a, const Logits& b) {
   for (std::size_t s = 0; s < a.size(); ++s)
     for (std::size_t p = 0; p < a[s].size(); ++p)
       if (a[s][p].size() != b[s][p].size() ||
-          std::memcmp(a[s][p].data(), b[s][p].data(), a[s][p].size() * sizeof(float)) != 0)
+          (!a[s][p].empty() &&  // memcmp takes no null pointer
+           std::memcmp(a[s][p].data(), b[s][p].data(), a[s][p].size() * sizeof(float)) != 0))
         return false;
   return true;
 }
