@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 
 #include "device.hpp"
@@ -150,7 +151,8 @@ TEST_CASE(
   const Seen one_by_one = serve(off, kinds(false));
   CHECK(one_by_one.bits == drawn.bits);
   CHECK(one_by_one.stats.at("tokens_jumped") == 0);
-  CHECK(one_by_one.stats.at("steps") == drawn.stats.at("steps"));
+  // Not the very same number: the engine takes requests in while they are still being submitted.
+  CHECK(std::abs(one_by_one.stats.at("steps") - drawn.stats.at("steps")) <= kinds(true).size());
 }
 
 // rule: engine.same-request-same-bits
