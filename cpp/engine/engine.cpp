@@ -39,8 +39,15 @@ struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
       : model_description(description) {
     const EngineConfig config = for_its_device(for_its_model(given, description), description);
-    for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank)
+    std::unique_ptr<Timeline> timeline;
+    if (!config.timeline_file.empty())
+      timeline = std::make_unique<Timeline>(config.timeline_file, static_cast<std::size_t>(config.tensor_parallel));
+    for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank) {
       ranks.push_back({make_backend(of_rank(config, rank)), nullptr, nullptr, nullptr});
+      if (timeline && parse_device(config.device).kind == DeviceKind::cpu)  // a GPU's operations are only enqueued
+        ranks.back().backend =
+            make_timed(std::move(ranks.back().backend), timeline->operations(static_cast<std::size_t>(rank)));
+    }
     Backend& backend = *ranks[0].backend;
     plan = plan_memory(description, config, backend, available_memory(backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
@@ -75,7 +82,7 @@ struct Engine::Impl {
     loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
                                                       plan.requests, config.max_waiting, traits_of(description)},
                                         Scheduler(scheduling, cache), std::move(requests), std::move(executor),
-                                        std::move(trace), std::move(places));
+                                        std::move(trace), std::move(places), std::move(timeline));
   }
 
   void close() noexcept {

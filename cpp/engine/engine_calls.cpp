@@ -52,14 +52,16 @@ ModelTraits traits_of(const ModelDescription& d) noexcept {
 }
 
 EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace, PrefixPlaces places)
+                       std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace, PrefixPlaces places,
+                       std::unique_ptr<Timeline> timeline)
     : limits_(limits),
       mailbox_({limits.max_cache_events, limits.request_memory, limits.max_waiting}),
       scheduler_(std::move(scheduler)),
       requests_(std::move(requests)),
       executor_(std::move(executor)),
       trace_(std::move(trace)),
-      beyond_{std::move(places.identity), places.format} {
+      beyond_{std::move(places.identity), places.format},
+      history_(std::move(timeline)) {
   if (places.store)
     beyond_.traffic = std::make_unique<StoreTraffic>(std::move(places.store), [this] { mailbox_.nudge(); });
   publish();
@@ -340,6 +342,7 @@ void EngineLoop::close() noexcept {
   executor_.reset();
   requests_.reset();
   trace_.reset();
+  history_ = StepHistory();
 }
 
 }  // namespace pagedcore

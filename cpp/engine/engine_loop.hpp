@@ -60,7 +60,8 @@ class EngineLoop {
   /// Starts the thread, with all signals blocked. Throws OutOfMemory when no thread can be started. `requests` is the
   /// table that the executor reads.
   EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::unique_ptr<RequestTable> requests,
-             std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {}, PrefixPlaces places = {});
+             std::unique_ptr<Executor> executor, std::optional<TraceWriter> trace = {}, PrefixPlaces places = {},
+             std::unique_ptr<Timeline> timeline = {});
   /// close(). Not to be called in a child of fork(): leak the object there.
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;

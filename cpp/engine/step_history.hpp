@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
+#include "engine/timeline.hpp"
 #include "pagedcore/snapshot.hpp"
 #include "pagedcore/step_plan.hpp"
 
@@ -14,6 +17,9 @@ namespace pagedcore {
 /// Of one thread. Its memory is its own, so that nothing here can fail but the copy.
 class StepHistory {
  public:
+  /// `timeline`: where all steps go, if anywhere.
+  explicit StepHistory(std::unique_ptr<Timeline> timeline = {}) : timeline_(std::move(timeline)) {}
+
   /// `picture` has the times; the plan says the rest.
   void add(const StepPlan& plan, StepPicture picture) noexcept {
     picture.step = plan.step;
@@ -24,6 +30,7 @@ class StepHistory {
     picture.swaps = static_cast<std::uint32_t>(plan.swap_outs.size() + plan.swap_ins.size());
     picture.copies = static_cast<std::uint32_t>(plan.copies.size());
     steps_[count_++ % steps_.size()] = picture;
+    if (timeline_) timeline_->add(picture);
   }
   /// Oldest first.
   void copy_to(std::vector<StepPicture>& steps) const {
@@ -33,6 +40,7 @@ class StepHistory {
   }
 
  private:
+  std::unique_ptr<Timeline> timeline_;
   std::array<StepPicture, 240> steps_;
   std::uint64_t count_ = 0;
 };

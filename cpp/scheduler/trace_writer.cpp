@@ -11,10 +11,6 @@
 //   commit step n (sequence sample token stop){n} n failed{n} n (request n (parent token){n}){n} n swap_failed{n}
 //
 // Nothing here depends on the locale of the process.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -23,6 +19,7 @@
 #include <exception>
 
 #include "base/field_lists.hpp"
+#include "base/private_file.hpp"
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
 #include "pagedcore/trace.hpp"
@@ -99,35 +96,6 @@ std::string to_text(const StepPlan& plan) {
   return line.text();
 }
 
-namespace {
-
-/// A file that nobody else reads, as a trace holds the prompts, and that was not there before. Of what is there only a
-/// FIFO that is being read is taken: whoever made it chose it.
-std::FILE* new_trace(const std::string& path) {
-  constexpr int common = O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;  // never waits for a FIFO's reader
-  int fd = ::open(path.c_str(), common | O_CREAT | O_EXCL, S_IRUSR | S_IWUSR);
-  struct stat status {};
-  if (fd < 0 && errno == EEXIST) {
-    const bool is_fifo = ::lstat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode);
-    if (!is_fifo)
-      throw Io(str(path, ": is there already, and a trace is written to a new file: remove it, or name another"));
-    fd = ::open(path.c_str(), common);
-    if (fd >= 0 && (::fstat(fd, &status) != 0 || !S_ISFIFO(status.st_mode))) {
-      ::close(fd);
-      throw Io(str(path, ": was replaced while the trace was created; name another file"));
-    }
-    if (fd < 0 && errno == ENXIO) throw Io(str(path, ": is a FIFO that nobody reads; name a new file"));
-    if (fd >= 0) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-  }
-  std::FILE* file = fd < 0 ? nullptr : ::fdopen(fd, "w");
-  if (file != nullptr) return file;
-  const int error = errno;
-  if (fd >= 0) ::close(fd);
-  throw Io(str(path, ": the trace cannot be created: ", std::strerror(error), "; choose a path that can be written"));
-}
-
-}  // namespace
-
 struct TraceWriter::Impl {
   ~Impl() {
     if (file != nullptr) std::fclose(file);
@@ -163,7 +131,7 @@ struct TraceWriter::Impl {
 TraceWriter::TraceWriter(const std::string& path, const SchedulerConfig& config, const KvCacheConfig& cache)
     : impl_(std::make_unique<Impl>()) {
   impl_->path = path;
-  impl_->file = new_trace(path);
+  impl_->file = new_private_file(path, "a trace");
   impl_->write("pagedcore-trace", [](Line& line) { line << 4; });
   impl_->write("scheduler", [&](Line& line) { line << fields_to_line(config); });
   impl_->write("cache", [&](Line& line) { line << fields_to_line(cache); });

@@ -190,6 +190,9 @@ class EngineOptions(TypedDict, total=False):
     request_memory holds. In [1, 2^31 - 1]."""
     trace_file: str | os.PathLike[str] | None
     """Write all that the scheduler is told and plans there, as text, for replay. None: no trace."""
+    timeline_file: str | os.PathLike[str] | None
+    """Write when each step was planned and run there and, on the CPU, each operation of it, as JSON for viewers such
+    as Perfetto. Some 30 KB a step of a model of 30 layers. None: no timeline."""
     tensor_parallel: int
     """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
     only. Results have the same bits for any number of them. In [1, 256]."""

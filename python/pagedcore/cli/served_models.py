@@ -21,7 +21,7 @@ __all__ = ["MODEL_KEYS", "models_to_serve"]
 MODEL_KEYS = ("model", "tokenizer", "revision", "token", "mmap", "chat_template", "tool_format")
 """What a table ``[models.NAME]`` may say beside options of the engine."""
 _SIZES = {"kv_cache_memory", "num_blocks"}
-_OF_ONE = ("swap_file", "trace_file")  # two engines cannot have the same
+_OF_ONE = ("swap_file", "trace_file", "timeline_file")  # two engines cannot have the same
 
 
 @dataclass(frozen=True)

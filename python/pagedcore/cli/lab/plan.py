@@ -83,7 +83,8 @@ def add_to(commands: Any) -> None:
     )
     service.add_argument("--simulate", action="store_true", help="confirm the plan by simulation")
     service.add_argument("--seconds", type=float, metavar="S", help="length of the simulated traces (default: an hour)")
-    add_model_flags(parser, tokenizer=False, loads=False, without=("device", "trace_file", "tensor_parallel"))
+    without = ("device", "trace_file", "timeline_file", "tensor_parallel")
+    add_model_flags(parser, tokenizer=False, loads=False, without=without)
     parser.set_defaults(run=_run)
 
 
