@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "../forwarding_backend.hpp"
+#include "backend/forwarding_backend.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/error.hpp"
 
@@ -17,7 +17,7 @@ using namespace pagedcore;
 namespace {
 
 /// What a probe has a backend do.
-class Counting : public forwarding::ForwardingBackend {
+class Counting : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
 

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "../forwarding_backend.hpp"
+#include "backend/forwarding_backend.hpp"
 #include "engine/local_executor.hpp"
 #include "sampling_requests.hpp"
 #include "selftest/host_sampler.hpp"
@@ -17,7 +17,7 @@ namespace {
 
 /// The CPU backend with its memory out of the host's sight. Samples through the host's functions all but every third
 /// position.
-class FarBackend final : public forwarding::ForwardingBackend {
+class FarBackend final : public ForwardingBackend {
  public:
   FarBackend(Backend& cpu, bool samples) : ForwardingBackend(cpu), samples_(samples) {}
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <new>
 
-#include "../forwarding_backend.hpp"
+#include "backend/forwarding_backend.hpp"
 #include "engine/engine_loop.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/thread_ranks.hpp"
@@ -121,7 +121,7 @@ TEST_CASE("ranks that a model or a machine has no room for are refused by the nu
 namespace {
 
 /// Throws at the given call of matmul, counted over all steps.
-class FailingBackend final : public forwarding::ForwardingBackend {
+class FailingBackend final : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
   std::uint64_t calls = 0, fails_at = 0;

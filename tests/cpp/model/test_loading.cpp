@@ -1,7 +1,7 @@
 // What loading checks, and that the memory plan is what loading then takes.
 #include <doctest/doctest.h>
 
-#include "../forwarding_backend.hpp"
+#include "backend/forwarding_backend.hpp"
 #include "model/activations.hpp"
 #include "pagedcore/error.hpp"
 #include "tiny_models.hpp"
@@ -98,7 +98,7 @@ TEST_CASE("no matrices of a mixture share a byte that are needed at the same tim
 }
 
 /// A device without mixtures and sinks.
-class NoMixtures final : public forwarding::ForwardingBackend {
+class NoMixtures final : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
   bool serves_mixtures() const noexcept override { return false; }

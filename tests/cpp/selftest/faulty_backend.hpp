@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "../forwarding_backend.hpp"
+#include "backend/forwarding_backend.hpp"
 #include "pagedcore/error.hpp"
 #include "selftest/host_sampler.hpp"
 
@@ -58,7 +58,7 @@ enum class Fault {
 };
 
 /// Otherwise the inner backend; where that leaves all sampling to the host, this samples as a device would.
-class FaultyBackend final : public forwarding::ForwardingBackend {
+class FaultyBackend final : public ForwardingBackend {
  public:
   FaultyBackend(Backend& inner, Fault fault) : ForwardingBackend(inner), fault_(fault) {}
 

@@ -89,7 +89,7 @@ TEST_CASE("what cannot be a reference") {
 
 TEST_CASE("what is timed is not zeros: a device may be faster over those") {
   const auto device = make_cpu_backend({1, DType::bf16, "auto"});
-  struct Watching : forwarding::ForwardingBackend {
+  struct Watching : ForwardingBackend {
     using ForwardingBackend::ForwardingBackend;
     void look_at(const Tensor& t) {
       const std::span row(static_cast<const std::uint16_t*>(t.data), static_cast<std::size_t>(t.cols));

@@ -7,9 +7,7 @@
 
 #include "pagedcore/backend.hpp"
 
-namespace forwarding {
-
-using namespace pagedcore;
+namespace pagedcore {
 
 class ForwardingBackend : public Backend {
  public:
@@ -106,4 +104,4 @@ class ForwardingBackend : public Backend {
   Backend& inner_;
 };
 
-}  // namespace forwarding
+}  // namespace pagedcore
