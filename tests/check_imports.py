@@ -54,7 +54,7 @@ LAYERS = (
     ("loaded_model",),
     ("async_llm", "llm"),
     ("pagedcore",),  # the package's own __init__: its public names
-    ("client", "routing"),
+    ("client", "divergence", "routing"),
     ("lab", "lm_eval", "server"),
     ("ray",),
     ("cli",),

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
-from .common import Formatter, add_model_flags, engine_options, open_llm, print_json, read_texts
+from .common import (
+    Command,
+    Formatter,
+    add_model_flags,
+    engine_options,
+    open_llm,
+    print_json,
+    read_texts,
+    refuse_unused,
+)
 
 if TYPE_CHECKING:
+    from ..divergence import Distributions
     from ..llm import LLM
     from ..outputs import Score
     from ..tokenizer import Tokenizer
@@ -20,10 +33,13 @@ examples:
   pagedcore score "Paris is the capital of France."
   echo "Rain falls." | pagedcore score --json
   pagedcore score "The capital of France is" --choice " Paris" --choice " Rome" --choice " a cat"
+  pagedcore score --dtype int8 --against dtype=float32 --window 160 < texts.txt
 
 A text is scored after its first token, which nothing predicts. With --choice, each continuation is scored after the
 prompt, whose KV they share; the best comes first. `per token` divides by the tokens of a continuation, so that a long
-one is not worse for its length alone."""
+one is not worse for its length alone. With --against, texts say how far the model's distributions are from those of the
+same model with other options, or of another one with the same vocabulary (model=PATH): Kullback-Leibler divergence a
+token, of the 100 likeliest tokens and the others as one."""
 
 
 def add_to(commands: Any) -> None:
@@ -36,6 +52,10 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("text", nargs="*", help="what to score; none: all of stdin")
     parser.add_argument("--choice", action="append", metavar="TEXT", help="a continuation of the text (repeat it)")
+    parser.add_argument(
+        "--against", action="append", metavar="NAME=VALUE", help="an option of the reference, such as dtype=float32"
+    )
+    parser.add_argument("--window", type=int, metavar="N", help="with --against: texts in pieces of N tokens")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each text, with every token")
     add_model_flags(parser)
     parser.set_defaults(run=_run)
@@ -43,6 +63,9 @@ def add_to(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     engine_options(arguments)  # before stdin is read
+    if arguments.against is not None:
+        return _compare(arguments)
+    refuse_unused(arguments, ("window",), "has no effect: give --against too")
     texts = read_texts(arguments.text)
     with open_llm(arguments) as llm:
         if arguments.choice is None:
@@ -52,6 +75,58 @@ def _run(arguments: argparse.Namespace) -> int:
             for text in texts:
                 _print_choices(llm, text, _choices(llm, text, arguments.choice), arguments.json)
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from ..divergence import divergence
+
+    refuse_unused(arguments, ("choice",), "has no effect: --against compares whole texts")
+    if arguments.window is not None and arguments.window < 2:
+        raise InvalidArgument(f"--window is {arguments.window}: at least 2, since a first token is not predicted")
+    reference = _reference(arguments)
+    engine_options(reference)
+    texts = read_texts(arguments.text)
+    ids, exact = _distributions(reference, texts)
+    other_ids, other = _distributions(arguments, texts)
+    if other_ids != ids:
+        raise InvalidArgument("the two models cut the texts into other tokens: their distributions cannot be compared")
+    found = divergence(exact, other)
+    if arguments.json:
+        print_json({"against": arguments.against, **asdict(found)})
+        return 0
+    print(f"divergence {found.mean:.3g} a token, of {found.tokens} tokens; the largest {found.largest:.3g}")
+    print(f"the same likeliest token for {100 * found.same_first:.2f} %")
+    print(f"perplexity {found.perplexity:.4f}, the reference's {found.reference_perplexity:.4f}")
+    return 0
+
+
+def _reference(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The command's own flags, but for those that --against names."""
+    parser = Command(prog="pagedcore score --against")
+    add_model_flags(parser)
+    flags = []
+    for text in arguments.against:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise InvalidArgument(f"--against {text!r} is no NAME=VALUE, such as dtype=float32")
+        flags.append(f"--{name.replace('_', '-')}={value}")
+    return parser.parse_args(flags, copy.copy(arguments))
+
+
+def _distributions(arguments: argparse.Namespace, texts: Sequence[str]) -> tuple[list[list[int]], Distributions]:
+    """Token ids of the pieces of the texts, and what the model says of them."""
+    from ..divergence import distributions
+
+    with open_llm(arguments) as llm:
+        size = arguments.window
+        ids = [llm.tokenize(text) for text in texts]
+        pieces = [
+            whole[at : at + (size or len(whole))] for whole in ids for at in range(0, len(whole), size or len(whole))
+        ]
+        pieces = [piece for piece in pieces if len(piece) > 1]
+        if not pieces:
+            raise InvalidArgument("no text has two tokens, and a first one is not predicted")
+        return pieces, distributions(llm, pieces)
 
 
 def _choices(llm: LLM, prompt: str, continuations: list[str]) -> list[tuple[str, list[int], list[float]]]:
