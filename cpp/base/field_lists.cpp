@@ -32,14 +32,16 @@ std::string to_text(const OutOfRange& p) {
 std::string nearest_name(std::string_view name, const std::vector<std::string>& names) {
   const auto nearest = std::min_element(
       names.begin(), names.end(), [&](const auto& a, const auto& b) { return distance(name, a) < distance(name, b); });
-  return nearest == names.end() ? "" : *nearest;
+  const bool is_near = nearest != names.end() && distance(name, *nearest) < std::max(name.size(), nearest->size());
+  return is_near ? *nearest : "";
 }
 
 void unknown_field(std::string_view what, std::string_view name, const std::vector<std::string>& names) {
   std::string all;
   for (const std::string& known : names) all.append(all.empty() ? "" : ", ").append(known);
-  throw InvalidArgument(
-      str(what, " has no '", name.substr(0, 64), "'; did you mean '", nearest_name(name, names), "'? It has ", all));
+  const std::string nearest = nearest_name(name, names);
+  throw InvalidArgument(str(what, " has no '", name.substr(0, 64), "'; ",
+                            nearest.empty() ? "it has " : str("did you mean '", nearest, "'? It has "), all));
 }
 
 }  // namespace pagedcore

@@ -92,7 +92,7 @@ const char* changed_beyond(const T& t, std::span<const std::string_view> honoure
   return changed;
 }
 
-/// Of the names that the list has, the one that differs least from `name`.
+/// Of the names that the list has, the one that differs least from `name`; empty where none has anything of it.
 PAGEDCORE_API std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
 
 template <class T>

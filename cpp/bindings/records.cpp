@@ -45,9 +45,11 @@ void construct_record(RecordType& type, nb::handle self, const nb::dict& fields)
         known.emplace_back(each.facts.name);
         all.append(all.empty() ? "" : ", ").append(each.facts.name);
       }
-      PyErr_SetString(PyExc_TypeError, str(nb::cast<std::string>(type.cls.attr("__name__")), " has no field '", name,
-                                           "': did you mean '", nearest_name(name, known), "'? Its fields: ", all)
-                                           .c_str());
+      const std::string nearest = nearest_name(name, known);
+      PyErr_SetString(PyExc_TypeError,
+                      str(nb::cast<std::string>(type.cls.attr("__name__")), " has no field '", name, "': ",
+                          nearest.empty() ? "its fields: " : str("did you mean '", nearest, "'? Its fields: "), all)
+                          .c_str());
       throw nb::python_error();
     }
     set(type, *member, self, value);

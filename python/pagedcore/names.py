@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from . import _core
 
-__all__ = ["OTHERS", "RENAMED", "knows_its_fields", "our_word", "unknown_name"]
+__all__ = ["OTHERS", "RENAMED", "knows_its_fields", "nearest_name", "our_word", "unknown_name"]
 
 _P = TypeVar("_P")
 
@@ -27,6 +27,7 @@ RENAMED = {
 # Of vLLM, llama.cpp, transformers, SGLang and TGI, where the meaning or the place differs: what to use, by its place.
 OTHERS = {
     "LLM": {
+        "cache_dir": "HF_HOME, in the environment",
         "chunked_prefill_size": "max_batched_tokens",
         "context_length": "max_context",
         "cpu_offload_gb": "swap_space, which holds KV of preempted requests; weights stay on the device",
@@ -34,6 +35,7 @@ OTHERS = {
         "download_dir": "HF_HOME, in the environment",
         "disable_radix_cache": "enable_prefix_caching: False turns it off",
         "enable_chunked_prefill": "max_batched_tokens: a prompt that exceeds it is cut",
+        "enforce_eager": "graph_rows: 0 submits no CUDA graphs",
         "hf_token": "token",
         "kv_cache_memory_bytes": "kv_cache_memory",
         "max_running_requests": "max_sequences",
@@ -120,8 +122,14 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> TypeError:
             ours = name
         if ours is not None:
             return TypeError(f"{what} has no option {name!r}; use {ours}{'' if place == what else _OF[place]}")
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return TypeError(f"{what} has no option {name!r}; did you mean {nearest[0]!r}? It has {', '.join(names)}")
+    nearest = nearest_name(name, names)
+    hint = f"it has {', '.join(names)}" if nearest is None else f"did you mean {nearest!r}? It has {', '.join(names)}"
+    return TypeError(f"{what} has no option {name!r}; {hint}")
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """What was meant, if `name` looks like one of them with a slip in it. A word that does not gets no guess."""
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.7)), None)
 
 
 def our_word(name: str) -> str:

@@ -7,12 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import _core
 from ..errors import InvalidArgument, Io, Unsupported
-from ..names import RENAMED, our_word
+from ..names import RENAMED, nearest_name, our_word
 from .streams import complain
 from .structured import add_structured_flags, structured_outputs
 
@@ -86,8 +85,8 @@ class Command(argparse.ArgumentParser):
         ours = "--" + our_word(flag.strip("-").replace("-", "_")).replace("_", "-")
         if ours in flags:
             return f"; use {ours}"
-        nearest = get_close_matches(flag, flags, n=1, cutoff=0.7)
-        return f"; did you mean {nearest[0]}?" if nearest else ""
+        nearest = nearest_name(flag, flags)
+        return f"; did you mean {nearest}?" if nearest else ""
 
     def error(self, message: str) -> NoReturn:
         """One line: the usage of a command fills a screen."""

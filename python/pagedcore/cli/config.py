@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..config_files import read_given
 from ..errors import InvalidArgument, Unsupported
+from ..names import nearest_name
 
 __all__ = ["take_config"]
 
@@ -37,8 +37,8 @@ def take_config(
 def _action(path: str, key: str, actions: Mapping[str, argparse.Action]) -> argparse.Action:
     action = actions.get(key.replace("-", "_"))
     if action is None:
-        near = difflib.get_close_matches(key, [name.replace("_", "-") for name in actions], n=1, cutoff=0.0)
-        raise InvalidArgument(f"{path}: there is no flag {key!r} here; did you mean {near[0]!r}?")
+        near = nearest_name(key, [name.replace("_", "-") for name in actions])
+        raise InvalidArgument(f"{path}: there is no flag {key!r} here" + (f"; did you mean {near!r}?" if near else ""))
     return action
 
 

@@ -142,6 +142,7 @@ TEST_CASE("what is no value of its field is refused by name, with what would be 
   CHECK(set("shape", "1") ==
         "option has no 'shape'; did you mean 'share'? It has big, on, color, name, memory, top, "
         "tokens, bias, share, threads, file");
+  CHECK(set("", "1").starts_with("option has no ''; it has big, on"));  // no guess where nothing is alike
 }
 
 TEST_CASE("a field that somebody does not honour and that is not its default is found") {

@@ -37,6 +37,8 @@ ENGINE = {
     "n_batch": "max_batched_tokens",
     "tensor_parallel_size": "tensor_parallel",
     "n_ctx": "max_context",
+    "enforce_eager": "graph_rows",
+    "cache_dir": "HF_HOME",
 }
 
 
@@ -75,6 +77,11 @@ def test_beams_and_requests(tiny_llm: LLM) -> None:
     assert "use salt" in error_of(lambda: tiny_llm.generate([1], cache_salt=1))
     assert "LLM.stream()" in error_of(lambda: tiny_llm.generate([1], stream=True))
     assert "did you mean 'temperature'" in error_of(lambda: SamplingParams(temperatur=1))  # type: ignore[call-arg]
+
+
+def test_a_word_unlike_all_of_ours_gets_no_guess() -> None:
+    for call in (lambda: SamplingParams(trust_remote_code=True), lambda: LLM("unused", trust_remote_code=True)):  # type: ignore[call-arg]
+        assert "; it has " in error_of(call) and "did you mean" not in error_of(call)
 
 
 def test_keywords_of_the_constructor_alone(gguf: Path) -> None:
