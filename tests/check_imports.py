@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 # From the bottom up; python/README.md says what each layer is for.
 LAYERS = (
-    ("_core", "_options", "arguments", "errors"),
+    ("_core", "_options", "arguments", "errors", "starting"),
     ("checks", "config_files", "default_model", "memory", "names", "progress", "sandbox"),
     ("families",),
     (

@@ -242,12 +242,19 @@ void LocalExecutor::run_tasks(std::int64_t first_row, const Tensor& logits) {
     try {
       auto scratch = scratch_.take();
       task.run({base + (task.logit_row - first_row) * stride, static_cast<std::size_t>(logits.cols)}, *scratch);
-      scratch_.give(std::move(scratch));
+      scratch_.give(std::move(scratch), task.lacked_memory());
     } catch (const std::bad_alloc&) {
       task.error = kNoMemory;
     }
   };
   host_parallel(static_cast<std::int64_t>(own.size()), std::ref(run));
+  // What lacked memory may have lacked a scratch that another request's task had: again, one by one.
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    RowTask& task = *own[i];
+    if (!task.lacked_memory() || !task.request->error.empty()) continue;
+    task.error.clear(), run(static_cast<std::int64_t>(i));
+    if (task.lacked_memory()) task.request->error = kNoMemory;  // and none of its others is tried
+  }
   keep_scores(tasks);
 }
 

@@ -30,6 +30,7 @@ struct RowTask {
   std::string error = {};
 
   bool scores() const noexcept { return position >= 0 || jumped >= 0; }
+  bool lacked_memory() const noexcept { return error == kNoMemory; }
 
   /// Asks the matcher, once. What goes wrong is told in `error`. For any thread, as run().
   void find_allowed(std::size_t vocab_size) noexcept;

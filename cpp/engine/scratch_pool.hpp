@@ -16,7 +16,8 @@ class ScratchPool {
  public:
   /// One that nobody uses; a new one when there is none, which may throw std::bad_alloc.
   std::unique_ptr<sampling::Scratch> take();
-  void give(std::unique_ptr<sampling::Scratch> scratch) noexcept;
+  /// `failed`: there was no memory for what it had to hold. It is then the last that is taken again.
+  void give(std::unique_ptr<sampling::Scratch> scratch, bool failed = false) noexcept;
 
  private:
   std::mutex mutex_;
@@ -37,9 +38,9 @@ inline std::unique_ptr<sampling::Scratch> ScratchPool::take() {
   return made;
 }
 
-inline void ScratchPool::give(std::unique_ptr<sampling::Scratch> scratch) noexcept {
+inline void ScratchPool::give(std::unique_ptr<sampling::Scratch> scratch, bool failed) noexcept {
   const std::lock_guard lock(mutex_);
-  free_.push_back(std::move(scratch));
+  free_.insert(failed ? free_.begin() : free_.end(), std::move(scratch));
 }
 
 }  // namespace pagedcore

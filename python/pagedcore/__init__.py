@@ -6,6 +6,11 @@ requests, ``Scheduler`` and ``KvCacheManager`` plan memory, ``ModelFile`` and ``
 
 from __future__ import annotations
 
+from pagedcore import starting
+
+starting.watch()  # before anything that takes time
+
+# ruff: noqa: E402
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -7,7 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..starting import INTERRUPTED, end_at_once, raise_again
+
 __all__ = ["main"]
+
+_INTERRUPTED = 130
 
 _EPILOG = """\
 examples:
@@ -47,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     adopt()
     end: SystemExit | None = None  # the parser's: --help, --version, or wrong usage
+    status = 0
     try:
         status = _run(argv)
     except SystemExit as exit:
         end, status = exit, int(exit.code or 0)
     finally:
+        end_at_once(told=status == _INTERRUPTED)
         lost = settle()
     if lost is not None and status == 0:
         if not isinstance(lost, BrokenPipeError):  # a reader that has left (head, less) knows that it has
@@ -76,17 +82,32 @@ def _run(argv: Sequence[str] | None) -> int:
         debug = arguments.debug
         check_stdout()
         with _logging_to_stderr(arguments.verbose):
+            raise_again()
             status: int = arguments.run(arguments)
         return status
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 1
-    except (Error, OSError, MemoryError, ImportError) as error:
-        if debug:
+    except BaseException as error:
+        if _of_interrupt(error):
+            end_at_once(told=True)  # the second Ctrl-C of an impatient user
+            complain(INTERRUPTED)
+            return _INTERRUPTED
+        if isinstance(error, BrokenPipeError):
+            return 1
+        if debug or not isinstance(error, (Error, OSError, MemoryError, ImportError)):
             raise
         complain(_one_line(error))
         return 2 if isinstance(error, InvalidArgument) else 1
+
+
+def _of_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what a library made of one, such as the ImportError of a module in C++."""
+    causes: set[BaseException] = set()
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        causes.add(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextmanager

@@ -45,9 +45,9 @@ from . import (
 )
 from .family import Family
 from .fields import Fields
-from .splits import SPLITS, Split
+from .splits import CUTS_OF_NUMBERS, SPLITS, Split
 
-__all__ = ["ENCODERS", "FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
+__all__ = ["CUTS_OF_NUMBERS", "ENCODERS", "FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
 
 FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,

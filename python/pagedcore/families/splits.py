@@ -6,17 +6,19 @@ Merges were learned on these pieces, so any other cut gives other ids. The names
 gpt-4o, digits apart for deepseek-llm), the model's is taken. ``default``, which no model was trained with, is
 llama.cpp's.
 
-Not here: encoders' names, vocabularies in raw UTF-8 (gemma4, sarvam-moe), and those whose cut groups the digits of a
-number from its end (kimi-k2, afmoe, superbpe, tiny_aya): by expressions it takes time quadratic in the number's length,
-which a request could choose. Of these superbpe and tiny_aya come with architectures that are served (olmo2, cohere2):
-their files ask for tokenizer=.
+Some group the digits of a number from its end. Their own expressions ask at every digit whether the rest of the number
+is groups of three, which takes time quadratic in its length, and a request chooses that. Here it is asked once, at the
+first digit of a number: that cuts the one or two digits that are left over, and threes follow.
+
+Not here: encoders' names, vocabularies in raw UTF-8 (gemma4, sarvam-moe), and cuts of architectures that are not served
+(kimi-k2, afmoe).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["APART", "GPT2", "LLAMA3", "SPLITS", "Split", "cased", "words"]
+__all__ = ["APART", "CUTS_OF_NUMBERS", "GPT2", "LLAMA3", "SPLITS", "Split", "cased", "words"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -33,6 +35,7 @@ class Split:
     lies between two matches."""
 
     patterns: tuple[str, ...]
+    behaviors: tuple[str, ...] = ()  # of each, as the library calls them; isolated where there are none
     ignore_merges: bool = False  # a piece that is in the vocabulary is one token, whatever the merges say
     add_bos: bool = False  # when the file does not say
     nfc: bool = False
@@ -57,6 +60,17 @@ _THREE_DIGITS = Split((words(_THREES),))
 _ONE_DIGIT = Split((words(APART),))
 _DIGITS_APART = Split((APART, _GPT2_WORDS))
 _GPT4O = Split((cased(_THREES, f"{_CONTRACTIONS}?"),))
+# Of tiny_aya, once a number that ends at the end of a word: what its digits have more than threes, and threes.
+_LEFT_OVER = r"(?<!\d)\d{1,2}(?=(?>(?:\d{3})*)\b)"
+_IN_THREES = r"(?<!\d)(?>(?:\d{3})+)\b"
+_TINY_AYA = Split((_LEFT_OVER, _IN_THREES, *_GPT4O.patterns))
+# Of superbpe: before every digit with threes behind it. Words are not cut.
+_BEFORE_THREES = r"(?<!\d)(?:\d{1,2})?(?=(?>(?:\d{3})+)(?!\d))"
+_SUPERBPE = Split(
+    (r"\p{N}+", _BEFORE_THREES, r"\d{3}"), behaviors=("isolated", "merged_with_previous", "merged_with_next")
+)
+CUTS_OF_NUMBERS = frozenset((_LEFT_OVER, _IN_THREES, _BEFORE_THREES, r"\d{3}"))
+"""They look as far as a number reaches, and no further than the character behind it."""
 _BLOOM_WORDS = " ?[^(\\s|.,!?…。，、।۔،)]+"
 _CJK_OF_DEEPSEEK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _DEEPSEEK3_WORDS = (
@@ -98,6 +112,8 @@ SPLITS: dict[str, Split] = {
     **_named(_THREE_DIGITS, "dbrx", "glm4", "chatglm-bpe"),
     **_named(_ONE_DIGIT, "stablelm2", "megrez", "kormo", "hunyuan", "solar-open", "grok-2"),
     **_named(_GPT4O, "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"),
+    **_named(_TINY_AYA, "tiny_aya", "cohere2moe"),
+    "superbpe": _SUPERBPE,
     **_named(_DEEPSEEK3, "deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
     **_named(_BAILING, "bailingmoe", "bailingmoe2", "llada-moe"),
     **_named(Split((_BLOOM_WORDS,)), "bloom", "poro-chat", "gpt3-finnish"),

@@ -48,7 +48,11 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> tuple[tok
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=_merges(metadata, vocab, types), ignore_merges=split.ignore_merges))
     if split.nfc:
         tokenizer.normalizer = normalizers.NFC()
-    cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in split.patterns]
+    behaviors = split.behaviors or ["isolated"] * len(split.patterns)
+    cuts = [
+        pre_tokenizers.Split(Regex(pattern), behavior=behavior)
+        for pattern, behavior in zip(split.patterns, behaviors, strict=True)
+    ]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

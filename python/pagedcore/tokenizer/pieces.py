@@ -13,6 +13,7 @@ import unicodedata
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..families import CUTS_OF_NUMBERS
 from .byte_level import BYTE_TO_CHAR
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Pieces:
             if self._kind == "spaces":
                 if text[at] == " " and text[at - 1] != " ":
                     return token, at
+            elif self._numbers_whole and text[at].isdecimal():
+                continue
             elif len(seen) >= _WORDS and words[token] != words[token - 1] and _stands_alone(text[at]):
                 return token, at
         return None
@@ -132,6 +135,12 @@ class Pieces:
             if _SPACE in vocab and not any(re.search(f"[^{_SPACE}]{_SPACE}", token) for token in vocab):
                 return "spaces"
         return None
+
+    @cached_property
+    def _numbers_whole(self) -> bool:
+        """Whether how a number is cut depends on its end."""
+        steps = _steps(self._backend.pre_tokenizer)
+        return any(step["type"] == "Split" and step["pattern"].get("Regex") in CUTS_OF_NUMBERS for step in steps)
 
     @cached_property
     def _longest(self) -> int:
@@ -169,7 +178,7 @@ def _steps(component: Any) -> list[dict[str, Any]]:
 
 
 def _cuts_words(steps: list[dict[str, Any]]) -> bool:
-    """Whether it is expressions, none of which looks far, and bytes in the end."""
+    """Whether it is expressions, none of which looks far but for the end of a number, and bytes in the end."""
     if not steps or steps[-1]["type"] != "ByteLevel" or steps[-1]["add_prefix_space"]:
         return False
     if len(steps) == 1 and not steps[-1]["use_regex"]:
@@ -177,6 +186,8 @@ def _cuts_words(steps: list[dict[str, Any]]) -> bool:
     for step in steps[:-1]:
         if step["type"] == "Split":
             pattern = step["pattern"].get("Regex", "")
+            if pattern in CUTS_OF_NUMBERS:
+                continue
             isolated = step["behavior"] == "Isolated" and not step["invert"]
             if not pattern or not isolated or _FAR.search(pattern):
                 return False

@@ -5,7 +5,9 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
+#include "engine/scratch_pool.hpp"
 #include "fake_executor.hpp"
 
 using namespace fake;
@@ -147,4 +149,16 @@ TEST_CASE("an executor that answers wrongly poisons the engine instead of corrup
   Collection all;
   while (reason.empty()) reason = aborted_message([&] { all.add(loop.wait(0.1)); });
   CHECK(all.at(RequestId{1}).finish == FinishReason::error);
+}
+
+TEST_CASE("a scratch that could not grow is the last that is taken again") {
+  ScratchPool pool;
+  auto grown = pool.take(), failed = pool.take();
+  const sampling::Scratch *first = grown.get(), *last = failed.get();
+  pool.give(std::move(grown));
+  pool.give(std::move(failed), true);
+  grown = pool.take();
+  failed = pool.take();
+  CHECK(grown.get() == first);
+  CHECK(failed.get() == last);
 }

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from pagedcore import LLM, InvalidArgument
+from pagedcore.families import SPLITS
 from pagedcore.tokenizer import Tokenizer, pieces
 from texts import tokenizer_texts
 
@@ -47,6 +48,7 @@ _SHAPES: dict[str, Callable[[random.Random], str]] = {
     "lines without end": lambda rng: "\n" * 6000 + "x",
     "no spaces": lambda rng: "".join(rng.choices("日本語文字漢字、。", k=8000)),
     "marks": lambda rng: "e\u0301a\u0308" * 3000,
+    "numbers": lambda rng: "".join(rng.choices(["1", "23", "4567", "123456", " ", "½", "x", ".", "\n", "aa"], k=5000)),
     "special tokens": lambda rng: "<|im_start|>a<|im_end|>" * 500,
     "alternating": lambda rng: "".join(rng.choices([" ", "  ", "a", "\n", "1", "."], k=9000)),
     "special tokens and spaces": lambda rng: "".join(rng.choices(["<s>", " ", "  ", " w", "w", "\n"], k=6000)),
@@ -82,6 +84,16 @@ def _backend(kind: str) -> tokenizers.Tokenizer:
         spelled = normalizers.Replace(" ", "\u2581")
         prepended = normalizers.Sequence([normalizers.Prepend("\u2581"), spelled])
         backend.normalizer = prepended if kind == "sentencepiece" else spelled
+    elif kind in SPLITS:
+        cut = SPLITS[kind]
+        behaviors = cut.behaviors or ["isolated"] * len(cut.patterns)
+        cuts = [
+            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior=behavior)
+            for pattern, behavior in zip(cut.patterns, behaviors, strict=True)
+        ]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     else:
         pattern = {
             "llama": r"\p{N}{1,3}|\s*[\r\n]+|\s+(?!\S)|\s+|\p{L}+|[^\s\p{L}\p{N}]+",
@@ -98,13 +110,29 @@ def _backend(kind: str) -> tokenizers.Tokenizer:
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("shape", _SHAPES)
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "looks far", "sentencepiece", "sentencepiece without prefix"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama", "gpt2", "tiny_aya", "superbpe", "looks far", "sentencepiece", "sentencepiece without prefix"],
+)
 def test_pieces_of_difficult_texts(kind: str, shape: str) -> None:
     backend = _backend(kind)
     tokenizer = Tokenizer(backend)
     for seed in range(2):
         text = _SHAPES[shape](random.Random(seed))
         assert tokenizer.encode(text) == backend.encode(text).ids
+
+
+@pytest.mark.parametrize("kind", ["tiny_aya", "superbpe"])
+def test_a_long_number_takes_time_in_proportion(kind: str) -> None:
+    """By the models' own expressions each of its digits would be compared with all that follow: 10^10 steps."""
+    text = "7" * 100_000 + " 1"
+    backend = _backend(kind)
+    tokenizer = Tokenizer(backend)
+    start = time.process_time()
+    ids = tokenizer.encode(text)
+    assert time.process_time() - start < 20
+    assert ids == backend.encode(text).ids
+    assert 0 < tokenizer.least_tokens(text) <= len(ids)
 
 
 def test_a_text_that_goes_on_gets_no_space_before_it() -> None:

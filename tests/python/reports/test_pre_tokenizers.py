@@ -55,6 +55,9 @@ _BLOOM = " ?[^(\\s|.,!?…。，、।۔،)]+"
 # deepseek-llm lists letters one by one: those that have a case, which the test names by category.
 _ASIAN = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 
+# Its tokenizer.json has \b. To Oniguruma, which it was trained with, all numbers are parts of words, and joiners are not.
+_TINY_AYA_NUMBERS = r"\d{1,3}(?=(?:\d{3})*(?![\p{Alphabetic}\p{M}\p{N}\p{Pc}]))"
+
 NAMES: dict[str, tuple[str, ...]] = {
     # architecture llama, and its relatives in other files
     **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "midm-2.0"), (_LLAMA3,)),
@@ -94,6 +97,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("dbrx", "glm4", "chatglm-bpe", "lfm2", "falcon-h1"), (_LLAMA3,)),
     **dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), (_QWEN2,)),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), (_GPT4O,)),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), (_TINY_AYA_NUMBERS, _GPT4O)),
+    "superbpe": (r"\p{N}+", r"(?=(\d{3})+(?!\d))"),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), _DEEPSEEK3),
     **dict.fromkeys(("bailingmoe", "bailingmoe2", "llada-moe"), (_BAILING,)),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), (_BLOOM,)),
