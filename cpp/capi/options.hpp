@@ -1,10 +1,12 @@
 // Options of one kind behind one opaque handle.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string_view>
 #include <variant>
 
+#include "pagedcore/constraint.hpp"
 #include "pagedcore/options.hpp"
 #include "pagedcore/pagedcore.h"
 
@@ -12,6 +14,7 @@ struct pc_options {
   std::variant<pagedcore::EngineConfig, pagedcore::SamplingRequest, pagedcore::BeamSearchRequest,
                pagedcore::EmbeddingRequest, pagedcore::SnapshotLimits>
       values;
+  std::shared_ptr<const pagedcore::Constraint> constraint = nullptr;  // of sampling and of a beam search
 };
 
 namespace pagedcore::capi {

@@ -97,6 +97,7 @@ EngineRequest engine_request(std::span<const TokenId> prompt, const pc_options* 
   EngineRequest request;
   request.prompt.assign(prompt.begin(), prompt.end());
   if (options == nullptr) return request;
+  request.constraint = options->constraint;
   if (const auto* sampling = std::get_if<SamplingRequest>(&options->values)) {
     request.sampling = sampling->sampling;
     request.options = sampling->options;
@@ -202,6 +203,27 @@ pc_status pc_options_set_biases(pc_options* options, const char* name, const pc_
     for (size_t i = 0; i < count; ++i) list.emplace_back(biases[i].token, biases[i].bias);
     std::visit([&](auto& values) { set_option(values, name, std::span<const std::pair<TokenId, float>>(list)); },
                options->values);
+  });
+}
+
+pc_status pc_options_set_constraint(pc_options* options, const pc_constraint_table* table, void* matcher,
+                                    size_t bytes) noexcept {
+  return guarded([&] {
+    require(options, "options");
+    if (table == nullptr) {
+      if (matcher != nullptr) throw InvalidArgument("argument 'table' is null, and 'matcher' is not: pass both");
+      options->constraint.reset();
+      return;
+    }
+    if (!std::holds_alternative<SamplingRequest>(options->values) &&
+        !std::holds_alternative<BeamSearchRequest>(options->values))
+      throw InvalidArgument(
+          "argument 'options' is of another kind; make it with PC_OPTIONS_SAMPLING or PC_OPTIONS_BEAM_SEARCH");
+    if (table->struct_size < sizeof(pc_constraint_table))
+      throw InvalidArgument(str("pc_constraint_table.struct_size is ", table->struct_size, "; set it to ",
+                                sizeof(pc_constraint_table), ", sizeof(pc_constraint_table)"));
+    const ConstraintTable functions{table->compute_mask, table->consume_token, table->error, table->clone, table->free};
+    options->constraint = std::make_shared<const Constraint>(functions, matcher, bytes);
   });
 }
 

@@ -18,8 +18,8 @@ std::vector<BeamCandidate> beam_candidates(std::span<const float> logits, std::s
   const double log_sum = double{max} + std::log(exp_sum(logits, max, 1.0f));
   if (!mask.empty()) {
     check_mask(mask, logits.size());
-    scratch.row.assign(logits.begin(), logits.end());
-    apply_mask(scratch.row, mask);
+    scratch.row.resize(logits.size());
+    keep_allowed(logits, mask, scratch.row);
     logits = scratch.row;
   }
   std::vector<TokenId>& tokens = scratch.tokens;

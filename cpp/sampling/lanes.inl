@@ -39,6 +39,17 @@ struct Lanes {
     PAGEDCORE_EACH_REGISTER out.v[r] = (v[r] - shift) * scale;
     return out;
   }
+  /// Those lanes whose bit is set, lane i's being bit i, and -inf in the others.
+  PAGEDCORE_INLINE Lanes kept(std::uint32_t bits) const {
+    Lanes out;
+    PAGEDCORE_EACH_REGISTER {
+      Ints own;
+      std::memcpy(&own, kLaneBits + r * kWidth, sizeof(Ints));
+      const Ints set = (Ints{} + static_cast<std::int32_t>(bits)) & own;
+      out.v[r] = set != Ints{} ? v[r] : Floats{} - kInfinity;
+    }
+    return out;
+  }
 
   /// e^x for x <= 0: x = n ln 2 + r with |r| <= ln 2 / 2, and e^r = 1 + r + r^2 q(r), q of degree 4 fitted for the
   /// least maximum of the relative error (3e-9). Values below the smallest normal float become 0.

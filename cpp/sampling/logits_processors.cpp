@@ -1,11 +1,11 @@
 #include "sampling/logits_processors.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 
 #include "base/text.hpp"
 #include "pagedcore/error.hpp"
+#include "sampling/row_kernels.hpp"
 
 namespace pagedcore::sampling {
 
@@ -101,8 +101,6 @@ void keep_only(std::span<float> row, const std::vector<TokenId>& tokens) {
   for (std::size_t i = 0; i < tokens.size(); ++i) row[static_cast<std::size_t>(tokens[i])] = kept[i];
 }
 
-std::size_t lowest(std::uint32_t bits) { return static_cast<std::size_t>(std::countr_zero(bits)); }
-
 bool stops_too_early(const SampleContext& context) {
   return context.output.size() < context.params->min_tokens && !context.params->stop_token_ids.empty();
 }
@@ -112,25 +110,6 @@ bool stops_too_early(const SampleContext& context) {
 void check_mask(TokenMask mask, std::size_t vocab_size) {
   if (const std::size_t words = (vocab_size + 31) / 32; mask.size() != words)
     throw InvalidArgument(str("a mask of ", mask.size(), " words; ", vocab_size, " tokens have ", words));
-}
-
-void apply_mask(std::span<float> row, TokenMask mask) {
-  // Of most words nearly all bits are alike: only the others are looked at one by one.
-  for (std::size_t word = 0; word < mask.size(); ++word) {
-    const std::span<float> part = row.subspan(word * 32, std::min<std::size_t>(32, row.size() - word * 32));
-    const std::uint32_t whole = part.size() == 32 ? ~0u : (1u << part.size()) - 1u;
-    const std::uint32_t bits = mask[word] & whole;
-    if (std::popcount(bits) > 16) {
-      for (std::uint32_t left = ~bits & whole; left != 0; left &= left - 1) part[lowest(left)] = -kInfinity;
-      continue;
-    }
-    float kept[16];
-    std::size_t count = 0;
-    for (std::uint32_t left = bits; left != 0; left &= left - 1) kept[count++] = part[lowest(left)];
-    std::fill(part.begin(), part.end(), -kInfinity);
-    count = 0;
-    for (std::uint32_t left = bits; left != 0; left &= left - 1) part[lowest(left)] = kept[count++];
-  }
 }
 
 std::vector<std::uint32_t> token_mask(const SampleContext& context, std::size_t vocab_size, TokenMask given) {
@@ -170,13 +149,28 @@ std::span<const float> process_logits(std::span<const float> logits, const Sampl
     return logits;
   }
   std::vector<float>& copy = scratch.row;
+  if (!given.empty()) {
+    std::vector<std::uint32_t> cut;  // where more than the constraint has a say
+    if (no_stop_yet || !p.allowed_token_ids.empty() || !p.banned_tokens.empty()) {
+      cut = token_mask(context, logits.size(), given);
+      given = cut;
+    } else {
+      check_mask(given, logits.size());
+    }
+    std::span<const float> row = logits;
+    if (penalised || !p.logit_bias.empty()) {
+      copy.assign(logits.begin(), logits.end());
+      if (penalised) apply_penalties(copy, context, scratch);
+      apply_bias(copy, p);
+      row = copy;
+    }
+    copy.resize(logits.size());
+    keep_allowed(row, given, copy);
+    return copy;
+  }
   copy.assign(logits.begin(), logits.end());
   if (penalised) apply_penalties(copy, context, scratch);
   apply_bias(copy, p);
-  if (!given.empty()) {
-    apply_mask(copy, token_mask(context, copy.size(), given));
-    return copy;
-  }
   if (!p.allowed_token_ids.empty()) keep_only(copy, p.allowed_token_ids);
   ban(copy, p.banned_tokens);
   if (no_stop_yet) ban(copy, p.stop_token_ids);

@@ -24,8 +24,6 @@ std::span<const float> process_logits(std::span<const float> logits, const Sampl
 
 /// Throws InvalidArgument for a mask that has not one bit for each token.
 void check_mask(TokenMask mask, std::size_t vocab_size);
-/// -inf where the mask, which has been checked, has a 0.
-void apply_mask(std::span<float> row, TokenMask mask);
 
 /// What is allowed and banned, stop tokens before min_tokens, and what a constraint allows, as one mask: bit t % 32 of
 /// word t / 32 says that token t may be chosen. Where the constraint leaves nothing but stop tokens they may be chosen

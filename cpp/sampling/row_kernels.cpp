@@ -18,6 +18,9 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr std::size_t kLanes = 16;
+/// Bit i of a lane i, as integers of its width.
+constexpr std::int32_t kLaneBits[kLanes] = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                            1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
 constexpr std::size_t kRun = 4 * kLanes;  // searches skip this many values at a time
 constexpr std::size_t kChunk =
     kGroup * kLanes;  // yields sixteen groups: the lanes, each a strided set of kGroup values
@@ -31,6 +34,7 @@ struct Kernels {
   void (*exp_block_sums)(const float* row, std::size_t size, float max, float scale, double* sums);
   void (*group_max)(const float* row, std::size_t size, float* out);
   std::size_t (*skip_below)(const float* row, std::size_t first, std::size_t size, float floor);
+  void (*keep_allowed)(const float* row, std::size_t size, const std::uint32_t* mask, float* out);
 };
 
 namespace baseline {
@@ -143,6 +147,10 @@ void collect_at_least(std::span<const float> row, float floor, std::vector<Token
     }
     i = best().skip_below(row.data(), i, row.size(), floor);
   }
+}
+
+void keep_allowed(std::span<const float> row, std::span<const std::uint32_t> mask, std::span<float> out) noexcept {
+  best().keep_allowed(row.data(), row.size(), mask.data(), out.data());
 }
 
 int limit_row_isa(int level) noexcept {

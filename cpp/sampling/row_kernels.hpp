@@ -41,6 +41,10 @@ void group_max(std::span<const float> row, std::span<float> out) noexcept;
 /// Appends the indices of all values >= floor, ascending.
 void collect_at_least(std::span<const float> row, float floor, std::vector<TokenId>& out);
 
+/// out[i] = row[i] where bit i % 32 of mask[i / 32] is 1, else -inf. `mask` has a bit for each value; `out` is as long
+/// as `row`, and may be it.
+void keep_allowed(std::span<const float> row, std::span<const std::uint32_t> mask, std::span<float> out) noexcept;
+
 /// Testing aid: use at most instruction set `level` (0 the baseline, 1 AVX2, 2 AVX-512) from now on, in the whole
 /// process; returns the level in use, lower where the CPU or the architecture lacks it.
 int limit_row_isa(int level) noexcept;

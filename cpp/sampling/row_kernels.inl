@@ -111,5 +111,16 @@ std::size_t skip_below(const float* row, std::size_t first, std::size_t size, fl
   return i;
 }
 
-constexpr Kernels kernels = {row_max, find_first,     count_greater, count_equal,
-                             exp_row, exp_block_sums, group_max,     skip_below};
+/// `out` may be `row`.
+void keep_allowed(const float* row, std::size_t size, const std::uint32_t* mask, float* out) {
+  std::size_t i = 0;
+  for (; i + 2 * kLanes <= size; i += 2 * kLanes) {
+    const std::uint32_t bits = mask[i / 32];
+    Lanes::load(row + i).kept(bits & 0xFFFFu).store(out + i);
+    Lanes::load(row + i + kLanes).kept(bits >> kLanes).store(out + i + kLanes);
+  }
+  for (; i < size; ++i) out[i] = (mask[i / 32] >> i % 32 & 1u) != 0 ? row[i] : -kInfinity;
+}
+
+constexpr Kernels kernels = {row_max,        find_first, count_greater, count_equal, exp_row,
+                             exp_block_sums, group_max,  skip_below,    keep_allowed};

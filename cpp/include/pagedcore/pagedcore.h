@@ -90,6 +90,28 @@ typedef struct pc_token_bias {
 /* logit_bias. `biases` may be null when count is 0. */
 PAGEDCORE_API pc_status pc_options_set_biases(pc_options* options, const char* name, const pc_token_bias* biases,
                                               size_t count) PC_NOEXCEPT;
+/* The functions of one kind of matcher, which holds outputs to a form. They are called by the engine's threads: for one
+ * matcher by one thread at a time, for different ones at the same time. None may throw, wait, or call an engine. Those
+ * of llguidance's C interface can stand here as they are. */
+typedef struct pc_constraint_table {
+  size_t struct_size; /* set it to sizeof(pc_constraint_table) */
+  /* Bit t % 32 of mask[t / 32] becomes 1 where token t may come next; a stop token may where the output may end.
+   * `bytes`: of the mask, 4 * ceil(vocabulary / 32); it is all 0. Returns 0, or another number when it has failed. */
+  int32_t (*compute_mask)(void* matcher, uint32_t* mask, size_t bytes);
+  /* `token` has come, one that the mask before allowed. Returns as compute_mask. */
+  int32_t (*consume_token)(void* matcher, uint32_t token);
+  /* Why it has failed: a text that lives until the next call, or null. This function may be null. */
+  const char* (*error)(void* matcher);
+  /* Another matcher at the same place, which depends on this one in nothing; null: there is no memory for it. */
+  void* (*clone)(const void* matcher);
+  void (*free)(void* matcher);
+} pc_constraint_table;
+/* Outputs of all requests that are submitted with these options (of sampling or of a beam search) are held to what
+ * `matcher`, which is at its beginning, allows. It belongs to the options and to the requests from now on, unless the
+ * call fails: the last of them frees it, on whichever thread that is. The table is copied. `bytes`: of host memory,
+ * that a sample's clone may come to hold, which counts with request_memory. A null table takes the constraint away. */
+PAGEDCORE_API pc_status pc_options_set_constraint(pc_options* options, const pc_constraint_table* table, void* matcher,
+                                                  size_t bytes) PC_NOEXCEPT;
 /* The value as pc_options_set() takes it. Writes at most `capacity` bytes, the last of them 0, and its whole length
  * without that 0 to *length; `buffer` may be null when capacity is 0. Call again with length + 1 when it was cut. */
 PAGEDCORE_API pc_status pc_options_get(const pc_options* options, const char* name, char* buffer, size_t capacity,

@@ -9,6 +9,7 @@
 #include "pagedcore/error.hpp"
 #include "reference.hpp"
 #include "sampling/logits_processors.hpp"
+#include "sampling/row_kernels.hpp"
 #include "sampling/sampler.hpp"
 
 using namespace pagedcore;
@@ -108,7 +109,41 @@ TEST_CASE("a mask leaves a row as it is where its bits are set, and -inf elsewhe
       row[t] = static_cast<float>(t);
       expected[t] = (mask[t / 32] >> t % 32 & 1u) != 0 ? row[t] : -std::numeric_limits<float>::infinity();
     }
-    sampling::apply_mask(row, mask);
-    REQUIRE(row == expected);
+    for (int level = 0; level < 3; ++level) {
+      if (sampling::limit_row_isa(level) != level) continue;  // this CPU has less
+      std::vector<float> elsewhere(vocab), in_place = row;
+      sampling::keep_allowed(row, mask, elsewhere);
+      sampling::keep_allowed(in_place, mask, in_place);
+      REQUIRE(elsewhere == expected);
+      REQUIRE(in_place == expected);
+    }
+    sampling::limit_row_isa(2);
+  }
+}
+
+TEST_CASE("a row under a mask is the one without, cut: beside penalties, bias and bans too") {
+  std::mt19937 random(8);
+  sampling::Scratch scratch;
+  for (int trial = 0; trial < 300; ++trial) {
+    const std::size_t vocab = 1 + random() % 200;
+    std::vector<float> logits(vocab);
+    for (float& x : logits) x = static_cast<float>(random() % 1000) / 100.0f - 5.0f;
+    std::vector<std::uint32_t> mask((vocab + 31) / 32);
+    for (std::uint32_t& word : mask) word = static_cast<std::uint32_t>(random());
+    SamplingParams p;
+    if (trial % 2 == 1) p.repetition_penalty = 1.5f;
+    if (trial % 3 == 1) p.logit_bias = {{0, 2.0f}};
+    if (trial % 5 == 1) p.banned_tokens = {static_cast<TokenId>(random() % vocab)};
+    const std::vector<TokenId> output = {static_cast<TokenId>(random() % vocab)};
+    const SampleContext context{&p, {}, output, 0};
+    sampling::Scratch own;
+    const auto without = sampling::process_logits(logits, context, own);
+    std::vector<float> expected(without.begin(), without.end());
+    for (std::size_t t = 0; t < vocab; ++t) {
+      if ((mask[t / 32] >> t % 32 & 1u) == 0) expected[t] = -reference::kInf;
+    }
+    const auto row = sampling::process_logits(logits, context, scratch, mask);
+    CAPTURE(trial);
+    REQUIRE(std::ranges::equal(row, expected));
   }
 }
