@@ -323,7 +323,7 @@ def models_page() -> str:
     before, _, rest = page.partition(f"{FAMILIES}\n")
     _, _, after = rest.partition(f"\n{FAMILIES}")
     lines = ["| Family | `architectures` in config.json | `general.architecture` in GGUF |", "|---|---|---|"]
-    for family in (*families.FAMILIES, *families.ENCODERS):
+    for family in (*families.FAMILIES, *families.ENCODERS, *families.CROSS_ENCODERS):
         gguf = family.gguf.architectures if family.gguf is not None else ()
         cells = (", ".join(f"`{name}`" for name in names) for names in (family.huggingface.architectures, gguf))
         lines.append(f"| {family.name} | {' | '.join(cell or '-' for cell in cells)} |")

@@ -174,8 +174,8 @@ class LLM(LoadedModel):
         **options: Unpack[RequestOptions],
     ) -> list[Relevance]:
         """Which of the documents answer the query: ``top_n`` of them or all, the best first, by a decoder that was
-        trained to judge, as Qwen3-Reranker was. ``instruction``: what it judges by; None: what it was trained with.
-        What the prompts have in common, the query included, is computed once."""
+        trained to judge, as Qwen3-Reranker was, or by a cross-encoder. ``instruction``: what a decoder judges by; None:
+        what it was trained with. What the prompts of a decoder have in common, the query included, is computed once."""
         judge, requests = self._judged(query, documents, {"instruction": instruction, "top_n": top_n}, options)
         return judge.ranked(self._run(requests, progress=False))
 

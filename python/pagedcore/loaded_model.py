@@ -18,12 +18,13 @@ from .dispatch import NotCopied
 from .embedding import EmbeddingRequest
 from .engine_options import open_model, split_chat_options, with_engine_options, with_template_options
 from .errors import Aborted, InvalidArgument
+from .families import is_cross_encoder
 from .history import ChatPrompt, chat_prompt
 from .memory import MemoryReport
 from .prefixes import NO_PREFIX, Prefixes
 from .prompts import Prompt, PromptReader, is_single_prompt
 from .request import Request, check_prefix_name, request_options
-from .reranking import Judge
+from .reranking import Judge, Pairs
 from .sampling_params import SamplingParams
 from .scoring import Scoring
 from .stream import streamable
@@ -295,6 +296,8 @@ class LoadedModel(NotCopied):
         self, texts: Prompt | Sequence[Prompt], params: _core.EmbeddingParams, options: Mapping[str, Any]
     ) -> list[EmbeddingRequest]:
         self.engine  # noqa: B018
+        if is_cross_encoder(self.description.architecture):
+            raise InvalidArgument("the model scores pairs of texts, and makes embeddings of none: use rerank()")
         served = request_options(options)
         before = self._prefixes.find(served.prefix, served.salt)
         requests = []
@@ -309,10 +312,19 @@ class LoadedModel(NotCopied):
 
     def _judged(
         self, query: str, documents: Sequence[str], how: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> tuple[Judge, list[Request]]:
+    ) -> tuple[Judge | Pairs, list[Request]]:
         self.engine  # noqa: B018
-        judge = Judge(self._tokenizer_of("rerank()"), query, documents, **how)
-        requests = []
+        tokenizer = self._tokenizer_of("rerank()")
+        requests: list[Request] = []
+        if is_cross_encoder(self.description.architecture):
+            pairs = Pairs(tokenizer, self.description, query, documents, **how)
+            for index, ids in enumerate(pairs.prompts):
+                try:
+                    pairs.requests.append(self._prompts.embedding(ids, pairs.params, request_options(options)))
+                except InvalidArgument as error:
+                    raise InvalidArgument(f"document {index}: {error}") from None
+            return pairs, [*pairs.requests]
+        judge = Judge(tokenizer, query, documents, **how)
         for index, ids in enumerate(judge.prompts):
             try:
                 requests += self._requests(ids, judge.params, request_options(options))

@@ -1,5 +1,6 @@
-"""Which documents answer a query: a model that was trained to judge, as Qwen3-Reranker was, says yes or no after it has
-read both. What all its prompts begin with, the query included, is computed once and taken from the prefix cache."""
+"""Which documents answer a query. A decoder that was trained to judge, as Qwen3-Reranker was, says yes or no after it
+has read both: what all its prompts begin with, the query included, is computed once and taken from the prefix cache. A
+cross-encoder reads the pair at once and gives it a number."""
 
 from __future__ import annotations
 
@@ -8,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import _core
 from .arguments import shown
 from .checks import check_int
 from .errors import Aborted, InvalidArgument
+from .families import has_segments
 from .outputs import RequestOutput
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from .embedding import EmbeddingRequest
     from .tokenizer import Tokenizer
 
-__all__ = ["INSTRUCTION", "Judge", "Relevance"]
+__all__ = ["INSTRUCTION", "Judge", "Pairs", "Relevance"]
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 # The prompt that these models were trained with: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
@@ -36,7 +40,20 @@ class Relevance:
     index: int
     """Of the document, as they were given."""
     score: float
-    """In [0, 1]: how likely it is that the document answers the query."""
+    """In [0, 1]: how likely it is that the document answers the query; of a cross-encoder, the sigmoid of its logit."""
+
+
+def _check(query: Any, documents: Any, instruction: Any, top_n: Any) -> None:
+    for name, text in (("query", query), ("instruction", instruction)):
+        if not (isinstance(text, str) and text) and (name == "query" or text is not None):
+            raise InvalidArgument(f"{name}={shown(text)} must be a text that is not empty")
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Sequence):
+        raise InvalidArgument(f"documents={shown(documents)} must be a list of texts")
+    for index, document in enumerate(documents):
+        if not isinstance(document, str) or not document:
+            raise InvalidArgument(f"document {index} is {shown(document)}: it must be a text that is not empty")
+    if top_n is not None:
+        check_int("top_n", top_n, 1, 2**31 - 1)
 
 
 class Judge:
@@ -45,16 +62,7 @@ class Judge:
     def __init__(
         self, tokenizer: Tokenizer, query: Any, documents: Any, instruction: Any = None, top_n: Any = None
     ) -> None:
-        for name, text in (("query", query), ("instruction", instruction)):
-            if not (isinstance(text, str) and text) and (name == "query" or text is not None):
-                raise InvalidArgument(f"{name}={shown(text)} must be a text that is not empty")
-        if isinstance(documents, (str, bytes)) or not isinstance(documents, Sequence):
-            raise InvalidArgument(f"documents={shown(documents)} must be a list of texts")
-        for index, document in enumerate(documents):
-            if not isinstance(document, str) or not document:
-                raise InvalidArgument(f"document {index} is {shown(document)}: it must be a text that is not empty")
-        if top_n is not None:
-            check_int("top_n", top_n, 1, 2**31 - 1)
+        _check(query, documents, instruction, top_n)
         missing = [spelling for spelling in _NEEDED if tokenizer.token_to_id(spelling) is None]
         if missing:
             raise InvalidArgument(
@@ -84,6 +92,39 @@ class Judge:
             position = sample.logprobs[0]
             found.append(Relevance(index, _share(position[self._yes].logprob, position[self._no].logprob)))
         return sorted(found, key=lambda relevance: -relevance.score)[: self._top_n]
+
+
+class Pairs:
+    """The pairs of one call, for a cross-encoder, and the documents that their numbers put first."""
+
+    params = _core.EmbeddingParams(pooling="cls", normalize=False)
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        description: _core.ModelDescription,
+        query: Any,
+        documents: Any,
+        instruction: Any = None,
+        top_n: Any = None,
+    ) -> None:
+        _check(query, documents, instruction, top_n)
+        if instruction is not None:
+            raise InvalidArgument("instruction= is for models that read one; this one reads a query and a document")
+        self._top_n = top_n
+        second = description.vocab_size // 2 if has_segments(description.architecture) else 0
+        self.prompts = []
+        for document in documents:
+            ids, segments = tokenizer.encode_pair(query, document)
+            self.prompts.append([token + second * segment for token, segment in zip(ids, segments, strict=True)])
+        self.requests: list[EmbeddingRequest] = []
+
+    def ranked(self, outputs: Sequence[RequestOutput]) -> list[Relevance]:
+        """Of ``requests``, which have ended: the best first, of equal ones the one that was given first. Raises Aborted
+        where one has failed."""
+        logits = [float(request.numbers().cast("f")[0]) for request in self.requests]
+        order = sorted(range(len(logits)), key=lambda index: -logits[index])[: self._top_n]
+        return [Relevance(index, _share(logits[index], 0.0)) for index in order]
 
 
 def _share(yes: float, no: float) -> float:

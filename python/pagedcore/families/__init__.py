@@ -43,11 +43,23 @@ from . import (
     stablelm,
     starcoder2,
 )
+from .cross_encoders import CROSS_ENCODERS, has_segments, is_cross_encoder
 from .family import Family
 from .fields import Fields
 from .splits import CUTS_OF_NUMBERS, SPLITS, Split
 
-__all__ = ["CUTS_OF_NUMBERS", "ENCODERS", "FAMILIES", "SPLITS", "find_split", "of_config", "of_gguf"]
+__all__ = [
+    "CROSS_ENCODERS",
+    "CUTS_OF_NUMBERS",
+    "ENCODERS",
+    "FAMILIES",
+    "SPLITS",
+    "find_split",
+    "has_segments",
+    "is_cross_encoder",
+    "of_config",
+    "of_gguf",
+]
 
 FAMILIES: tuple[Family, ...] = (
     llama.FAMILY,
@@ -88,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
 
 ENCODERS: tuple[Family, ...] = (bert.FAMILY, bert.ROBERTA, distilbert.FAMILY)
 """Those that make embeddings only."""
-_ALL = (*FAMILIES, *ENCODERS)
+_ALL = (*FAMILIES, *ENCODERS, *CROSS_ENCODERS)
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # what configurations call it
 

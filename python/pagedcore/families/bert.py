@@ -14,9 +14,9 @@ from .llama_like import QKVO
 from .tensors import Tensor, TensorNames
 from .transforms import sum_of_rows
 
-__all__ = ["FAMILY", "ROBERTA", "encoder"]
+__all__ = ["FAMILY", "ROBERTA", "SEGMENTS", "encoder", "with_segments"]
 
-_SEGMENTS, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.position_embeddings.weight"
+SEGMENTS, _POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.position_embeddings.weight"
 _NORMS = ("embed_norm", "attn_post_norm", "mlp_post_norm")
 
 
@@ -50,12 +50,12 @@ def _describe(offset: Callable[[Fields], int]) -> Callable[[Fields], Described]:
     return describe
 
 
-def _with_segments(tensors: Tensors) -> Tensors:
+def with_segments(tensors: Tensors) -> Tensors:
     """Positions with the row of the first segment added."""
     made: dict[str, Tensor] = dict(tensors)
     for name in tensors:
-        if name.endswith(_SEGMENTS):
-            positions = name.removesuffix(_SEGMENTS) + _POSITIONS
+        if name.endswith(SEGMENTS):
+            positions = name.removesuffix(SEGMENTS) + _POSITIONS
             if positions in tensors:
                 made[positions] = sum_of_rows(tensors[positions], tensors[name])
             del made[name]
@@ -70,7 +70,7 @@ def _family(name: str, prefix: str, names: tuple[str, ...], offset: Callable[[Fi
             architectures=tuple(each + head for each in names for head in heads),
             model_type=name,
             describe=_describe(offset),
-            prepare=_with_segments,
+            prepare=with_segments,
             names=TensorNames(
                 layers="encoder.layer",
                 outside={

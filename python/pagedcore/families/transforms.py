@@ -155,6 +155,24 @@ def sum_of_rows(matrix: Tensor, table: Tensor) -> Tensor:
     return Tensor("f32", matrix.shape, total.view(np.uint8).reshape(-1).data)
 
 
+def with_second_segment(words: Tensor, segments: Tensor) -> Tensor:
+    """Words as they are, and behind them again with what the second row of ``segments`` has more than the first, in
+    f32. As they are, where the two do not fit."""
+    import numpy as np
+
+    if (
+        len(words.shape) != 2
+        or len(segments.shape) != 2
+        or segments.shape[0] < 2
+        or words.shape[1] != segments.shape[1]
+    ):
+        return words
+    rows, both = (_core.to_f32(t.dtype, t.shape, t.read()) for t in (words, rows_of(segments, 0, 2)))
+    rows, both = rows.reshape(words.shape), both.reshape(2, -1)
+    total = np.ascontiguousarray(np.concatenate([rows, rows + (both[1] - both[0])]), dtype=np.float32)
+    return Tensor("f32", total.shape, total.view(np.uint8).reshape(-1).data)
+
+
 def flat(tensor: Tensor, description: _Description, source: str) -> Tensor:
     """Weights of each head as one vector."""
     return tensor._replace(shape=(math.prod(tensor.shape),))

@@ -160,6 +160,30 @@ class Tokenizer:
         before, after = self._around
         return [*before, *ids, *after]
 
+    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Two texts as the model expects a pair of them, with the special tokens around and between, and for each token
+        the segment that it belongs to (``token_type_ids``)."""
+        texts = [self.encode(text, add_special_tokens=False) for text in (first, second)]
+        ids: list[int] = []
+        segments: list[int] = []
+        for token, text, segment in self._around_pairs:
+            more = [token] if text is None else texts[text]
+            ids += more
+            segments += [segment] * len(more)
+        return ids, segments
+
+    @cached_property
+    def _around_pairs(self) -> list[tuple[int, int | None, int]]:
+        """In order: a special token, None, its segment; or 0, which of the texts stands there, its segment."""
+        made = self.backend.encode("a", "a")
+        found: list[tuple[int, int | None, int]] = []
+        for token, text, segment in zip(made.ids, made.sequence_ids, made.type_ids, strict=True):
+            if text is None:
+                found.append((token, None, segment))
+            elif not found or found[-1][1] != text:
+                found.append((0, text, segment))
+        return found
+
     def least_tokens(self, text: str) -> int:
         """How many tokens the text has at least, without encoding it; 0 where that cannot be said."""
         return self._pieces.least_tokens(text)
