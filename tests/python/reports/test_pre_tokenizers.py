@@ -55,7 +55,8 @@ _BLOOM = " ?[^(\\s|.,!?…。，、।۔،)]+"
 # deepseek-llm lists letters one by one: those that have a case, which the test names by category.
 _ASIAN = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 
-# Its tokenizer.json has \b. To Oniguruma, which it was trained with, all numbers are parts of words, and joiners are not.
+# Its tokenizer.json has \b. To Oniguruma, which it was trained with, all numbers are parts of words, and joiners are
+# not.
 _TINY_AYA_NUMBERS = r"\d{1,3}(?=(?:\d{3})*(?![\p{Alphabetic}\p{M}\p{N}\p{Pc}]))"
 
 NAMES: dict[str, tuple[str, ...]] = {
