@@ -21,7 +21,6 @@ class CudaBackend final : public Backend {
   std::string describe() const override;
   DType compute_dtype() const noexcept override { return dtype_; }
   DType kv_dtype() const noexcept override { return sizes_.kv_dtype(); }
-  bool serves_sinks() const noexcept override { return sizes_.serves_sinks(); }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes) override;
   void upload(const Tensor& dst, std::span<const std::byte> src) override;

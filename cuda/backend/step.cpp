@@ -154,6 +154,8 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   check_compute("matmul: the input", in);
   check_matmul(out, in, weight, weight.spec().kind, dtype_, dtype_, epilogue);
   if (epilogue.row_scale != nullptr) throw Unsupported("matmul: rows are not scaled on this device");
+  if (epilogue.activation == Activation::clamped_swiglu && epilogue.kind == Epilogue::Kind::gated)
+    throw Unsupported("matmul: no kernel here has clamped_swiglu; use device cpu");
   device_.use();
   MatmulArgs args;
   args.in = in.data;
@@ -168,7 +170,6 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   args.out_is_narrow = out.dtype != DType::f32;
   args.finish = epilogue.kind;
   args.activation = epilogue.activation;
-  args.swiglu = epilogue.swiglu;
   args.leaves = weight.leaves();
   if (weight.spec().format == WeightFormat::plain) return cublas_lt_->multiply(args);
   args.block_tiles = choose_block_tiles(args, weight.spec().format, device_.multiprocessors());
@@ -211,6 +212,7 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   const auto& kv = static_cast<const CudaKvStorage&>(storage);
   const auto& batch = static_cast<const CudaBatch&>(any_batch);
   if (p.bidirectional) throw Unsupported("attention: no kernel here lets a row see the tokens behind it");
+  if (p.sinks != nullptr) throw Unsupported("attention: no kernel here has sinks");
   check_compute("attention: the output", out);
   check_compute("attention: q", q);
   check_layer_call(kv, batch.facts(), layer, p.shape);
@@ -231,7 +233,6 @@ void CudaBackend::attention(const Tensor& out, const Tensor& q, const KvStorage&
   args.softcap = p.softcap;
   args.window = p.window;
   args.alibi = floats(p.alibi);
-  args.sinks = floats(p.sinks);
   device_.check(launch_attention(args, device_.stream()), "attention");
 }
 

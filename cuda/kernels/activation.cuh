@@ -43,20 +43,9 @@ __device__ inline float activate(Activation activation, float x) {
     case Activation::relu:
       return fmaxf(x, 0.0f);
     case Activation::clamped_swiglu:
-      break;  // takes a gate
+      break;  // the backend refuses it
   }
   return x;
-}
-
-/// SwigluParams says what it is. The lowest number stands for -infinity, as above; a NaN stays one.
-__device__ inline float clamped_swiglu(const SwigluParams& p, float gate, float up) {
-  const float g = above_infinity(gate > p.limit ? p.limit : gate);
-  const float bounded = up > p.limit ? p.limit : up < -p.limit ? -p.limit : up;
-  return (bounded + 1.0f) * __fdividef(g, 1.0f + __expf(-p.alpha * g));
-}
-
-__device__ inline float activate_gated(Activation activation, const SwigluParams& p, float gate, float up) {
-  return activation == Activation::clamped_swiglu ? clamped_swiglu(p, gate, up) : activate(activation, gate) * up;
 }
 
 }  // namespace pagedcore::cuda

@@ -6,7 +6,7 @@
 //  - the running maximum moves every kContextPiece positions; outputs, and the sum of probabilities as one more
 //    column of the same product, are one chain along the context, in steps of 16 tokens;
 //  - states are closed every kContextSegment positions and merged in ascending order: in registers where an item has
-//    the rows' whole context, else by merge_states_kernel; a head's sink joins the last of them.
+//    the rows' whole context, else by merge_states_kernel.
 // Pieces and segments begin at multiples of the absolute position. A token that a row does not see has probability +0
 // and changes nothing; neither does a piece of such tokens. So tiles, chunks of a prefill, splits of the context, tiles
 // that sequences with a common prefix share, and which of the two shapes computes a row, cannot change its bits.
@@ -38,6 +38,8 @@ template <class Shape>
 __device__ constexpr bool has_output(int column, int j) {
   return Shape::kSteps % Shape::kColumnWarps == 0 || column + j * Shape::kColumnWarps < Shape::kSteps;
 }
+
+inline constexpr float kLog2e = 1.4426950408889634f;
 
 /// From q k to a score in base 2: scaled, capped and times log2(e).
 struct ScoreMap {
@@ -202,12 +204,11 @@ __device__ void merge_state(RowStates<Shape>& total, const RowStates<Shape>& seg
   }
 }
 
-/// Row i of the output, where its sink has the score `sink`, to `to`, or nowhere where that is null. All lanes take
-/// part: neighbours exchange halves of their pairs, so that a lane has four elements in a row and its quarter of a warp
-/// fills a sector of 32 bytes at once.
+/// Row i of the output, to `to`, or nowhere where that is null. All lanes take part: neighbours exchange halves of
+/// their pairs, so that a lane has four elements in a row and its quarter of a warp fills a sector of 32 bytes at once.
 template <class Shape>
-__device__ void store_output(typename Shape::T* to, const RowStates<Shape>& total, float sink, int i, int column) {
-  const float scale = normalizer(total.max[i].m, total.sum[2 * i], sink);
+__device__ void store_output(typename Shape::T* to, const RowStates<Shape>& total, int i, int column) {
+  const float scale = normalizer(total.sum[2 * i]);
   const unsigned lane = lane_index(), odd = lane % 2;
 #pragma unroll
   for (int j = 0; j < Shape::kOutputs; ++j) {
@@ -307,14 +308,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 512 / Shape::kThreads)
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     typename Shape::T* to = nullptr;
-    float sink = -kInfinity;
     if (rows.position[i] >= 0) {
       const QueryRow query(args, item, kv_head, first_row + lane / 4 + i * 8);
-      sink = sink_of(args.sinks, query.head);
       if (args.row_states[query.row] < 0)
         to = static_cast<typename Shape::T*>(args.out) + query.row * args.out_stride + query.head * Shape::kHeadDim;
     }
-    store_output<Shape>(to, total, sink, i, column);
+    store_output<Shape>(to, total, i, column);
   }
 }
 

@@ -40,7 +40,6 @@ struct AttentionArgs {
   float scale = 1.0f, softcap = 0.0f;         // as in pagedcore::AttentionParams
   std::int32_t window = 0;
   const float* alibi = nullptr;  // [num_heads] in device memory, or none
-  const float* sinks = nullptr;  // likewise
 
   // The batch, and its AttentionPlan (attention_plan.hpp), in device memory.
   const std::uint32_t* tables = nullptr;

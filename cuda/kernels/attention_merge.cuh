@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps) merge_states_kernel(Attentio
       acc[i][1] = merge(w, acc[i][1], x.y);
     }
   }
-  const float scale = normalizer(max.m, sum, sink_of(args.sinks, head));
+  const float scale = normalizer(sum);
   T* out = static_cast<T*>(args.out) + row * args.out_stride + static_cast<int64_t>(head) * kHeadDim;
 #pragma unroll
   for (int i = 0; i < kPairs; ++i) {

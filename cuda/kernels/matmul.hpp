@@ -43,7 +43,6 @@ struct MatmulArgs {
   bool out_is_narrow = false;
   Epilogue::Kind finish = Epilogue::Kind::store;
   Activation activation = Activation::silu;
-  SwigluParams swiglu = {};      // of clamped_swiglu
   std::int32_t block_tiles = 1;  // 1, 2 or 4: weight tiles of a block where there are few rows; no bit depends on it.
                                  // Several leaves have one
   MatmulLeaves leaves;

@@ -39,7 +39,7 @@ __device__ inline void finish_sums(const MatmulArgs& args, std::int64_t row, int
       x += args.bias[at];
       y += args.bias[args.n + at];
     }
-    const float value = activate_gated(args.activation, args.swiglu, x, y);
+    const float value = activate(args.activation, x) * y;
     const std::int64_t offset = row * args.out_stride + at;
     if (args.out_is_narrow)
       static_cast<T*>(args.out)[offset] = Narrow<T>::from_float(value);

@@ -10,8 +10,6 @@
 
 namespace pagedcore::cuda {
 
-inline constexpr float kLog2e = 1.4426950408889634f;
-
 struct StateMax {
   float m = -kInfinity;
 
@@ -34,21 +32,7 @@ __device__ inline float merge(const MergeWeights& w, float first, float second) 
   return __fmaf_rn(second, w.second, __fmul_rn(first, w.first));
 }
 
-/// What multiplies acc, where one more token, without a value, has the score `sink`, in base 2; minus infinity: none.
-/// A row without context is zero.
-__device__ inline float normalizer(float m, float l, float sink) {
-  float context = 1.0f, total = l;
-  if (sink != -kInfinity) {
-    const float top = fmaxf(m, sink);
-    context = exp2_approx(__fadd_rn(m, -top));
-    total = __fmaf_rn(l, context, exp2_approx(__fadd_rn(sink, -top)));
-  }
-  return total == 0.0f ? 0.0f : __fmul_rn(context, __frcp_rn(total));
-}
-
-/// The score of a head's sink, in base 2.
-__device__ inline float sink_of(const float* sinks, int head) {
-  return sinks == nullptr ? -kInfinity : __fmul_rn(sinks[head], kLog2e);
-}
+/// What l's reciprocal multiplies acc by; a row without context is zero.
+__device__ inline float normalizer(float l) { return l == 0.0f ? 0.0f : __frcp_rn(l); }
 
 }  // namespace pagedcore::cuda

@@ -27,7 +27,6 @@ class Sizes final : public CudaSizes {
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
   std::size_t usable(std::size_t free) const override;
-  bool serves_sinks() const noexcept override { return true; }
 
   /// Throws Unsupported for too many leaves.
   PackSpec weight(std::int64_t n, std::int64_t k, const WeightForm& form) const;

@@ -54,17 +54,6 @@ class TinyModel {
   ModelDescription description;
   WeightMap weights;
 
-  /// Sinks, windows, and a gate that is clamped where its inputs reach.
-  void add_sinks() {
-    description.attention.sinks = true;
-    description.attention.windows.assign(static_cast<std::size_t>(description.num_layers), 0);
-    description.attention.windows[0] = 12;
-    description.mlp.activation = Activation::clamped_swiglu;
-    description.mlp.swiglu_limit = 0.8f;
-    for (std::int32_t i = 0; i < description.num_layers; ++i)
-      vector("layers." + std::to_string(i) + ".attn.sinks.weight", description.attention.num_heads);
-  }
-
   /// A weight's values, to be changed before the model is loaded.
   std::vector<float>& values(const std::string& name) { return *storage_.at(name); }
 

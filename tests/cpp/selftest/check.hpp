@@ -35,7 +35,10 @@ inline void require_all_operations(const std::vector<SelftestCheck>& checks) {
 }
 
 /// What the CUDA backend has no kernel for, and says so.
-inline bool has_no_kernel(const SelftestCheck& check) { return check.what.starts_with("tokens behind a row"); }
+inline bool has_no_kernel(const SelftestCheck& check) {
+  return check.what.starts_with("tokens behind a row") || check.what.starts_with("sinks") ||
+         check.what.find("clamped_swiglu") != std::string::npos;
+}
 
 /// Makes one fault on `device` and looks for the first check that fails.
 inline void require_flagged(Backend& device, Backend& reference, const Expectation& expected) {

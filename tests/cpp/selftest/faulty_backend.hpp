@@ -36,18 +36,16 @@ enum class Fault {
   mixture,
   rope_and_cache,
   attention,
-  sinks,         // left out
-  swiglu_limit,  // of a gated matmul: no limit
-  swap_in,       // one bit of the last block
-  swap_out,      // likewise
-  copy_blocks,   // the last copy is left out
-  pack,          // one bit of a weight
-  prepare,       // the last token is another one
-  batch_bits,    // the last bit of one result of a matmul, and only in batches: within every tolerance
-  chunk_bits,    // the same of attention
-  host_view,     // the host sees other numbers
-  sizes,         // packed_bytes() foretells too little
-  step_lost,     // from here on the third step: not run
+  swap_in,      // one bit of the last block
+  swap_out,     // likewise
+  copy_blocks,  // the last copy is left out
+  pack,         // one bit of a weight
+  prepare,      // the last token is another one
+  batch_bits,   // the last bit of one result of a matmul, and only in batches: within every tolerance
+  chunk_bits,   // the same of attention
+  host_view,    // the host sees other numbers
+  sizes,        // packed_bytes() foretells too little
+  step_lost,    // from here on the third step: not run
   step_twice,
   step_stale,      // with the list of rows of the step before
   sampled_token,   // from here on the last task that was done: another token
@@ -158,9 +156,7 @@ class FaultyBackend final : public ForwardingBackend {
     spoil(Fault::convert, out);
   }
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
-    Epilogue e = epilogue;
-    if (fault_ == Fault::swiglu_limit) e.swiglu.limit = 1e30f;
-    inner_.matmul(out, in, weight, e);
+    inner_.matmul(out, in, weight, epilogue);
     spoil(Fault::matmul, out);
     if (fault_ == Fault::batch_bits && out.rows > 1) change_last(out, false);
   }
@@ -180,9 +176,7 @@ class FaultyBackend final : public ForwardingBackend {
   void attention(const Tensor& out, const Tensor& q, const KvStorage& kv, std::int32_t layer, const Batch& batch,
                  const AttentionParams& p) override {
     if (fault_ == Fault::throws) throw Aborted("the device is lost");
-    AttentionParams changed = p;
-    if (fault_ == Fault::sinks) changed.sinks = nullptr;
-    inner_.attention(out, q, kv, layer, batch, changed);
+    inner_.attention(out, q, kv, layer, batch, p);
     spoil(Fault::attention, out);
     if (fault_ == Fault::chunk_bits && out.rows > 1) change_last(out, false);
   }
@@ -303,13 +297,11 @@ inline constexpr Expectation kExpectations[] = {
     {Fault::add, "add"},
     {Fault::convert, "convert"},
     {Fault::matmul, "matmul"},
-    {Fault::swiglu_limit, "matmul"},
     {Fault::batch_bits, "matmul"},
     {Fault::route, "route"},
     {Fault::mixture, "mixture"},
     {Fault::rope_and_cache, "rope_and_cache"},
     {Fault::attention, "attention"},
-    {Fault::sinks, "attention"},
     {Fault::chunk_bits, "attention"},
     {Fault::throws, "attention"},
     {Fault::step_lost, "run_step"},

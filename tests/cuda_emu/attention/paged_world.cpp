@@ -179,12 +179,8 @@ std::vector<double> PagedWorld::reference(int sequence, int position) const {
       const double x = std::inner_product(q.begin(), q.end(), key, 0.0) * shape_.scale;
       scores.push_back(shape_.softcap > 0 ? shape_.softcap * std::tanh(x / shape_.softcap) : x);
     }
-    double top = *std::ranges::max_element(scores), sum = 0;
-    if (!shape_.sinks.empty()) {
-      const double sink = shape_.sinks[static_cast<std::size_t>(h)];
-      top = std::max(top, sink);
-      sum = std::exp(sink - top);
-    }
+    const double top = *std::ranges::max_element(scores);
+    double sum = 0;
     std::vector<double> acc(dim);
     for (int p = lowest; p <= position; ++p) {
       const double e = std::exp(scores[static_cast<std::size_t>(p - lowest)] - top);
@@ -243,7 +239,6 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   const DeviceArray<std::int32_t> positions(batch.positions), plan_rows(p.rows), row_states(p.row_states),
       split_rows(p.split_rows);
   const DeviceArray<AttentionItem> narrow(p.narrow), wide(p.wide);
-  const DeviceArray<float> sinks(shape_.sinks);
   const DeviceArray<float> states(
       static_cast<std::size_t>(attention_state_bytes(p.num_states, shape_.num_heads, shape_.head_dim) / 4));
 
@@ -254,7 +249,6 @@ std::map<std::pair<int, int>, Bits> PagedWorld::run(std::span<const Rows> rows, 
   args.kv = {outside_ ? outside_ : cache.data(), outside_ ? stride_ : block_bytes(), shape_.num_kv_heads, tile()};
   args.num_heads = shape_.num_heads;
   args.scale = shape_.scale, args.softcap = shape_.softcap, args.window = shape_.window;
-  args.sinks = shape_.sinks.empty() ? nullptr : sinks.data();
   args.tables = tables.data(), args.positions = positions.data();
   args.rows = plan_rows.data(), args.row_states = row_states.data(), args.split_rows = split_rows.data();
   args.narrow = narrow.data(), args.wide = wide.data(), args.states = states.data();

@@ -26,8 +26,7 @@ struct WorldShape {
   int window = 0;
   float scale = 0.0f;  // 0: 1 / sqrt(head_dim)
   float softcap = 0.0f;
-  std::vector<float> sinks = {};  // of every head, or none
-  int row_gap = 8;                // elements between rows of q, and of the output
+  int row_gap = 8;  // elements between rows of q, and of the output
 };
 
 /// How a run is cut into work: none of it may change a bit.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <random>
 
 #include "attention/paged_world.hpp"
@@ -122,47 +121,6 @@ TEST_CASE("windows and soft caps") {
       // Scores of this scale are larger than those of unit-normal data: so are probabilities' errors.
       CHECK(worst_error(world, world.run(batch)) < 4e-3);
       CHECK(worst_error(world, world.run(batch, {.parallelism = 1000})) < 4e-3);
-    }
-  }
-}
-
-TEST_CASE("sinks: scores around, far below and far above those of the context; for rows in any chunk, split or not") {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (const Storage& storage : {kStorages[0], kStorages[1], kStorages[4]}) {
-    for (const int window : {0, 40}) {
-      CAPTURE(name(storage.kv));
-      CAPTURE(window);
-      WorldShape shape = shape_of(storage, 64, 4, 2);
-      shape.window = window;
-      shape.sinks = {0.5f, 4.0f, -1e30f, 30.0f};
-      PagedWorld world(shape);
-      const int a = world.add(330, blocks_from(5, 330, 16), 1);
-      const Rows batch[] = {{a, 270, 60}, {a, 269, 1}, {a, 0, 2}};
-      const auto together = world.run(batch);
-      CHECK(worst_error(world, together) < tolerance(shape));
-      CHECK(world.run(batch, {.parallelism = 1000}) == together);
-      for (const int position : {0, 270, 329}) {
-        const Rows row[] = {{a, position, 1}};
-        CHECK(world.run(row).at({a, position}) == together.at({a, position}));
-      }
-      // A sink that weighs nothing changes no bit; one that a context does not weigh against leaves zeros.
-      shape.sinks = {};
-      PagedWorld without(shape);
-      without.add(330, blocks_from(5, 330, 16), 1);
-      shape.sinks = {-kInfinity, -1e30f, 1e30f, -kInfinity};
-      PagedWorld ends(shape);
-      ends.add(330, blocks_from(5, 330, 16), 1);
-      const auto plain = without.run(batch);
-      for (const Cut& cut : {Cut{}, Cut{.parallelism = 1000}}) {
-        for (const auto& [key, bits] : ends.run(batch, cut)) {
-          Bits expected = plain.at(key);
-          for (int d = 128; d < 192; ++d) {
-            CHECK(to_double(storage.compute, bits[static_cast<std::size_t>(d)]) == 0.0);
-            expected[static_cast<std::size_t>(d)] = bits[static_cast<std::size_t>(d)];
-          }
-          CHECK(bits == expected);
-        }
-      }
     }
   }
 }

@@ -26,19 +26,6 @@ TEST_CASE("greedy tokens are those of the CPU, up to the first that two logits c
   check_like_cpu(generate_greedily(model, config_for("cuda")), generate_greedily(model, config_for("cpu")));
 }
 
-TEST_CASE("sinks and a clamped gate: the CPU's tokens, and the same bits in chunks, swapped, preempted") {
-  TinyModel model(151, 2, 64);
-  model.add_sinks();
-  check_like_cpu(generate_greedily(model, config_for("cuda")), generate_greedily(model, config_for("cpu")));
-  EngineConfig disturbed = config_for("cuda");
-  disturbed.scheduler.max_batched_tokens = 7;
-  disturbed.swap.swap_space = 4 << 20;
-  const auto list = observed();
-  const auto alone = same_bits::run_alone(model, config_for("cuda"), list);
-  for (const PreemptionMode mode : {PreemptionMode::swap, PreemptionMode::recompute})
-    same_bits::check_same(model, disturbed, list, alone, {"chunked and preempted", 3, 2, mode});
-}
-
 TEST_CASE("KV in 8 bits: less memory, nearly the same log-probabilities, the same bits for a request") {
   const TinyModel model(151, 2, 64);
   const auto config_of = [](KvCacheType kv_dtype) {

@@ -63,15 +63,9 @@ double activate(Activation activation, double x) {
     case Activation::relu:
       return std::max(x, 0.0);
     case Activation::clamped_swiglu:
-      break;  // takes a gate
+      break;  // not on this device
   }
   return x;
-}
-
-double activate_gated(const MatmulCase& c, double gate, double up) {
-  if (c.activation != Activation::clamped_swiglu) return activate(c.activation, gate) * up;
-  const double limit = c.swiglu.limit, g = std::min(gate, limit);
-  return (std::clamp(up, -limit, limit) + 1.0) * g / (1.0 + std::exp(-double{c.swiglu.alpha} * g));
 }
 
 }  // namespace
@@ -156,7 +150,6 @@ std::vector<std::vector<float>> MatmulProblem::run_by(const std::function<void(c
   args.out_is_narrow = c_.narrow_out;
   args.finish = c_.finish;
   args.activation = c_.activation;
-  args.swiglu = c_.swiglu;
   if (c_.leaf_ends.size() > 1)
     args.leaves = {reinterpret_cast<const MatmulLeaf*>(device_weights.data() + spec_.tile_bytes_of_all()),
                    static_cast<std::int32_t>(c_.leaf_ends.size()), static_cast<std::int32_t>(spec_.groups()),
@@ -205,7 +198,7 @@ std::vector<double> MatmulProblem::reference(int row) const {
     out[i] = sum(i);
     if (c_.finish == Epilogue::Kind::accumulate) out[i] += double{before_[index(row) * n + i]};
     if (c_.finish == Epilogue::Kind::activated) out[i] = activate(c_.activation, out[i]);
-    if (c_.finish == Epilogue::Kind::gated) out[i] = activate_gated(c_, out[i], sum(n + i));
+    if (c_.finish == Epilogue::Kind::gated) out[i] = activate(c_.activation, out[i]) * sum(n + i);
   }
   return out;
 }

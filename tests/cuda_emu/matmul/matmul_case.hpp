@@ -18,7 +18,6 @@ struct MatmulCase {
   std::int32_t k_groups_per_scale = 1;
   Epilogue::Kind finish = Epilogue::Kind::store;
   Activation activation = Activation::silu;
-  SwigluParams swiglu = {1.702f, 0.75f};  // a limit that sums of unit variance reach
   bool bias = false, narrow_out = false;
   std::int32_t in_gap = 0, out_gap = 0;  // columns between rows
   bool exact_scales = false;             // powers of two, so that scale * q is exact in either type

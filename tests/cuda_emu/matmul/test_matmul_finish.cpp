@@ -57,7 +57,6 @@ TEST_CASE("the epilogue of finished sums is the epilogue of a product") {
         c.narrow_out = narrow_out;
         c.activation = std::array{Activation::silu, Activation::gelu, Activation::gelu_tanh,
                                   Activation::relu}[static_cast<std::size_t>(variant % 4)];
-        if (finish == Epilogue::Kind::gated && n == 19) c.activation = Activation::clamped_swiglu;
         c.bias = variant % 3 != 0;
         c.type = variant % 2 == 0 ? DType::f16 : DType::bf16;
         c.out_gap = variant % 4;

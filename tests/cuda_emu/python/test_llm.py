@@ -94,4 +94,6 @@ def test_the_selftest_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert left_out == {
         "tokens behind a row",
         "tokens behind a row, within a window",
+        "sinks, within a window",
+        "gated, clamped_swiglu, with bias",
     }, "there are no kernels for these"
