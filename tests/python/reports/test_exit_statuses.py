@@ -34,13 +34,13 @@ FREE_TEXT = {
 # The value names a file, which is not there or cannot be made: status 1.
 FILES = {
     *("--lengths", "--model", "--trace", "--conversations", "--swap-file", "--trace-file", "--tokenizer", "--output"),
-    *("--config", "--uds", "--api-key-file", "--chat-template", "--ssl-certfile"),
+    *("--timeline-file", "--kv-store", "--config", "--uds", "--api-key-file", "--chat-template", "--ssl-certfile"),
     *("--json-schema", "--grammar", "--structural-tag"),
 }
 # Refused before anybody looks for the file: it would have no effect.
 UNUSED = {("plan", "--trace"), ("plan", "--lengths"), ("simulate", "--conversations"), ("top", "--ssl-ca-certs")}
 # A plan makes no file; a model that another process serves has any name.
-NOT_TRIED = {("plan", "--swap-file"), ("top", "--model")}
+NOT_TRIED = {("plan", "--swap-file"), ("plan", "--kv-store"), ("top", "--model")}
 
 
 def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
