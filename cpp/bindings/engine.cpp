@@ -337,14 +337,18 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "register_prefix",
           [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
-             QueueId queue) { return self.engine->register_prefix(name, std::move(tokens), salt, shared, queue); },
-          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, "queue"_a = 0, release_gil(),
+             QueueId queue, const std::string& adapter) {
+            return self.engine->register_prefix(name, std::move(tokens), salt, shared, queue, adapter);
+          },
+          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, "queue"_a = 0, "adapter"_a = "", release_gil(),
           "Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same "
           "salt can name it, or, when it is shared, those of every salt.")
       .def(
           "release_prefix",
-          [](E& self, const std::string& name, std::uint64_t salt) { self.engine->release_prefix(name, salt); },
-          "name"_a, "salt"_a = 0, release_gil())
+          [](E& self, const std::string& name, std::uint64_t salt, const std::string& adapter) {
+            self.engine->release_prefix(name, salt, adapter);
+          },
+          "name"_a, "salt"_a = 0, "adapter"_a = "", release_gil())
       .def(
           "force_preemption",
           [](E& self, std::uint32_t period, std::string_view mode) {

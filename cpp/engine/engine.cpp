@@ -37,7 +37,7 @@ PrefixPlaces places_of(const EngineConfig& config, const MemoryPlan& plan, store
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
-      : model_description(description) {
+      : model_description(description), adapters(given.adapters) {
     const EngineConfig config = for_its_device(for_its_model(given, description), description);
     std::unique_ptr<Timeline> timeline;
     if (!config.timeline_file.empty())
@@ -51,7 +51,7 @@ struct Engine::Impl {
     Backend& backend = *ranks[0].backend;
     plan = plan_memory(description, config, backend, available_memory(backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
-    backend.reserve(plan.weights + plan.activations + plan.kv_cache());
+    backend.reserve(plan.weights + plan.activations + plan.adapters + plan.kv_cache());
     const HashedWeights hashed(weights);
     const bool moves = moves_prefixes(config);
     load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
@@ -79,10 +79,11 @@ struct Engine::Impl {
     if (moves) places = places_of(config, plan, kv_identity(description, hashed.digest(), backend, *ranks[0].kv));
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
-                                                      plan.requests, config.max_waiting, traits_of(description)},
-                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
-                                        std::move(trace), std::move(places), std::move(timeline));
+    loop = std::make_unique<EngineLoop>(
+        RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events, plan.requests,
+                      config.max_waiting, traits_of(description), config.adapters.max_adapters},
+        Scheduler(scheduling, cache), std::move(requests), std::move(executor), std::move(trace), std::move(places),
+        std::move(timeline));
   }
 
   void close() noexcept {
@@ -93,6 +94,7 @@ struct Engine::Impl {
   }
 
   ModelDescription model_description;
+  AdapterOptions adapters;
   MemoryPlan plan;
   std::string text;
   std::mutex closing;
@@ -137,6 +139,8 @@ std::map<std::string, double> Engine::stats() const {
   stats.weights = impl_->plan.weights;
   stats.native_weights = impl_->plan.native_weights;
   stats.integer_weights = impl_->plan.integer_weights;
+  stats.adapters = static_cast<std::uint32_t>(impl_->loop->adapters().size());
+  stats.adapter_bytes = impl_->plan.adapters;
   stats.ranks = static_cast<std::uint32_t>(impl_->plan.rank_weights.size());
   stats.rank_weights_most = *std::ranges::max_element(impl_->plan.rank_weights);
   return to_map(stats);
@@ -146,10 +150,20 @@ const ModelDescription& Engine::model() const noexcept { return impl_->model_des
 std::string Engine::describe() const { return impl_->text; }
 void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
 RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
-                                  QueueId queue) {
-  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue);
+                                  QueueId queue, const std::string& adapter) {
+  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue, adapter);
 }
-void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
+void Engine::release_prefix(const std::string& name, std::uint64_t salt, const std::string& adapter) {
+  impl_->loop->release_prefix(name, salt, adapter);
+}
+void Engine::load_adapter(const std::string& name, const AdapterWeights& weights) {
+  if (impl_->adapters.max_adapters == 0)
+    throw InvalidArgument(str("adapter '", name, "' finds no room: set max_adapters, which was left out"));
+  check_adapter(weights, impl_->model_description, impl_->adapters);
+  impl_->loop->load_adapter(name, weights);
+}
+void Engine::unload_adapter(const std::string& name, bool drain) { impl_->loop->unload_adapter(name, drain); }
+std::vector<std::string> Engine::adapters() const { return impl_->loop->adapters(); }
 std::vector<std::byte> Engine::export_prefix(std::span<const TokenId> tokens, std::uint64_t salt) {
   return impl_->loop->export_prefix(tokens, salt);
 }

@@ -101,7 +101,7 @@ void EngineLoop::run_command(SubmitCommand& command) {
 /// A prefix that will never be there has no name any more.
 void EngineLoop::forget_prefix(PrefixId id) {
   const std::lock_guard lock(naming_);
-  prefixes_.forget(id);
+  names_.prefixes.forget(id);
 }
 
 void EngineLoop::run_command(AbortCommand& command) {

@@ -18,6 +18,7 @@ void load(EngineRank& rank, const ModelRank& which, const ModelDescription& desc
           const EngineConfig& config, const MemoryPlan& plan) {
   rank.model = std::make_unique<Model>(description, weights, *rank.backend, config.scheduler.max_batched_tokens,
                                        max_logit_rows(config), which);
+  rank.model->reserve_adapters(config.adapters);
   rank.kv =
       rank.backend->allocate_kv(rank.model->kv_shape(static_cast<std::int32_t>(plan.block_size)), plan.num_blocks);
   if (plan.num_swap_blocks == 0) return;

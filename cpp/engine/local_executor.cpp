@@ -32,7 +32,8 @@ SwapCounters LocalExecutor::swap_counters() const {
 
 StepResult LocalExecutor::run(const StepPlan& plan) {
   list_tasks(plan);
-  const RankStep step{plan.step, plan.swap_outs, plan.swap_ins, plan.copies, describe(plan), logit_rows_, hidden_rows_};
+  const RankStep step{plan.step,      plan.swap_outs, plan.swap_ins, plan.copies,
+                      describe(plan), logit_rows_,    hidden_rows_,  adapters_of(plan)};
   if (ranks_ == nullptr) {
     compute(step);
     lost_.assign(runner_.lost().begin(), runner_.lost().end());

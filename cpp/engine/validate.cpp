@@ -80,6 +80,20 @@ void check_store(const EngineConfig& c) {
                           "may stand for the other; leave one of them out"));
 }
 
+void check_adapters(const EngineConfig& c) {
+  const AdapterOptions defaults;
+  if (c.adapters.max_adapters == 0)
+    return check_effect("max_adapter_rank", c.adapters.max_adapter_rank, defaults.max_adapter_rank,
+                        "max_adapters of 1 or more");
+  if (parse_device(c.device).kind == DeviceKind::cuda)
+    throw Unsupported(str("max_adapters = ", c.adapters.max_adapters, " on device = '", c.device,
+                          "': adapters are served on the CPU; use device = 'cpu', or merge them into the weights"));
+  if (c.tensor_parallel > 1)
+    throw Unsupported(
+        str("max_adapters = ", c.adapters.max_adapters, " with tensor_parallel = ", c.tensor_parallel,
+            ": adapters are served by one rank; use tensor_parallel = 1, or merge them into the weights"));
+}
+
 }  // namespace
 
 void validate(const EngineConfig& c) {
@@ -105,6 +119,7 @@ void validate(const EngineConfig& c) {
     check_effect("output_weight", c.scheduler.output_weight, scheduler.output_weight, "order = 'fair'");
   }
   check_store(c);
+  check_adapters(c);
   if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)
     throw InvalidArgument(str("swap_file_size = ", c.swap.swap_file_size, " needs swap_file, the path of the file"));
 }

@@ -1385,6 +1385,7 @@ class RequestOptions:
         tenant: int = 0,
         request_id: str | None = None,
         deadline: float | None = None,
+        adapter: str | None = None,
     ) -> None: ...
 
     prefix: str
@@ -1402,6 +1403,9 @@ class RequestOptions:
     deadline: float
     """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
     reason is deadline. None: no deadline. Above 0."""
+    adapter: str
+    """Name of a LoRA adapter that was loaded; its answers share no cached prefix with others'. None: no adapter: the
+    model as it is."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1439,6 +1443,8 @@ class EngineConfig:
         kv_store: str | os.PathLike[str] | None = None,
         kv_store_size: int | str = 10737418240,
         kv_transfer: bool = False,
+        max_adapters: int | None = None,
+        max_adapter_rank: int = 64,
         threads: int | None = None,
         dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"] = "bfloat16",
         weights: Literal["auto", "native", "dense", "int8", "int4"] = "auto",
@@ -1522,6 +1528,11 @@ class EngineConfig:
     kv_transfer: bool
     """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
     hashed when they are loaded."""
+    max_adapters: int
+    """LoRA adapters that may be loaded at a time, whose memory is reserved; on the CPU only. None: none. In [1,
+    65536]."""
+    max_adapter_rank: int
+    """The largest rank that they may have. In [1, 16384]."""
     threads: int
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["float32", "bfloat16", "float16", "int8"]
@@ -1601,6 +1612,7 @@ class MemoryPlan:
         integer_weights: int = 0,
         dense_weights: int = 0,
         activations: int = 0,
+        adapters: int = 0,
         kv_block: int = 0,
         num_blocks: int = 0,
         block_size: int = 0,
@@ -1627,6 +1639,8 @@ class MemoryPlan:
     """Bytes of the matrices in the compute type; norms and biases are the rest."""
     activations: int
     """Bytes."""
+    adapters: int
+    """Bytes of the most that max_adapters adapters take, and of their sums."""
     kv_block: int
     """Bytes of one block, the layers of one group."""
     num_blocks: int
@@ -2126,12 +2140,12 @@ class Engine:
     def describe(self) -> str: ...
     def clear_prefix_cache(self) -> None: ...
     def register_prefix(
-        self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False, queue: int = 0
+        self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False, queue: int = 0, adapter: str = ""
     ) -> int:
         """Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same
         salt can name it, or, when it is shared, those of every salt."""
 
-    def release_prefix(self, name: str, salt: int = 0) -> None: ...
+    def release_prefix(self, name: str, salt: int = 0, adapter: str = "") -> None: ...
     def force_preemption(self, period: int, mode: Literal["auto", "swap", "recompute"] = "recompute") -> None:
         """Testing aid: preempt before every period-th step; 0 turns it off."""
 
@@ -2143,6 +2157,15 @@ class Engine:
 
     def import_prefix(self, data: bytes) -> int:
         """Puts an exported prefix into the prefix cache; how many leading tokens are there then."""
+
+    def load_adapter(self, name: str, weights: WeightMap, scales: Mapping[str, float]) -> None:
+        """Loads a LoRA adapter: for each matrix of `scales`, such as layers.0.attn.q, its tensors .down and .up."""
+
+    def unload_adapter(self, name: str, drain: bool = False) -> None:
+        """Requests cannot name it any more. Raises InvalidArgument where some use it, unless they may drain."""
+
+    def adapters(self) -> list[str]:
+        """Names of those that are loaded."""
 
     def open_queue(self) -> int:
         """A place for outputs beside the engine's own, which is queue 0: for submit() and wait()."""

@@ -150,6 +150,11 @@ class EngineOptions(TypedDict, total=False):
     kv_transfer: bool
     """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
     hashed when they are loaded."""
+    max_adapters: int | None
+    """LoRA adapters that may be loaded at a time, whose memory is reserved; on the CPU only. None: none. In [1,
+    65536]."""
+    max_adapter_rank: int
+    """The largest rank that they may have. In [1, 16384]."""
     threads: int | None
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"]
@@ -216,3 +221,6 @@ class RequestOptions(TypedDict, total=False):
     deadline: float | None
     """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
     reason is deadline. None: no deadline. Above 0."""
+    adapter: str | None
+    """Name of a LoRA adapter that was loaded; its answers share no cached prefix with others'. None: no adapter: the
+    model as it is."""

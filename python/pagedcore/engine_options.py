@@ -35,6 +35,7 @@ __all__ = [
     "split_chat_options",
     "with_engine_options",
     "with_request_options",
+    "with_room_for",
     "with_template_options",
 ]
 
@@ -42,7 +43,7 @@ _log = logging.getLogger("pagedcore")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_OF_LLM = ("tokenizer", "seed", "progress", "mmap")  # keywords of LLM() that its engine does not know
+_OF_LLM = ("tokenizer", "seed", "progress", "mmap", "adapters")  # keywords of LLM() that its engine does not know
 
 
 @cache
@@ -88,6 +89,21 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
             raise InvalidArgument(f"{name}='' names no file: give a path, or None for {info.zero}")
     _core.validate(config)
     return config
+
+
+def with_room_for(options: Any) -> dict[str, str | os.PathLike[str]]:
+    """Takes ``adapters`` out of the options, which get room for them where they do not speak of it."""
+    adapters = options.pop("adapters", None)
+    if adapters is None:
+        return {}
+    if not isinstance(adapters, Mapping) or not all(isinstance(name, str) for name in adapters):
+        raise InvalidArgument(f"adapters={shown(adapters)} is not a mapping of names to directories")
+    if adapters:
+        from .loading.adapters import adapter_rank
+
+        options.setdefault("max_adapters", len(adapters))
+        options.setdefault("max_adapter_rank", max(adapter_rank(path) for path in adapters.values()))
+    return dict(adapters)
 
 
 def open_model(

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pagedcore/adapter.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/engine_request.hpp"
 #include "pagedcore/export.hpp"
@@ -83,6 +84,7 @@ struct EngineConfig {
   SchedulerConfig scheduler;
   SwapOptions swap;
   KvStoreOptions store;
+  AdapterOptions adapters;
   CpuOptions cpu;
   CudaOptions cuda;
   std::size_t request_memory = 0;
@@ -99,6 +101,7 @@ struct EngineConfig {
     v(part("scheduler", &C::scheduler, "Budgets of a step, and policies."));
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
     v(part("store", &C::store, "Where prefixes are kept beyond the engine."));
+    v(part("adapters", &C::adapters, "Adapters that requests may name."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
     v(field("request_memory", &C::request_memory,
@@ -140,6 +143,7 @@ struct MemoryPlan {
   std::size_t integer_weights = 0;
   std::size_t dense_weights = 0;
   std::size_t activations = 0;
+  std::size_t adapters = 0;
   std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
@@ -165,6 +169,7 @@ struct MemoryPlan {
     v(field("dense_weights", &P::dense_weights,
             "Bytes of the matrices in the compute type; norms and biases are the rest."));
     v(field("activations", &P::activations, "Bytes."));
+    v(field("adapters", &P::adapters, "Bytes of the most that max_adapters adapters take, and of their sums."));
     v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
     v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));
     v(field("block_size", &P::block_size, "Tokens per block."));
@@ -183,7 +188,7 @@ struct MemoryPlan {
   }
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
-  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + store + requests; }
+  std::size_t total() const noexcept { return weights + activations + adapters + kv_cache() + swap + store + requests; }
   std::uint64_t num_layer_groups() const noexcept { return windows.empty() ? 1 : windows.size(); }
   /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
   std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
@@ -237,6 +242,9 @@ class PAGEDCORE_API Executor {
   /// each. Both wait until it is done. The default throws Unsupported.
   virtual void get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst);
   virtual void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src);
+  /// Likewise: as those of Model. The defaults throw Unsupported.
+  virtual void load_adapter(std::int32_t slot, const AdapterWeights& weights);
+  virtual void drop_adapter(std::int32_t slot);
 };
 
 class PAGEDCORE_API Engine {
@@ -312,10 +320,21 @@ class PAGEDCORE_API Engine {
   /// A prefix belongs to its salt: under any other its name is unknown, or means that salt's own. One that is `shared`
   /// is usable under every salt that has none of its own by this name; nothing that an engine says shows its tokens.
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
-                            bool shared = false, QueueId queue = {});
+                            bool shared = false, QueueId queue = {}, const std::string& adapter = {});
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
   /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
-  void release_prefix(const std::string& name, std::uint64_t salt = 0);
+  void release_prefix(const std::string& name, std::uint64_t salt = 0, const std::string& adapter = {});
+  /// Loads a LoRA adapter, between two steps, for requests that name it (RequestOptions::adapter). Throws
+  /// InvalidArgument for one that does not fit the model (check_adapter), an empty name, one in use, and where
+  /// max_adapters are loaded. Cached prefixes, registered ones too, belong to what they were computed with: to the
+  /// content of the adapter, whatever its name.
+  void load_adapter(const std::string& name, const AdapterWeights& weights);
+  /// Requests cannot name it any more. Throws InvalidArgument for one that is not loaded, and for one that requests or
+  /// registered prefixes use, unless `drain`: then those go on with it, and its room is free when the last one has
+  /// ended (a prefix: when an adapter of the same content is loaded again and the prefix is released).
+  void unload_adapter(const std::string& name, bool drain = false);
+  /// Names of those that are loaded, sorted.
+  std::vector<std::string> adapters() const;
   /// The KV of the leading full blocks of `tokens` that are in the prefix cache under this salt, as bytes that another
   /// engine takes, in another process too: of the same model, options and instruction set (KvStoreOptions::
   /// kv_transfer). Copied between steps, some at a time. Throws Unsupported where the options do not allow it, and

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..engine_options import with_room_for
 from ..errors import InvalidArgument
 from ..memory import MemoryReport, parse_bytes
-from .common import check_options, engine_options
+from .common import adapters_of, check_options, engine_options
 
 if TYPE_CHECKING:
     from ..async_llm import AsyncLLM
@@ -31,6 +33,7 @@ class _Model:
     """Of MODEL_KEYS."""
     options: Mapping[str, Any]
     """Of its engine."""
+    adapters: Mapping[str, str | os.PathLike[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -51,6 +54,7 @@ class _Model:
             self.values.get("model"),
             tokenizer=self.values.get("tokenizer"),
             mmap=bool(self.values.get("mmap")),
+            adapters=self.adapters,
             **self.where(),
             **options,
         )
@@ -92,9 +96,11 @@ def _models(arguments: argparse.Namespace) -> list[_Model]:
     found: list[_Model] = []
     if arguments.model is not None or not more:
         names = tuple(arguments.served_model_name or ())
-        found.append(_Model(names, {key: getattr(arguments, key) for key in MODEL_KEYS}, common))
+        values = {key: getattr(arguments, key) for key in MODEL_KEYS}
+        own = common | {"adapters": adapters_of(arguments.adapters)}
+        found.append(_Model(names, values, own, with_room_for(own)))
     else:
-        for key in ("served_model_name", "tokenizer", "revision", "chat_template", "tool_format"):
+        for key in ("served_model_name", "adapters", "tokenizer", "revision", "chat_template", "tool_format"):
             if getattr(arguments, key):
                 flag = "--" + key.replace("_", "-")
                 raise InvalidArgument(f"{flag} is of the model that --model names, and none is given")
