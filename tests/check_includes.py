@@ -62,6 +62,8 @@ PUBLIC_HEADERS = {  # and the room each belongs to
     "engine.hpp": "engine",
     "engine_request.hpp": "engine",
     "kv_store.hpp": "engine",
+    "rank_process.hpp": "engine",
+    "rank_trial.hpp": "engine",
     "options.hpp": "engine",
     "simulation.hpp": "sim",
     "pagedcore.h": "capi",

@@ -35,10 +35,6 @@ void close_all() {
     }
 }
 
-/// The weights as a source that no Python thread changes. A copy of a map refers to the same tensors.
-const ModelFile& snapshot(const ModelFile& file) { return file; }
-WeightMap snapshot(const KeptWeights& weights) { return weights.map; }
-
 /// Weights of which only the types are known.
 class WeightTypes final : public WeightSource {
  public:
@@ -328,6 +324,17 @@ void bind_engine_class(nb::module_& m) {
           "True while a submitted request has not delivered its last output.")
       .def(
           "stats", [](const E& self) { return self.engine->stats(); }, release_gil())
+      .def(
+          "rank_losses",
+          [](const E& self) {
+            std::vector<std::pair<std::uint64_t, std::uint64_t>> losses;
+            for (const RankLosses& of_rank : self.engine->rank_losses())
+              losses.emplace_back(of_rank.count, of_rank.process);
+            return losses;
+          },
+          release_gil(),
+          "Of each rank that is a process: how often it was lost, and the id of the process that it was then. Empty "
+          "where none is.")
       .def_prop_ro("memory_plan", [](const E& self) -> MemoryPlan { return self.engine->memory_plan(); })
       .def_prop_ro("model", [](const E& self) -> ModelDescription { return self.engine->model(); })
       .def(

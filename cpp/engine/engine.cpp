@@ -12,6 +12,7 @@
 #include "engine/kv_identity.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/memory_plan.hpp"
+#include "engine/process_ranks.hpp"
 #include "engine/thread_ranks.hpp"
 #include "pagedcore/error.hpp"
 
@@ -19,6 +20,9 @@ namespace pagedcore {
 
 Executor::~Executor() = default;
 SwapCounters Executor::swap_counters() const { return {}; }
+void Executor::tend() {}
+double Executor::tend_period() const noexcept { return 0.0; }
+CacheLost::~CacheLost() = default;
 
 namespace {
 
@@ -39,10 +43,12 @@ struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
       : model_description(description), adapters(given.adapters) {
     const EngineConfig config = for_its_device(for_its_model(given, description), description);
+    const bool of_processes = config.tensor_parallel > 1 && !config.ranks.rank_address.empty();
+    const std::int32_t own_ranks = of_processes ? 1 : config.tensor_parallel;
     std::unique_ptr<Timeline> timeline;
     if (!config.timeline_file.empty())
-      timeline = std::make_unique<Timeline>(config.timeline_file, static_cast<std::size_t>(config.tensor_parallel));
-    for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank) {
+      timeline = std::make_unique<Timeline>(config.timeline_file, static_cast<std::size_t>(own_ranks));
+    for (std::int32_t rank = 0; rank < own_ranks; ++rank) {
       ranks.push_back({make_backend(of_rank(config, rank)), nullptr, nullptr, nullptr});
       if (timeline && parse_device(config.device).kind == DeviceKind::cpu)  // a GPU's operations are only enqueued
         ranks.back().backend =
@@ -54,14 +60,25 @@ struct Engine::Impl {
     backend.reserve(plan.weights + plan.activations + plan.adapters + plan.kv_cache());
     const HashedWeights hashed(weights);
     const bool moves = moves_prefixes(config);
-    load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
-    text = str(backend.describe(), ranks.size() > 1 ? str(" each in ", ranks.size(), " ranks") : "", "; ",
-               plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
+    if (of_processes) {
+      auto made = std::make_unique<ProcessRanks>(config, plan.num_blocks, ranks::fingerprint(description, weights),
+                                                 arithmetic_of(backend));
+      processes = made.get();
+      others = std::move(made);
+      load_rank(ranks[0], {0, config.tensor_parallel}, description, weights, config, plan);
+      processes->loaded(*ranks[0].model);
+    } else {
+      load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
+    }
     if (ranks.size() > 1) {
       std::vector<RankParts> parts;
       for (EngineRank& rank : ranks) parts.push_back({*rank.backend, *rank.model, *rank.kv, rank.swap.get()});
       others = std::make_unique<ThreadRanks>(parts);
     }
+    text =
+        str(backend.describe(),
+            others == nullptr ? "" : str(" each in ", config.tensor_parallel, of_processes ? " processes" : " ranks"),
+            "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
     auto requests = std::make_unique<RequestTable>();
     auto executor = std::make_unique<LocalExecutor>(backend, *ranks[0].model, *ranks[0].kv, *requests,
                                                     ranks[0].swap.get(), others.get());
@@ -87,8 +104,14 @@ struct Engine::Impl {
   }
 
   void close() noexcept {
+    {
+      const std::lock_guard lock(closing);
+      if (processes != nullptr) processes->stop_waiting();
+    }
     loop->close();  // only after the thread has ended may its memory go
     const std::lock_guard lock(closing);
+    if (processes != nullptr) losses = processes->losses();
+    processes = nullptr;
     others.reset();
     ranks.clear();
   }
@@ -97,9 +120,11 @@ struct Engine::Impl {
   AdapterOptions adapters;
   MemoryPlan plan;
   std::string text;
-  std::mutex closing;
+  mutable std::mutex closing;
   std::vector<EngineRank> ranks;
-  std::unique_ptr<ThreadRanks> others;  // when there are more than one
+  std::unique_ptr<RankGroup> others;  // when there are more than one
+  ProcessRanks* processes = nullptr;  // that is what the others are
+  std::vector<RankLosses> losses;     // what they were when it was closed
   std::unique_ptr<EngineLoop> loop;
 };
 
@@ -144,6 +169,10 @@ std::map<std::string, double> Engine::stats() const {
   stats.ranks = static_cast<std::uint32_t>(impl_->plan.rank_weights.size());
   stats.rank_weights_most = *std::ranges::max_element(impl_->plan.rank_weights);
   return to_map(stats);
+}
+std::vector<RankLosses> Engine::rank_losses() const {
+  const std::lock_guard lock(impl_->closing);
+  return impl_->processes != nullptr ? impl_->processes->losses() : impl_->losses;
 }
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }

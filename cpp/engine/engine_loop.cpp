@@ -30,6 +30,7 @@ void EngineLoop::run() noexcept {
       if (state.orphans) end_orphans();
       end_overdue();
       tend_store();
+      tend_executor();
       if (scheduler_.has_work() && !pace_.paused) step();
       publish();
     }
@@ -51,6 +52,8 @@ std::optional<std::chrono::duration<double>> EngineLoop::patience() const noexce
     seconds = pace_.empty_plans == 0 ? 0.0 : 1e-3 * (1 << std::min(pace_.empty_plans, 6u));
   if (const std::optional<double> first = requests_->first_deadline(); first && seconds != 0.0)
     seconds = std::clamp(*first - mailbox_.now(), 0.0, seconds.value_or(kHour));
+  if (const double period = executor_->tend_period(); period > 0.0)
+    seconds = std::min(period, seconds.value_or(period));
   return seconds ? std::optional(std::chrono::duration<double>(*seconds)) : std::nullopt;
 }
 
@@ -184,7 +187,11 @@ void EngineLoop::step() {
 
   note_scheduled(plan, start);
   StepResult result;
-  with_memory([&] { result = executor_->run(plan); });
+  try {
+    with_memory([&] { result = executor_->run(plan); });
+  } catch (const CacheLost&) {
+    return lose_cache();
+  }
   std::vector<SampleUpdate> updates;
   with_memory([&] { updates = scheduler_.commit(result); });
   if (trace_) trace_->commit(result);
@@ -198,6 +205,20 @@ void EngineLoop::step() {
   stats_.step_seconds += seconds;
   history_.add(plan, {.start = start, .seconds = seconds, .plan_seconds = planned - start});
   measure(plan, seconds);
+}
+
+void EngineLoop::lose_cache() {
+  with_memory([&] { scheduler_.lose_cache(); });
+  if (trace_) trace_->lose_cache();
+}
+
+void EngineLoop::tend_executor() {
+  if (executor_->tend_period() <= 0.0) return;
+  try {
+    executor_->tend();
+  } catch (const CacheLost&) {
+    lose_cache();
+  }
 }
 
 /// What preemptions cost. The scheduler is told of changes that matter, so that a trace of it stays short.

@@ -139,6 +139,8 @@ class EngineLoop {
   void keep_prompt(const RequestState& request) noexcept;
   void write_last();
   void step();
+  void lose_cache();
+  void tend_executor();
   void note_scheduled(const StepPlan& plan, double now);
   void preempt_latest();
   void measure(const StepPlan& plan, double seconds);

@@ -30,6 +30,12 @@ SwapCounters LocalExecutor::swap_counters() const {
   return counters;
 }
 
+void LocalExecutor::tend() {
+  if (ranks_ != nullptr) ranks_->tend();
+}
+
+double LocalExecutor::tend_period() const noexcept { return ranks_ != nullptr ? ranks_->tend_period() : 0.0; }
+
 StepResult LocalExecutor::run(const StepPlan& plan) {
   list_tasks(plan);
   const RankStep step{plan.step,      plan.swap_outs, plan.swap_ins, plan.copies,

@@ -35,6 +35,8 @@ class LocalExecutor final : public Executor {
   void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
   void load_adapter(std::int32_t slot, const AdapterWeights& weights) override { model_.load_adapter(slot, weights); }
   void drop_adapter(std::int32_t slot) override { model_.drop_adapter(slot); }
+  void tend() override;
+  double tend_period() const noexcept override;
 
  private:
   void compute(const RankStep& step);

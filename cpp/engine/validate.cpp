@@ -5,6 +5,7 @@
 
 #include "base/field_lists.hpp"
 #include "base/text.hpp"
+#include "comm/sockets.hpp"
 #include "pagedcore/devices.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
@@ -36,7 +37,7 @@ void check_device(const EngineConfig& c) {
     return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16, DType::i8});
   }
   const int threads = c.cpu.threads > 0 ? c.cpu.threads : usable_cpus();
-  if (c.tensor_parallel > threads)
+  if (c.ranks.rank_address.empty() && c.tensor_parallel > threads)
     throw InvalidArgument(str("tensor_parallel = ", c.tensor_parallel, " exceeds threads = ", threads,
                               c.cpu.threads > 0 ? "" : ", one for each CPU that this process may run on",
                               ": a rank has one thread at least; use fewer ranks, or set threads"));
@@ -57,6 +58,29 @@ void check_device(const EngineConfig& c) {
   check_effect("graph_rows", c.cuda.graph_rows, cuda.graph_rows, "device = 'cuda'");
   check_effect("sample_on_device", c.cuda.sample_on_device, cuda.sample_on_device, "device = 'cuda'");
   check_effect("plugin", c.cuda.plugin, cuda.plugin, "device = 'cuda'");
+}
+
+/// Ranks that are processes.
+void check_ranks(const EngineConfig& c) {
+  const RankOptions ranks;
+  if (c.ranks.rank_address.empty()) {
+    const char* const wants = "rank_address, to which ranks that are processes come";
+    check_effect("rank_token_file", c.ranks.rank_token_file, ranks.rank_token_file, wants);
+    check_effect("rank_deadline", c.ranks.rank_deadline, ranks.rank_deadline, wants);
+    check_effect("rank_patience", c.ranks.rank_patience, ranks.rank_patience, wants);
+    return;
+  }
+  const comm::Address address(c.ranks.rank_address);
+  if (!address.local && address.port == "0")
+    throw InvalidArgument(str("rank_address = '", c.ranks.rank_address, "': name a port, which all ranks know"));
+  if (c.tensor_parallel == 1)
+    throw InvalidArgument(str("rank_address = '", c.ranks.rank_address,
+                              "' has no effect: it is for ranks that are processes; set tensor_parallel above 1"));
+  if (c.ranks.rank_token_file.empty())
+    throw InvalidArgument(
+        str("rank_address = '", c.ranks.rank_address,
+            "' needs rank_token_file: a file of at least 16 random characters, chmod 600, the same at "
+            "every rank"));
 }
 
 /// Prefixes that leave the engine, or come from elsewhere, go through the prefix cache.
@@ -118,6 +142,7 @@ void validate(const EngineConfig& c) {
     check_effect("prompt_weight", c.scheduler.prompt_weight, scheduler.prompt_weight, "order = 'fair'");
     check_effect("output_weight", c.scheduler.output_weight, scheduler.output_weight, "order = 'fair'");
   }
+  check_ranks(c);
   check_store(c);
   check_adapters(c);
   if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)

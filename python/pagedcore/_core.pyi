@@ -1340,6 +1340,9 @@ class Scheduler:
     def clear_prefix_cache(self) -> None:
         """Forgets all cached prefixes."""
 
+    def lose_cache(self) -> None:
+        """The KV in all blocks is lost: drops the outstanding plan, and computes everything again."""
+
     def take_events(self) -> list[CacheEvent]:
         """News of the prefix cache since the last call, oldest first."""
 
@@ -1461,6 +1464,10 @@ class EngineConfig:
         trace_file: str | os.PathLike[str] | None = None,
         timeline_file: str | os.PathLike[str] | None = None,
         tensor_parallel: int = 1,
+        rank_address: str | None = None,
+        rank_token_file: str | os.PathLike[str] | None = None,
+        rank_deadline: float = 10.0,
+        rank_patience: float = 60.0,
     ) -> None: ...
 
     device: str
@@ -1579,6 +1586,16 @@ class EngineConfig:
     tensor_parallel: int
     """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
     only. Results have the same bits for any number of them. In [1, 256]."""
+    rank_address: str
+    """Ranks above 0 are processes, which come to this address: HOST:PORT over TCP, or unix:/PATH on one host through
+    shared memory. `threads` are then those of rank 0 alone. None: ranks are threads of this process."""
+    rank_token_file: str
+    """The secret that such ranks prove to have: a file of at least 16 characters that only its owner reads. None:
+    there are none."""
+    rank_deadline: float
+    """Seconds after which such a rank that keeps the others waiting, or says nothing, is lost. In [0.1, 86400]."""
+    rank_patience: float
+    """Seconds that ranks wait for one another to come, at the start and when one was lost. In [0.1, 86400]."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -2133,6 +2150,10 @@ class Engine:
         """True while a submitted request has not delivered its last output."""
 
     def stats(self) -> dict[str, float]: ...
+    def rank_losses(self) -> list[tuple[int, int]]:
+        """Of each rank that is a process: how often it was lost, and the id of the process that it was then. Empty
+        where none is."""
+
     @property
     def memory_plan(self) -> MemoryPlan: ...
     @property
@@ -2194,6 +2215,22 @@ class Engine:
 
     def now(self) -> float:
         """The engine's clock, in seconds, on which outputs say their times."""
+
+def try_ranks(
+    address: str, token_file: str, rank: int, ranks: int, host: str, patience: float = 60.0
+) -> dict[str, Any]:
+    """Meets as ranks of an engine do, says `host` of this one, measures and parts."""
+
+@overload
+def serve_rank(
+    model: ModelDescription, weights: WeightMap, config: EngineConfig, rank: int = -1, wants: Mapping[str, str] = ...
+) -> None: ...
+@overload
+def serve_rank(
+    model: ModelDescription, weights: ModelFile, config: EngineConfig, rank: int = -1, wants: Mapping[str, str] = ...
+) -> None:
+    """Comes to rank 0 at config.rank_address, loads its part of the model and runs what rank 0 plans until that is
+    closed. rank -1: any that is free. wants: options that rank 0's must not differ from."""
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""

@@ -201,6 +201,16 @@ class EngineOptions(TypedDict, total=False):
     tensor_parallel: int
     """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
     only. Results have the same bits for any number of them. In [1, 256]."""
+    rank_address: str | None
+    """Ranks above 0 are processes, which come to this address: HOST:PORT over TCP, or unix:/PATH on one host through
+    shared memory. `threads` are then those of rank 0 alone. None: ranks are threads of this process."""
+    rank_token_file: str | os.PathLike[str] | None
+    """The secret that such ranks prove to have: a file of at least 16 characters that only its owner reads. None:
+    there are none."""
+    rank_deadline: float
+    """Seconds after which such a rank that keeps the others waiting, or says nothing, is lost. In [0.1, 86400]."""
+    rank_patience: float
+    """Seconds that ranks wait for one another to come, at the start and when one was lost. In [0.1, 86400]."""
 
 
 class RequestOptions(TypedDict, total=False):

@@ -166,10 +166,18 @@ class OpenModel:
         types = self._checkpoint.weight_types
         return MemoryReport.from_native(_core.plan_memory(self.description, self.config, size, types))
 
-    def engine(self, progress: bool | None = None) -> _core.Engine:
+    def _weights(self) -> _core.WeightMap:
         weights = _core.WeightMap()
         for name, (dtype, shape, buffer) in self._checkpoint.tensors.items():
             weights.add(name, dtype, shape, buffer)
+        return weights
+
+    def serve_rank(self, rank: int, wants: Mapping[str, str]) -> None:
+        """Is a rank of an engine elsewhere until that is closed, with what it says of options but ``wants``."""
+        _core.serve_rank(self.description, self._weights(), self.config, rank, dict(wants))
+
+    def engine(self, progress: bool | None = None) -> _core.Engine:
+        weights = self._weights()
         total = len(weights)
         with Progress(total, "tensors", title="loading", enabled=progress) as bar:
             told = (lambda read: bar.reach(read, total)) if bar.enabled else None

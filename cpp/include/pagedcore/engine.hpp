@@ -14,10 +14,12 @@
 #include "pagedcore/adapter.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/engine_request.hpp"
+#include "pagedcore/error.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/kv_store.hpp"
 #include "pagedcore/model.hpp"
+#include "pagedcore/rank_process.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
 #include "pagedcore/snapshot.hpp"
@@ -92,6 +94,7 @@ struct EngineConfig {
   std::string trace_file;
   std::string timeline_file;
   std::int32_t tensor_parallel = 1;
+  RankOptions ranks;
 
   template <class V>
   static void fields(V&& v) {
@@ -128,6 +131,7 @@ struct EngineConfig {
         "Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the "
         "CPU only. Results have the same bits for any number of them.",
         in(1, 256)));
+    v(part("ranks", &C::ranks, "Where ranks that are processes meet."));
   }
 };
 
@@ -230,11 +234,19 @@ struct SwapCounters {
   }
 };
 
+/// What the KV cache held is lost, and the step that was run; whoever runs steps can go on without it.
+class PAGEDCORE_API CacheLost : public Aborted {
+ public:
+  using Aborted::Aborted;
+  ~CacheLost() override;
+};
+
 /// Runs one step of a plan. The scheduler cannot tell implementations apart.
 class PAGEDCORE_API Executor {
  public:
   virtual ~Executor();
   /// Called on the engine thread. A request that fails is named in StepResult::failed; an exception fails the engine.
+  /// One that says that a rank is lost (CacheLost) fails no request: the KV is, and all is computed again.
   virtual StepResult run(const StepPlan& plan) = 0;
   /// Engine thread. Zeros for an executor that moves no blocks.
   virtual SwapCounters swap_counters() const;
@@ -245,6 +257,10 @@ class PAGEDCORE_API Executor {
   /// Likewise: as those of Model. The defaults throw Unsupported.
   virtual void load_adapter(std::int32_t slot, const AdapterWeights& weights);
   virtual void drop_adapter(std::int32_t slot);
+  /// Engine thread, between steps: looks after those whom it runs steps with. Throws as run().
+  virtual void tend();
+  /// Seconds after which an engine that has nothing to do calls tend() again; 0: never.
+  virtual double tend_period() const noexcept;
 };
 
 class PAGEDCORE_API Engine {
@@ -308,6 +324,9 @@ class PAGEDCORE_API Engine {
 
   /// A flat mapping; docs/stats.md lists them.
   std::map<std::string, double> stats() const;
+  /// Of ranks that are processes, [tensor_parallel]; empty where none is. Who starts such processes starts a lost one
+  /// anew, and ends the one before, which may only be frozen.
+  std::vector<RankLosses> rank_losses() const;
   const MemoryPlan& memory_plan() const noexcept;
   const ModelDescription& model() const noexcept;
   std::string describe() const;

@@ -63,6 +63,12 @@ def add_to(commands: Any) -> None:
         help="serve this model too, under this name (repeat it); a table [models.NAME] in --config says more of one",
     )
     what.add_argument(
+        "--start-ranks",
+        action="store_true",
+        help="the ranks of --tensor-parallel are processes of this host, which are started and, when lost, started "
+        "anew (default: threads)",
+    )
+    what.add_argument(
         "--memory",
         metavar="SIZE",
         help="of all models together, shared out among their KV caches (default: each its own)",

@@ -34,6 +34,7 @@ class _Model:
     options: Mapping[str, Any]
     """Of its engine."""
     adapters: Mapping[str, str | os.PathLike[str]] | None = None
+    start_ranks: bool = False
 
     @property
     def name(self) -> str:
@@ -49,8 +50,22 @@ class _Model:
 
     def open(self, options: Mapping[str, Any]) -> AsyncLLM:
         from ..async_llm import AsyncLLM
+        from ..rank_processes import RankProcesses
 
-        return AsyncLLM(
+        if self.start_ranks and options.get("tensor_parallel", 1) > 1:
+            mmap = bool(self.values.get("mmap"))
+            ranks = RankProcesses(self.values.get("model"), options, mmap=mmap, **self.where())
+            try:
+                llm = self._opened(AsyncLLM, ranks.options)
+            except BaseException:
+                ranks.close()
+                raise
+            ranks.watch(llm.engine)  # they end with it
+            return llm
+        return self._opened(AsyncLLM, options)
+
+    def _opened(self, made: type[AsyncLLM], options: Mapping[str, Any]) -> AsyncLLM:
+        return made(
             self.values.get("model"),
             tokenizer=self.values.get("tokenizer"),
             mmap=bool(self.values.get("mmap")),
@@ -98,7 +113,7 @@ def _models(arguments: argparse.Namespace) -> list[_Model]:
         names = tuple(arguments.served_model_name or ())
         values = {key: getattr(arguments, key) for key in MODEL_KEYS}
         own = common | {"adapters": adapters_of(arguments.adapters)}
-        found.append(_Model(names, values, own, with_room_for(own)))
+        found.append(_Model(names, values, own, with_room_for(own), arguments.start_ranks))
     else:
         for key in ("served_model_name", "adapters", "tokenizer", "revision", "chat_template", "tool_format"):
             if getattr(arguments, key):
@@ -117,7 +132,7 @@ def _models(arguments: argparse.Namespace) -> list[_Model]:
         replaced = _SIZES if _SIZES & own.keys() else set()  # a cache has one of them
         options = {key: value for key, value in common.items() if key not in replaced} | own
         check_options(options)
-        found.append(_Model((name,), values, options))
+        found.append(_Model((name,), values, options, start_ranks=arguments.start_ranks))
     return found
 
 
