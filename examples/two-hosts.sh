@@ -12,7 +12,7 @@ first() { ip netns exec pagedcore-a "$@"; }    # on real hosts: ssh
 second() { ip netns exec pagedcore-b "$@"; }
 
 serve() {    # the first host: rank 0, which listens for the others and serves HTTP
-  first pagedcore serve "${model[@]}" --port 8000 --threads 1 --kv-cache-memory 64MiB \
+  first pagedcore serve "${model[@]}" --port 8000 --served-model-name demo --threads 1 --kv-cache-memory 64MiB \
     --tensor-parallel 2 --rank-address 10.78.0.1:29500 --rank-token-file "$folder/token"
 }
 work() {     # the second host: a supervisor keeps it there
@@ -21,7 +21,7 @@ work() {     # the second host: a supervisor keeps it there
 
 ask() {
   first curl -sS --max-time 120 http://127.0.0.1:8000/v1/completions -H 'content-type: application/json' \
-    -d '{"model": "any", "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0}' |
+    -d '{"model": "demo", "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0}' |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["text"])'
 }
 

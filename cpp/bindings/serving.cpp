@@ -37,7 +37,7 @@ std::vector<CacheEvent> cache_events(EngineHandle& self, double timeout) {
   }
 }
 
-EngineSnapshot snapshot(EngineHandle& self, const SnapshotLimits& limits) {
+EngineSnapshot draw_snapshot(EngineHandle& self, const SnapshotLimits& limits) {
   const SnapshotLimits asked = limits;  // other threads may change theirs meanwhile
   const ReleasedGil released;
   return self.engine->snapshot(asked);
@@ -117,7 +117,7 @@ void bind_serving(nb::class_<EngineHandle>& engine) {
       .def("cache_events", &cache_events, "timeout"_a = 0.0,
            nb::sig("def cache_events(self, timeout: float = 0.0) -> list[CacheEvent]"),
            "News of the prefix cache since the last call, waiting at most `timeout` seconds for the first.")
-      .def("snapshot", &snapshot, "limits"_a = SnapshotLimits{},
+      .def("snapshot", &draw_snapshot, "limits"_a = SnapshotLimits{},
            nb::sig("def snapshot(self, limits: SnapshotLimits = ...) -> EngineSnapshot"),
            "What is where, between two steps. Waits for the end of the one under way.")
       .def("drain", &drain, "timeout"_a, nb::sig("def drain(self, timeout: float) -> list[int]"),

@@ -33,8 +33,8 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "worker",
         help="computes a part of a model for an engine elsewhere",
-        description="Comes to an engine whose ranks are processes (--rank-address) as one of those above 0, loads its "
-        "part of the model, and computes what that engine plans.",
+        description="Is a rank of an engine whose ranks are processes (--rank-address): loads its part of the model,\n"
+        "and computes what that engine plans.",
         epilog=_EPILOG,
         formatter_class=Formatter,
     )
