@@ -52,7 +52,6 @@ LAYERS = (
         "transfer",
     ),
     ("loaded_model",),
-    ("rank_processes",),
     ("async_llm", "llm"),
     ("pagedcore",),  # the package's own __init__: its public names
     ("client", "divergence", "routing"),

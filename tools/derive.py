@@ -282,19 +282,8 @@ GROUPS = (
     ("Work", "", r"steps|tokens_.*|forks|block_copies|draining|paused"),
     ("Time", "Seconds.", r".*_seconds.*"),
     ("Weights", "They do not change.", r".*weight_bytes|ranks|rank_weight_bytes_most"),
-    ("Adapters", "", r"adapter.*"),
 )
-SHOWN = (
-    "Requests",
-    "Blocks of the KV cache",
-    "Prefixes",
-    "Prefixes on disk",
-    "Making room",
-    "Work",
-    "Time",
-    "Weights",
-    "Adapters",
-)
+SHOWN = ("Requests", "Blocks of the KV cache", "Prefixes", "Prefixes on disk", "Making room", "Work", "Time", "Weights")
 
 
 def _group_of(name: str) -> str:

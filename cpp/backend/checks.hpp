@@ -28,10 +28,6 @@ void check_leaves(std::span<const std::int64_t> leaf_ends, std::int64_t k);
 void check_matmul(const Tensor& out, const Tensor& in, const Weight& weight, PackKind kind, DType compute, DType narrow,
                   const Epilogue& e);
 
-/// Unless ranks are at least 1 and matrices fit the weight's sizes; columns of parts ascend.
-void check_low_rank(const LowRankForm& form);
-/// Unless sizes fit, and the rows of each adapter ascend.
-void check_low_rank_rows(const Tensor& sums, const Tensor& in, const LowRankRows& of);
 /// Unless logits and routes fit each other.
 void check_route(const Routing& out, const Tensor& logits, const RouterParams& p);
 /// Unless shapes and types fit; of the weights n() and k() are looked at, and that all experts are alike.

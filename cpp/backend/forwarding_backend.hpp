@@ -69,10 +69,6 @@ class ForwardingBackend : public Backend {
   }
   bool serves_mixtures() const noexcept override { return inner_.serves_mixtures(); }
   bool serves_sinks() const noexcept override { return inner_.serves_sinks(); }
-  bool serves_adapters() const noexcept override { return inner_.serves_adapters(); }
-  std::size_t low_rank_bytes(const LowRankForm& form) const override { return inner_.low_rank_bytes(form); }
-  std::unique_ptr<LowRankWeight> pack_low_rank(const LowRankForm& form) override { return inner_.pack_low_rank(form); }
-  void low_rank(const Tensor& sums, const Tensor& in, const LowRankRows& of) override { inner_.low_rank(sums, in, of); }
   void route(const Routing& out, const Tensor& logits, const RouterParams& p) override { inner_.route(out, logits, p); }
   void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override {
     inner_.mixture(out, in, routing, experts);

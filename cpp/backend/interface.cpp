@@ -7,7 +7,6 @@ namespace pagedcore {
 // Out of line, so that each interface has one vtable and one type_info across shared objects.
 Buffer::~Buffer() = default;
 Weight::~Weight() = default;
-LowRankWeight::~LowRankWeight() = default;
 PackedSize Weight::size() const noexcept { return {bytes(), 0}; }
 KvStorage::~KvStorage() = default;
 const std::byte* KvStorage::host_view(BlockId) const noexcept { return nullptr; }
@@ -21,20 +20,12 @@ PackedSize TensorSizes::packed_size(std::span<const HostTensor> parts, const Wei
 }
 bool TensorSizes::serves_mixtures() const noexcept { return false; }
 bool TensorSizes::serves_sinks() const noexcept { return false; }
-bool TensorSizes::serves_adapters() const noexcept { return false; }
-std::size_t TensorSizes::low_rank_bytes(const LowRankForm&) const { return 0; }
 Backend::~Backend() = default;
 void Backend::route(const Routing&, const Tensor&, const RouterParams&) {
   throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));
 }
 void Backend::mixture(const Tensor&, const Tensor&, const Routing&, const Mixture&) {
   throw Unsupported(str(describe(), ": mixtures of experts are not served on this device"));
-}
-std::unique_ptr<LowRankWeight> Backend::pack_low_rank(const LowRankForm&) {
-  throw Unsupported(str(describe(), ": adapters are not served on this device"));
-}
-void Backend::low_rank(const Tensor&, const Tensor&, const LowRankRows&) {
-  throw Unsupported(str(describe(), ": adapters are not served on this device"));
 }
 void Backend::combine(const Tensor&, const PartialSums&, const Epilogue&) {
   throw Unsupported(str(describe(), ": a model that ranks share (tensor_parallel) is not served on this device"));

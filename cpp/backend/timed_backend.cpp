@@ -60,9 +60,6 @@ class TimedBackend final : public ForwardingBackend {
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override {
     timed("matmul", {out.rows, out.cols, in.cols}, [&] { inner_.matmul(out, in, weight, epilogue); });
   }
-  void low_rank(const Tensor& sums, const Tensor& in, const LowRankRows& of) override {
-    timed("low_rank", {sums.rows, sums.cols, in.cols}, [&] { inner_.low_rank(sums, in, of); });
-  }
   void route(const Routing& out, const Tensor& logits, const RouterParams& p) override {
     timed("route", extent(logits), [&] { inner_.route(out, logits, p); });
   }

@@ -34,7 +34,6 @@ void bind_sampling(nb::module_& m);
 void bind_kv_cache(nb::module_& m);
 void bind_scheduler(nb::module_& m);
 void bind_engine(nb::module_& m);
-void bind_ranks(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_simulation(nb::module_& m);
 /// Calls of all functions and methods that are bound so far which do not fit are refused in the words of the caller

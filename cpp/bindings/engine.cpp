@@ -35,6 +35,10 @@ void close_all() {
     }
 }
 
+/// The weights as a source that no Python thread changes. A copy of a map refers to the same tensors.
+const ModelFile& snapshot(const ModelFile& file) { return file; }
+WeightMap snapshot(const KeptWeights& weights) { return weights.map; }
+
 /// Weights of which only the types are known.
 class WeightTypes final : public WeightSource {
  public:
@@ -324,17 +328,6 @@ void bind_engine_class(nb::module_& m) {
           "True while a submitted request has not delivered its last output.")
       .def(
           "stats", [](const E& self) { return self.engine->stats(); }, release_gil())
-      .def(
-          "rank_losses",
-          [](const E& self) {
-            std::vector<std::pair<std::uint64_t, std::uint64_t>> losses;
-            for (const RankLosses& of_rank : self.engine->rank_losses())
-              losses.emplace_back(of_rank.count, of_rank.process);
-            return losses;
-          },
-          release_gil(),
-          "Of each rank that is a process: how often it was lost, and the id of the process that it was then. Empty "
-          "where none is.")
       .def_prop_ro("memory_plan", [](const E& self) -> MemoryPlan { return self.engine->memory_plan(); })
       .def_prop_ro("model", [](const E& self) -> ModelDescription { return self.engine->model(); })
       .def(
@@ -344,18 +337,14 @@ void bind_engine_class(nb::module_& m) {
       .def(
           "register_prefix",
           [](E& self, const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
-             QueueId queue, const std::string& adapter) {
-            return self.engine->register_prefix(name, std::move(tokens), salt, shared, queue, adapter);
-          },
-          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, "queue"_a = 0, "adapter"_a = "", release_gil(),
+             QueueId queue) { return self.engine->register_prefix(name, std::move(tokens), salt, shared, queue); },
+          "name"_a, "tokens"_a, "salt"_a = 0, "shared"_a = false, "queue"_a = 0, release_gil(),
           "Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same "
           "salt can name it, or, when it is shared, those of every salt.")
       .def(
           "release_prefix",
-          [](E& self, const std::string& name, std::uint64_t salt, const std::string& adapter) {
-            self.engine->release_prefix(name, salt, adapter);
-          },
-          "name"_a, "salt"_a = 0, "adapter"_a = "", release_gil())
+          [](E& self, const std::string& name, std::uint64_t salt) { self.engine->release_prefix(name, salt); },
+          "name"_a, "salt"_a = 0, release_gil())
       .def(
           "force_preemption",
           [](E& self, std::uint32_t period, std::string_view mode) {

@@ -16,7 +16,6 @@ NB_MODULE(_core, m) {
   bind_kv_cache(m);
   bind_scheduler(m);
   bind_engine(m);
-  bind_ranks(m);
   bind_devices(m);
   bind_simulation(m);
   explain_arguments(m);  // last: of all of them

@@ -54,8 +54,6 @@ void bind_scheduler_class(nb::module_& m) {
           "cache", [](const Scheduler& self) { return KvCacheView{&self.cache()}; }, nb::keep_alive<0, 1>(),
           "To look at: only the scheduler changes it.")
       .def("clear_prefix_cache", &Scheduler::clear_prefix_cache, "Forgets all cached prefixes.")
-      .def("lose_cache", &Scheduler::lose_cache,
-           "The KV in all blocks is lost: drops the outstanding plan, and computes everything again.")
       .def("take_events", &Scheduler::take_events, "News of the prefix cache since the last call, oldest first.")
       .def("submit", &Scheduler::submit, "request"_a)
       .def("validate", &Scheduler::validate, "request"_a, "The checks of submit() alone.")

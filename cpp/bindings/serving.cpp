@@ -1,12 +1,9 @@
 // What a service needs besides requests and outputs: queues and their descriptors, pauses and drains.
 #include <algorithm>
-#include <map>
-#include <string>
 #include <vector>
 
 #include "bindings/engine_handle.hpp"
 #include "bindings/records.hpp"
-#include "bindings/weights.hpp"
 
 namespace pagedcore::bindings {
 namespace {
@@ -37,21 +34,10 @@ std::vector<CacheEvent> cache_events(EngineHandle& self, double timeout) {
   }
 }
 
-EngineSnapshot draw_snapshot(EngineHandle& self, const SnapshotLimits& limits) {
+EngineSnapshot snapshot(EngineHandle& self, const SnapshotLimits& limits) {
   const SnapshotLimits asked = limits;  // other threads may change theirs meanwhile
   const ReleasedGil released;
   return self.engine->snapshot(asked);
-}
-
-/// Two tensors for each matrix: its name with ".down" and ".up".
-void load_adapter(EngineHandle& self, const std::string& name, const KeptWeights& weights,
-                  const std::map<std::string, float>& scales) {
-  const WeightMap tensors = weights.map;  // other threads may change theirs meanwhile
-  const ReleasedGil released;
-  AdapterWeights adapter;
-  for (const auto& [matrix, scale] : scales)
-    adapter.matrices.push_back({matrix, tensors.get(matrix + ".down"), tensors.get(matrix + ".up"), scale});
-  self.engine->load_adapter(name, adapter);
 }
 
 }  // namespace
@@ -88,18 +74,6 @@ void bind_serving(nb::class_<EngineHandle>& engine) {
             return self.engine->import_prefix(bytes);
           },
           "data"_a, "Puts an exported prefix into the prefix cache; how many leading tokens are there then.")
-      .def("load_adapter", &load_adapter, "name"_a, "weights"_a, "scales"_a,
-           nb::sig("def load_adapter(self, name: str, weights: WeightMap, scales: collections.abc.Mapping[str, float]) "
-                   "-> None"),
-           "Loads a LoRA adapter: for each matrix of `scales`, such as layers.0.attn.q, its tensors .down and .up.")
-      .def(
-          "unload_adapter",
-          [](E& self, const std::string& name, bool drain) { self.engine->unload_adapter(name, drain); }, "name"_a,
-          "drain"_a = false, release_gil(),
-          "Requests cannot name it any more. Raises InvalidArgument where some use it, unless they may drain.")
-      .def(
-          "adapters", [](const E& self) { return self.engine->adapters(); }, release_gil(),
-          "Names of those that are loaded.")
       .def(
           "open_queue", [](E& self) { return self.engine->open_queue(); },
           "A place for outputs beside the engine's own, which is queue 0: for submit() and wait().")
@@ -117,7 +91,7 @@ void bind_serving(nb::class_<EngineHandle>& engine) {
       .def("cache_events", &cache_events, "timeout"_a = 0.0,
            nb::sig("def cache_events(self, timeout: float = 0.0) -> list[CacheEvent]"),
            "News of the prefix cache since the last call, waiting at most `timeout` seconds for the first.")
-      .def("snapshot", &draw_snapshot, "limits"_a = SnapshotLimits{},
+      .def("snapshot", &snapshot, "limits"_a = SnapshotLimits{},
            nb::sig("def snapshot(self, limits: SnapshotLimits = ...) -> EngineSnapshot"),
            "What is where, between two steps. Waits for the end of the one under way.")
       .def("drain", &drain, "timeout"_a, nb::sig("def drain(self, timeout: float) -> list[int]"),

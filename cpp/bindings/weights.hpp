@@ -22,10 +22,6 @@ struct KeptWeights {
   std::deque<TensorBytes> buffers;
 };
 
-/// The weights as a source that no Python thread changes. A copy of a map refers to the same tensors.
-inline const ModelFile& snapshot(const ModelFile& file) { return file; }
-inline WeightMap snapshot(const KeptWeights& weights) { return weights.map; }
-
 /// Tells a Python function, before each tensor, how many were read before it. Ranks read the same ones, on threads of
 /// their own: each counts once.
 class ToldWeights final : public WeightSource {

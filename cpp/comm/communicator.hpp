@@ -71,9 +71,6 @@ class Communicator {
   /// Returns once every rank has called it.
   virtual void barrier() = 0;
 
-  /// Whether the next call is bound to throw: the group has ended, or a rank has left it. Any thread.
-  virtual bool failed() const noexcept = 0;
-
   /// Ends the group: every call that waits throws, and every later one. The first reason stays. Never blocks on a peer.
   virtual void abort(std::string_view why) noexcept = 0;
 };

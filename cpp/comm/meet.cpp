@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -24,21 +23,13 @@ namespace {
 using Alike = std::vector<std::pair<std::string, std::string>>;
 
 /// Why this rank cannot be of the group; empty when it can.
-std::string difference(const Alike& ours, const Alike& decided, const Alike& its) {
-  const auto unknown = [] {
-    return "it compares other things than rank 0 does; run the same version of pagedcore everywhere";
-  };
-  const auto differs = [](const auto& own, const std::string& value) {
-    return str("its ", own.first, " is '", value, "' and rank 0's is '", own.second, "'; both must be the same");
-  };
-  if (its.size() < ours.size()) return unknown();
-  for (std::size_t i = 0; i < its.size(); ++i) {
-    if (i < ours.size() && ours[i].first != its[i].first) return unknown();
-    const auto own = i < ours.size()
-                         ? ours.begin() + static_cast<std::ptrdiff_t>(i)
-                         : std::ranges::find_if(decided, [&](const auto& d) { return d.first == its[i].first; });
-    if (own == decided.end()) return unknown();
-    if (own->second != its[i].second) return differs(*own, its[i].second);
+std::string difference(const Alike& ours, const Alike& its) {
+  for (std::size_t i = 0; i < std::max(ours.size(), its.size()); ++i) {
+    if (i >= its.size() || i >= ours.size() || ours[i].first != its[i].first)
+      return "it compares other things than rank 0 does; run the same version of pagedcore everywhere";
+    if (ours[i].second != its[i].second)
+      return str("its ", ours[i].first, " is '", its[i].second, "' and rank 0's is '", ours[i].second,
+                 "'; both must be the same");
   }
   return {};
 }
@@ -64,7 +55,6 @@ class Meeting {
             {"version", version()}, {"transport", transport}, {"deadline", str(member.limits.deadline.count(), " ms")}},
         end_(Clock::now() + member.patience) {
     alike_.insert(alike_.end(), member.alike.begin(), member.alike.end());
-    if (member.rank != 0) alike_.insert(alike_.end(), member.wants.begin(), member.wants.end());
     if (member.rank != 0) return;
     links_.ranks = member.ranks;
     links_.control.resize(static_cast<std::size_t>(member.ranks));
@@ -77,9 +67,7 @@ class Meeting {
     if (address.local) path_ = address.host;
     std::vector<std::optional<Guest>> guests(static_cast<std::size_t>(member_.ranks));
     for (int missing = member_.ranks - 1; missing > 0;) {
-      std::optional<Guest> guest = door.next(std::min(end_, Clock::now() + std::chrono::milliseconds(20)));
-      check_stop();
-      if (!guest && Clock::now() < end_) continue;
+      std::optional<Guest> guest = door.next(end_);
       if (!guest) throw_missing(guests, door);
       const std::string why = place(*guest, guests, missing);
       if (!why.empty()) door.refuse(*guest, why);
@@ -180,13 +168,8 @@ class Meeting {
     throw LostPeer(lost, why);
   }
 
-  void check_stop() const {
-    if (member_.stop != nullptr && member_.stop->load()) throw Aborted("rank 0 waits no longer for the other ranks");
-  }
-
   /// Whether those who have come are still there.
   void check_members() {
-    check_stop();
     if (links_.rank > 0) {
       if (has_word(links_.control[0])) hear_rank_0();
       return;
@@ -212,7 +195,7 @@ class Meeting {
   std::string place(Guest& guest, std::vector<std::optional<Guest>>& guests, int& missing) {
     Knock& its = guest.knock;
     if (its.purpose != Purpose::join) return "it belongs to another group; start it again";
-    if (std::string why = difference(alike_, member_.decides, its.alike); !why.empty()) return why;
+    if (std::string why = difference(alike_, its.alike); !why.empty()) return why;
     if (its.ranks != 0 && its.ranks != member_.ranks)
       return str("it expects ", its.ranks, " ranks and rank 0 expects ", member_.ranks);
     if (its.rank == -1)

@@ -2,7 +2,6 @@
 // say what they are. Then every two of them have connections of their own.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -21,11 +20,8 @@ struct Member {
   std::string token;    // the secret of the group: load_token()
   /// What must be the same everywhere, by name: version, model, options. The library's version is compared anyway.
   std::vector<std::pair<std::string, std::string>> alike;
-  /// What rank 0 decides for all: another rank may name some of it in `wants`, and is refused where that differs.
-  std::vector<std::pair<std::string, std::string>> decides, wants;
   /// How long a rank waits for the others to come.
   std::chrono::milliseconds patience{60'000};
-  const std::atomic<bool>* stop = nullptr;  // rank 0 waits no longer once it is true, and throws Aborted
   Limits limits;
 };
 

@@ -79,8 +79,6 @@ class SharedMemoryCommunicator final : public SharedMemoryGroup {
     return {at, bytes};
   }
 
-  bool failed() const noexcept override { return watch_.failed() || watch_.left(); }
-
   void abort(std::string_view why) noexcept override {
     try {
       watch_.fail(aborted_by(rank_, why));

@@ -99,8 +99,6 @@ class TcpCommunicator final : public Communicator {
     run(Patience::deadline);
   }
 
-  bool failed() const noexcept override { return watch_.failed() || watch_.left(); }
-
   void abort(std::string_view why) noexcept override {
     try {
       watch_.fail(aborted_by(rank_, why));

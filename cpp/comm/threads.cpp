@@ -115,11 +115,6 @@ class ThreadCommunicator final : public Communicator {
     leave();
   }
 
-  bool failed() const noexcept override {
-    return group_->failed.load() ||
-           std::ranges::any_of(group_->slots, [](const Slot& slot) { return slot.gone.load(); });
-  }
-
   void abort(std::string_view why) noexcept override {
     try {
       group_->fail(aborted_by(rank_, why));

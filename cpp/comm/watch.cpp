@@ -64,10 +64,6 @@ Watch::~Watch() {
   tell(FrameKind::goodbye, {});  // after the word of a failure, which the thread may just have been sending
 }
 
-bool Watch::left() const noexcept {
-  return std::ranges::any_of(peers_, [](const Peer& peer) { return peer.gone.load(); });
-}
-
 void Watch::throw_failure() const { comm::throw_failure(failure_); }
 
 bool Watch::end_with(Failure why) noexcept {

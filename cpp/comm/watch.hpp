@@ -30,8 +30,6 @@ class Watch {
   bool failed() const noexcept { return failed_.load(); }
   /// Whether the rank said goodbye. What it did before is seen by whoever sees this.
   bool gone(int rank) const noexcept { return peers_[static_cast<std::size_t>(rank)].gone.load(); }
-  /// Whether any rank did.
-  bool left() const noexcept;
   /// Ends the group here, and everywhere with the same words. The first reason stays. Never blocks, never throws.
   void fail(Failure why) noexcept;
   [[noreturn]] void throw_failure() const;

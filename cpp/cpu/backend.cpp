@@ -10,7 +10,6 @@
 #include "cpu/elementwise/rows.hpp"
 #include "cpu/kv/kv.hpp"
 #include "cpu/matmul/layout.hpp"
-#include "cpu/matmul/low_rank.hpp"
 #include "cpu/matmul/matmul.hpp"
 #include "cpu/mixture/mixture.hpp"
 #include "pagedcore/devices.hpp"
@@ -110,14 +109,6 @@ std::size_t CpuBackend::packed_bytes(std::int64_t n, std::int64_t k, const Weigh
   return packed_weight_bytes(n, k, form, isa_, form.f32 ? DType::f32 : dtype_);
 }
 
-std::unique_ptr<LowRankWeight> CpuBackend::pack_low_rank(const LowRankForm& form) {
-  return cpu::pack_low_rank(pool_, form, isa_, dtype_);
-}
-
-std::size_t CpuBackend::low_rank_bytes(const LowRankForm& form) const {
-  return cpu::low_rank_bytes(form, isa_, dtype_);
-}
-
 std::unique_ptr<KvStorage> CpuBackend::allocate_kv(const KvShape& shape, std::uint32_t num_blocks) {
   return make_kv_storage(shape, num_blocks, isa_, dtype_);
 }
@@ -169,11 +160,6 @@ void CpuBackend::convert(const Tensor& out, const Tensor& in) {
 void CpuBackend::matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) {
   if (out.dtype != DType::f32) check_compute("matmul: the output", out);
   cpu::matmul(pool_, scratch_, out, in, weight, epilogue);
-}
-
-void CpuBackend::low_rank(const Tensor& sums, const Tensor& in, const LowRankRows& of) {
-  check_compute("low_rank: the input", in);
-  cpu::low_rank(pool_, scratch_, sums, in, of);
 }
 
 void CpuBackend::route(const Routing& out, const Tensor& logits, const RouterParams& p) {

@@ -30,11 +30,7 @@ class CpuBackend final : public Backend {
   std::size_t packed_bytes(std::int64_t n, std::int64_t k, const WeightForm& form) const override;
   PackedSize packed_size(std::span<const HostTensor> parts, const WeightForm& form) const override;
 
-  std::unique_ptr<LowRankWeight> pack_low_rank(const LowRankForm& form) override;
-  std::size_t low_rank_bytes(const LowRankForm& form) const override;
-
   bool serves_mixtures() const noexcept override { return true; }
-  bool serves_adapters() const noexcept override { return true; }
   bool serves_sinks() const noexcept override { return true; }
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) override;
   std::size_t kv_block_bytes(const KvShape& shape) const override;
@@ -52,7 +48,6 @@ class CpuBackend final : public Backend {
   void add(const Tensor& x, const Tensor& y, float scale) override;
   void convert(const Tensor& out, const Tensor& in) override;
   void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) override;
-  void low_rank(const Tensor& sums, const Tensor& in, const LowRankRows& of) override;
   void route(const Routing& out, const Tensor& logits, const RouterParams& p) override;
   void mixture(const Tensor& out, const Tensor& in, const Routing& routing, const Mixture& experts) override;
   void rope_and_cache(const Tensor& q, const Tensor& qkv, KvStorage& kv, std::int32_t layer, const Batch& batch,

@@ -12,7 +12,6 @@
 #include "engine/kv_identity.hpp"
 #include "engine/local_executor.hpp"
 #include "engine/memory_plan.hpp"
-#include "engine/process_ranks.hpp"
 #include "engine/thread_ranks.hpp"
 #include "pagedcore/error.hpp"
 
@@ -20,9 +19,6 @@ namespace pagedcore {
 
 Executor::~Executor() = default;
 SwapCounters Executor::swap_counters() const { return {}; }
-void Executor::tend() {}
-double Executor::tend_period() const noexcept { return 0.0; }
-CacheLost::~CacheLost() = default;
 
 namespace {
 
@@ -41,14 +37,12 @@ PrefixPlaces places_of(const EngineConfig& config, const MemoryPlan& plan, store
 
 struct Engine::Impl {
   Impl(const ModelDescription& description, const WeightSource& weights, const EngineConfig& given)
-      : model_description(description), adapters(given.adapters) {
+      : model_description(description) {
     const EngineConfig config = for_its_device(for_its_model(given, description), description);
-    const bool of_processes = config.tensor_parallel > 1 && !config.ranks.rank_address.empty();
-    const std::int32_t own_ranks = of_processes ? 1 : config.tensor_parallel;
     std::unique_ptr<Timeline> timeline;
     if (!config.timeline_file.empty())
-      timeline = std::make_unique<Timeline>(config.timeline_file, static_cast<std::size_t>(own_ranks));
-    for (std::int32_t rank = 0; rank < own_ranks; ++rank) {
+      timeline = std::make_unique<Timeline>(config.timeline_file, static_cast<std::size_t>(config.tensor_parallel));
+    for (std::int32_t rank = 0; rank < config.tensor_parallel; ++rank) {
       ranks.push_back({make_backend(of_rank(config, rank)), nullptr, nullptr, nullptr});
       if (timeline && parse_device(config.device).kind == DeviceKind::cpu)  // a GPU's operations are only enqueued
         ranks.back().backend =
@@ -57,28 +51,17 @@ struct Engine::Impl {
     Backend& backend = *ranks[0].backend;
     plan = plan_memory(description, config, backend, available_memory(backend), &weights);
     check_swap_space(plan, parse_device(config.device).kind == DeviceKind::cpu, host_memory_limit());
-    backend.reserve(plan.weights + plan.activations + plan.adapters + plan.kv_cache());
+    backend.reserve(plan.weights + plan.activations + plan.kv_cache());
     const HashedWeights hashed(weights);
     const bool moves = moves_prefixes(config);
-    if (of_processes) {
-      auto made = std::make_unique<ProcessRanks>(config, plan.num_blocks, ranks::fingerprint(description, weights),
-                                                 arithmetic_of(backend));
-      processes = made.get();
-      others = std::move(made);
-      load_rank(ranks[0], {0, config.tensor_parallel}, description, weights, config, plan);
-      processes->loaded(*ranks[0].model);
-    } else {
-      load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
-    }
+    load_ranks(ranks, description, moves ? static_cast<const WeightSource&>(hashed) : weights, config, plan);
+    text = str(backend.describe(), ranks.size() > 1 ? str(" each in ", ranks.size(), " ranks") : "", "; ",
+               plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
     if (ranks.size() > 1) {
       std::vector<RankParts> parts;
       for (EngineRank& rank : ranks) parts.push_back({*rank.backend, *rank.model, *rank.kv, rank.swap.get()});
       others = std::make_unique<ThreadRanks>(parts);
     }
-    text =
-        str(backend.describe(),
-            others == nullptr ? "" : str(" each in ", config.tensor_parallel, of_processes ? " processes" : " ranks"),
-            "; ", plan.num_blocks, " blocks of ", plan.block_size, " tokens, context ", plan.max_context);
     auto requests = std::make_unique<RequestTable>();
     auto executor = std::make_unique<LocalExecutor>(backend, *ranks[0].model, *ranks[0].kv, *requests,
                                                     ranks[0].swap.get(), others.get());
@@ -96,35 +79,25 @@ struct Engine::Impl {
     if (moves) places = places_of(config, plan, kv_identity(description, hashed.digest(), backend, *ranks[0].kv));
     std::optional<TraceWriter> trace;
     if (!config.trace_file.empty()) trace.emplace(config.trace_file, scheduling, cache);
-    loop = std::make_unique<EngineLoop>(
-        RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events, plan.requests,
-                      config.max_waiting, traits_of(description), config.adapters.max_adapters},
-        Scheduler(scheduling, cache), std::move(requests), std::move(executor), std::move(trace), std::move(places),
-        std::move(timeline));
+    loop = std::make_unique<EngineLoop>(RequestLimits{description.vocab_size, plan.max_context, config.kv.cache_events,
+                                                      plan.requests, config.max_waiting, traits_of(description)},
+                                        Scheduler(scheduling, cache), std::move(requests), std::move(executor),
+                                        std::move(trace), std::move(places), std::move(timeline));
   }
 
   void close() noexcept {
-    {
-      const std::lock_guard lock(closing);
-      if (processes != nullptr) processes->stop_waiting();
-    }
     loop->close();  // only after the thread has ended may its memory go
     const std::lock_guard lock(closing);
-    if (processes != nullptr) losses = processes->losses();
-    processes = nullptr;
     others.reset();
     ranks.clear();
   }
 
   ModelDescription model_description;
-  AdapterOptions adapters;
   MemoryPlan plan;
   std::string text;
-  mutable std::mutex closing;
+  std::mutex closing;
   std::vector<EngineRank> ranks;
-  std::unique_ptr<RankGroup> others;  // when there are more than one
-  ProcessRanks* processes = nullptr;  // that is what the others are
-  std::vector<RankLosses> losses;     // what they were when it was closed
+  std::unique_ptr<ThreadRanks> others;  // when there are more than one
   std::unique_ptr<EngineLoop> loop;
 };
 
@@ -164,35 +137,19 @@ std::map<std::string, double> Engine::stats() const {
   stats.weights = impl_->plan.weights;
   stats.native_weights = impl_->plan.native_weights;
   stats.integer_weights = impl_->plan.integer_weights;
-  stats.adapters = static_cast<std::uint32_t>(impl_->loop->adapters().size());
-  stats.adapter_bytes = impl_->plan.adapters;
   stats.ranks = static_cast<std::uint32_t>(impl_->plan.rank_weights.size());
   stats.rank_weights_most = *std::ranges::max_element(impl_->plan.rank_weights);
   return to_map(stats);
-}
-std::vector<RankLosses> Engine::rank_losses() const {
-  const std::lock_guard lock(impl_->closing);
-  return impl_->processes != nullptr ? impl_->processes->losses() : impl_->losses;
 }
 const MemoryPlan& Engine::memory_plan() const noexcept { return impl_->plan; }
 const ModelDescription& Engine::model() const noexcept { return impl_->model_description; }
 std::string Engine::describe() const { return impl_->text; }
 void Engine::clear_prefix_cache() { impl_->loop->clear_prefix_cache(); }
 RequestId Engine::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt, bool shared,
-                                  QueueId queue, const std::string& adapter) {
-  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue, adapter);
+                                  QueueId queue) {
+  return impl_->loop->register_prefix(name, std::move(tokens), salt, shared, queue);
 }
-void Engine::release_prefix(const std::string& name, std::uint64_t salt, const std::string& adapter) {
-  impl_->loop->release_prefix(name, salt, adapter);
-}
-void Engine::load_adapter(const std::string& name, const AdapterWeights& weights) {
-  if (impl_->adapters.max_adapters == 0)
-    throw InvalidArgument(str("adapter '", name, "' finds no room: set max_adapters, which was left out"));
-  check_adapter(weights, impl_->model_description, impl_->adapters);
-  impl_->loop->load_adapter(name, weights);
-}
-void Engine::unload_adapter(const std::string& name, bool drain) { impl_->loop->unload_adapter(name, drain); }
-std::vector<std::string> Engine::adapters() const { return impl_->loop->adapters(); }
+void Engine::release_prefix(const std::string& name, std::uint64_t salt) { impl_->loop->release_prefix(name, salt); }
 std::vector<std::byte> Engine::export_prefix(std::span<const TokenId> tokens, std::uint64_t salt) {
   return impl_->loop->export_prefix(tokens, salt);
 }

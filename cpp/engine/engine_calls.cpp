@@ -42,13 +42,6 @@ void check_text(std::size_t prompt, std::uint32_t max_context) {
                               max_context, "; shorten it"));
 }
 
-PrefixScope scope_of(std::uint64_t salt, const Adapter* adapter) {
-  PrefixScope scope{salt, {}};
-  if (adapter != nullptr)
-    scope.adapter.assign(reinterpret_cast<const char*>(adapter->digest.data()), adapter->digest.size());
-  return scope;
-}
-
 }  // namespace
 
 ModelTraits traits_of(const ModelDescription& d) noexcept {
@@ -68,8 +61,7 @@ EngineLoop::EngineLoop(const RequestLimits& limits, Scheduler scheduler, std::un
       executor_(std::move(executor)),
       trace_(std::move(trace)),
       beyond_{std::move(places.identity), places.format},
-      history_(std::move(timeline)),
-      names_{.adapters = AdapterNames(limits.max_adapters)} {
+      history_(std::move(timeline)) {
   if (places.store)
     beyond_.traffic = std::make_unique<StoreTraffic>(std::move(places.store), [this] { mailbox_.nudge(); });
   publish();
@@ -118,7 +110,7 @@ Pooling EngineLoop::pooling_of(const EngineRequest& request) const noexcept {
 }
 
 /// What the scheduler is told of a request, which has passed every check.
-SchedulerRequest EngineLoop::checked(const EngineRequest& request, const Adapter* adapter) const {
+SchedulerRequest EngineLoop::checked(const EngineRequest& request) const {
   fork_guard_.check();
   check_ranges(request.options, "request option");
   if (const std::size_t size = request.options.request_id.size(); size > kMostNameBytes)
@@ -147,7 +139,7 @@ SchedulerRequest EngineLoop::checked(const EngineRequest& request, const Adapter
     s.max_tokens = output_limit(request.prompt.size(), max_tokens, limits_.max_context);
     s.is_open_ended = !request.beam && max_tokens == kNoTokenLimit;
   }
-  s.salt = adapter == nullptr ? request.options.salt : adapter->root(request.options.salt);
+  s.salt = request.options.salt;
   s.priority = request.options.priority;
   s.tenant = request.options.tenant;
   s.prompt = request.prompt;
@@ -172,11 +164,10 @@ RequestBytes EngineLoop::bytes_of(const EngineRequest& request, std::uint32_t ma
 
 SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<std::mutex>& naming) const {
   SubmitCommand command;
-  std::shared_ptr<const Adapter> adapter = adapter_of(request);
-  command.scheduling = checked(request, adapter.get());
+  command.scheduling = checked(request);
   if (!request.options.prefix.empty()) {
     if (!naming.owns_lock()) naming.lock();
-    command.scheduling.prefix = names_.prefixes.named_by(request, scope_of(request.options.salt, adapter.get()));
+    command.scheduling.prefix = prefixes_.named_by(request);
   }
   command.scheduling.stored_tokens = stored_tokens(command.scheduling);
   if (request.beam) request.beam->max_tokens = command.scheduling.max_tokens;  // cut where the context ends
@@ -185,8 +176,6 @@ SubmitCommand EngineLoop::command_of(EngineRequest&& request, std::unique_lock<s
   command.request = std::make_unique<RequestState>(std::move(request));
   if (pooling)
     command.request->pooled.emplace(*pooling, command.request->request.prompt.size(), limits_.model.hidden_size);
-  command.request->adapter = std::move(adapter);
-  command.request->root = command.scheduling.salt;
   command.request->bytes = bytes;
   command.request->max_tokens = command.scheduling.max_tokens;
   return command;
@@ -215,7 +204,7 @@ std::vector<RequestId> EngineLoop::submit_all(std::vector<EngineRequest> request
 }
 
 void EngineLoop::validate(const EngineRequest& request) const {
-  static_cast<void>(checked(request, adapter_of(request).get()));
+  static_cast<void>(checked(request));
   static_cast<void>(mailbox_.busy());  // throws when closed or failed
 }
 
@@ -284,40 +273,35 @@ void EngineLoop::clear_prefix_cache() {
 }
 
 RequestId EngineLoop::register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt,
-                                      bool shared, QueueId queue, const std::string& adapter) {
+                                      bool shared, QueueId queue) {
   if (name.empty()) throw InvalidArgument("the name of a prefix is empty; requests name it, so give it one");
   EngineRequest request;
   request.prompt = std::move(tokens);
   request.options.salt = salt;
-  request.options.adapter = adapter;
   request.queue = queue;
   request.sampling.max_tokens = 0;
   std::unique_lock naming(naming_, std::defer_lock);
   SubmitCommand command = command_of(std::move(request), naming);
   command.shared = shared;
   naming.lock();
-  const PrefixId id = names_.prefixes.add(name, {.scope = scope_of(salt, command.request->adapter.get()),
-                                                 .adapter = command.request->adapter,
-                                                 .shared = shared,
-                                                 .tokens = command.request->request.prompt});
+  const PrefixId id = prefixes_.add(name, {.salt = salt, .shared = shared, .tokens = command.request->request.prompt});
   command.request->pins = id;
   try {
     std::vector<SubmitCommand> commands;
     commands.push_back(std::move(command));
     return mailbox_.submit(std::move(commands)).front();
   } catch (...) {
-    names_.prefixes.forget(id);
+    prefixes_.forget(id);
     throw;
   }
 }
 
-void EngineLoop::release_prefix(const std::string& name, std::uint64_t salt, const std::string& adapter) {
+void EngineLoop::release_prefix(const std::string& name, std::uint64_t salt) {
   fork_guard_.check();
-  const std::shared_ptr<const Adapter> with = adapter.empty() ? nullptr : names_.adapters.find(adapter);
   const std::lock_guard lock(naming_);
-  const PrefixId id = names_.prefixes.owned(name, scope_of(salt, with.get()));
+  const PrefixId id = prefixes_.owned(name, salt);
   mailbox_.post(ReleasePrefixCommand{id});
-  names_.prefixes.forget(id);
+  prefixes_.forget(id);
 }
 
 std::vector<CacheEvent> EngineLoop::cache_events(double timeout) {

@@ -30,7 +30,6 @@ void EngineLoop::run() noexcept {
       if (state.orphans) end_orphans();
       end_overdue();
       tend_store();
-      tend_executor();
       if (scheduler_.has_work() && !pace_.paused) step();
       publish();
     }
@@ -52,8 +51,6 @@ std::optional<std::chrono::duration<double>> EngineLoop::patience() const noexce
     seconds = pace_.empty_plans == 0 ? 0.0 : 1e-3 * (1 << std::min(pace_.empty_plans, 6u));
   if (const std::optional<double> first = requests_->first_deadline(); first && seconds != 0.0)
     seconds = std::clamp(*first - mailbox_.now(), 0.0, seconds.value_or(kHour));
-  if (const double period = executor_->tend_period(); period > 0.0)
-    seconds = std::min(period, seconds.value_or(period));
   return seconds ? std::optional(std::chrono::duration<double>(*seconds)) : std::nullopt;
 }
 
@@ -104,7 +101,7 @@ void EngineLoop::run_command(SubmitCommand& command) {
 /// A prefix that will never be there has no name any more.
 void EngineLoop::forget_prefix(PrefixId id) {
   const std::lock_guard lock(naming_);
-  names_.prefixes.forget(id);
+  prefixes_.forget(id);
 }
 
 void EngineLoop::run_command(AbortCommand& command) {
@@ -187,11 +184,7 @@ void EngineLoop::step() {
 
   note_scheduled(plan, start);
   StepResult result;
-  try {
-    with_memory([&] { result = executor_->run(plan); });
-  } catch (const CacheLost&) {
-    return lose_cache();
-  }
+  with_memory([&] { result = executor_->run(plan); });
   std::vector<SampleUpdate> updates;
   with_memory([&] { updates = scheduler_.commit(result); });
   if (trace_) trace_->commit(result);
@@ -205,20 +198,6 @@ void EngineLoop::step() {
   stats_.step_seconds += seconds;
   history_.add(plan, {.start = start, .seconds = seconds, .plan_seconds = planned - start});
   measure(plan, seconds);
-}
-
-void EngineLoop::lose_cache() {
-  with_memory([&] { scheduler_.lose_cache(); });
-  if (trace_) trace_->lose_cache();
-}
-
-void EngineLoop::tend_executor() {
-  if (executor_->tend_period() <= 0.0) return;
-  try {
-    executor_->tend();
-  } catch (const CacheLost&) {
-    lose_cache();
-  }
 }
 
 /// What preemptions cost. The scheduler is told of changes that matter, so that a trace of it stays short.
@@ -293,6 +272,66 @@ void EngineLoop::take_in(const SampleUpdate& update, bool& has_token, double now
     if (update.finish != FinishReason::none || request->request.stream) report(*request, update.sample, update.finish);
   }
   if (request->unfinished == 0) requests_->erase(update.request);
+}
+
+/// Puts the news of one sample among the outputs. Throws std::bad_alloc; then nothing has changed.
+void EngineLoop::report(RequestState& request, std::uint32_t index, FinishReason finish) {
+  if (finish != FinishReason::none) {
+    finish_sample(request, index, finish, mailbox_.now(), outputs_);
+    if (request.unfinished == 0) count_finish(finish);
+    return;
+  }
+  SampleState& sample = request.samples[index];
+  const std::size_t fresh = news_of(request, sample);
+  News news(1);
+  EngineOutput& output = news.front();
+  output.request = request.id;
+  output.sample = index;
+  const auto first = sample.output.begin() + static_cast<std::ptrdiff_t>(sample.delivered);
+  output.tokens.assign(first, first + static_cast<std::ptrdiff_t>(fresh));
+  output.logprobs = std::exchange(sample.logprobs, {});
+  sample.delivered += fresh;
+  // Kept until the prompt is complete: the first token, or the end.
+  if (index == 0) output.prompt_logprobs = std::exchange(request.prompt_logprobs, {});
+  output.cached_tokens = request.cached_tokens;
+  output.time = mailbox_.now();
+  output.times = times_of(request, index);
+  outputs_.splice(outputs_.end(), news);
+}
+
+/// What of the best hypothesis can no longer change, or, at the end, all hypotheses. Throws as report().
+void EngineLoop::report_beams(RequestState& request, bool ended) {
+  BeamState& beams = *request.beams;
+  News news;
+  const auto put = [&](std::uint32_t index, const std::vector<TokenId>& tokens) -> EngineOutput& {
+    EngineOutput& output = news.emplace_back();
+    output.request = request.id;
+    output.sample = index;
+    output.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(index == 0 ? beams.delivered : 0), tokens.end());
+    output.cached_tokens = request.cached_tokens;
+    output.time = mailbox_.now();
+    output.times = request.times;
+    return output;
+  };
+  if (!ended) {
+    if (!request.request.stream) return;
+    const std::vector<TokenId> stable = beams.search.stable();
+    if (stable.size() == beams.delivered) return;
+    put(0, stable);
+    beams.delivered = stable.size();
+    outputs_.splice(outputs_.end(), news);
+    return;
+  }
+  const std::vector<sampling::BeamSearch::Hypothesis> hypotheses = beams.search.hypotheses();
+  for (std::uint32_t i = 0; i < hypotheses.size(); ++i) {
+    EngineOutput& output = put(i, hypotheses[i].tokens);
+    output.score = hypotheses[i].score;
+    output.finish = hypotheses[i].stopped ? FinishReason::stop : FinishReason::length;
+    output.last = i + 1 == hypotheses.size();
+  }
+  count_finish(news.back().finish);
+  outputs_.splice(outputs_.end(), news);
+  request.unfinished = 0;
 }
 
 /// Unknown ids are ignored.

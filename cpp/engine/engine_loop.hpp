@@ -16,7 +16,6 @@
 #include <thread>
 #include <vector>
 
-#include "engine/adapter_names.hpp"
 #include "engine/fork_guard.hpp"
 #include "engine/mailbox.hpp"
 #include "engine/prefix_names.hpp"
@@ -47,7 +46,6 @@ struct RequestLimits {
   std::uint64_t request_memory = std::numeric_limits<std::uint64_t>::max();  // bytes, of all together
   std::uint32_t max_waiting = 0;                                             // 0: any number
   ModelTraits model = {};
-  std::uint32_t max_adapters = 0;
 };
 
 /// Where prefixes go beyond the engine.
@@ -88,12 +86,8 @@ class EngineLoop {
   EngineStats stats() const;
   void clear_prefix_cache();
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
-                            bool shared = false, QueueId queue = {}, const std::string& adapter = {});
-  void release_prefix(const std::string& name, std::uint64_t salt = 0, const std::string& adapter = {});
-  /// Of weights that fit the model (check_adapter).
-  void load_adapter(const std::string& name, const AdapterWeights& weights);
-  void unload_adapter(const std::string& name, bool drain);
-  std::vector<std::string> adapters() const;
+                            bool shared = false, QueueId queue = {});
+  void release_prefix(const std::string& name, std::uint64_t salt = 0);
   std::vector<std::byte> export_prefix(std::span<const TokenId> tokens, std::uint64_t salt);
   std::uint32_t import_prefix(std::span<const std::byte> bytes);
   std::vector<CacheEvent> cache_events(double timeout);
@@ -106,9 +100,7 @@ class EngineLoop {
  private:
   void check_kind(const EngineRequest& request) const;
   Pooling pooling_of(const EngineRequest& request) const noexcept;
-  SchedulerRequest checked(const EngineRequest& request, const Adapter* adapter) const;
-  std::shared_ptr<const Adapter> adapter_of(const EngineRequest& request) const;
-  void drop_unused_adapters();
+  SchedulerRequest checked(const EngineRequest& request) const;
   RequestBytes bytes_of(const EngineRequest& request, std::uint32_t max_tokens) const;
   /// Checks a request and finds its prefix, if it names one: then `naming` is locked, and has to be until the command
   /// is posted.
@@ -139,8 +131,6 @@ class EngineLoop {
   void keep_prompt(const RequestState& request) noexcept;
   void write_last();
   void step();
-  void lose_cache();
-  void tend_executor();
   void note_scheduled(const StepPlan& plan, double now);
   void preempt_latest();
   void measure(const StepPlan& plan, double seconds);
@@ -192,10 +182,7 @@ class EngineLoop {
   StepHistory history_;
 
   mutable std::mutex naming_;  // held while a command that names a prefix is posted, so that commands keep their order
-  struct Names {
-    PrefixNames prefixes = {};
-    AdapterNames adapters;
-  } names_;
+  PrefixNames prefixes_;
 
   std::mutex closing_;
   std::thread thread_;

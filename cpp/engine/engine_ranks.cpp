@@ -12,11 +12,12 @@
 #include "pagedcore/error.hpp"
 
 namespace pagedcore {
-void load_rank(EngineRank& rank, const ModelRank& which, const ModelDescription& description,
-               const WeightSource& weights, const EngineConfig& config, const MemoryPlan& plan) {
+namespace {
+
+void load(EngineRank& rank, const ModelRank& which, const ModelDescription& description, const WeightSource& weights,
+          const EngineConfig& config, const MemoryPlan& plan) {
   rank.model = std::make_unique<Model>(description, weights, *rank.backend, config.scheduler.max_batched_tokens,
                                        max_logit_rows(config), which);
-  rank.model->reserve_adapters(config.adapters);
   rank.kv =
       rank.backend->allocate_kv(rank.model->kv_shape(static_cast<std::int32_t>(plan.block_size)), plan.num_blocks);
   if (plan.num_swap_blocks == 0) return;
@@ -27,9 +28,11 @@ void load_rank(EngineRank& rank, const ModelRank& which, const ModelDescription&
                                           in_file > 0 ? make_swap_file(path) : nullptr);
 }
 
+}  // namespace
+
 EngineConfig of_rank(EngineConfig config, std::int32_t rank) {
   const std::int32_t ranks = config.tensor_parallel;
-  if (ranks == 1 || !config.ranks.rank_address.empty()) return config;
+  if (ranks == 1) return config;
   const int threads = config.cpu.threads > 0 ? config.cpu.threads : usable_cpus();
   config.cpu.threads = threads * (rank + 1) / ranks - threads * rank / ranks;
   return config;
@@ -38,13 +41,13 @@ EngineConfig of_rank(EngineConfig config, std::int32_t rank) {
 void load_ranks(std::vector<EngineRank>& ranks, const ModelDescription& model, const WeightSource& weights,
                 const EngineConfig& config, const MemoryPlan& plan) {
   const auto size = static_cast<std::int32_t>(ranks.size());
-  if (size == 1) return load_rank(ranks[0], {}, model, weights, config, plan);
+  if (size == 1) return load(ranks[0], {}, model, weights, config, plan);
   std::vector<std::exception_ptr> failures(ranks.size());
   std::vector<std::thread> threads;
   const auto run = [&](std::size_t rank) noexcept {
     take_exception_memory();
     try {
-      load_rank(ranks[rank], {static_cast<std::int32_t>(rank), size}, model, weights, config, plan);
+      load(ranks[rank], {static_cast<std::int32_t>(rank), size}, model, weights, config, plan);
     } catch (...) {
       failures[rank] = std::current_exception();
     }

@@ -19,12 +19,8 @@ struct EngineRank {
   std::unique_ptr<SwapStore> swap;  // when there is a swap space
 };
 
-/// The options of one rank's backend: its share of the threads, where ranks are threads of one process.
+/// The options of one rank's backend: its share of the threads.
 EngineConfig of_rank(EngineConfig config, std::int32_t rank);
-
-/// Fills all but the backend, of one rank of several.
-void load_rank(EngineRank& rank, const ModelRank& which, const ModelDescription& model, const WeightSource& weights,
-               const EngineConfig& config, const MemoryPlan& plan);
 
 /// Fills all but the backends, all ranks at a time: rank 0 on this thread, the others on threads of their own. Throws
 /// what the first of them throws, when all have ended.

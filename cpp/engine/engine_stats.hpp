@@ -29,8 +29,6 @@ struct EngineStats {
   std::uint64_t weights = 0;
   std::uint64_t native_weights = 0;
   std::uint64_t integer_weights = 0;
-  std::uint32_t adapters = 0;
-  std::uint64_t adapter_bytes = 0;
   std::uint32_t ranks = 1;
   std::uint64_t rank_weights_most = 0;
 
@@ -58,9 +56,6 @@ struct EngineStats {
     v(field("integer_weights", &S::integer_weights,
             "Of those: their codes are multiplied (dtype int8); the others are widened inside the products.")
           .gauge("integer_weight_bytes"));
-    v(field("adapters", &S::adapters, "LoRA adapters that requests can name.").gauge("adapters"));
-    v(field("adapter_bytes", &S::adapter_bytes, "Bytes that are kept for adapters (max_adapters), and for their sums.")
-          .gauge("adapter_bytes"));
     v(field("ranks", &S::ranks, "Ranks that share the model (tensor_parallel).").gauge("ranks"));
     v(field("rank_weights_most", &S::rank_weights_most, "Bytes of the weights of the rank that has most.")
           .gauge("rank_weight_bytes_most"));

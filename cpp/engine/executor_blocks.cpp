@@ -1,7 +1,4 @@
-// What an executor does besides steps: blocks in and out of its KV cache, for a store and for other engines. And which
-// rows of a step have which adapter.
-#include <algorithm>
-
+// Blocks in and out of an executor's KV cache, between steps: for a store, and for other engines.
 #include "engine/local_executor.hpp"
 #include "pagedcore/error.hpp"
 
@@ -12,24 +9,6 @@ void Executor::get_blocks(std::span<const BlockId>, std::span<std::byte* const>)
 }
 void Executor::put_blocks(std::span<const BlockId>, std::span<const std::byte* const>) {
   throw Unsupported("this executor takes no blocks into the KV cache: no kv_store, and no prefix is imported");
-}
-
-void Executor::load_adapter(std::int32_t, const AdapterWeights&) {
-  throw Unsupported("this executor takes no adapters");
-}
-void Executor::drop_adapter(std::int32_t) { throw Unsupported("this executor takes no adapters"); }
-
-/// For each row the slot of its request's adapter, -1: none. Empty where no row has one.
-std::span<const std::int32_t> LocalExecutor::adapters_of(const StepPlan& plan) {
-  adapters_.clear();
-  for (const ScheduledSequence& s : plan.sequences) {
-    const RequestState* request = requests_.find(s.request);
-    if (request == nullptr || !request->adapter) continue;
-    if (adapters_.empty()) adapters_.assign(plan.tokens.size(), -1);
-    const auto first = adapters_.begin() + static_cast<std::ptrdiff_t>(s.first_row);
-    std::fill(first, first + static_cast<std::ptrdiff_t>(s.num_rows), request->adapter->slot);
-  }
-  return adapters_;
 }
 
 void LocalExecutor::get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst) {

@@ -26,6 +26,14 @@ std::string hex(const Digest& digest) {
   return text;
 }
 
+/// "cpu, amx, bf16, native weights" of "..., 2 threads": how many there are changes no bits.
+std::string numerics_of(const Backend& backend) {
+  std::string text = backend.describe();
+  const std::size_t comma = text.rfind(", ");
+  if (comma != std::string::npos && text.ends_with(" threads")) text.resize(comma);
+  return text;
+}
+
 /// The sum of a tensor, in pieces: 256 bits, at the speed of memory. Against accidents; who may change the weights that
 /// an engine loads needs no collision.
 std::string sum_of(const HostTensor& tensor) {
@@ -53,13 +61,6 @@ std::string sum_of(const HostTensor& tensor) {
 
 }  // namespace
 
-std::string arithmetic_of(const Backend& backend) {
-  std::string text = backend.describe();
-  const std::size_t comma = text.rfind(", ");
-  if (comma != std::string::npos && text.ends_with(" threads")) text.resize(comma);
-  return text;
-}
-
 HostTensor HashedWeights::get(std::string_view name) const {
   const HostTensor tensor = source_.get(name);
   {
@@ -86,7 +87,7 @@ store::Identity kv_identity(const ModelDescription& model, std::string_view weig
                             const KvStorage& kv) {
   const KvShape& shape = kv.shape();
   std::string text =
-      str("pagedcore ", version(), ", layout ", kLayoutVersion, '\n', arithmetic_of(backend), "\nKV ",
+      str("pagedcore ", version(), ", layout ", kLayoutVersion, '\n', numerics_of(backend), "\nKV ",
           info(shape.dtype).name, ", ", shape.num_layers, " layers x ", shape.num_kv_heads, " heads x ", shape.head_dim,
           ", blocks of ", shape.block_size, " tokens, ", kv.block_bytes(), " bytes\nweights ", weights, '\n');
   for (const auto& [name, value] : model.to_text()) text.append(name).append("=").append(value).append("\n");

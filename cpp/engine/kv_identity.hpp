@@ -30,10 +30,6 @@ class HashedWeights final : public WeightSource {
   mutable std::map<std::string, std::string, std::less<>> tensors_;
 };
 
-/// What a backend computes with: its description without the number of threads, which changes no bits, such as "cpu,
-/// amx, bf16, native weights".
-std::string arithmetic_of(const Backend& backend);
-
 /// `weights`: HashedWeights::digest(). `backend`: by its description, of which the number of threads is left out.
 store::Identity kv_identity(const ModelDescription& model, std::string_view weights, const Backend& backend,
                             const KvStorage& kv);

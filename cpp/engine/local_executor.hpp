@@ -33,10 +33,6 @@ class LocalExecutor final : public Executor {
   SwapCounters swap_counters() const override;
   void get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst) override;
   void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src) override;
-  void load_adapter(std::int32_t slot, const AdapterWeights& weights) override { model_.load_adapter(slot, weights); }
-  void drop_adapter(std::int32_t slot) override { model_.drop_adapter(slot); }
-  void tend() override;
-  double tend_period() const noexcept override;
 
  private:
   void compute(const RankStep& step);
@@ -44,7 +40,6 @@ class LocalExecutor final : public Executor {
   void host_parallel(std::int64_t count, const std::function<void(std::int64_t)>& body);
   void note_failures(const std::vector<SwappedRequest>& requests, std::size_t first_move);
   BatchView describe(const StepPlan& plan);
-  std::span<const std::int32_t> adapters_of(const StepPlan& plan);
   void list_tasks(const StepPlan& plan);
   void list_tasks(const ScheduledSequence& s, RequestState& request);
   void list_pooled(const ScheduledSequence& s, RequestState& request);
@@ -75,7 +70,6 @@ class LocalExecutor final : public Executor {
     std::size_t first, count;
   };
   std::vector<std::int32_t> hidden_rows_;
-  std::vector<std::int32_t> adapters_;
   std::vector<PooledRange> pooled_;
   ScratchPool scratch_;
   std::vector<std::uint8_t> lost_;  // of the step's moves

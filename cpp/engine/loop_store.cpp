@@ -34,7 +34,8 @@ void EngineLoop::tend_store() {
 void EngineLoop::want_stored(RequestId id) {
   const RequestState* request = requests_->find(id);
   try {
-    if (request != nullptr && beyond_.traffic) return beyond_.traffic->want(id, request->request.prompt, request->root);
+    if (request != nullptr && beyond_.traffic)
+      return beyond_.traffic->want(id, request->request.prompt, request->request.options.salt);
   } catch (const std::bad_alloc&) {
   }
   scheduler_.end_store_read(id);
@@ -49,7 +50,7 @@ void EngineLoop::keep(const RequestState& request, std::span<const TokenId> outp
     tokens.reserve(request.request.prompt.size() + output.size());
     tokens.assign(request.request.prompt.begin(), request.request.prompt.end());
     if (!output.empty()) tokens.insert(tokens.end(), output.begin(), output.end() - 1);
-    beyond_.traffic->keep(std::move(tokens), request.root);
+    beyond_.traffic->keep(std::move(tokens), request.request.options.salt);
   } catch (const std::bad_alloc&) {
   }
 }

@@ -160,7 +160,6 @@ MemoryPlan plan_memory(const ModelDescription& model, const EngineConfig& given,
     add_rank(plan, plan_model_memory(model, sizes, static_cast<std::int32_t>(config.kv.block_size),
                                      config.scheduler.max_batched_tokens, max_logit_rows(config), weights,
                                      {rank, config.tensor_parallel}));
-  plan.adapters = plan_adapter_memory(model, sizes, config.adapters, config.scheduler.max_batched_tokens);
   plan.windows = layer_groups(model).windows;
   plan.block_size = config.kv.block_size;
 
@@ -236,7 +235,7 @@ std::unique_ptr<Backend> make_backend(const EngineConfig& config) {
 }
 
 void check_swap_space(const MemoryPlan& plan, bool on_host, std::size_t limit) {
-  const std::size_t others = on_host ? plan.weights + plan.activations + plan.adapters + plan.kv_cache() : 0;
+  const std::size_t others = on_host ? plan.weights + plan.activations + plan.kv_cache() : 0;
   const std::size_t most = limit > others ? limit - others : 0;
   if (plan.swap == 0 || plan.swap <= most) return;
   const std::string beside = on_host ? str(" beside weights of ", plan.weights, ", activations of ", plan.activations,

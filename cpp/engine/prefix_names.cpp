@@ -16,48 +16,45 @@ constexpr std::ptrdiff_t kMostShown = 20;
 }  // namespace
 
 PrefixId PrefixNames::add(const std::string& name, Prefix prefix) {
-  const auto shared = shared_.find({prefix.scope.adapter, name});
-  const bool is_taken = own_.contains({prefix.scope, name}) ||
-                        (shared != shared_.end() && (prefix.shared || shared->second.scope == prefix.scope));
+  const auto shared = shared_.find(name);
+  const bool is_taken = own_.contains({prefix.salt, name}) ||
+                        (shared != shared_.end() && (prefix.shared || shared->second.salt == prefix.salt));
   if (is_taken)
     throw InvalidArgument(str("prefix '", name, "' is registered; release it first or choose another name"));
   prefix.id = PrefixId{last_id_ + 1};
   if (prefix.shared) {
-    const std::string adapter = prefix.scope.adapter;
-    shared_.emplace(std::pair(adapter, name), std::move(prefix));
+    shared_.emplace(name, std::move(prefix));
   } else {
-    const PrefixScope scope = prefix.scope;
-    own_.emplace(std::pair(scope, name), std::move(prefix));
+    const std::uint64_t salt = prefix.salt;
+    own_.emplace(std::pair(salt, name), std::move(prefix));
   }
   return PrefixId{++last_id_};
 }
 
-const PrefixNames::Prefix* PrefixNames::find(const std::string& name, const PrefixScope& scope) const {
-  if (const auto own = own_.find({scope, name}); own != own_.end()) return &own->second;
-  const auto shared = shared_.find({scope.adapter, name});
+const PrefixNames::Prefix* PrefixNames::find(const std::string& name, std::uint64_t salt) const {
+  if (const auto own = own_.find({salt, name}); own != own_.end()) return &own->second;
+  const auto shared = shared_.find(name);
   return shared != shared_.end() ? &shared->second : nullptr;
 }
 
 /// Tells of no other salt's, not even how many there are.
-void PrefixNames::refuse_unknown(const std::string& name, const PrefixScope& scope) const {
+void PrefixNames::refuse_unknown(const std::string& name, std::uint64_t salt) const {
   std::set<std::string_view> known;
-  for (auto own = own_.lower_bound({scope, {}}); own != own_.end() && own->first.first == scope; ++own)
+  for (auto own = own_.lower_bound({salt, {}}); own != own_.end() && own->first.first == salt; ++own)
     known.insert(own->first.second);
-  for (const auto& [key, prefix] : shared_)
-    if (key.first == scope.adapter) known.insert(key.second);
+  for (const auto& [shared, prefix] : shared_) known.insert(shared);
   std::string names;
   for (const std::string_view one : known | std::views::take(kMostShown))
     names.append(names.empty() ? "" : ", ") += one;
   if (std::ssize(known) > kMostShown) names += str(" and ", std::ssize(known) - kMostShown, " more");
-  throw InvalidArgument(str("prefix '", name, "' is not registered under salt ", scope.salt,
-                            scope.adapter.empty() ? "" : " with this adapter",
+  throw InvalidArgument(str("prefix '", name, "' is not registered under salt ", salt,
                             " (registered: ", known.empty() ? "none" : names, "): register it first, or name none"));
 }
 
-PrefixId PrefixNames::named_by(const EngineRequest& request, const PrefixScope& scope) const {
+PrefixId PrefixNames::named_by(const EngineRequest& request) const {
   const std::string& name = request.options.prefix;
-  const Prefix* prefix = find(name, scope);
-  if (prefix == nullptr) refuse_unknown(name, scope);
+  const Prefix* prefix = find(name, request.options.salt);
+  if (prefix == nullptr) refuse_unknown(name, request.options.salt);
   const auto common = std::ranges::mismatch(prefix->tokens, request.prompt).in1 - prefix->tokens.begin();
   if (common < std::ssize(prefix->tokens)) {
     // Where the two part would tell the tokens of a shared one, one after the other, to whoever tries them.
@@ -68,11 +65,11 @@ PrefixId PrefixNames::named_by(const EngineRequest& request, const PrefixScope& 
   return prefix->id;
 }
 
-PrefixId PrefixNames::owned(const std::string& name, const PrefixScope& scope) const {
-  const Prefix* prefix = find(name, scope);
-  if (prefix == nullptr) refuse_unknown(name, scope);
-  if (prefix->scope != scope)
-    throw InvalidArgument(str("prefix '", name, "' is shared, and was not registered under salt ", scope.salt,
+PrefixId PrefixNames::owned(const std::string& name, std::uint64_t salt) const {
+  const Prefix* prefix = find(name, salt);
+  if (prefix == nullptr) refuse_unknown(name, salt);
+  if (prefix->salt != salt)
+    throw InvalidArgument(str("prefix '", name, "' is shared, and was not registered under salt ", salt,
                               ": only who registered it releases it"));
   return prefix->id;
 }

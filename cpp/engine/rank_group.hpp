@@ -27,9 +27,6 @@ class RankGroup {
   virtual void add_to(SwapCounters& counters) const = 0;
   /// As Backend::host_parallel, on the threads of `backend`, rank 0's, and of those ranks that have run their step.
   virtual void host_parallel(Backend& backend, std::int64_t count, const std::function<void(std::int64_t)>& body) = 0;
-  /// As Executor has them.
-  virtual void tend() {}
-  virtual double tend_period() const noexcept { return 0.0; }
 };
 
 }  // namespace pagedcore

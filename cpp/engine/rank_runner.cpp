@@ -16,8 +16,7 @@ void RankRunner::run(const RankStep& step, const TakeRows& take_logits, const Ta
   if (!step.copies.empty()) backend_.copy_blocks(kv_, step.copies);
   if (!step.batch.tokens.empty()) {
     const auto batch = backend_.prepare(step.batch, kv_.shape().block_size);
-    model_.forward({batch.get(), step.logit_rows, step.hidden_rows, take_hidden, step.batch.tokens, step.adapters}, kv_,
-                   take_logits);
+    model_.forward({batch.get(), step.logit_rows, step.hidden_rows, take_hidden, step.batch.tokens}, kv_, take_logits);
   }
 }
 

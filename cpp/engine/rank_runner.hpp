@@ -24,7 +24,6 @@ struct RankStep {
   BatchView batch;  // without rows: nothing is computed
   std::span<const std::int32_t> logit_rows;
   std::span<const std::int32_t> hidden_rows;
-  std::span<const std::int32_t> adapters = {};  // ForwardRequest::adapters
 };
 
 /// Takes logits or hidden states, as Model::forward() gives them.

@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "engine/adapter_names.hpp"
 #include "engine/pooled_rows.hpp"
 #include "pagedcore/engine.hpp"
 #include "sampling/beam_search.hpp"
@@ -52,17 +51,15 @@ struct RequestState {
 
   RequestId id{};
   EngineRequest request;
-  std::shared_ptr<const Adapter> adapter = {};  // null: none
-  std::uint64_t root = 0;                       // what the scheduler has for a salt: its own, or the adapter's for it
-  std::size_t bytes = 0;                        // of host memory that it may come to hold
-  std::uint32_t max_tokens = 0;                 // of a sample, cut where the context ends
-  std::optional<BeamState> beams;               // when the request is a beam search
-  std::optional<PooledRows> pooled;             // when it asks for an embedding; written by the executor
-  std::vector<float> embedding;                 // likewise
-  std::vector<SampleState> samples;             // [sampling.n], or one for each hypothesis
-  std::uint32_t unfinished = 0;                 // of them
-  LogprobTable prompt_logprobs;                 // [prompt - first_scored], when asked for; written by the executor
-  std::string error;                            // why the request failed; written by the executor
+  std::size_t bytes = 0;             // of host memory that it may come to hold
+  std::uint32_t max_tokens = 0;      // of a sample, cut where the context ends
+  std::optional<BeamState> beams;    // when the request is a beam search
+  std::optional<PooledRows> pooled;  // when it asks for an embedding; written by the executor
+  std::vector<float> embedding;      // likewise
+  std::vector<SampleState> samples;  // [sampling.n], or one for each hypothesis
+  std::uint32_t unfinished = 0;      // of them
+  LogprobTable prompt_logprobs;      // [prompt - first_scored], when asked for; written by the executor
+  std::string error;                 // why the request failed; written by the executor
   std::uint32_t cached_tokens = 0;
   RequestTimes times;                  // the tokens' only of a beam search: samples have their own
   double deadline = 0.0;               // on the engine's clock; 0: none

@@ -5,7 +5,6 @@
 
 #include "base/field_lists.hpp"
 #include "base/text.hpp"
-#include "comm/sockets.hpp"
 #include "pagedcore/devices.hpp"
 #include "pagedcore/engine.hpp"
 #include "pagedcore/error.hpp"
@@ -37,7 +36,7 @@ void check_device(const EngineConfig& c) {
     return check_type(c, c.cuda.dtype, {DType::bf16, DType::f16, DType::i8});
   }
   const int threads = c.cpu.threads > 0 ? c.cpu.threads : usable_cpus();
-  if (c.ranks.rank_address.empty() && c.tensor_parallel > threads)
+  if (c.tensor_parallel > threads)
     throw InvalidArgument(str("tensor_parallel = ", c.tensor_parallel, " exceeds threads = ", threads,
                               c.cpu.threads > 0 ? "" : ", one for each CPU that this process may run on",
                               ": a rank has one thread at least; use fewer ranks, or set threads"));
@@ -60,29 +59,6 @@ void check_device(const EngineConfig& c) {
   check_effect("plugin", c.cuda.plugin, cuda.plugin, "device = 'cuda'");
 }
 
-/// Ranks that are processes.
-void check_ranks(const EngineConfig& c) {
-  const RankOptions ranks;
-  if (c.ranks.rank_address.empty()) {
-    const char* const wants = "rank_address, to which ranks that are processes come";
-    check_effect("rank_token_file", c.ranks.rank_token_file, ranks.rank_token_file, wants);
-    check_effect("rank_deadline", c.ranks.rank_deadline, ranks.rank_deadline, wants);
-    check_effect("rank_patience", c.ranks.rank_patience, ranks.rank_patience, wants);
-    return;
-  }
-  const comm::Address address(c.ranks.rank_address);
-  if (!address.local && address.port == "0")
-    throw InvalidArgument(str("rank_address = '", c.ranks.rank_address, "': name a port, which all ranks know"));
-  if (c.tensor_parallel == 1)
-    throw InvalidArgument(str("rank_address = '", c.ranks.rank_address,
-                              "' has no effect: it is for ranks that are processes; set tensor_parallel above 1"));
-  if (c.ranks.rank_token_file.empty())
-    throw InvalidArgument(
-        str("rank_address = '", c.ranks.rank_address,
-            "' needs rank_token_file: a file of at least 16 random characters, chmod 600, the same at "
-            "every rank"));
-}
-
 /// Prefixes that leave the engine, or come from elsewhere, go through the prefix cache.
 void check_store(const EngineConfig& c) {
   const KvStoreOptions store;
@@ -102,20 +78,6 @@ void check_store(const EngineConfig& c) {
     throw Unsupported(str(name,
                           " with cublas_lt = true: what it computes for the same tokens may differ, and none of it "
                           "may stand for the other; leave one of them out"));
-}
-
-void check_adapters(const EngineConfig& c) {
-  const AdapterOptions defaults;
-  if (c.adapters.max_adapters == 0)
-    return check_effect("max_adapter_rank", c.adapters.max_adapter_rank, defaults.max_adapter_rank,
-                        "max_adapters of 1 or more");
-  if (parse_device(c.device).kind == DeviceKind::cuda)
-    throw Unsupported(str("max_adapters = ", c.adapters.max_adapters, " on device = '", c.device,
-                          "': adapters are served on the CPU; use device = 'cpu', or merge them into the weights"));
-  if (c.tensor_parallel > 1)
-    throw Unsupported(
-        str("max_adapters = ", c.adapters.max_adapters, " with tensor_parallel = ", c.tensor_parallel,
-            ": adapters are served by one rank; use tensor_parallel = 1, or merge them into the weights"));
 }
 
 }  // namespace
@@ -142,9 +104,7 @@ void validate(const EngineConfig& c) {
     check_effect("prompt_weight", c.scheduler.prompt_weight, scheduler.prompt_weight, "order = 'fair'");
     check_effect("output_weight", c.scheduler.output_weight, scheduler.output_weight, "order = 'fair'");
   }
-  check_ranks(c);
   check_store(c);
-  check_adapters(c);
   if (c.swap.swap_file.empty() && c.swap.swap_file_size > 0)
     throw InvalidArgument(str("swap_file_size = ", c.swap.swap_file_size, " needs swap_file, the path of the file"));
 }

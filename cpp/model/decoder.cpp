@@ -120,8 +120,7 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   const Tensor qkv = activations.qkv(batch.rows()), q = activations.q(batch.rows());
 
   norm(s.normed, s.residual, layer.attn_norm, layer.attn_norm_bias);
-  backend.matmul(qkv, s.normed, *layer.qkv,
-                 adapted(index, AdaptedProduct::qkv, s.normed, epilogue(Epilogue::Kind::store, layer.qkv_bias)));
+  backend.matmul(qkv, s.normed, *layer.qkv, epilogue(Epilogue::Kind::store, layer.qkv_bias));
   const AttentionDescription& a = d.attention;
   if (a.qk_norm) qk_norm(qkv, layer);
 
@@ -144,21 +143,12 @@ void Model::Impl::attend(std::int32_t index, const Batch& batch, KvStorage& kv) 
   backend.attention(s.attended, q, kv, place.index, batch, params);
 }
 
-Epilogue Model::Impl::adapted(std::int32_t index, AdaptedProduct product, const Tensor& in, Epilogue to) {
-  if (adapters) to.low_rank = adapters->sums(index, product, in);
-  return to;
-}
-
 /// W_down (act(W_gate normed) * W_up normed)
-void Model::Impl::mlp(std::int32_t index, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
-  const MlpWeights& layer = *weights.layers[static_cast<std::size_t>(index)].mlp;
+void Model::Impl::mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind) {
   const auto up = d.mlp.gated ? Epilogue::Kind::gated : Epilogue::Kind::activated;
   if (layer.up)
-    backend.matmul(s.inner, s.normed, *layer.up,
-                   adapted(index, AdaptedProduct::up, s.normed,
-                           {up, d.mlp.activation, optional(layer.up_bias), nullptr, swiglu()}));
-  project(out, s.inner, layer.down, mlp_parts,
-          adapted(index, AdaptedProduct::down, s.inner, epilogue(kind, layer.down_bias)));
+    backend.matmul(s.inner, s.normed, *layer.up, {up, d.mlp.activation, optional(layer.up_bias), nullptr, swiglu()});
+  project(out, s.inner, layer.down, mlp_parts, epilogue(kind, layer.down_bias));
 }
 
 /// normed = norm(residual), of which, in f32, a router makes the shares of experts.
@@ -204,19 +194,17 @@ void Model::Impl::mix(const MixtureWeights& layer, const LayerScratch& s, const 
 
 /// residual += W_o attended;  residual += MLP(norm(residual)), or a mixture of them, in a parallel block of the
 /// residual before both
-void Model::Impl::finish_layer(std::int32_t index, const LayerScratch& s) {
-  const LayerWeights& layer = weights.layers[static_cast<std::size_t>(index)];
+void Model::Impl::finish_layer(const LayerWeights& layer, const LayerScratch& s) {
   if (d.parallel) normalize(layer, s);
   const auto attention = [&](const Tensor& out, Epilogue::Kind kind) {
-    project(out, s.attended, layer.o, attention_parts,
-            adapted(index, AdaptedProduct::o, s.attended, epilogue(kind, layer.o_bias)));
+    project(out, s.attended, layer.o, attention_parts, epilogue(kind, layer.o_bias));
   };
   add_branch(s, attention, layer.attn_post_norm, layer.attn_post_norm_bias);
 
   if (!d.parallel) normalize(layer, s);
   const auto feed_forward = [&](const Tensor& out, Epilogue::Kind kind) {
     if (layer.mixture) return mix(*layer.mixture, s, out, kind);
-    mlp(index, s, out, kind);
+    mlp(*layer.mlp, s, out, kind);
   };
   add_branch(s, feed_forward, layer.mlp_post_norm, layer.mlp_post_norm_bias);
 }
@@ -226,8 +214,7 @@ LayerScratch Model::Impl::finish(std::span<const std::int32_t> rows, const Layer
   const LayerScratch s = activations.tail(static_cast<std::int64_t>(rows.size()));
   backend.gather_rows(s.residual, all.residual, rows);
   backend.gather_rows(s.attended, all.attended, rows);
-  if (adapters) adapters->choose(rows);
-  finish_layer(d.num_layers - 1, s);
+  finish_layer(weights.layers.back(), s);
   return s;
 }
 
@@ -264,9 +251,6 @@ void Model::Impl::check(const ForwardRequest& request, const KvStorage& kv) cons
         throw InvalidArgument(str("forward: logits of row ", row, " of a batch of ", rows, " rows"));
   if (!shard.whole() && request.tokens.size() != static_cast<std::size_t>(rows))
     throw InvalidArgument(str("forward: ", request.tokens.size(), " tokens of a batch of ", rows, " rows"));
-  if (adapters) adapters->check(request.adapters, rows);
-  if (!adapters && !request.adapters.empty())
-    throw InvalidArgument("forward: adapters of a model that was made without room for any");
   for (const TokenId token : request.tokens)
     if (token < 0 || token >= d.vocab_size)
       throw InvalidArgument(str("forward: token ", token, " is outside the vocabulary [0, ", d.vocab_size, ")"));
@@ -294,11 +278,10 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   };
   Tensor logits;
   m.backend.run_step(batch, [&] {
-    if (m.adapters) m.adapters->begin(request.adapters);
     m.embed(batch, request.tokens, s);
     for (std::int32_t layer = 0; layer < m.d.num_layers; ++layer) {
       m.attend(layer, batch, kv);
-      if (layer + 1 < m.d.num_layers) m.finish_layer(layer, s);
+      if (layer + 1 < m.d.num_layers) m.finish_layer(m.weights.layers[static_cast<std::size_t>(layer)], s);
     }
     if (!rows.empty()) logits = logits_from(0);
   });
@@ -311,8 +294,7 @@ void Model::forward(const ForwardRequest& request, KvStorage& kv,
   };
   const std::span<const std::int32_t> hidden = request.hidden_rows;
   if (hidden.size() == static_cast<std::size_t>(batch.rows())) {  // where they lie
-    if (m.adapters) m.adapters->choose_all();
-    m.finish_layer(m.d.num_layers - 1, s);
+    m.finish_layer(m.weights.layers.back(), s);
     return take_hidden(0, m.hidden_of(s));
   }
   for (std::size_t first = 0; first < hidden.size(); first += piece)

@@ -1,13 +1,11 @@
 // The forward pass of one rank of a model, or of all of it: decoder.cpp.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "model/activations.hpp"
-#include "model/adapters.hpp"
 #include "model/exchange.hpp"
 #include "model/weights.hpp"
 
@@ -48,9 +46,7 @@ struct Model::Impl {
   void add_branch(const LayerScratch& s, const Branch& branch, const std::optional<Tensor>& norm_weight,
                   const std::optional<Tensor>& norm_bias);
   void normalize(const LayerWeights& layer, const LayerScratch& s);
-  /// Of a product of a layer: with what adapters add to it.
-  Epilogue adapted(std::int32_t index, AdaptedProduct product, const Tensor& in, Epilogue to);
-  void mlp(std::int32_t index, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
+  void mlp(const MlpWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
   void mix(const MixtureWeights& layer, const LayerScratch& s, const Tensor& out, Epilogue::Kind kind);
   void mix_part(const MixtureWeights& layer, std::size_t index, const Tensor& out, const LayerScratch& s,
                 bool accumulate);
@@ -58,7 +54,7 @@ struct Model::Impl {
   RopeParams rope_of(std::int32_t index) const;
   void embed(const Batch& batch, std::span<const TokenId> tokens, const LayerScratch& s);
   void attend(std::int32_t index, const Batch& batch, KvStorage& kv);
-  void finish_layer(std::int32_t index, const LayerScratch& s);
+  void finish_layer(const LayerWeights& layer, const LayerScratch& s);
   LayerScratch finish(std::span<const std::int32_t> rows, const LayerScratch& all);
   Tensor logits_of(std::span<const std::int32_t> rows, const LayerScratch& all);
   Tensor hidden_of(const LayerScratch& s);
@@ -71,7 +67,6 @@ struct Model::Impl {
   Activations activations;
   const LayerGroups groups;
   Exchange exchange;
-  std::unique_ptr<Adapters> adapters;  // where there is room for any
   const Cuts attention_parts = attention_cuts(d, shard.rank.size);
   const Cuts mlp_parts = inner_cuts(d.mlp.intermediate_size, shard.rank.size);
   const Cuts expert_parts = inner_cuts(d.mixture.expert_size, shard.rank.size);

@@ -61,22 +61,6 @@ KvShape Model::kv_shape(std::int32_t block_size) const {
 
 void Model::speak_through(comm::Communicator& communicator) noexcept { impl_->exchange.speak_through(communicator); }
 
-void Model::reserve_adapters(const AdapterOptions& options) {
-  Impl& m = *impl_;
-  if (options.max_adapters == 0) return;
-  if (!m.shard.whole()) throw Unsupported("a model that ranks share (tensor_parallel) takes no adapters");
-  m.adapters =
-      std::make_unique<Adapters>(m.d, m.backend, options, static_cast<std::uint32_t>(m.activations.max_rows()));
-}
-void Model::load_adapter(std::int32_t slot, const AdapterWeights& weights) {
-  if (!impl_->adapters) throw InvalidArgument("the model was made without room for adapters: set max_adapters");
-  impl_->adapters->load(slot, weights);
-}
-void Model::drop_adapter(std::int32_t slot) {
-  if (impl_->adapters) impl_->adapters->drop(slot);
-}
-std::size_t Model::adapter_bytes() const noexcept { return impl_->adapters ? impl_->adapters->bytes() : 0; }
-
 std::size_t Model::weight_bytes() const noexcept { return impl_->weights.bytes(); }
 std::size_t Model::activation_bytes() const noexcept { return impl_->activations.bytes(); }
 

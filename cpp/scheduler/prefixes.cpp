@@ -40,20 +40,10 @@ void Prefixes::hold(PinnedPrefix& prefix, SequenceId sequence, std::span<const B
   }
 }
 
-void Prefixes::let_go(std::span<const BlockId> table) noexcept {
+void Prefixes::erase(PinnedPrefix& prefix, std::span<const BlockId> table) noexcept {
   for (const BlockId block : table) {
     if (block != kNoBlock) blocks_held_ -= --holders_[raw(block)] == 0;
   }
-}
-
-void Prefixes::compute_again(PinnedPrefix& prefix, std::span<const BlockId> table, Request& request) noexcept {
-  let_go(table);
-  prefix.sequence = SequenceId{};
-  prefix.computing = &request;
-}
-
-void Prefixes::erase(PinnedPrefix& prefix, std::span<const BlockId> table) noexcept {
-  let_go(table);
   blocks_ -= prefix.blocks;
   release(prefix);
   const std::size_t index = prefix.index;

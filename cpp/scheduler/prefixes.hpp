@@ -23,8 +23,7 @@ struct PinnedPrefix {
   std::uint64_t blocks = 0;      // that it holds, or will hold
   SequenceId sequence{};         // once it is computed
   Request* computing = nullptr;  // until then
-  RequestId computed_by{};
-  std::uint32_t users = 0;  // requests that name it
+  std::uint32_t users = 0;       // requests that name it
   bool released = false;
   std::size_t index = 0;  // in Prefixes::all()
 };
@@ -48,8 +47,6 @@ class Prefixes {
   void release(PinnedPrefix& prefix) noexcept;
   /// It has been computed: these are its blocks.
   void hold(PinnedPrefix& prefix, SequenceId sequence, std::span<const BlockId> table) noexcept;
-  /// Its blocks are lost: `request` computes it again.
-  void compute_again(PinnedPrefix& prefix, std::span<const BlockId> table, Request& request) noexcept;
   /// Forgets it, and `table`, its blocks, if it had been computed.
   void erase(PinnedPrefix& prefix, std::span<const BlockId> table) noexcept;
 
@@ -59,8 +56,6 @@ class Prefixes {
   std::uint64_t blocks_ = 0;
   std::vector<std::uint32_t> holders_;  // [num_blocks] prefixes, once there is any
   std::uint32_t blocks_held_ = 0;
-
-  void let_go(std::span<const BlockId> table) noexcept;
 };
 
 }  // namespace pagedcore::sched

@@ -94,10 +94,6 @@ std::vector<BlockId> Scheduler::import_prefix(std::span<const TokenId> tokens, s
                                               std::span<const std::uint8_t> offered) {
   return impl_->intact().cache.import_prefix(tokens, salt, offered);
 }
-void Scheduler::lose_cache() {
-  impl_->intact().lose_cache();
-  impl_->intact();
-}
 void Scheduler::end_store_read(RequestId id) {
   sched::Request* request = impl_->intact().find(id);
   if (request != nullptr) request->progress.stored = 0;

@@ -128,8 +128,7 @@ void SchedulerState::remove(Request& request) {
 
 /// Forgets a prefix that is released and that nobody uses.
 void SchedulerState::erase_if_unused(PinnedPrefix& prefix) {
-  if (!prefix.released || prefix.users > 0) return;
-  if (prefix.computing != nullptr) return remove(*prefix.computing);  // again, for users that are gone; and the prefix
+  if (!prefix.released || prefix.users > 0 || prefix.computing != nullptr) return;
   if (const SequenceId sequence = prefix.sequence; raw(sequence) != 0) {
     prefixes.erase(prefix, cache.block_table(sequence));
     cache.free(sequence, StepId{next.step - 1});  // the last that may read it
@@ -212,41 +211,6 @@ void SchedulerState::discard_swapped(Request& request) {
   swapped.erase(request);
   request.swapped = false;
   ++stats.swap_fallbacks;
-}
-
-/// The one who submitted a registered prefix has its answer: the request that computes it again is nobody's.
-void SchedulerState::lose_cache() {
-  std::vector<std::pair<PinnedPrefix*, Request*>> again;
-  again.reserve(prefixes.all().size());
-  try {
-    for (const auto& prefix : prefixes.all()) {
-      if (prefix->computing != nullptr || raw(prefix->sequence) == 0) continue;  // or it will never be there
-      SchedulerRequest spec{.id = prefix->computed_by, .prompt = prefix->tokens, .max_tokens = 0};
-      spec.salt = prefix->salt;
-      spec.priority = kMostPriority + 1;  // whoever names it waits for it
-      again.emplace_back(prefix.get(), &enqueue(std::move(spec)));
-    }
-  } catch (...) {
-    for (const auto& [prefix, request] : again) remove(*request);
-    throw;
-  }
-  carry_out([&] {
-    cache.complete(flight.step);
-    flight.step = StepId{0};
-    flight.work.clear();
-    flight.moving.clear();
-    while (Request* request = running.front()) preempt(*request, false);
-    while (Request* request = swapped.front()) discard_swapped(*request);
-    preempts_after_commit = swaps_forced = false;
-    for (const auto& [prefix, request] : again) {
-      request->limits.own_blocks = 0;  // counted as pinned
-      request->prefix_computed = prefix;
-      const SequenceId sequence = prefix->sequence;
-      prefixes.compute_again(*prefix, cache.block_table(sequence), *request);
-      cache.free(sequence, StepId{next.step - 1});
-    }
-    cache.clear_prefix_cache();
-  });
 }
 
 void SchedulerState::finish_sample(Request& request, std::uint32_t index, FinishReason reason) {

@@ -121,7 +121,6 @@ struct SchedulerState {
   void register_prefix(PrefixId id, SchedulerRequest spec, bool shared);
   void release_prefix(PrefixId id);
   bool force_preempt(RequestId id, PreemptionMode mode);
-  void lose_cache();
   std::uint32_t extend(RequestId id, std::uint32_t sample, std::span<const TokenId> tokens, bool scored);
 
   /// Makes a change that cannot fail. When something is thrown all the same, half a change is done and the books are

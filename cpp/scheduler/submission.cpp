@@ -235,7 +235,6 @@ void SchedulerState::register_prefix(PrefixId id, SchedulerRequest spec, bool sh
   request.limits.own_blocks = 0;  // counted as pinned
   request.prefix_computed = prefix.get();
   prefix->computing = &request;
-  prefix->computed_by = request.id;
   prefixes.add(std::move(prefix));
   each_request([&](Request& other) { fit_into(other, cache_config.num_blocks - prefixes.blocks()); });
 }

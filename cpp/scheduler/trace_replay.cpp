@@ -211,8 +211,6 @@ class Replayer {
       scheduler.end_store_read(tokens.next<RequestId>());
     } else if (word == "clear") {
       scheduler.clear_prefix_cache();
-    } else if (word == "lose") {
-      scheduler.lose_cache();
     } else if (word == "commit") {
       scheduler.commit(result_of(tokens));
     } else {

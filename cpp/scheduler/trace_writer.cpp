@@ -178,9 +178,6 @@ void TraceWriter::import_prefix(std::span<const TokenId> tokens, std::uint64_t s
 void TraceWriter::end_store_read(RequestId id) noexcept {
   impl_->write("read", [&](Line& line) { line << id; });
 }
-void TraceWriter::lose_cache() noexcept {
-  impl_->write("lose", [](Line&) {});
-}
 void TraceWriter::plan(double now, const StepPlan& plan) noexcept {
   impl_->write("plan", [&](Line& line) { line << now << to_text(plan); });
 }

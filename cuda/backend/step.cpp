@@ -156,7 +156,6 @@ void CudaBackend::matmul(const Tensor& out, const Tensor& in, const Weight& any_
   if (epilogue.row_scale != nullptr) throw Unsupported("matmul: rows are not scaled on this device");
   if (epilogue.activation == Activation::clamped_swiglu && epilogue.kind == Epilogue::Kind::gated)
     throw Unsupported("matmul: no kernel here has clamped_swiglu; use device cpu");
-  if (epilogue.low_rank != nullptr) throw Unsupported("matmul: adapters are not served on this device");
   device_.use();
   MatmulArgs args;
   args.in = in.data;

@@ -1340,9 +1340,6 @@ class Scheduler:
     def clear_prefix_cache(self) -> None:
         """Forgets all cached prefixes."""
 
-    def lose_cache(self) -> None:
-        """The KV in all blocks is lost: drops the outstanding plan, and computes everything again."""
-
     def take_events(self) -> list[CacheEvent]:
         """News of the prefix cache since the last call, oldest first."""
 
@@ -1388,7 +1385,6 @@ class RequestOptions:
         tenant: int = 0,
         request_id: str | None = None,
         deadline: float | None = None,
-        adapter: str | None = None,
     ) -> None: ...
 
     prefix: str
@@ -1406,9 +1402,6 @@ class RequestOptions:
     deadline: float
     """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
     reason is deadline. None: no deadline. Above 0."""
-    adapter: str
-    """Name of a LoRA adapter that was loaded; its answers share no cached prefix with others'. None: no adapter: the
-    model as it is."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1446,8 +1439,6 @@ class EngineConfig:
         kv_store: str | os.PathLike[str] | None = None,
         kv_store_size: int | str = 10737418240,
         kv_transfer: bool = False,
-        max_adapters: int | None = None,
-        max_adapter_rank: int = 64,
         threads: int | None = None,
         dtype: Literal["float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"] = "bfloat16",
         weights: Literal["auto", "native", "dense", "int8", "int4"] = "auto",
@@ -1464,10 +1455,6 @@ class EngineConfig:
         trace_file: str | os.PathLike[str] | None = None,
         timeline_file: str | os.PathLike[str] | None = None,
         tensor_parallel: int = 1,
-        rank_address: str | None = None,
-        rank_token_file: str | os.PathLike[str] | None = None,
-        rank_deadline: float = 10.0,
-        rank_patience: float = 60.0,
     ) -> None: ...
 
     device: str
@@ -1535,11 +1522,6 @@ class EngineConfig:
     kv_transfer: bool
     """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
     hashed when they are loaded."""
-    max_adapters: int
-    """LoRA adapters that may be loaded at a time, whose memory is reserved; on the CPU only. None: none. In [1,
-    65536]."""
-    max_adapter_rank: int
-    """The largest rank that they may have. In [1, 16384]."""
     threads: int
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["float32", "bfloat16", "float16", "int8"]
@@ -1586,16 +1568,6 @@ class EngineConfig:
     tensor_parallel: int
     """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
     only. Results have the same bits for any number of them. In [1, 256]."""
-    rank_address: str
-    """Ranks above 0 are processes, which come to this address: HOST:PORT over TCP, or unix:/PATH on one host through
-    shared memory. `threads` are then those of rank 0 alone. None: ranks are threads of this process."""
-    rank_token_file: str
-    """The secret that such ranks prove to have: a file of at least 16 characters that only its owner reads. None:
-    there are none."""
-    rank_deadline: float
-    """Seconds after which such a rank that keeps the others waiting, or says nothing, is lost. In [0.1, 86400]."""
-    rank_patience: float
-    """Seconds that ranks wait for one another to come, at the start and when one was lost. In [0.1, 86400]."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name."""
 
@@ -1629,7 +1601,6 @@ class MemoryPlan:
         integer_weights: int = 0,
         dense_weights: int = 0,
         activations: int = 0,
-        adapters: int = 0,
         kv_block: int = 0,
         num_blocks: int = 0,
         block_size: int = 0,
@@ -1656,8 +1627,6 @@ class MemoryPlan:
     """Bytes of the matrices in the compute type; norms and biases are the rest."""
     activations: int
     """Bytes."""
-    adapters: int
-    """Bytes of the most that max_adapters adapters take, and of their sums."""
     kv_block: int
     """Bytes of one block, the layers of one group."""
     num_blocks: int
@@ -2150,10 +2119,6 @@ class Engine:
         """True while a submitted request has not delivered its last output."""
 
     def stats(self) -> dict[str, float]: ...
-    def rank_losses(self) -> list[tuple[int, int]]:
-        """Of each rank that is a process: how often it was lost, and the id of the process that it was then. Empty
-        where none is."""
-
     @property
     def memory_plan(self) -> MemoryPlan: ...
     @property
@@ -2161,12 +2126,12 @@ class Engine:
     def describe(self) -> str: ...
     def clear_prefix_cache(self) -> None: ...
     def register_prefix(
-        self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False, queue: int = 0, adapter: str = ""
+        self, name: str, tokens: Sequence[int], salt: int = 0, shared: bool = False, queue: int = 0
     ) -> int:
         """Computes a prefix and keeps its blocks; returns the id of the request that does so. Requests of the same
         salt can name it, or, when it is shared, those of every salt."""
 
-    def release_prefix(self, name: str, salt: int = 0, adapter: str = "") -> None: ...
+    def release_prefix(self, name: str, salt: int = 0) -> None: ...
     def force_preemption(self, period: int, mode: Literal["auto", "swap", "recompute"] = "recompute") -> None:
         """Testing aid: preempt before every period-th step; 0 turns it off."""
 
@@ -2178,15 +2143,6 @@ class Engine:
 
     def import_prefix(self, data: bytes) -> int:
         """Puts an exported prefix into the prefix cache; how many leading tokens are there then."""
-
-    def load_adapter(self, name: str, weights: WeightMap, scales: Mapping[str, float]) -> None:
-        """Loads a LoRA adapter: for each matrix of `scales`, such as layers.0.attn.q, its tensors .down and .up."""
-
-    def unload_adapter(self, name: str, drain: bool = False) -> None:
-        """Requests cannot name it any more. Raises InvalidArgument where some use it, unless they may drain."""
-
-    def adapters(self) -> list[str]:
-        """Names of those that are loaded."""
 
     def open_queue(self) -> int:
         """A place for outputs beside the engine's own, which is queue 0: for submit() and wait()."""
@@ -2215,22 +2171,6 @@ class Engine:
 
     def now(self) -> float:
         """The engine's clock, in seconds, on which outputs say their times."""
-
-def try_ranks(
-    address: str, token_file: str, rank: int, ranks: int, host: str, patience: float = 60.0
-) -> dict[str, Any]:
-    """Meets as ranks of an engine do, says `host` of this one, measures and parts."""
-
-@overload
-def serve_rank(
-    model: ModelDescription, weights: WeightMap, config: EngineConfig, rank: int = -1, wants: Mapping[str, str] = ...
-) -> None: ...
-@overload
-def serve_rank(
-    model: ModelDescription, weights: ModelFile, config: EngineConfig, rank: int = -1, wants: Mapping[str, str] = ...
-) -> None:
-    """Comes to rank 0 at config.rank_address, loads its part of the model and runs what rank 0 plans until that is
-    closed. rank -1: any that is free. wants: options that rank 0's must not differ from."""
 
 def cpu_isas() -> list[str]:
     """Instruction sets that this CPU can run, best last."""

@@ -150,11 +150,6 @@ class EngineOptions(TypedDict, total=False):
     kv_transfer: bool
     """Prefixes can be exported to other engines and imported from them; a kv_store allows it too. The weights are
     hashed when they are loaded."""
-    max_adapters: int | None
-    """LoRA adapters that may be loaded at a time, whose memory is reserved; on the CPU only. None: none. In [1,
-    65536]."""
-    max_adapter_rank: int
-    """The largest rank that they may have. In [1, 16384]."""
     threads: int | None
     """Threads of the host. None: the number of CPUs that this process may run on. In [1, 4096]."""
     dtype: Literal["auto", "float32", "f32", "fp32", "bfloat16", "bf16", "float16", "f16", "fp16", "int8"]
@@ -201,16 +196,6 @@ class EngineOptions(TypedDict, total=False):
     tensor_parallel: int
     """Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the CPU
     only. Results have the same bits for any number of them. In [1, 256]."""
-    rank_address: str | None
-    """Ranks above 0 are processes, which come to this address: HOST:PORT over TCP, or unix:/PATH on one host through
-    shared memory. `threads` are then those of rank 0 alone. None: ranks are threads of this process."""
-    rank_token_file: str | os.PathLike[str] | None
-    """The secret that such ranks prove to have: a file of at least 16 characters that only its owner reads. None:
-    there are none."""
-    rank_deadline: float
-    """Seconds after which such a rank that keeps the others waiting, or says nothing, is lost. In [0.1, 86400]."""
-    rank_patience: float
-    """Seconds that ranks wait for one another to come, at the start and when one was lost. In [0.1, 86400]."""
 
 
 class RequestOptions(TypedDict, total=False):
@@ -231,6 +216,3 @@ class RequestOptions(TypedDict, total=False):
     deadline: float | None
     """Seconds from submission after which the request ends with what it has, be it waiting or running; its finish
     reason is deadline. None: no deadline. Above 0."""
-    adapter: str | None
-    """Name of a LoRA adapter that was loaded; its answers share no cached prefix with others'. None: no adapter: the
-    model as it is."""

@@ -194,26 +194,24 @@ class AsyncLLM(LoadedModel):
         scores = scoring.scores(await self._run(requests))
         return scores[0] if is_single_prompt(prompts) else scores
 
-    async def register_prefix(
-        self, name: str, prefix: Prompt, *, salt: int = 0, shared: bool = False, adapter: str = ""
-    ) -> int:
+    async def register_prefix(self, name: str, prefix: Prompt, *, salt: int = 0, shared: bool = False) -> int:
         """Computes a prefix and keeps its KV, as :meth:`LLM.register_prefix`."""
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
-        check_prefix_name(name, salt, adapter)
+        check_prefix_name(name, salt)
         check_bool("shared", shared)
         _, ids = await self._made(prefix, partial(self._prompts.read, prefix))
         taker = PrefixTaker(self.engine)
-        self._queue().register_prefix(name, ids, (salt, shared, adapter), taker)
+        self._queue().register_prefix(name, ids, (salt, shared), taker)
         try:
             output = await taker.wait()
         except BaseException:
             with suppress(InvalidArgument, Aborted):
-                self.engine.release_prefix(name, salt, adapter)
+                self.engine.release_prefix(name, salt)
             raise
         if output.finish != "length":
             raise InvalidArgument(output.error or f"prefix {name!r} was released while it was computed")
-        self._prefixes.add(name, salt, Prefix(tuple(ids), shared), adapter)
+        self._prefixes.add(name, salt, Prefix(tuple(ids), shared))
         return len(ids)
 
     async def export_prefix(self, prefix: Prompt, *, salt: int = 0) -> bytes:

@@ -58,7 +58,7 @@ class Dispatcher(NotCopied):
         self._registering = threading.Lock()
         self._gone: deque[weakref.ref[Inbox]] = deque()  # inboxes that nobody holds any more
         self._owned: dict[weakref.ref[Inbox], list[int]] = {}
-        self._prefixes: dict[weakref.ref[Inbox], tuple[str, int, str]] = {}  # names that are being registered
+        self._prefixes: dict[weakref.ref[Inbox], tuple[str, int]] = {}  # names that are being registered
         self._inboxes: dict[int, weakref.ref[Inbox]] = {}
         self._waiting: dict[int, weakref.ref[Inbox]] = {}  # of calls that are inside _step(), by thread
         self._drainer: dict[None, int] = {}  # at most one entry: the thread that drains
@@ -80,13 +80,11 @@ class Dispatcher(NotCopied):
         accepted = map(self.engine.submit_all, *([argument] for argument in arguments))
         return self._accept(inbox, chain.from_iterable(accepted))
 
-    def register_prefix(
-        self, name: str, tokens: Sequence[int], salt: int, shared: bool, inbox: Inbox, adapter: str = ""
-    ) -> int:
+    def register_prefix(self, name: str, tokens: Sequence[int], salt: int, shared: bool, inbox: Inbox) -> int:
         """Returns the id of the request that computes it, whose one output comes to `inbox`. Unless it is kept() before
         its inbox goes, it is released."""
-        self._prefixes[inbox.ref] = (name, salt, adapter)
-        arguments = (name, tokens, salt, shared, 0, adapter)
+        self._prefixes[inbox.ref] = (name, salt)
+        arguments = (name, tokens, salt, shared)
         (request,) = self._accept(inbox, map(self.engine.register_prefix, *([argument] for argument in arguments)))
         return request
 

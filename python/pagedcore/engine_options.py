@@ -35,7 +35,6 @@ __all__ = [
     "split_chat_options",
     "with_engine_options",
     "with_request_options",
-    "with_room_for",
     "with_template_options",
 ]
 
@@ -43,7 +42,7 @@ _log = logging.getLogger("pagedcore")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_OF_LLM = ("tokenizer", "seed", "progress", "mmap", "adapters")  # keywords of LLM() that its engine does not know
+_OF_LLM = ("tokenizer", "seed", "progress", "mmap")  # keywords of LLM() that its engine does not know
 
 
 @cache
@@ -89,21 +88,6 @@ def engine_config(options: Mapping[str, Any], source_dtype: str | None = None) -
             raise InvalidArgument(f"{name}='' names no file: give a path, or None for {info.zero}")
     _core.validate(config)
     return config
-
-
-def with_room_for(options: Any) -> dict[str, str | os.PathLike[str]]:
-    """Takes ``adapters`` out of the options, which get room for them where they do not speak of it."""
-    adapters = options.pop("adapters", None)
-    if adapters is None:
-        return {}
-    if not isinstance(adapters, Mapping) or not all(isinstance(name, str) for name in adapters):
-        raise InvalidArgument(f"adapters={shown(adapters)} is not a mapping of names to directories")
-    if adapters:
-        from .loading.adapters import adapter_rank
-
-        options.setdefault("max_adapters", len(adapters))
-        options.setdefault("max_adapter_rank", max(adapter_rank(path) for path in adapters.values()))
-    return dict(adapters)
 
 
 def open_model(
@@ -166,18 +150,10 @@ class OpenModel:
         types = self._checkpoint.weight_types
         return MemoryReport.from_native(_core.plan_memory(self.description, self.config, size, types))
 
-    def _weights(self) -> _core.WeightMap:
+    def engine(self, progress: bool | None = None) -> _core.Engine:
         weights = _core.WeightMap()
         for name, (dtype, shape, buffer) in self._checkpoint.tensors.items():
             weights.add(name, dtype, shape, buffer)
-        return weights
-
-    def serve_rank(self, rank: int, wants: Mapping[str, str]) -> None:
-        """Is a rank of an engine elsewhere until that is closed, with what it says of options but ``wants``."""
-        _core.serve_rank(self.description, self._weights(), self.config, rank, dict(wants))
-
-    def engine(self, progress: bool | None = None) -> _core.Engine:
-        weights = self._weights()
         total = len(weights)
         with Progress(total, "tensors", title="loading", enabled=progress) as bar:
             told = (lambda read: bar.reach(read, total)) if bar.enabled else None

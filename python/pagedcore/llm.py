@@ -205,33 +205,31 @@ class LLM(LoadedModel):
 
     # Shared prefixes
 
-    def register_prefix(
-        self, name: str, prefix: Prompt, *, salt: int = 0, shared: bool = False, adapter: str = ""
-    ) -> int:
+    def register_prefix(self, name: str, prefix: Prompt, *, salt: int = 0, shared: bool = False) -> int:
         """Computes a prefix and keeps its KV in memory until :meth:`release_prefix`: requests that name it compute only
         what comes behind, with prefix caching or without, and whatever else happens to the cache. Returns its number
         of tokens. A text is encoded as a prompt is, with the special tokens at its beginning.
 
         It belongs to its ``salt``: under any other the name is unknown, or that salt's own. ``shared``: usable under
         every salt, and its tokens are shown to none: ``prompt_token_ids``, ``prompt_logprobs`` and scores begin behind
-        it. ``adapter``: the one that it is computed with; requests name both."""
+        it."""
         if not is_single_prompt(prefix):
             raise InvalidArgument("register_prefix() takes one text or one list of token ids")
-        check_prefix_name(name, salt, adapter)
+        check_prefix_name(name, salt)
         check_bool("shared", shared)
         _, ids = self._prompts.read(prefix)
         inbox = self._dispatcher.inbox()
-        request = self._dispatcher.register_prefix(name, ids, salt, shared, inbox, adapter)
+        request = self._dispatcher.register_prefix(name, ids, salt, shared, inbox)
         try:
             news = self._dispatcher.next(inbox)
         except BaseException:  # Ctrl-C
             with suppress(InvalidArgument, Aborted):
-                self.engine.release_prefix(name, salt, adapter)
+                self.engine.release_prefix(name, salt)
             self._dispatcher.abort_and_drain([request], inbox)
             raise
         if news.finish != "length":
             raise InvalidArgument(news.error or f"prefix {name!r} was released while it was computed")
-        self._prefixes.add(name, salt, Prefix(tuple(ids), shared), adapter)
+        self._prefixes.add(name, salt, Prefix(tuple(ids), shared))
         self._dispatcher.kept(inbox)
         return len(ids)
 

@@ -16,20 +16,14 @@ from .beam_search_params import BeamSearchParams
 from .chat import Message
 from .dispatch import NotCopied
 from .embedding import EmbeddingRequest
-from .engine_options import (
-    open_model,
-    split_chat_options,
-    with_engine_options,
-    with_room_for,
-    with_template_options,
-)
+from .engine_options import open_model, split_chat_options, with_engine_options, with_template_options
 from .errors import Aborted, InvalidArgument
 from .families import is_cross_encoder
 from .history import ChatPrompt, chat_prompt
 from .memory import MemoryReport
 from .prefixes import NO_PREFIX, Prefixes
 from .prompts import Prompt, PromptReader, is_single_prompt
-from .request import Request, check_adapter_name, check_prefix_name, request_options
+from .request import Request, check_prefix_name, request_options
 from .reranking import Judge, Pairs
 from .sampling_params import SamplingParams
 from .scoring import Scoring
@@ -41,12 +35,6 @@ if TYPE_CHECKING:
 
     from ._options import EngineOptions
     from .chat import TemplateOptions
-
-    class ModelOptions(EngineOptions, total=False):
-        """Of a model that is loaded."""
-
-        adapters: Mapping[str, str | os.PathLike[str]] | None
-
 
 __all__ = ["LoadedModel", "Params"]
 
@@ -69,7 +57,7 @@ class LoadedModel(NotCopied):
         mmap: bool = False,
         revision: str | None = None,
         token: str | None = None,
-        **options: Unpack[ModelOptions],
+        **options: Unpack[EngineOptions],
     ) -> None:
         """
         Args:
@@ -81,8 +69,6 @@ class LoadedModel(NotCopied):
             progress: Of packing the weights. None: a bar on stderr if that is a terminal and it takes half a second.
             mmap: Map the model's files, trusting them: one that is shortened meanwhile ends the process (SIGBUS).
             revision, token: Of a model on the hub. None: its main branch; what the machine is logged in with.
-            adapters: LoRA adapters by the names that requests call them: directories of PEFT. ``max_adapters`` and
-                ``max_adapter_rank`` are what they need, where they are left out.
             options: Those of the engine; ``docs/options.md`` lists them too. Names of other systems that mean the same
                 are taken: ``max_model_len``, ``n_ctx``, ``max_num_seqs``, ``max_num_batched_tokens``, ``n_threads``.
         """
@@ -91,7 +77,6 @@ class LoadedModel(NotCopied):
             seed = int.from_bytes(os.urandom(8), "little")
         elif isinstance(seed, bool) or not isinstance(seed, int):
             raise InvalidArgument(f"seed={shown(seed)} must be an integer, or None for one that is drawn")
-        named = with_room_for(options)
         with closing(open_model(model, options, mmap=mmap, revision=revision, token=token)) as checkpoint:
             self.model = checkpoint.path
             self.description = checkpoint.description
@@ -100,8 +85,6 @@ class LoadedModel(NotCopied):
             self.end_tokens = checkpoint.end_tokens(self.tokenizer)
             self.sampling_defaults = checkpoint.sampling
             self._engine = checkpoint.engine(progress)
-        for name, path in named.items():
-            self.load_adapter(name, path)
         for end in self.end_tokens:
             _log.info("%s: token %d (%s) ends an answer: %s", self.model, end.id, end.token, end.why)
         _log.info("%s: its files recommend for sampling: %s", self.model, self.sampling_defaults or "nothing")
@@ -164,38 +147,12 @@ class LoadedModel(NotCopied):
         """Undoes ``pause()`` and ``drain()``."""
         self.engine.resume()
 
-    def release_prefix(self, name: str, *, salt: int = 0, adapter: str = "") -> None:
-        """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt`` and
-        ``adapter``: what it was registered under."""
-        check_prefix_name(name, salt, adapter)
-        self._prefixes.drop(
-            name, salt, adapter
-        )  # first: the engine may not know it, as its registration was interrupted
-        self.engine.release_prefix(name, salt, adapter)
-
-    # Adapters
-
-    def load_adapter(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Loads a LoRA adapter, a directory of PEFT, beside whatever runs: requests name it by ``adapter=``. Many may
-        run in one batch, and each request has the bits that it has alone. Needs room: ``LLM(max_adapters=...)``. Cached
-        and registered prefixes belong to the content of the adapter, not to its name. Raises InvalidArgument for one of
-        another model, a name in use, or no room; Unsupported for what is no plain LoRA, such as DoRA."""
-        from .loading.adapters import load_adapter
-
-        check_adapter_name(name)
-        self.engine.load_adapter(name, *load_adapter(path, self.description).native())
-        _log.info("%s: adapter %r is %s", self.model, name, path)
-
-    def unload_adapter(self, name: str, *, drain: bool = False) -> None:
-        """Requests cannot name it any more. Raises InvalidArgument where requests or registered prefixes use it, unless
-        ``drain``: then they go on with it, and its room is free when the last one has ended."""
-        check_adapter_name(name)
-        self.engine.unload_adapter(name, drain)
-
-    @property
-    def adapters(self) -> list[str]:
-        """Names of the adapters that are loaded, sorted."""
-        return self.engine.adapters()
+    def release_prefix(self, name: str, *, salt: int = 0) -> None:
+        """New requests cannot name it any more; its memory goes when the last one that does has ended. ``salt``: the
+        one that it was registered under."""
+        check_prefix_name(name, salt)
+        self._prefixes.drop(name, salt)  # first: the engine may not know it, as its registration was interrupted
+        self.engine.release_prefix(name, salt)
 
     def cache_events(self) -> list[_core.CacheEvent]:
         """News of the prefix cache since the last call, oldest first, for those who route requests to where their
@@ -316,7 +273,7 @@ class LoadedModel(NotCopied):
         prefixed: bool = False,  # the prompts begin with the prefix's tokens
     ) -> list[Request]:
         self.engine  # noqa: B018  # raises when closed, before any other complaint
-        before = NO_PREFIX if prefixed else self._prefixes.find(options.prefix, options.salt, options.adapter)
+        before = NO_PREFIX if prefixed else self._prefixes.find(options.prefix, options.salt)
         numbered = zip(self._prompts.pair(prompts, params, SamplingParams), self._numbers, strict=False)
         return [
             self._prompts.request(prompt, chosen, options, (self._seed, number), templated=templated, prefix=before)
@@ -331,7 +288,7 @@ class LoadedModel(NotCopied):
     ) -> list[Request]:
         self.engine  # noqa: B018
         served = request_options(options)
-        before = self._prefixes.find(served.prefix, served.salt, served.adapter)
+        before = self._prefixes.find(served.prefix, served.salt)
         pairs = self._prompts.pair(prompts, params, BeamSearchParams)
         return [self._prompts.beam_search(prompt, chosen, served, prefix=before) for prompt, chosen in pairs]
 
@@ -342,7 +299,7 @@ class LoadedModel(NotCopied):
         if is_cross_encoder(self.description.architecture):
             raise InvalidArgument("the model scores pairs of texts, and makes embeddings of none: use rerank()")
         served = request_options(options)
-        before = self._prefixes.find(served.prefix, served.salt, served.adapter)
+        before = self._prefixes.find(served.prefix, served.salt)
         requests = []
         for index, (text, _) in enumerate(self._prompts.pair(texts, None, SamplingParams)):
             try:
@@ -379,7 +336,7 @@ class LoadedModel(NotCopied):
         self, prompts: Prompt | Sequence[Prompt], start: int | Sequence[int], options: Mapping[str, Any]
     ) -> tuple[Scoring, list[Request]]:
         served = request_options(options)
-        before = self._prefixes.find(served.prefix, served.salt, served.adapter)
+        before = self._prefixes.find(served.prefix, served.salt)
         pairs = self._prompts.pair(prompts, None, SamplingParams)
         ids = [self._prompts.read(p, prefix=before.tokens)[1] for p, _ in pairs]
         scoring = Scoring(ids, start, hidden=before.hidden)

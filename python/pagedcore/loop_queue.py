@@ -60,11 +60,9 @@ class LoopQueue:
         being handed out, which come first."""
         return not self._delivering and self() > 0
 
-    def register_prefix(self, name: str, tokens: Sequence[int], owner: tuple[int, bool, str], taker: Taker) -> int:
-        """``owner``: the salt, whether it is shared, and the adapter. Returns the id of the request that computes
-        it."""
-        salt, shared, adapter = owner
-        number = self.engine.register_prefix(name, tokens, salt, shared, self.number, adapter)
+    def register_prefix(self, name: str, tokens: Sequence[int], owner: tuple[int, bool], taker: Taker) -> int:
+        """``owner``: the salt, and whether it is shared. Returns the id of the request that computes it."""
+        number = self.engine.register_prefix(name, tokens, *owner, self.number)
         self._takers[number] = weakref.ref(taker)
         return number
 

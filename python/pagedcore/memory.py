@@ -77,8 +77,6 @@ class MemoryReport:
     """Of the weights, those of each rank (tensor_parallel)."""
     rank_activations: tuple[int, ...] | list[int] = ()
     rank_kv_block: tuple[int, ...] | list[int] = ()
-    adapters: int = 0
-    """Bytes of the most that max_adapters adapters take, and of their sums."""
 
     @classmethod
     def from_native(cls, plan: _core.MemoryPlan) -> MemoryReport:
@@ -90,7 +88,7 @@ class MemoryReport:
 
     @property
     def total(self) -> int:
-        return self.weights + self.activations + self.adapters + self.kv_cache + self.swap + self.store + self.requests
+        return self.weights + self.activations + self.kv_cache + self.swap + self.store + self.requests
 
     @property
     def kv_tokens(self) -> int:
@@ -137,7 +135,6 @@ class MemoryReport:
                 self._kept(),
             ),
             ("activations", format_bytes(self.activations), ""),
-            *([("adapters", format_bytes(self.adapters), "at most, with their sums")] if self.adapters else []),
             (
                 "KV cache",
                 format_bytes(self.kv_cache),

@@ -21,7 +21,6 @@ RENAMED = {
     "max_num_batched_tokens": "max_batched_tokens",
     "n_threads": "threads",
     "tensor_parallel_size": "tensor_parallel",
-    "max_lora_rank": "max_adapter_rank",
 }
 """Options of an engine that mean the same under another name: they are taken."""
 
@@ -35,12 +34,10 @@ OTHERS = {
         "device_map": "device: device='cuda' computes every layer there",
         "download_dir": "HF_HOME, in the environment",
         "disable_radix_cache": "enable_prefix_caching: False turns it off",
-        "enable_lora": "adapters, or max_adapters for those that are loaded later",
         "enable_chunked_prefill": "max_batched_tokens: a prompt that exceeds it is cut",
         "enforce_eager": "graph_rows: 0 submits no CUDA graphs",
         "hf_token": "token",
         "kv_cache_memory_bytes": "kv_cache_memory",
-        "max_loras": "max_adapters, which counts those that are loaded",
         "max_running_requests": "max_sequences",
         "max_seq_len": "max_context",
         "mem_fraction_static": "gpu_memory_utilization, or kv_cache_memory='2GiB'",
@@ -94,7 +91,6 @@ OTHERS = {
     "a request": {
         "cache_prompt": "the prefix cache, which is on and shared by all requests",
         "cache_salt": "salt, an integer",
-        "lora_request": "adapter, the name of one that LLM(adapters=...) or load_adapter() loaded",
         "prompt_token_ids": "prompts, which may be token ids",
         "stream": "LLM.stream() or LLM.stream_chat()",
         "timeout": "deadline, in seconds",

@@ -1,4 +1,4 @@
-"""The tokens of registered prefixes, by name, salt and adapter, as the engine knows them by name."""
+"""The tokens of registered prefixes, by name and salt, as the engine knows them by name."""
 
 from __future__ import annotations
 
@@ -29,42 +29,40 @@ NO_PREFIX = Prefix()
 
 
 class Prefixes:
-    """A prefix belongs to its salt and to the adapter that it was computed with: under any other it is unknown, in
-    errors too, unless it is shared (by salts). A salt's own one comes before a shared one of the same name. Every
-    change is one operation on a dictionary: safe from any thread, and a Ctrl-C finds it done or not."""
+    """A prefix belongs to its salt: under any other it is unknown, in errors too, unless it is shared. A salt's own one
+    comes before a shared one of the same name. Every change is one operation on a dictionary: safe from any thread, and
+    a Ctrl-C finds it done or not."""
 
     def __init__(self) -> None:
-        self._own: dict[tuple[int, str, str], Prefix] = {}  # by salt, adapter and name
-        self._shared: dict[tuple[str, str], tuple[int, Prefix]] = {}  # by adapter and name
+        self._own: dict[tuple[int, str], Prefix] = {}
+        self._shared: dict[str, tuple[int, Prefix]] = {}
 
     def __len__(self) -> int:
         return len(self._own) + len(self._shared)
 
-    def find(self, name: str, salt: int, adapter: str = "") -> Prefix:
-        """Raises InvalidArgument for one that cannot be named under this salt, with this adapter."""
+    def find(self, name: str, salt: int) -> Prefix:
+        """Raises InvalidArgument for one that cannot be named under this salt."""
         if not name:
             return NO_PREFIX
-        found = self._own.get((salt, adapter, name)) or self._shared.get((adapter, name), (0, None))[1]
+        found = self._own.get((salt, name)) or self._shared.get(name, (0, None))[1]
         if found is None:
-            names = {own for owner, with_it, own in list(self._own) if (owner, with_it) == (salt, adapter)}
-            names |= {own for with_it, own in list(self._shared) if with_it == adapter}
+            names = {own for owner, own in list(self._own) if owner == salt} | set(self._shared)
             known = ", ".join(sorted(names)[:_MOST_SHOWN]) or "none"
             more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
             raise InvalidArgument(  # in the words of the native library
-                f"prefix '{name}' is not registered under salt {salt}{' with this adapter' if adapter else ''} "
-                f"(registered: {known}{more}): register it first, or name none"
+                f"prefix '{name}' is not registered under salt {salt} (registered: {known}{more}): register it first, "
+                "or name none"
             )
         return found
 
-    def add(self, name: str, salt: int, prefix: Prefix, adapter: str = "") -> None:
+    def add(self, name: str, salt: int, prefix: Prefix) -> None:
         if prefix.shared:
-            self._shared[adapter, name] = (salt, prefix)
+            self._shared[name] = (salt, prefix)
         else:
-            self._own[salt, adapter, name] = prefix
+            self._own[salt, name] = prefix
 
-    def drop(self, name: str, salt: int, adapter: str = "") -> None:
+    def drop(self, name: str, salt: int) -> None:
         """The one that this salt registered, if any."""
         with suppress(TypeError):  # a name or a salt that is none
-            own = self._own.pop((salt, adapter, name), None)
-            if own is None and self._shared.get((adapter, name), (None,))[0] == salt:
-                self._shared.pop((adapter, name), None)
+            if self._own.pop((salt, name), None) is None and self._shared.get(name, (None,))[0] == salt:
+                self._shared.pop(name, None)

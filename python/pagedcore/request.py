@@ -21,7 +21,7 @@ from .sampling_params import SamplingParams
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-__all__ = ["Request", "check_adapter_name", "check_prefix_name", "derived_seed", "native_arguments", "request_options"]
+__all__ = ["Request", "check_prefix_name", "derived_seed", "native_arguments", "request_options"]
 
 
 def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
@@ -33,18 +33,11 @@ def request_options(options: Mapping[str, Any]) -> _core.RequestOptions:
     return native_record(_core.RequestOptions, options)
 
 
-def check_prefix_name(name: object, salt: object, adapter: object = "") -> None:
+def check_prefix_name(name: object, salt: object) -> None:
     """That a request could name the prefix so."""
     if not isinstance(name, str):
         raise InvalidArgument(f"the name of a prefix is a text, not {shown(name)}")
-    native_record(_core.RequestOptions, {"prefix": name, "salt": salt, "adapter": adapter})
-
-
-def check_adapter_name(name: object) -> None:
-    """That a request could name the adapter so."""
-    if not isinstance(name, str):
-        raise InvalidArgument(f"the name of an adapter is a text, not {shown(name)}")
-    native_record(_core.RequestOptions, {"adapter": name})
+    native_record(_core.RequestOptions, {"prefix": name, "salt": salt})
 
 
 def derived_seed(seed: int, number: int) -> int:

@@ -37,7 +37,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in (*COMMANDS, "serve", "worker", "top", "selftest", "doctor", "completion"))]
+    "command", [[], *([name] for name in (*COMMANDS, "serve", "top", "selftest", "doctor", "completion"))]
 )
 def test_help_teaches(command: list[str]) -> None:
     done = cli(*command, "--help")

@@ -80,29 +80,6 @@ inline int columns_left(const MatmulArgs& a, std::int64_t column) {
   return left > Simd::lanes ? Simd::lanes : static_cast<int>(left);
 }
 
-/// v + up (down x) of an adapter, for the columns of block `index`. The ranks are summed in order.
-inline Simd::F add_low_rank(const LowRankRow& row, std::int64_t index, Simd::F v) {
-  using S = Simd;
-  if (row.blocks == nullptr) return v;
-  const LowRankBlock& block = row.blocks[index];
-  if (block.ranks == 0) return v;
-  const unsigned char* up = row.up + block.offset;
-  const float* const down = row.down + block.first_rank;
-  S::F sum = S::zero();
-  int rank = 0;
-  if (!row.up_is_bf16) {
-    for (; rank < block.ranks; ++rank, up += S::lanes * 4)
-      sum = S::fma(S::set1(down[rank]), S::load(reinterpret_cast<const float*>(up)), sum);
-    return S::add(v, sum);
-  }
-  for (; rank + 1 < block.ranks; rank += 2, up += S::lanes * 4) {
-    sum = S::fma(S::set1(down[rank]), S::widen_low(up), sum);
-    sum = S::fma(S::set1(down[rank + 1]), S::widen_high(up), sum);
-  }
-  if (rank < block.ranks) sum = S::fma(S::set1(down[rank]), S::widen_low(up), sum);
-  return S::add(v, sum);
-}
-
 /// (min(max(up, -limit), limit) + 1) * g * sigmoid(alpha * g), g = min(gate, limit); NaN stays NaN.
 inline Simd::F clamped_swiglu(const MatmulArgs& a, Simd::F gate, Simd::F up) {
   using S = Simd;
@@ -132,11 +109,6 @@ void finish_gated(const MatmulArgs& a, std::int64_t row, int rows, std::int64_t 
       gate = Simd::add(gate, gate_bias);
       up = Simd::add(up, up_bias);
     }
-    if (a.rows.low_rank != nullptr) {
-      const LowRankRow& adapter = a.rows.low_rank[row + r];
-      gate = add_low_rank(adapter, panel, gate);
-      up = add_low_rank(adapter, (a.n + Simd::lanes - 1) / Simd::lanes + panel, up);
-    }
     Simd::F v = Gated(a, gate, up);
     if (a.rows.scale != nullptr) v = Simd::mul(v, Simd::set1(a.rows.scale[(row + r) * a.rows.scale_stride]));
     store_out(a, row + r, column, count, v);
@@ -155,7 +127,6 @@ void finish_stacked(const MatmulArgs& a, std::int64_t row, int rows, std::int64_
     for (int r = 0; r < rows; ++r) {
       Simd::F v = Simd::load(sums + (2 * r + half) * Simd::lanes);
       if (a.bias != nullptr) v = Simd::add(v, bias);
-      if (a.rows.low_rank != nullptr) v = add_low_rank(a.rows.low_rank[row + r], 2 * panel + half, v);
       if (a.finish == Finish::accumulate)
         v = Simd::add(Simd::load_first(static_cast<float*>(a.out) + (row + r) * a.out_stride + column, count), v);
       store_out(a, row + r, column, count, Function(v));

@@ -20,21 +20,6 @@ struct MatmulLeaf {
 };
 constexpr int kLeafLevels = 13;  // of a tree over kMostLeaves leaves, the root's included
 
-/// What an adapter adds to one vector of columns: up, for ranks [first_rank, first_rank + ranks) of its sums.
-struct LowRankBlock {
-  std::int64_t offset = 0;  // in bytes, of f32 [ranks][lanes], or of bf16 [ranks / 2, rounded up][lanes][2]
-  std::int32_t first_rank = 0, ranks = 0;
-};
-
-/// Of a row: down x, and what it is multiplied with. Blocks: one for each vector of columns, of a gated pair first
-/// those of the gates, then those of the ups. Null: nothing is added.
-struct LowRankRow {
-  const float* down = nullptr;
-  const LowRankBlock* blocks = nullptr;
-  const unsigned char* up = nullptr;
-  bool up_is_bf16 = false;
-};
-
 /// What finishing needs beside the sums of a row.
 struct MatmulRows {
   const float* scale = nullptr;  // of gated: [m], multiplies what is stored of each; or null
@@ -43,7 +28,6 @@ struct MatmulRows {
   /// Of leaf_sums: [m], the rows of `out`, which has room for one panel: f32 [leaves][rows][2 * lanes], out_stride from
   /// one leaf to the next.
   const std::int32_t* places = nullptr;
-  const LowRankRow* low_rank = nullptr;  // [m], or null
 };
 
 /// out [m, n] = finish(in [m, k] W^T). W lies in panels, see layout.hpp.

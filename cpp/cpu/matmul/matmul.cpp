@@ -1,11 +1,9 @@
 #include "cpu/matmul/matmul.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "backend/checks.hpp"
 #include "base/text.hpp"
-#include "cpu/matmul/low_rank.hpp"
 #include "cpu/matmul/product.hpp"
 #include "pagedcore/error.hpp"
 
@@ -54,9 +52,8 @@ std::int64_t rows_at_once(std::int64_t m, const PackedWeight& weight) {
 
 /// As matmul, of arguments that fit.
 void multiply(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tensor& in, const PackedWeight& weight,
-              const Epilogue& epilogue, const LowRankRow* low_rank) {
+              const Epilogue& epilogue) {
   MatmulArgs args = product_args(in, weight);
-  args.rows.low_rank = low_rank;
   args.out = out.data;
   args.out_stride = out.stride;
   args.bias = epilogue.bias == nullptr ? nullptr : static_cast<const float*>(epilogue.bias->data);
@@ -91,11 +88,6 @@ void matmul(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tensor&
             const Epilogue& epilogue) {
   const auto& weight = static_cast<const PackedWeight&>(any_weight);
   check_matmul(out, in, weight, weight.kind(), weight.dtype(), DType::bf16, epilogue);
-  std::vector<LowRankRow> low_rank;
-  if (epilogue.low_rank != nullptr) {
-    const std::int64_t columns = weight.kind() == PackKind::gated ? 2 * weight.n() : weight.n();
-    low_rank = low_rank_rows(*epilogue.low_rank, in.rows, columns);
-  }
   const std::int64_t rows = rows_at_once(in.rows, weight);
   for (std::int64_t first = 0; first < in.rows; first += rows) {
     const std::int64_t count = std::min(rows, in.rows - first);
@@ -105,8 +97,7 @@ void matmul(ThreadPool& pool, Scratch& scratch, const Tensor& out, const Tensor&
       scales = epilogue.row_scale->slice_rows(first, count);
       part.row_scale = &scales;
     }
-    multiply(pool, scratch, out.slice_rows(first, count), in.slice_rows(first, count), weight, part,
-             low_rank.empty() ? nullptr : low_rank.data() + first);
+    multiply(pool, scratch, out.slice_rows(first, count), in.slice_rows(first, count), weight, part);
   }
 }
 

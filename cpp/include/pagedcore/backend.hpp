@@ -23,7 +23,6 @@
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/mixture.hpp"
-#include "pagedcore/product.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/tensor.hpp"
 #include "pagedcore/types.hpp"
@@ -91,6 +90,21 @@ struct Words<NormKind> {
   static constexpr Word<NormKind> list[] = {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}};
 };
 
+/// What happens to the rows of a matmul before they are stored.
+struct Epilogue {
+  enum class Kind : std::uint8_t {
+    store,       // out = x W^T + bias
+    accumulate,  // out += x W^T + bias
+    gated,       // out = act(x Wg^T + bg) * (x Wu^T + bu); the weight is a gated pair, out has n() columns
+    activated,   // out = act(x W^T + bias)
+  };
+  Kind kind = Kind::store;
+  Activation activation = Activation::silu;
+  const Tensor* bias = nullptr;       // f32 [1, n], of a gated pair [1, 2 n]: bg, then bu; or none
+  const Tensor* row_scale = nullptr;  // of gated: f32 [rows, 1], multiplies what is stored of each row; or none
+  SwigluParams swiglu = {};
+};
+
 struct NormParams {
   NormKind kind = NormKind::rms;
   float eps = 1e-5f;
@@ -143,10 +157,6 @@ class PAGEDCORE_API TensorSizes {
   virtual bool serves_mixtures() const noexcept;
   /// Whether Backend::attention takes AttentionParams::sinks.
   virtual bool serves_sinks() const noexcept;
-  /// Whether Backend::low_rank and Epilogue::low_rank are there.
-  virtual bool serves_adapters() const noexcept;
-  /// Bytes that Backend::pack_low_rank() will hold; of the parts only sizes are looked at. 0 where there are none.
-  virtual std::size_t low_rank_bytes(const LowRankForm& form) const;
 };
 
 class PAGEDCORE_API Backend : public TensorSizes {
@@ -172,9 +182,6 @@ class PAGEDCORE_API Backend : public TensorSizes {
   // backend was told to: the numbers are the same, and so are the bits of products. Throws InvalidArgument for parts
   // and leaves that do not fit each other.
   virtual std::unique_ptr<Weight> pack(std::span<const HostTensor> parts, const WeightForm& form) = 0;
-
-  /// The same of what an adapter adds to a weight. The defaults of this and of low_rank() throw Unsupported.
-  virtual std::unique_ptr<LowRankWeight> pack_low_rank(const LowRankForm& form);
 
   // KV storage.
   virtual std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, std::uint32_t num_blocks) = 0;
@@ -211,9 +218,6 @@ class PAGEDCORE_API Backend : public TensorSizes {
   /// in: compute_dtype() [m, k], f32 where the weight's form says so; out: f32, or compute_dtype() for gated and
   /// activated.
   virtual void matmul(const Tensor& out, const Tensor& in, const Weight& weight, const Epilogue& epilogue) = 0;
-  /// sums[i, :] = down in[of.rows[i], :] for the rows of each adapter, as Epilogue::low_rank takes them; `in` as in
-  /// matmul(). Sums are in f32, in one order, whatever the other rows.
-  virtual void low_rank(const Tensor& sums, const Tensor& in, const LowRankRows& of);
   /// Chooses as many experts a row as `out.experts` has columns. logits: f32 [rows, experts], with a gate one column
   /// more. A logit that is no number counts as the least one.
   virtual void route(const Routing& out, const Tensor& logits, const RouterParams& p);

@@ -11,15 +11,12 @@
 #include <string_view>
 #include <vector>
 
-#include "pagedcore/adapter.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/engine_request.hpp"
-#include "pagedcore/error.hpp"
 #include "pagedcore/export.hpp"
 #include "pagedcore/fields.hpp"
 #include "pagedcore/kv_store.hpp"
 #include "pagedcore/model.hpp"
-#include "pagedcore/rank_process.hpp"
 #include "pagedcore/sampling.hpp"
 #include "pagedcore/scheduler.hpp"
 #include "pagedcore/snapshot.hpp"
@@ -86,7 +83,6 @@ struct EngineConfig {
   SchedulerConfig scheduler;
   SwapOptions swap;
   KvStoreOptions store;
-  AdapterOptions adapters;
   CpuOptions cpu;
   CudaOptions cuda;
   std::size_t request_memory = 0;
@@ -94,7 +90,6 @@ struct EngineConfig {
   std::string trace_file;
   std::string timeline_file;
   std::int32_t tensor_parallel = 1;
-  RankOptions ranks;
 
   template <class V>
   static void fields(V&& v) {
@@ -104,7 +99,6 @@ struct EngineConfig {
     v(part("scheduler", &C::scheduler, "Budgets of a step, and policies."));
     v(part("swap", &C::swap, "Where the KV of requests that make room goes."));
     v(part("store", &C::store, "Where prefixes are kept beyond the engine."));
-    v(part("adapters", &C::adapters, "Adapters that requests may name."));
     v(part("cpu", &C::cpu, "The CPU backend."));
     v(part("cuda", &C::cuda, "The CUDA backend."));
     v(field("request_memory", &C::request_memory,
@@ -131,7 +125,6 @@ struct EngineConfig {
         "Ranks that share the model, each with a part of its weights, heads and KV and a share of `threads`; on the "
         "CPU only. Results have the same bits for any number of them.",
         in(1, 256)));
-    v(part("ranks", &C::ranks, "Where ranks that are processes meet."));
   }
 };
 
@@ -147,7 +140,6 @@ struct MemoryPlan {
   std::size_t integer_weights = 0;
   std::size_t dense_weights = 0;
   std::size_t activations = 0;
-  std::size_t adapters = 0;
   std::size_t kv_block = 0;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
@@ -173,7 +165,6 @@ struct MemoryPlan {
     v(field("dense_weights", &P::dense_weights,
             "Bytes of the matrices in the compute type; norms and biases are the rest."));
     v(field("activations", &P::activations, "Bytes."));
-    v(field("adapters", &P::adapters, "Bytes of the most that max_adapters adapters take, and of their sums."));
     v(field("kv_block", &P::kv_block, "Bytes of one block, the layers of one group."));
     v(field("num_blocks", &P::num_blocks, "Blocks of KV cache."));
     v(field("block_size", &P::block_size, "Tokens per block."));
@@ -192,7 +183,7 @@ struct MemoryPlan {
   }
 
   std::size_t kv_cache() const noexcept { return kv_block * num_blocks; }
-  std::size_t total() const noexcept { return weights + activations + adapters + kv_cache() + swap + store + requests; }
+  std::size_t total() const noexcept { return weights + activations + kv_cache() + swap + store + requests; }
   std::uint64_t num_layer_groups() const noexcept { return windows.empty() ? 1 : windows.size(); }
   /// Tokens whose KV fits at once, in all layer groups, if no window frees any of it.
   std::uint64_t kv_tokens() const noexcept { return num_blocks / num_layer_groups() * block_size; }
@@ -234,19 +225,11 @@ struct SwapCounters {
   }
 };
 
-/// What the KV cache held is lost, and the step that was run; whoever runs steps can go on without it.
-class PAGEDCORE_API CacheLost : public Aborted {
- public:
-  using Aborted::Aborted;
-  ~CacheLost() override;
-};
-
 /// Runs one step of a plan. The scheduler cannot tell implementations apart.
 class PAGEDCORE_API Executor {
  public:
   virtual ~Executor();
   /// Called on the engine thread. A request that fails is named in StepResult::failed; an exception fails the engine.
-  /// One that says that a rank is lost (CacheLost) fails no request: the KV is, and all is computed again.
   virtual StepResult run(const StepPlan& plan) = 0;
   /// Engine thread. Zeros for an executor that moves no blocks.
   virtual SwapCounters swap_counters() const;
@@ -254,13 +237,6 @@ class PAGEDCORE_API Executor {
   /// each. Both wait until it is done. The default throws Unsupported.
   virtual void get_blocks(std::span<const BlockId> blocks, std::span<std::byte* const> dst);
   virtual void put_blocks(std::span<const BlockId> blocks, std::span<const std::byte* const> src);
-  /// Likewise: as those of Model. The defaults throw Unsupported.
-  virtual void load_adapter(std::int32_t slot, const AdapterWeights& weights);
-  virtual void drop_adapter(std::int32_t slot);
-  /// Engine thread, between steps: looks after those whom it runs steps with. Throws as run().
-  virtual void tend();
-  /// Seconds after which an engine that has nothing to do calls tend() again; 0: never.
-  virtual double tend_period() const noexcept;
 };
 
 class PAGEDCORE_API Engine {
@@ -324,9 +300,6 @@ class PAGEDCORE_API Engine {
 
   /// A flat mapping; docs/stats.md lists them.
   std::map<std::string, double> stats() const;
-  /// Of ranks that are processes, [tensor_parallel]; empty where none is. Who starts such processes starts a lost one
-  /// anew, and ends the one before, which may only be frozen.
-  std::vector<RankLosses> rank_losses() const;
   const MemoryPlan& memory_plan() const noexcept;
   const ModelDescription& model() const noexcept;
   std::string describe() const;
@@ -339,21 +312,10 @@ class PAGEDCORE_API Engine {
   /// A prefix belongs to its salt: under any other its name is unknown, or means that salt's own. One that is `shared`
   /// is usable under every salt that has none of its own by this name; nothing that an engine says shows its tokens.
   RequestId register_prefix(const std::string& name, std::vector<TokenId> tokens, std::uint64_t salt = 0,
-                            bool shared = false, QueueId queue = {}, const std::string& adapter = {});
+                            bool shared = false, QueueId queue = {});
   /// Requests cannot name it any more; its blocks go when the last one that does has ended. `salt` is the one that it
   /// was registered under, shared or not. Throws InvalidArgument for a name that is unknown there.
-  void release_prefix(const std::string& name, std::uint64_t salt = 0, const std::string& adapter = {});
-  /// Loads a LoRA adapter, between two steps, for requests that name it (RequestOptions::adapter). Throws
-  /// InvalidArgument for one that does not fit the model (check_adapter), an empty name, one in use, and where
-  /// max_adapters are loaded. Cached prefixes, registered ones too, belong to what they were computed with: to the
-  /// content of the adapter, whatever its name.
-  void load_adapter(const std::string& name, const AdapterWeights& weights);
-  /// Requests cannot name it any more. Throws InvalidArgument for one that is not loaded, and for one that requests or
-  /// registered prefixes use, unless `drain`: then those go on with it, and its room is free when the last one has
-  /// ended (a prefix: when an adapter of the same content is loaded again and the prefix is released).
-  void unload_adapter(const std::string& name, bool drain = false);
-  /// Names of those that are loaded, sorted.
-  std::vector<std::string> adapters() const;
+  void release_prefix(const std::string& name, std::uint64_t salt = 0);
   /// The KV of the leading full blocks of `tokens` that are in the prefix cache under this salt, as bytes that another
   /// engine takes, in another process too: of the same model, options and instruction set (KvStoreOptions::
   /// kv_transfer). Copied between steps, some at a time. Throws Unsupported where the options do not allow it, and

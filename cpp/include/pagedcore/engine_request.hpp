@@ -25,7 +25,6 @@ struct RequestOptions {
   std::uint64_t tenant = 0;
   std::string request_id;
   double deadline = 0.0;
-  std::string adapter;
 
   template <class V>
   static void fields(V&& v) {
@@ -47,9 +46,6 @@ struct RequestOptions {
             "finish reason is deadline.",
             above(0))
           .zero_means("no deadline"));
-    v(field("adapter", &O::adapter,
-            "Name of a LoRA adapter that was loaded; its answers share no cached prefix with others'.")
-          .zero_means("no adapter: the model as it is"));
   }
 };
 

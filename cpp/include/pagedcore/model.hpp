@@ -12,7 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "pagedcore/adapter.hpp"
 #include "pagedcore/backend.hpp"
 #include "pagedcore/embedding.hpp"
 #include "pagedcore/export.hpp"
@@ -268,8 +267,6 @@ struct ForwardRequest {
   /// Takes hidden states, f32 [rows, hidden_size], as `consume` takes logits, after all of those.
   std::function<void(std::int64_t first, const Tensor& hidden)> take_hidden = {};
   std::span<const TokenId> tokens = {};  // of the batch; only ranks ask
-  /// For each row of the batch the slot of its adapter, -1: none. Empty: none has any.
-  std::span<const std::int32_t> adapters = {};
 };
 
 class PAGEDCORE_API Model {
@@ -290,17 +287,6 @@ class PAGEDCORE_API Model {
   /// What ranks speak through from now on, before the first forward(); must outlive the last one. The ranks of a model
   /// call forward() with the same rows and tokens. Logits are whole at rank 0; other ranks consume none.
   void speak_through(comm::Communicator& communicator) noexcept;
-
-  /// Room for adapters, once, before the first is loaded. A model without ranks or experts, on a backend that serves
-  /// them (plan_adapter_memory).
-  void reserve_adapters(const AdapterOptions& options);
-  /// Packs an adapter that check_adapter() takes into a slot, one of max_adapters, in place of what was there; when it
-  /// throws the slot is empty. Not during forward().
-  void load_adapter(std::int32_t slot, const AdapterWeights& weights);
-  /// Frees what a slot holds.
-  void drop_adapter(std::int32_t slot);
-  /// Of the adapters that are loaded, and their sums.
-  std::size_t adapter_bytes() const noexcept;
 
   /// Runs all layers over the batch (writing its KV), then calls `consume(first, logits)` for consecutive pieces of at
   /// most max_logit_rows rows of logits (f32, device): piece rows i are logit_rows[first + i]. The logits are valid in

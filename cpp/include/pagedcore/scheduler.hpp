@@ -318,10 +318,6 @@ class PAGEDCORE_API Scheduler {
   /// What a plan asked for of a request's prefix is in the cache now, as far as it will be: it waits no more. Unknown
   /// ids are ignored.
   void end_store_read(RequestId id);
-  /// The KV in all blocks and in the swap space is lost. The outstanding plan, if there is one, is dropped: nothing of
-  /// it has happened. Every request that ran or was swapped out is computed again, and so are registered prefixes.
-  /// Throws std::bad_alloc; then nothing has changed.
-  void lose_cache();
 
   /// Ends a request in any state; its blocks are released behind the steps in flight. False if the id is unknown.
   bool abort(RequestId id);

@@ -39,7 +39,6 @@ class PAGEDCORE_API TraceWriter {
   void import_prefix(std::span<const TokenId> tokens, std::uint64_t salt,
                      std::span<const std::uint8_t> offered) noexcept;
   void end_store_read(RequestId id) noexcept;
-  void lose_cache() noexcept;
   void plan(double now, const StepPlan& plan) noexcept;
   void commit(const StepResult& result) noexcept;
 

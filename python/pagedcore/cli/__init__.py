@@ -135,21 +135,7 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import (
-        batch,
-        chat,
-        completion,
-        convert,
-        doctor,
-        embed,
-        generate,
-        score,
-        selftest,
-        serve,
-        tokenize,
-        top,
-        worker,
-    )
+    from . import batch, chat, completion, convert, doctor, embed, generate, score, selftest, serve, tokenize, top
     from .common import Command, Formatter
     from .lab import bench, calibrate, fleet, plan, replay, simulate
 
@@ -162,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(prog="pagedcore", metavar="COMMAND", required=True, parser_class=Command)
-    serving = (generate, chat, serve, worker, top, batch, score, embed, tokenize, convert)
+    serving = (generate, chat, serve, top, batch, score, embed, tokenize, convert)
     for command in (*serving, plan, bench, replay, simulate, fleet, calibrate, selftest, doctor):
         command.add_to(commands)
     completion.add_to(commands, parser)

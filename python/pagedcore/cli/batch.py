@@ -68,7 +68,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the answers that are there, and serve the rest")
     parser.add_argument("--in-flight", type=int, default=64, metavar="N", help="requests at a time (default: 64)")
     add_sampling_flags(parser, max_tokens="256", without=_UNTOLD)
-    add_model_flags(parser, adapters=("--adapters",))
+    add_model_flags(parser)
     parser.set_defaults(run=_run)
 
 

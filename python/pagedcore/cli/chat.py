@@ -55,7 +55,7 @@ def add_to(commands: Any) -> None:
         without=("logprobs", "prompt_logprobs", "prompt_logprob_start", "logprob_token_ids"),
     )
     add_option_flags(parser.add_argument_group("request"), "RequestOptions", ("prefix", "request_id"))
-    add_model_flags(parser, adapters=("--adapters",))
+    add_model_flags(parser)
     parser.set_defaults(run=_run)
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Command",
     "Formatter",
-    "adapters_of",
     "add_checkpoint_flags",
     "add_model_flags",
     "add_option_flags",
@@ -100,15 +99,10 @@ def _place(positional: argparse.Action) -> str:
 
 
 def add_model_flags(
-    parser: argparse.ArgumentParser,
-    *,
-    tokenizer: bool = True,
-    loads: bool = True,
-    adapters: Sequence[str] = (),
-    without: Sequence[str] = (),
+    parser: argparse.ArgumentParser, *, tokenizer: bool = True, loads: bool = True, without: Sequence[str] = ()
 ) -> None:
-    """`tokenizer`: whether the command needs one. `loads`: whether it reads weights. `adapters`: flags that name LoRA
-    adapters, the first one in its help. `without`: options that are no use to it."""
+    """`tokenizer`: whether the command needs one. `loads`: whether it reads weights. `without`: options that are no use
+    to it."""
     group = parser.add_argument_group("model, memory and scheduling")
     _add_checkpoint(group, tokenizer)
     add_option_flags(group, "EngineConfig", ("cache_events", *without))  # no command reads events
@@ -116,17 +110,6 @@ def add_model_flags(
         group.add_argument(
             "--mmap", action="store_true", help="map the model's files; one that is shortened then ends the process"
         )
-    if adapters:
-        group.add_argument(
-            adapters[0],
-            dest="adapters",
-            action="extend",
-            nargs="+",
-            metavar="NAME=PATH",
-            help="a LoRA adapter, a directory of PEFT, and what requests call it (repeat it)",
-        )
-        for other in adapters[1:]:
-            group.add_argument(other, dest="adapters", action="extend", nargs="+", help=argparse.SUPPRESS)
     group.add_argument(
         "--no-prefix-caching", dest="enable_prefix_caching", action="store_false", default=None, help=argparse.SUPPRESS
     )
@@ -288,27 +271,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise InvalidArgument(str(error)) from None
 
 
-def adapters_of(texts: Sequence[str] | None) -> dict[str, str] | None:
-    """The adapters that flags name, NAME=PATH each."""
-    found: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise InvalidArgument(f"the adapter {text!r} is no NAME=PATH")
-        if name in found:
-            raise InvalidArgument(f"two adapters are called {name!r}: give each a name of its own")
-        found[name] = path
-    return found or None
-
-
 def open_llm(arguments: argparse.Namespace) -> LLM:
     from ..llm import LLM
 
     tokenizer = getattr(arguments, "tokenizer", None)
     where = hub_options(arguments)
-    adapters = adapters_of(getattr(arguments, "adapters", None))
-    options = engine_options(arguments)
-    return LLM(arguments.model, tokenizer=tokenizer, mmap=arguments.mmap, adapters=adapters, **where, **options)
+    return LLM(arguments.model, tokenizer=tokenizer, mmap=arguments.mmap, **where, **engine_options(arguments))
 
 
 def read_texts(given: Sequence[str]) -> list[str]:

@@ -7,12 +7,11 @@ import importlib.metadata
 import os
 import platform
 import re
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..errors import Error, InvalidArgument
+from ..errors import Error
 from .common import Formatter, add_report_flags, print_json
 
 __all__ = ["add_to"]
@@ -22,8 +21,6 @@ examples:
   pagedcore doctor
   pagedcore doctor --json
   pagedcore doctor --model YOUR_MODEL.gguf
-  pagedcore doctor --cluster 10.0.0.1:29500 --token-file token --rank 0 --ranks 2     on the first host
-  pagedcore doctor --cluster 10.0.0.1:29500 --token-file token --rank 1 --ranks 2     on the second
 
 Loads no model and starts nothing on a GPU. What is missing is said with its remedy, and is no error: the exit status
 is 0. `pagedcore selftest` checks and measures a device."""
@@ -52,21 +49,11 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("-m", "--model", metavar="PATH", help="say of this model how its answers end and are sampled")
     parser.add_argument("--json", action="store_true", help="print a JSON object, sizes in bytes")
-    cluster = parser.add_argument_group("hosts that are to be ranks of one engine: run it on each at one time")
-    cluster.add_argument("--cluster", metavar="HOST:PORT", help="meet there, and say who came and how fast they talk")
-    cluster.add_argument("--token-file", metavar="PATH", help="the secret that all ranks have")
-    cluster.add_argument("--rank", type=int, default=0, metavar="N", help="of this host; 0 listens (default: 0)")
-    cluster.add_argument("--ranks", type=int, default=2, metavar="N", help="how many there are (default: 2)")
-    cluster.add_argument(
-        "--patience", type=float, default=60.0, metavar="X", help="seconds for all to come (default: 60)"
-    )
     add_report_flags(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.cluster is not None:
-        return _try_cluster(arguments)
     found = _look()
     if arguments.model is not None:
         found["model"] = _model(arguments.model)
@@ -76,34 +63,6 @@ def _run(arguments: argparse.Namespace) -> int:
         for name, value in _lines(found):
             print(f"{name:<18}{value}")
     return 0
-
-
-def _try_cluster(arguments: argparse.Namespace) -> int:
-    """Status 1 where the hosts cannot be ranks of one engine."""
-    from .. import __version__, _core, cpu_isas
-
-    if arguments.token_file is None:
-        raise InvalidArgument("--cluster needs --token-file: at least 16 random characters, the same on every host")
-    _, available = _memory()
-    facts = [platform.node() or "a host without a name", f"pagedcore {__version__}", cpu_isas()[-1]]
-    facts += [f"{os.cpu_count()} cores", f"{available or 0} bytes of memory available"]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it waits in native code
-    trial = _core.try_ranks(
-        arguments.cluster, arguments.token_file, arguments.rank, arguments.ranks, "\n".join(facts), arguments.patience
-    )
-    hosts = [text.split("\n") for text in trial["hosts"]]
-    alike = len({host[2] for host in hosts}) == 1
-    if arguments.json:
-        print_json(trial | {"hosts": hosts, "instruction_sets_alike": alike})
-        return 0 if alike else 1
-    for rank, host in enumerate(hosts):
-        print(f"{f'rank {rank}':<18}{', '.join(host)}")
-    print(f"{'small messages':<18}{1e6 * trial['small_seconds']:.0f} us for all to hear all")
-    rate = (len(hosts) - 1) / trial["large_seconds"] / 1024
-    print(f"{'large messages':<18}{rate:.2f} GiB/s come to each")
-    if not alike:
-        print(f"{'ranks':<18}no: bits depend on the instruction set; give all hosts an --isa that each has")
-    return 0 if alike else 1
 
 
 def _look() -> dict[str, Any]:

@@ -57,7 +57,7 @@ def add_to(commands: Any) -> None:
     served = parser.add_argument_group("request")
     served.add_argument("--prefix", metavar="TEXT", help="computed once, and put before every prompt")
     add_option_flags(served, "RequestOptions", ("prefix", "request_id"))
-    add_model_flags(parser, adapters=("--adapters",))
+    add_model_flags(parser)
     parser.set_defaults(run=_run)
 
 
@@ -75,8 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if llm.has_chat_template and not arguments.chat:
             complain("the model has a chat template: --chat makes a message of each prompt")
         if arguments.prefix is not None:
-            of = {name: options[name] for name in ("salt", "adapter") if name in options}
-            llm.register_prefix("prefix", arguments.prefix, **of)
+            llm.register_prefix("prefix", arguments.prefix, salt=options.get("salt", 0))
             options["prefix"] = "prefix"
         if arguments.json or len(prompts) * params.n > 1:
             return _print_all(llm, prompts, params, options, arguments)

@@ -25,7 +25,6 @@ examples:
   pagedcore serve -m YOUR_MODEL.gguf --served-model-name chat --port 9000
   PAGEDCORE_API_KEY=secret pagedcore serve --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
   pagedcore serve -m YOUR_LARGE.gguf --add-model small=YOUR_SMALL.gguf --memory 12GiB
-  pagedcore serve -m YOUR_MODEL --adapter sql=YOUR_ADAPTER   "model": "sql" in a call chooses it
   pagedcore serve --config server.toml                  its keys are the flags' names: port = 9000
 
 It says "ready" on stderr, in a line of JSON as everything, when it takes calls. SIGTERM and Ctrl-C end it when the
@@ -61,12 +60,6 @@ def add_to(commands: Any) -> None:
         action="append",
         metavar="NAME=PATH",
         help="serve this model too, under this name (repeat it); a table [models.NAME] in --config says more of one",
-    )
-    what.add_argument(
-        "--start-ranks",
-        action="store_true",
-        help="the ranks of --tensor-parallel are processes of this host, which are started and, when lost, started "
-        "anew (default: threads)",
     )
     what.add_argument(
         "--memory",
@@ -113,7 +106,7 @@ def add_to(commands: Any) -> None:
         text = f"seconds {what_for} (default: {default:g})"
         bounds.add_argument(f"--{flag}", type=type(default), default=default, metavar="X", help=text)
     bounds.add_argument("--request-timeout", type=float, metavar="X", help="seconds for an answer (default: any)")
-    add_model_flags(parser, adapters=("--adapter", "--lora-modules"))
+    add_model_flags(parser)
     options = {info.name for info in _core.options_of("EngineConfig")} - {"cache_events"}
     per_model = {*MODEL_KEYS, *options}
     parser.set_defaults(run=_run, models=None, take_config=partial(take_config, parser, per_model=per_model))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..engine_options import with_room_for
 from ..errors import InvalidArgument
 from ..memory import MemoryReport, parse_bytes
-from .common import adapters_of, check_options, engine_options
+from .common import check_options, engine_options
 
 if TYPE_CHECKING:
     from ..async_llm import AsyncLLM
@@ -33,8 +31,6 @@ class _Model:
     """Of MODEL_KEYS."""
     options: Mapping[str, Any]
     """Of its engine."""
-    adapters: Mapping[str, str | os.PathLike[str]] | None = None
-    start_ranks: bool = False
 
     @property
     def name(self) -> str:
@@ -50,26 +46,11 @@ class _Model:
 
     def open(self, options: Mapping[str, Any]) -> AsyncLLM:
         from ..async_llm import AsyncLLM
-        from ..rank_processes import RankProcesses
 
-        if self.start_ranks and options.get("tensor_parallel", 1) > 1:
-            mmap = bool(self.values.get("mmap"))
-            ranks = RankProcesses(self.values.get("model"), options, mmap=mmap, **self.where())
-            try:
-                llm = self._opened(AsyncLLM, ranks.options)
-            except BaseException:
-                ranks.close()
-                raise
-            ranks.watch(llm.engine)  # they end with it
-            return llm
-        return self._opened(AsyncLLM, options)
-
-    def _opened(self, made: type[AsyncLLM], options: Mapping[str, Any]) -> AsyncLLM:
-        return made(
+        return AsyncLLM(
             self.values.get("model"),
             tokenizer=self.values.get("tokenizer"),
             mmap=bool(self.values.get("mmap")),
-            adapters=self.adapters,
             **self.where(),
             **options,
         )
@@ -111,11 +92,9 @@ def _models(arguments: argparse.Namespace) -> list[_Model]:
     found: list[_Model] = []
     if arguments.model is not None or not more:
         names = tuple(arguments.served_model_name or ())
-        values = {key: getattr(arguments, key) for key in MODEL_KEYS}
-        own = common | {"adapters": adapters_of(arguments.adapters)}
-        found.append(_Model(names, values, own, with_room_for(own), arguments.start_ranks))
+        found.append(_Model(names, {key: getattr(arguments, key) for key in MODEL_KEYS}, common))
     else:
-        for key in ("served_model_name", "adapters", "tokenizer", "revision", "chat_template", "tool_format"):
+        for key in ("served_model_name", "tokenizer", "revision", "chat_template", "tool_format"):
             if getattr(arguments, key):
                 flag = "--" + key.replace("_", "-")
                 raise InvalidArgument(f"{flag} is of the model that --model names, and none is given")
@@ -132,7 +111,7 @@ def _models(arguments: argparse.Namespace) -> list[_Model]:
         replaced = _SIZES if _SIZES & own.keys() else set()  # a cache has one of them
         options = {key: value for key, value in common.items() if key not in replaced} | own
         check_options(options)
-        found.append(_Model((name,), values, options, start_ranks=arguments.start_ranks))
+        found.append(_Model((name,), values, options))
     return found
 
 

@@ -25,8 +25,6 @@ class Call:
     tally: Tally = field(default_factory=Tally)
 
     chosen: Served | None = None
-    adapter: str = ""
-    """Of :attr:`served`, by which it is asked for; none: the model as it is."""
 
     def model(self) -> str:
         """The model that is asked for, by the name that it is asked for by; the first one where none is. From then on
@@ -40,7 +38,6 @@ class Call:
             )
         self.tally.model = name
         self.chosen = by_name[name]
-        self.adapter = "" if name in self.chosen.names else name
         return name
 
     @property
@@ -57,7 +54,4 @@ class Call:
     def keywords(self) -> dict[str, Any]:
         """Of every request of this call."""
         seconds = self.state.settings.request_timeout
-        options: dict[str, Any] = {"deadline": seconds} if seconds else {}
-        if self.served and self.adapter:
-            options["adapter"] = self.adapter
-        return options
+        return {"deadline": seconds} if seconds else {}

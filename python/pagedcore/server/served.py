@@ -44,10 +44,6 @@ class Served:
         llm = what.open()
         return cls(llm, what.names or (name_of_model(str(llm.model)),), what.tool_format, what.chat_template)
 
-    def adapters(self) -> list[str]:
-        """Names that calls may say for the model with one of its adapters."""
-        return self.llm.adapters
-
     def template_options(self) -> dict[str, Any]:
         """What the operator says to the chat template."""
         return {} if self.own_template is None else {"chat_template": self.own_template}

@@ -36,7 +36,7 @@ class State:
     def __post_init__(self) -> None:
         self.by_name = {}
         for model in self.models:
-            for name in (*model.names, *model.adapters()):
+            for name in model.names:
                 if name in self.by_name:
                     raise InvalidArgument(f"two models are to be served as {name!r}: give each a name of its own")
                 self.by_name[name] = model

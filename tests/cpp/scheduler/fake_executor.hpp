@@ -116,12 +116,6 @@ class Executor {
         memory_(cache.num_blocks, std::vector<Value>(cache.block_size, 0xdead)),
         slots_(cache.num_swap_blocks, std::vector<Value>(cache.block_size, 0xbad)) {}
 
-  /// All that it holds.
-  void forget() {
-    for (auto& block : memory_) block.assign(block_size_, 0xdead);
-    for (auto& slot : slots_) slot.assign(block_size_, 0xbad);
-  }
-
   StepResult run(const StepPlan& plan) {
     StepResult result{.step = plan.step, .tokens = {}, .failed = {}, .beams = {}, .swap_failed = {}};
     if (!plan.swap_outs.empty() && !plan.swap_ins.empty()) throw std::logic_error("a step swaps both ways");

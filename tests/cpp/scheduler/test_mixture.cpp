@@ -25,8 +25,7 @@ std::uint64_t constant_hash(std::uint64_t, const TokenId*, std::size_t) noexcept
 
 struct Totals {
   long requests = 0, refused = 0, aborted = 0, searches = 0, prefixes = 0, pinned_hits = 0, hits = 0, left_over = 0,
-       recomputed = 0, swapped = 0, fallbacks = 0, forks = 0, copies = 0, out_of_memory = 0, waits = 0, failed = 0,
-       lost = 0;
+       recomputed = 0, swapped = 0, fallbacks = 0, forks = 0, copies = 0, out_of_memory = 0, waits = 0, failed = 0;
 };
 
 class Machine {
@@ -61,7 +60,6 @@ class Machine {
         case 5:
           if (pick(12) == 0) release_prefix();
           if (pick(60) == 0) scheduler_.clear_prefix_cache();
-          if (pick(20) == 0) lose_cache();
           if (pick(10) == 0) {
             scheduler_.set_preemption_costs({double(pick(3)) * 1e-3, double(pick(3)) * 1e-3, 1e-3});
           }
@@ -225,7 +223,6 @@ class Machine {
     live.unfinished = 1;
     live.is_prefix = true;
     computing_[id] = last_id_;
-    registered_[last_id_] = request;
   }
 
   void release_prefix() {
@@ -302,7 +299,6 @@ class Machine {
       }
       scheduler_.check();
     }
-    if (pick(100) == 0) return lose_cache();
     // Searches that were aborted meanwhile have no model any more: their rows are ignored, as their results would be.
     StepResult result = executor_.run(plan);
     failed_.clear();
@@ -320,28 +316,6 @@ class Machine {
       }
     }
     for (const SampleUpdate& update : call([&] { return scheduler_.commit(result); })) take_in(update, ended);
-  }
-
-  /// What was in memory is gone, the step in flight with it; registered prefixes are computed again.
-  void lose_cache() {
-    call([&] {
-      scheduler_.lose_cache();
-      return 0;
-    });
-    executor_.forget();
-    ++totals_.lost;
-    const KvCacheCounts counts = scheduler_.cache().counts();
-    REQUIRE(counts.used == 0);
-    REQUIRE(counts.cached == 0);
-    REQUIRE(counts.swapped == 0);
-    for (const auto& [id, request] : registered_) {
-      if (live_.contains(id) || !scheduler_.serves(RequestId{id})) continue;
-      Live& live = live_[id];
-      live.request = request;
-      live.request.max_tokens = 0;
-      live.unfinished = 1;
-      live.is_prefix = true;
-    }
   }
 
   void take_in(const SampleUpdate& update, std::map<std::uint64_t, std::vector<std::vector<TokenId>>>& ended) {
@@ -370,12 +344,6 @@ class Machine {
 
   void verify() {
     scheduler_.check();
-    // A prefix that is released, and computed again for those who use it, goes with the last of them.
-    std::erase_if(live_, [&](const auto& entry) {
-      const bool is_named = std::ranges::any_of(
-          computing_, [&](const auto& c) { return c.second == entry.first && prefixes_.contains(c.first); });
-      return entry.second.is_prefix && !is_named && !scheduler_.serves(RequestId{entry.first});
-    });
     const KvCacheCounts counts = scheduler_.cache().counts();
     REQUIRE(counts.free + counts.cached + counts.in_flight + counts.used == counts.total);
     const SchedulerStats stats = scheduler_.stats();
@@ -420,8 +388,7 @@ class Machine {
   fake::Executor executor_;
   std::map<std::uint64_t, Live> live_;
   std::map<std::uint64_t, std::vector<TokenId>> prefixes_;
-  std::map<std::uint64_t, std::uint64_t> computing_;      // requests of the prefixes, by prefix
-  std::map<std::uint64_t, SchedulerRequest> registered_;  // whoever ever computed a prefix
+  std::map<std::uint64_t, std::uint64_t> computing_;  // requests of the prefixes, by prefix
   std::map<std::uint64_t, std::vector<TokenId>> stored_;
   std::set<std::uint64_t> forced_;  // preemptions that a plan will tell of
   std::set<std::uint64_t> failed_;  // requests of the step that is taken in
@@ -430,7 +397,7 @@ class Machine {
 
 }  // namespace
 
-// rule: scheduler.first-progresses, scheduler.throw-changes-nothing, scheduler.lost-cache-is-computed-again
+// rule: scheduler.first-progresses, scheduler.throw-changes-nothing
 TEST_CASE("random mixtures of everything, with faults of every kind") {
   constexpr long kOpsPerMachine = 500;
   Totals t;
@@ -443,12 +410,12 @@ TEST_CASE("random mixtures of everything, with faults of every kind") {
                       << t.hits << ", left over " << t.left_over << ", waits " << t.waits << ", recomputed "
                       << t.recomputed << ", swapped " << t.swapped << ", fallbacks " << t.fallbacks << ", forks "
                       << t.forks << ", copies " << t.copies << ", out of memory " << t.out_of_memory << ", failed "
-                      << t.failed << ", caches lost " << t.lost);
+                      << t.failed);
   if (machines == 0) return;
   // The run was about something.
   for (const long count :
        {t.requests, t.refused, t.aborted, t.searches, t.prefixes, t.pinned_hits, t.hits, t.left_over, t.waits,
-        t.recomputed, t.swapped, t.fallbacks, t.forks, t.copies, t.out_of_memory, t.failed, t.lost}) {
+        t.recomputed, t.swapped, t.fallbacks, t.forks, t.copies, t.out_of_memory, t.failed}) {
     CHECK(count > machines / 20);
   }
 }

@@ -32,8 +32,7 @@ struct TemporaryFile {
   void write(const std::string& text) const { std::ofstream(path) << text; }
 };
 
-/// A run with several samples, a tight cache, an abort, a forced preemption and a cache that is lost. Returns
-/// the number of steps.
+/// A run with several samples, a tight cache, an abort and a forced preemption. Returns the number of steps.
 std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder::fcfs,
                      AdmissionPolicy admission = AdmissionPolicy::known) {
   const SchedulerConfig config{.max_batched_tokens = 16,
@@ -86,12 +85,6 @@ std::uint64_t record(const std::string& path, ServiceOrder order = ServiceOrder:
     trace.plan(now, plan);
     if (plan.empty()) {
       REQUIRE(!plan.preempted.empty());
-      continue;
-    }
-    if (steps == 10) {
-      scheduler.lose_cache();
-      trace.lose_cache();
-      executor.forget();
       continue;
     }
     const StepResult result = executor.run(plan);

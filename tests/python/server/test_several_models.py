@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -224,54 +223,3 @@ def test_two_models_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) 
     model = str(default_model())
     status = main(["serve", "--port", "0", "-m", model, "--served-model-name", "a", "--add-model", f"a={model}"])
     assert status == 2 and "two models are to be served as 'a'" in capsys.readouterr().err
-
-
-def save_adapter(folder: Path, seed: int) -> Path:
-    """For the default model's queries, in every layer, of rank 2."""
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir()
-    random = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for layer in range(30):
-        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{name}.lora_A.weight"] = torch.randn(2, 576, generator=random) / 24
-        tensors[f"{name}.lora_B.weight"] = torch.randn(576, 2, generator=random)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
-
-
-def test_adapters_are_models(tmp_path: Path) -> None:
-    one, two = save_adapter(tmp_path / "one", 1), save_adapter(tmp_path / "two", 2)
-    flags = ("--port", "0", "--served-model-name", "base", "--kv-cache-memory", "32MiB")
-    running = Server.start(*flags, "--adapter", f"one={one}", "--lora-modules", f"two={two}")
-    try:
-        cards = {card.id: card.to_dict() for card in running.openai().models.list()}
-        assert [(name, card["parent"]) for name, card in cards.items()] == [
-            ("base", None),
-            ("one", "base"),
-            ("two", "base"),
-        ]
-        answers = {}
-        for name in cards:
-            asked = {"model": name, "prompt": "The sky is", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
-            reply = running.post("/v1/completions", asked)
-            assert (reply.status, reply.json["model"]) == (200, name)
-            answers[name] = reply.json["choices"][0]["text"]
-        assert len(set(answers.values())) == 3
-        assert running.post("/v1/completions", {"model": "three", "prompt": "x"}).status == 404
-    finally:
-        assert running.stop() == 0
-    params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
-    with LLM(default_model(), kv_cache_memory="32MiB", adapters={"other name": one}) as llm:
-        (output,) = llm.generate(["The sky is"], params, adapter="other name")
-    assert output.outputs[0].text == answers["one"]
-
-
-@pytest.mark.parametrize("text", ["one", "=path", "one="])
-def test_flags_of_adapters_are_checked(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "--adapter", text]) == 2
-    assert "NAME=PATH" in capsys.readouterr().err

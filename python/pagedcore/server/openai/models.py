@@ -32,7 +32,7 @@ def _card(call: Call, name: str) -> dict[str, Any]:
         "object": "model",
         "created": call.state.created,
         "owned_by": "pagedcore",
-        "root": model.names[0] if name in model.names else name,
-        "parent": None if name in model.names else model.names[0],
+        "root": model.names[0],
+        "parent": None,
         "max_model_len": model.llm.max_context,
     }
